@@ -1,0 +1,30 @@
+"""accelsim: a cycle-approximate simulator and co-design explorer for AI accelerators.
+
+    import accelsim as xs
+
+    run = xs.simulate("tpu-v3", xs.workload("llama-2-7b", phase="decode", batch=16, context=2048))
+    run.cycles, run.bottleneck
+
+Everything heavier than the standard library is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from accelsim.errors import AccelsimError
+
+if TYPE_CHECKING:
+    from accelsim.api import arch, check, grid, simulate, sweep, workload
+
+__version__ = "0.1.0"
+
+__all__ = ["AccelsimError", "arch", "check", "grid", "simulate", "sweep", "workload"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from accelsim import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'accelsim' has no attribute {name!r}")

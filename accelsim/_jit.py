@@ -1,0 +1,125 @@
+"""The compiler of the hot loops: numba defaults, cache folder and typing, all in one place.
+
+Kernels live in ``<room>/kernels.py`` and are imported inside the function that needs them, so that
+``import accelsim`` never loads numba. A kernel and everything it inlines stand in one file, because
+numba's cache does not see changes in other files.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+_lowerings: list[Any] = []  # the compiled form of prefetch, taught to numba once per process
+
+
+class Kernel(Protocol[P, R_co]):
+    """A compiled loop; ``py_func`` is the same loop, uncompiled."""
+
+    @property
+    def py_func(self) -> Callable[P, R_co]: ...
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+def njit(function: Callable[P, R_co]) -> Kernel[P, R_co]:
+    """Compile a loop on its first call, cache it on disk, and release the GIL while it runs.
+
+    ``NUMBA_DISABLE_JIT=1`` leaves the function as it is.
+    """
+    if "numba" not in sys.modules:
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(_writable(_user_cache())))
+    import numba
+
+    if not _lowerings:
+        _lowerings.append(_teach_prefetch())
+    decorate = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+    kernel = cast(Any, decorate(function))
+    if not hasattr(kernel, "py_func"):  # NUMBA_DISABLE_JIT
+        kernel.py_func = function
+    return cast(Kernel[P, R_co], kernel)
+
+
+def prefetch(column: Any, index: int) -> None:
+    """Ask the host's cache for ``column[index]``: a hint, legal past the end, no effect uncompiled.
+
+    Only for one-dimensional contiguous columns.
+    """
+
+
+def kernels_are_cached(*rooms: str) -> bool:
+    """Whether earlier runs left compiled kernels of these rooms (default: engine) on disk.
+
+    A cheap look at file names, for "compiling (first run only)" messages; it may be wrong after an
+    edit or on another CPU, and nothing depends on it.
+    """
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return True
+    cache = Path(os.environ.get("NUMBA_CACHE_DIR") or _user_cache())
+    source = Path(__file__).parent
+    return all(
+        any(cache.glob(f"{room}_*/*.nbi")) or any((source / room / "__pycache__").glob("*.nbi"))
+        for room in rooms or ("engine",)
+    )
+
+
+def _user_cache() -> Path:
+    try:
+        version = metadata.version("accelsim")
+    except metadata.PackageNotFoundError:
+        version = "source"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(base) / "accelsim" / version / "kernels"
+
+
+def _writable(wanted: Path) -> Path:
+    """The wanted folder, else a private one of this user under the temporary directory."""
+    user = str(os.getuid()) if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    private = Path(tempfile.gettempdir()) / f"accelsim-{user}"
+    for folder, mode in ((wanted, 0o777), (private, 0o700)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=mode)
+        except OSError:
+            continue
+        # The cache holds code: a folder that someone else made in a shared place is not trusted.
+        foreign = hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()
+        if os.access(folder, os.W_OK) and not (folder is private and foreign):
+            return folder
+    return Path(tempfile.mkdtemp(prefix="accelsim-"))
+
+
+def _teach_prefetch() -> Any:
+    """Register the machine instruction behind ``prefetch`` (LLVM LangRef, llvm.prefetch)."""
+    from numba.core import types
+    from numba.extending import intrinsic, overload
+
+    ir: Any = import_module("llvmlite.ir")  # untyped; comes with numba
+
+    def lowered(_context: Any, column: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, args[0])
+            byte, word = ir.IntType(8), ir.IntType(32)
+            address = builder.bitcast(builder.gep(array.data, [args[1]]), byte.as_pointer())
+            form = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
+            function = builder.module.declare_intrinsic("llvm.prefetch", (address.type,), form)
+            # read, keep in all cache levels, data cache
+            builder.call(function, [address, word(0), word(3), word(1)])
+            return context.get_dummy_value()
+
+        return types.void(column, types.intp), codegen
+
+    hint: Any = intrinsic(lowered)
+
+    def compiled(column: Any, index: Any) -> Any:
+        def touch(column: Any, index: Any) -> None:
+            hint(column, index)
+
+        return touch
+
+    return overload(prefetch, inline="never")(compiled)

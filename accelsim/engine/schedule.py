@@ -1,0 +1,142 @@
+"""What goes into the clock and what comes out: instructions with their ticks, and when they ran.
+
+The rule that turns one into the other is part of the specification. Repeat, until every instruction
+is committed:
+
+1. The *head* of a unit is its first instruction, in index order, that is not yet committed. A head
+   is a candidate when all its dependencies are committed, wherever in the program they stand.
+2. A candidate is ready at ``max(tick at which its unit is free, finish of its dependencies)``.
+   Commit the candidate that is ready earliest; of several, the one of the lowest unit.
+3. ``start = max(ready, tick at which each of its ports is free)``. Each port is then busy until
+   ``start + hold``, and the unit until ``start + occupancy``.
+4. ``finish = max(start + latency, finish of the unit's previous instruction)``: units retire in
+   order.
+
+Occupancies and latencies of zero are legal, so a commit can make heads ready at its own tick; they
+take part in the very next choice. Ports are granted in commit order, hence by ready time and then
+by unit, never in program order. When no head is a candidate and instructions are left, the program
+is deadlocked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.errors import AccelsimError
+
+SLOTS = 3  # dependencies, and ports, of one instruction
+
+Waiting = tuple[int, int, int]  # unit, its head, the instruction that the head waits for
+
+
+@dataclass(frozen=True, eq=False)
+class TimedProgram:
+    """Instructions for in-order units, in ticks; a unit's queue is its rows in index order."""
+
+    unit: NDArray[np.int32]  # [n] which unit executes the instruction
+    occupancy: NDArray[np.int64]  # [n] ticks until the unit can take its next instruction
+    latency: NDArray[np.int64]  # [n] ticks until the result may be used
+    dep: NDArray[np.int32]  # [n, 3] instructions that must finish first; -1 none; may point ahead
+    port: NDArray[np.int16]  # [n, 3] shared resources held: memory ports, links; -1 none
+    hold: NDArray[np.int64]  # [n, 3] ticks each port is held, from the instruction's start
+    units: int
+    ports: int
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """When every instruction ran, in ticks."""
+
+    start: NDArray[np.int64]  # [n]
+    finish: NDArray[np.int64]  # [n] the result may be used
+    order: NDArray[np.int64]  # [n] order[j] is the instruction committed j-th
+
+    @property
+    def ticks(self) -> int:
+        """The tick at which the last result is there; 0 for an empty program."""
+        return int(self.finish.max()) if len(self.finish) else 0
+
+
+class DeadlockError(AccelsimError):
+    """No head can ever become ready; ``waiting`` lists (unit, instruction, dependency) per unit."""
+
+    def __init__(self, message: str, waiting: Sequence[Waiting] = ()) -> None:
+        super().__init__(message)
+        self.waiting = list(waiting)
+
+
+def deadlock(
+    timed: TimedProgram, heads: Sequence[int], committed: NDArray[np.bool_]
+) -> DeadlockError:
+    """The report of a stuck machine: each waiting head and the first dependency it lacks."""
+    waiting = [
+        (int(timed.unit[i]), i, next(int(d) for d in timed.dep[i] if d >= 0 and not committed[d]))
+        for i in heads
+    ]
+    named = ", ".join(f"unit {u} at instruction {i} for {d}" for u, i, d in waiting[:4])
+    more = f" and {len(waiting) - 4} more" if len(waiting) > 4 else ""
+    return DeadlockError(
+        f"deadlock after {int(committed.sum())} of {len(timed)} instructions; "
+        f"waiting: {named}{more}",
+        waiting,
+    )
+
+
+def check_layout(timed: TimedProgram) -> None:
+    """Refuse arrays of the wrong type, shape or index range: what no engine could even read."""
+    n = np.size(timed.unit)
+    for name, dtype, width in (
+        ("unit", "int32", 1),
+        ("occupancy", "int64", 1),
+        ("latency", "int64", 1),
+        ("dep", "int32", SLOTS),
+        ("port", "int16", SLOTS),
+        ("hold", "int64", SLOTS),
+    ):
+        column = getattr(timed, name)
+        shape = (n,) if width == 1 else (n, width)
+        if not isinstance(column, np.ndarray):
+            raise AccelsimError(f"{name} must be {dtype}{list(shape)}, got {type(column).__name__}")
+        if column.dtype != dtype or column.shape != shape:
+            raise AccelsimError(
+                f"{name} must be {dtype}{list(shape)}, got {column.dtype}{list(column.shape)}"
+            )
+    if timed.units < 0 or timed.ports < 0:
+        raise AccelsimError(f"{timed.units} units and {timed.ports} ports, accepted: 0 or more")
+    _check_range("unit", timed.unit, 0, timed.units, "units")
+    _check_range("dependency", timed.dep, -1, n, "instructions")
+    _check_range("port", timed.port, -1, timed.ports, "ports")
+
+
+def check_values(timed: TimedProgram) -> None:
+    """Refuse negative times and instructions that wait for themselves."""
+    for name, ticks in (
+        ("occupancy", timed.occupancy),
+        ("latency", timed.latency),
+        ("hold", np.where(timed.port >= 0, timed.hold, 0)),
+    ):
+        if len(ticks) and ticks.min() < 0:
+            i = int(np.argwhere(ticks < 0)[0, 0])
+            raise AccelsimError(
+                f"instruction {i}: {name} is {ticks[i].min()} ticks, accepted: 0 or more"
+            )
+    selfish = np.flatnonzero((timed.dep == np.arange(len(timed))[:, None]).any(axis=1))
+    if len(selfish):
+        raise AccelsimError(f"instruction {selfish[0]}: depends on itself")
+
+
+def _check_range(name: str, column: NDArray[np.signedinteger], low: int, end: int, of: str) -> None:
+    if not column.size or (column.min() >= low and column.max() < end):
+        return
+    where = np.argwhere((column < low) | (column >= end))[0]
+    none = "-1 (none) or " if low < 0 else ""
+    accepted = f"{none}0..{end - 1}" if end > 0 else f"{none}nothing: there are no {of}"
+    raise AccelsimError(
+        f"instruction {where[0]}: {name} {column[tuple(where)]} does not exist, "
+        f"accepted: {accepted}"
+    )

@@ -1,0 +1,235 @@
+"""Is the mapping right? Executes a program and judges every operator by itself.
+
+Each operator's simulated output is compared with the float64 reference of its *simulated* inputs,
+so an error is reported where it arises, and the bound needs no assumption about what came before.
+Integers and copies must be equal; floating point must lie inside a derived bound. NaN, poison and
+infinities that the reference does not have are mismatches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import AccelsimError
+from accelsim.functional.execute import Captures, Clocked, execute
+from accelsim.functional.lowering import Lowering, lowerings
+from accelsim.functional.memory import Memory
+from accelsim.functional.reference import reference
+from accelsim.functional.tolerance import radius
+from accelsim.functional.values import graph_values
+from accelsim.numerics.formats import Format, number_format
+from accelsim.program.table import Program
+from accelsim.workload.graph import Graph
+from accelsim.workload.operators import Operator
+
+Stored = npt.NDArray[Any]
+
+LOOSE_BELOW = 0.01  # a bound that nothing comes near tests little
+
+
+class HasUnits(Protocol):
+    """An architecture, as far as the executor needs it: hardware blocks by unit name."""
+
+    @property
+    def units(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One wrong element: where, what was found, what was expected, and how near it had to be."""
+
+    operator: str
+    tensor: str
+    index: tuple[int, ...]
+    got: float
+    expected: float
+    bound: float
+
+    def __str__(self) -> str:
+        where = f"{self.tensor}[{', '.join(map(str, self.index))}]"
+        return (
+            f"{self.operator}: {where} is {self.got:.9g}, expected {self.expected:.9g}"
+            f" within {self.bound:.3g}"
+        )
+
+
+@dataclass(frozen=True)
+class OperatorCheck:
+    """The verdict on one operator's output."""
+
+    name: str
+    kind: str
+    compared: int
+    mismatches: int
+    max_error_over_bound: float
+    arithmetic: str
+    first: Mismatch | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """The verdict on a program: ``ok`` if no element of any operator is wrong.
+
+    ``max_error_over_bound`` is the largest |simulated - exact| / bound of the elements that are
+    not exact by nature (0 if there are none): at most 1 if all is well. ``loose`` warns that
+    nothing came within 1 % of its bound. ``order`` is "program" or "clock". ``unchecked`` names
+    operators of the workload that the program does not contain.
+    """
+
+    ok: bool
+    mismatches: int
+    max_error_over_bound: float
+    order: str
+    operators: tuple[OperatorCheck, ...]
+    loose: bool
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Mismatch | None:
+        """The first wrong element of the first wrong operator."""
+        return next((o.first for o in self.operators if o.first is not None), None)
+
+
+def check(
+    arch: HasUnits,
+    graph: Graph,
+    program: Program,
+    schedule: Clocked | None = None,
+    seed: int = 0,
+) -> Check:
+    """Execute ``program`` on seeded values and compare every operator with its reference.
+
+    With a ``schedule`` the instructions take effect in the clock's order, else in program order.
+    """
+    blocks = [arch.units[slot.unit] for slot in program.units]
+    values = graph_values(graph, seed, also=_produced_elsewhere(graph, program))
+    memory = Memory(program)
+    load_image(program, memory, values)
+    captures = execute(program, blocks, memory, schedule)
+    return compare(graph, program, captures, values, lowerings(program, blocks))
+
+
+def _produced_elsewhere(graph: Graph, program: Program) -> set[str]:
+    """Tensors that the program reads and an operator outside it creates."""
+    created = {s.name for s in graph.tensors.values() if s.role in ("activation", "output")}
+    return {s.name for s in program.storages if s.producer < 0 and s.name in created}
+
+
+def load_image(program: Program, memory: Memory, values: dict[str, Stored]) -> None:
+    """Put the initial tensors into every storage that holds one of them."""
+    for index, info in enumerate(program.storages):
+        if info.role not in ("buffer", "scratch") and info.name in values:
+            memory.storage(index)[...] = values[info.name]
+
+
+def compare(
+    graph: Graph,
+    program: Program,
+    captures: Captures,
+    values: dict[str, Stored],
+    facts: Sequence[Lowering],
+) -> Check:
+    """Judge captured outputs; an input is what its last producer before the operator left.
+
+    Inputs that no executed operator produced come from ``values``.
+    """
+    lowered = {info.name: fact for info, fact in zip(program.operators, facts, strict=True)}
+    present: dict[str, Stored] = dict(values)
+    verdicts = []
+    for operator in graph.operators:
+        if operator.name not in lowered:
+            continue
+        inputs = [_present(present, name, operator) for name in operator.inputs]
+        found = captures.tensors.get((operator.name, operator.output))
+        verdicts.append(_judge(graph, operator, inputs, found, lowered[operator.name]))
+        if found is not None:
+            present[operator.output] = found
+    unchecked = tuple(o.name for o in graph.operators if o.name not in lowered)
+    return _verdict(verdicts, captures.order, unchecked)
+
+
+def _present(present: dict[str, Stored], name: str, operator: Operator) -> Stored:
+    if name not in present:
+        raise AccelsimError(f"{operator}: its input '{name}' is written by no executed operator")
+    return present[name]
+
+
+def _verdict(operators: list[OperatorCheck], order: str, unchecked: tuple[str, ...]) -> Check:
+    mismatches = sum(o.mismatches for o in operators)
+    ratio = max((o.max_error_over_bound for o in operators), default=0.0)
+    return Check(
+        ok=mismatches == 0 and bool(operators),
+        mismatches=mismatches,
+        max_error_over_bound=ratio,
+        order=order,
+        operators=tuple(operators),
+        loose=0.0 < ratio < LOOSE_BELOW,
+        unchecked=unchecked,
+    )
+
+
+def _judge(
+    graph: Graph,
+    operator: Operator,
+    inputs: Sequence[Stored],
+    found: Stored | None,
+    lowering: Lowering,
+) -> OperatorCheck:
+    spec = graph.tensors[operator.output]
+    output = number_format(spec.dtype)
+    operands = [
+        _operand(graph, name, stored) for name, stored in zip(operator.inputs, inputs, strict=True)
+    ]
+    with np.errstate(invalid="ignore", over="ignore"):
+        exact = _in_range(reference(operator, operands), output)
+        bound = radius(operator, operands, lowering, output)
+    if found is None:
+        got = np.full(spec.shape, np.nan)
+    else:
+        got = _wide(output, found).reshape(spec.shape).astype(np.float64)
+    return _count(operator, got, exact.astype(np.float64), bound, lowering.arithmetic)
+
+
+def _count(
+    operator: Operator, got: Stored, exact: Stored, bound: Stored, arithmetic: str
+) -> OperatorCheck:
+    with np.errstate(invalid="ignore"):
+        error = np.where(got == exact, 0.0, np.abs(got - exact))
+        # NaN anywhere, and a bound that is not finite, must not pass: they prove nothing.
+        wrong = ~((error <= bound) & np.isfinite(bound))
+        ratio = np.where(bound > 0, error / np.where(bound > 0, bound, 1.0), 0.0)
+    first = None
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        first = Mismatch(
+            operator.name, operator.output, at, float(got[at]), float(exact[at]), float(bound[at])
+        )
+    return OperatorCheck(
+        name=operator.name,
+        kind=operator.kind,
+        compared=got.size,
+        mismatches=int(wrong.sum()),
+        max_error_over_bound=float(np.nan_to_num(ratio, nan=np.inf).max()),
+        arithmetic=arithmetic,
+        first=first,
+    )
+
+
+def _operand(graph: Graph, name: str, stored: Stored) -> Stored:
+    spec = graph.tensors[name]
+    return _wide(number_format(spec.dtype), stored).reshape(spec.shape)
+
+
+def _wide(fmt: Format, stored: Stored) -> Stored:
+    """Stored elements as float64 or int64, exactly."""
+    return fmt.decode(stored).astype(np.int64 if fmt.is_integer else np.float64)
+
+
+def _in_range(exact: Stored, output: Format) -> Stored:
+    """Integers saturated to the output format, as the vector unit and the copies do."""
+    return _wide(output, output.encode(exact)) if output.is_integer else exact

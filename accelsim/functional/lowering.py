@@ -1,0 +1,202 @@
+"""How a program computes an operator, as far as its error bound depends on it.
+
+Everything here is read off the instruction table: how deep the sums are, in which formats
+intermediates are kept, which arithmetic the units have. A bound then holds for what was actually
+executed, and a mapper that keeps its scores in fp16 gets the wider bound that it deserves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from accelsim.numerics.bounds import Summation
+from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format
+from accelsim.program.opcodes import Flag, Function, Opcode
+from accelsim.program.table import COLUMN, OPERAND_COLUMN, Program
+
+FP32 = FORMATS["fp32"]
+_COPIES = (Opcode.LOAD, Opcode.STORE, Opcode.GATHER)
+
+
+@runtime_checkable
+class SummingUnit(Protocol):
+    """A matrix unit that knows how deep its sums are (see hw.systolic.Systolic)."""
+
+    def summation_depth(self, k: int, before: int | None) -> int: ...
+
+
+@runtime_checkable
+class RowUnit(Protocol):
+    """A vector unit that knows how deep its row sums are (see hw.vector.Vector)."""
+
+    def row_sum_depth(self, cols: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """Facts about the instructions of one operator.
+
+    ``depth``: most additions on the way of any product (None: unknown, any order is possible).
+    ``vector_format``, ``operand_format``: coarsest format in which a computed intermediate waits
+    for the vector unit, for the matrix unit. ``accumulator``, ``rests``: format of running sums in
+    memory and how often one is stored. ``row_piece``: shortest row sum (0: none), ``row_depth``
+    the additions in the deepest. ``arithmetic``: the units' own words.
+    """
+
+    depth: int | None = None
+    accumulator: Format = FP32
+    rests: int = 0
+    vector_format: Format = FP32
+    operand_format: Format = FP32
+    row_piece: int = 0
+    row_depth: int = 0
+    arithmetic: str = "copy"
+
+    def summation(self, length: int) -> Summation:
+        """The sums of ``length`` products."""
+        depth = length if self.depth is None else min(self.depth, length)
+        return Summation(depth, self.accumulator, self.rests)
+
+    def row_sum_depth(self, length: int) -> int:
+        """Additions in a row sum over ``length`` values, possibly put together from pieces."""
+        if not self.row_piece:
+            return length - 1
+        if self.row_piece >= length:
+            return self.row_depth
+        return min(length - 1, self.row_depth + -(-length // self.row_piece))
+
+
+def lowerings(program: Program, blocks: Sequence[object]) -> list[Lowering]:
+    """One Lowering per operator of the program, by operator index."""
+    operator = program.column("operator")
+    order = np.argsort(operator, kind="stable")
+    bounds = np.searchsorted(operator[order], np.arange(len(program.operators) + 1))
+    return [
+        _Reader(program, blocks, order[first:end].tolist()).lowering()
+        for first, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ]
+
+
+class _Reader:
+    """Reads the rows of one operator."""
+
+    def __init__(self, program: Program, blocks: Sequence[object], rows: list[int]) -> None:
+        self._blocks = blocks
+        self._rows: list[list[int]] = program.instructions[rows].tolist()
+        used = sorted({d for row in self._rows for d in row[_DST : _DST + 4] if d >= 0})
+        self._operand = dict(zip(used, program.operands[used].tolist(), strict=True))
+
+    def lowering(self) -> Lowering:
+        depth, rests = self._matmul_depth()
+        sums = [row for row in self._rows if row[_FUNCTION] == Function.ROW_SUM]
+        vector, operand = self._intermediates()
+        running = [self._format(r[_DST]) for r in self._of(Opcode.MATMUL) if _accumulates(r)]
+        return Lowering(
+            depth=depth,
+            accumulator=_coarsest(running),
+            rests=rests,
+            vector_format=vector,
+            operand_format=operand,
+            row_piece=min((row[_K] for row in sums), default=0),
+            row_depth=max((self._row_depth(row) for row in sums), default=0),
+            arithmetic=self._arithmetic(),
+        )
+
+    def _of(self, *opcodes: Opcode) -> list[list[int]]:
+        return [row for row in self._rows if row[_OPCODE] in opcodes]
+
+    def _format(self, descriptor: int) -> Format:
+        return FORMATS[FORMAT_NAMES[self._operand[descriptor][_FORMAT]]]
+
+    def _storage(self, descriptor: int) -> int:
+        row: list[int] = self._operand[descriptor]
+        return row[_STORAGE]
+
+    def _matmul_depth(self) -> tuple[int | None, int]:
+        """(deepest sum, most stores of a running sum), following each result window in order.
+
+        The depth is unknown if sums meet elsewhere: a window that is accumulated onto without
+        having been started, or two results of the matrix unit added by the vector unit.
+        """
+        depth: dict[tuple[int, ...], int] = {}
+        rests: dict[tuple[int, ...], int] = {}
+        known = not self._adds_products()
+        for row in self._of(Opcode.MATMUL):
+            window = tuple(self._operand[row[_DST]][1:])
+            unit = self._blocks[row[_UNIT]]
+            joins = _accumulates(row)
+            if not isinstance(unit, SummingUnit) or (joins and window not in depth):
+                known = False
+                continue
+            depth[window] = unit.summation_depth(row[_K], depth[window] if joins else None)
+            rests[window] = rests[window] + 1 if joins else 1
+        deepest = max(depth.values(), default=0)
+        return (deepest if known else None), max(rests.values(), default=0)
+
+    def _adds_products(self) -> bool:
+        products = {self._storage(row[_DST]) for row in self._of(Opcode.MATMUL)}
+        return any(
+            row[_FUNCTION] == Function.ADD
+            and all(self._storage(d) in products for d in row[_SRC : _SRC + 2] if d >= 0)
+            for row in self._of(Opcode.VECTOR)
+        )
+
+    def _intermediates(self) -> tuple[Format, Format]:
+        """Coarsest formats of computed values that the vector unit, the matrix unit reads again."""
+        written = [row[_DST] for row in self._of(Opcode.MATMUL, Opcode.VECTOR)]
+        written += [r[_DST] for r in self._of(*_COPIES) if self._narrows(r)]
+        found = []
+        for opcode in (Opcode.VECTOR, Opcode.MATMUL):
+            read = self._read_by(opcode)
+            found.append(_coarsest(self._format(d) for d in written if self._storage(d) in read))
+        return found[0], found[1]
+
+    def _narrows(self, row: list[int]) -> bool:
+        return self._format(row[_DST]) is not self._format(row[_SRC])
+
+    def _read_by(self, opcode: Opcode) -> set[int]:
+        """Storages that instructions of this kind read, directly or through copies."""
+        read = {self._storage(d) for r in self._of(opcode) for d in r[_SRC : _SRC + 3] if d >= 0}
+        copies = {(self._storage(r[_DST]), self._storage(r[_SRC])) for r in self._of(*_COPIES)}
+        while more := {source for target, source in copies if target in read} - read:
+            read |= more
+        return read
+
+    def _row_depth(self, row: list[int]) -> int:
+        unit = self._blocks[row[_UNIT]]
+        return unit.row_sum_depth(row[_K]) if isinstance(unit, RowUnit) else row[_K] - 1
+
+    def _arithmetic(self) -> str:
+        """The arithmetic of each unit that computes, matrix units first."""
+        names = {
+            "exact int32"
+            if self._format(row[_SRC]).is_integer
+            else _arithmetic_name(self._blocks[row[_UNIT]]): None
+            for opcode in (Opcode.MATMUL, Opcode.VECTOR)
+            for row in self._of(opcode)
+        }
+        return "; ".join(names) or "copy"
+
+
+def _accumulates(row: list[int]) -> bool:
+    return bool(row[_FLAGS] & Flag.ACCUMULATE)
+
+
+def _coarsest(formats: Iterable[Format]) -> Format:
+    return max(formats, key=lambda f: f.unit_roundoff, default=FP32)
+
+
+def _arithmetic_name(unit: Any) -> str:
+    name = getattr(unit, "arithmetic_name", None)
+    return str(name()) if callable(name) else type(unit).__name__
+
+
+_OPCODE, _UNIT, _FUNCTION, _FLAGS = (
+    COLUMN[name] for name in ("opcode", "unit", "function", "flags")
+)
+_K, _DST, _SRC = COLUMN["k"], COLUMN["dst"], COLUMN["src0"]
+_STORAGE, _FORMAT = OPERAND_COLUMN["storage"], OPERAND_COLUMN["format"]

@@ -1,0 +1,155 @@
+"""Address spaces as bytes: only the extents that a program's storages occupy exist.
+
+A space of 32 GiB of which a program uses 3 MiB takes 3 MiB. Storages that overlap or touch share
+one segment, so an address means the same byte through whichever storage it is reached.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import AccelsimError
+from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format, number_format
+from accelsim.program.table import Ints, Program
+
+Values = npt.NDArray[Any]
+
+# Little-endian 0x7FC0 in every 16 bits: NaN as fp16, bf16, fp32 and fp64, and far outside the
+# usual range as int16 and int32, so that a read of bytes nobody wrote shows in the result.
+POISON = np.uint16(0x7FC0)
+
+DEFAULT_LIMIT_BYTES = 8 << 30
+_ALIGNMENT = 64
+
+
+class Segments:
+    """The used extents of one address space and where each lies in the compact byte array."""
+
+    def __init__(self, extents: Ints) -> None:
+        """``extents`` is int64[e, 2]: (first, end) byte addresses, in any order, overlapping."""
+        merged: list[list[int]] = []
+        for first, end in sorted(extents.tolist()):
+            if merged and first <= merged[-1][1]:
+                merged[-1][1] = max(merged[-1][1], end)
+            else:
+                merged.append([first, end])
+        self.first = np.array([m[0] for m in merged], dtype=np.int64)
+        self.end = np.array([m[1] for m in merged], dtype=np.int64)
+        # Segments keep their alignment, so that the halves of the poison stay in phase.
+        room = self.end - self.first + self.first % _ALIGNMENT
+        room += -room % _ALIGNMENT
+        starts = np.concatenate([[0], np.cumsum(room)]).astype(np.int64)
+        self.offset = starts[:-1] + self.first % _ALIGNMENT
+        self.nbytes = int(starts[-1])
+
+    def locate(self, first: Ints, end: Ints) -> Ints:
+        """Compact offset of each byte range [first, end); -1 where it is not inside a segment."""
+        if not len(self.first):
+            return np.full(len(first), -1, dtype=np.int64)
+        i = np.maximum(np.searchsorted(self.first, first, side="right") - 1, 0)
+        inside = (first >= self.first[i]) & (end <= self.end[i])
+        return np.where(inside, self.offset[i] + first - self.first[i], -1)
+
+
+class Memory:
+    """The bytes of every address space of a program, all poisoned at first.
+
+    Windows are numpy views of stored elements, [rows, cols], one per operand descriptor.
+    """
+
+    def __init__(self, program: Program, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self.program = program
+        self._segments = [Segments(_extents(program, s)) for s in range(len(program.spaces))]
+        needed = sum(segments.nbytes for segments in self._segments)
+        if needed > limit_bytes:
+            raise AccelsimError(
+                f"a functional run of this program needs {needed / 2**30:.1f} GiB of host memory,"
+                f" more than the limit of {limit_bytes / 2**30:.1f} GiB: check a smaller workload"
+            )
+        self._bytes = [
+            np.full(s.nbytes // 2, POISON, dtype="<u2").view(np.uint8) for s in self._segments
+        ]
+        self._offset = _operand_offsets(program, self._segments).tolist()
+        self._rows = program.operands.tolist()
+        self._windows: dict[int, Values] = {}
+
+    def format(self, operand: int) -> Format:
+        """Number format of an operand descriptor."""
+        return FORMATS[FORMAT_NAMES[self._rows[operand][6]]]
+
+    def window(self, operand: int) -> Values:
+        """The stored elements of an operand descriptor as a writable view [rows, cols]."""
+        found = self._windows.get(operand)
+        if found is None:
+            found = self._windows[operand] = self._view(operand)
+        return found
+
+    def read(self, operand: int) -> Values:
+        """The values of an operand in its format's carrier, a copy [rows, cols]."""
+        return self.format(operand).decode(self.window(operand))
+
+    def write(self, operand: int, values: Values) -> None:
+        """Round carrier values [rows, cols] to the operand's format and store them."""
+        self.window(operand)[...] = self.format(operand).encode(values)
+
+    def poison(self, operand: int) -> None:
+        """Make the elements of an operand garbage again."""
+        window = self.window(operand)
+        window[...] = poisoned(window.dtype)
+
+    def storage(self, index: int) -> Values:
+        """The stored elements of a tensor as a writable view in its shape."""
+        info = self.program.storages[index]
+        dtype = number_format(info.format).storage_dtype
+        shape = info.shape or (info.nbytes // dtype.itemsize,)
+        if int(np.prod(shape)) * dtype.itemsize > info.nbytes:
+            raise AccelsimError(
+                f"storage {info.name} has {info.nbytes} bytes, too few for {info.format} of shape"
+                f" {list(shape)}"
+            )
+        address = np.array([info.base], dtype=np.int64)
+        offset = self._segments[info.space].locate(address, address + info.nbytes)
+        return np.ndarray(shape, dtype, self._bytes[info.space].data, int(offset[0]))
+
+    def _view(self, operand: int) -> Values:
+        _, space, _, rows, row_bytes, stride, _ = self._rows[operand]
+        dtype = self.format(operand).storage_dtype
+        shape = (rows, row_bytes // dtype.itemsize)
+        strides = (stride, dtype.itemsize)
+        return np.ndarray(shape, dtype, self._bytes[space].data, self._offset[operand], strides)
+
+
+def poisoned(dtype: np.dtype[Any]) -> Values:
+    """One element whose bytes are the poison pattern, as a scalar array."""
+    pattern = np.full(max(dtype.itemsize // 2, 1), POISON, dtype="<u2")
+    element: Values = pattern.view(dtype)[0]
+    return element
+
+
+def _extents(program: Program, space: int) -> Ints:
+    found = [(s.base, s.base + s.nbytes) for s in program.storages if s.space == space]
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+
+def _operand_offsets(program: Program, segments: list[Segments]) -> Ints:
+    """Compact offset of every operand's first byte; refuses one that leaves the storages."""
+    first = program.operand_column("base")
+    last_row = (program.operand_column("rows") - 1) * program.operand_column("stride")
+    low = first + np.minimum(last_row, 0)
+    end = first + np.maximum(last_row, 0) + program.operand_column("row_bytes")
+    space = program.operand_column("space")
+    offset = np.full(len(first), -1, dtype=np.int64)
+    for index, used in enumerate(segments):
+        here = space == index
+        located = used.locate(low[here], end[here])
+        offset[here] = np.where(located < 0, -1, located + (first - low)[here])
+    if (offset < 0).any():
+        i = int(np.argmax(offset < 0))
+        name = program.storages[program.operand_column("storage")[i]].name
+        raise AccelsimError(
+            f"operand {i} ({name}) covers addresses {low[i]}..{end[i] - 1}, where no storage lies"
+        )
+    return offset

@@ -1,0 +1,230 @@
+"""What every operator means: plain float64 (int64 for integers) on the operator's own inputs.
+
+Independent of programs, mappers and executors. Floating-point results are not rounded to the
+output format; integers wrap modulo 2**32 where 32-bit hardware does and saturate to a narrower
+output. Inputs are the operands in the operator's documented order and shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import AccelsimError
+from accelsim.workload.operators import (
+    Activation,
+    Attention,
+    Conv2d,
+    Elementwise,
+    EmbeddingGather,
+    Gemm,
+    KvAppend,
+    LayerNorm,
+    Operator,
+    Residual,
+    RmsNorm,
+    Rotary,
+    Softmax,
+)
+
+Array = npt.NDArray[Any]
+
+
+def reference(operator: Operator, inputs: Sequence[Array]) -> Array:
+    """The exact output of ``operator`` in its documented shape, float64 or int64.
+
+    ``inputs`` hold the values as float64 or int64.
+    """
+    try:
+        meaning = MEANINGS[operator.kind]
+    except KeyError:
+        known = ", ".join(MEANINGS)
+        raise AccelsimError(f"{operator}: no reference semantics; known: {known}") from None
+    return meaning(operator, *inputs)
+
+
+def gemm(op: Gemm, a: Array, b: Array, bias: Array | None = None) -> Array:
+    """a @ b + bias, over the batch if there is one."""
+    product = a @ (np.swapaxes(b, -1, -2) if op.transpose_b else b)
+    return _wrapped(product if bias is None else product + bias)
+
+
+def conv2d(op: Conv2d, x: Array, weight: Array, bias: Array | None = None) -> Array:
+    """Sum over filter taps and channels of each group, zero padding, NHWC."""
+    top, bottom, left, right = op.padding
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    down, across = op.stride
+    out = np.zeros((op.batch, op.out_h, op.out_w, op.cout), dtype=x.dtype)
+    cin, cout = op.cin // op.groups, op.cout // op.groups
+    for row in range(op.fh):
+        for col in range(op.fw):
+            rows = slice(row, row + down * (op.out_h - 1) + 1, down)
+            cols = slice(col, col + across * (op.out_w - 1) + 1, across)
+            pixels = x[:, rows, cols, :]
+            for g in range(op.groups):
+                taps = weight[row, col, :, g * cout : (g + 1) * cout]
+                out[..., g * cout : (g + 1) * cout] += pixels[..., g * cin : (g + 1) * cin] @ taps
+    return _wrapped(out if bias is None else out + bias)
+
+
+def attention(op: Attention, q: Array, k: Array, v: Array) -> Array:
+    """softmax(scale q k^T) v, head by head."""
+    out = np.empty((op.batch * op.q_len, op.heads * op.head_dim))
+    for rows, cols, sequence, kv_head in attention_heads(op):
+        scores = op.scale * (q[rows, cols] @ k[sequence, kv_head].T)
+        scores = np.where(visible_keys(op), scores, -np.inf)
+        out[rows, cols] = _softmax(scores) @ v[sequence, kv_head]
+    return out
+
+
+def attention_heads(op: Attention) -> list[tuple[slice, slice, int, int]]:
+    """(rows of q, columns of q, sequence, key head) of every head of every sequence."""
+    shared = op.heads // op.kv_heads
+    return [
+        (
+            slice(s * op.q_len, (s + 1) * op.q_len),
+            slice(h * op.head_dim, (h + 1) * op.head_dim),
+            s,
+            h // shared,
+        )
+        for s in range(op.batch)
+        for h in range(op.heads)
+    ]
+
+
+def visible_keys(op: Attention) -> npt.NDArray[np.bool_]:
+    """bool [q_len, kv_len]: which keys each query sees."""
+    if not op.causal:
+        return np.ones((op.q_len, op.kv_len), dtype=bool)
+    position = op.kv_len - op.q_len + np.arange(op.q_len)
+    return np.asarray(np.arange(op.kv_len) <= position[:, None])
+
+
+def kv_append(op: KvAppend, new: Array, cache: Array) -> Array:
+    """The cache with positions [position, position + q_len) replaced."""
+    rows = new.reshape(op.batch, op.q_len, op.kv_heads, op.head_dim).transpose(0, 2, 1, 3)
+    updated = cache.copy()
+    updated[:, :, op.position : op.position + op.q_len] = rows
+    return updated
+
+
+def softmax(_op: Softmax, x: Array) -> Array:
+    """exp(x) / sum exp(x) over the last axis."""
+    return _softmax(x)
+
+
+def layernorm(op: LayerNorm, x: Array, weight: Array, bias: Array) -> Array:
+    """(x - mean) / sqrt(var + eps) * weight + bias."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred**2).mean(axis=-1, keepdims=True)
+    y: Array = centred / np.sqrt(variance + op.eps) * weight + bias
+    return y
+
+
+def rmsnorm(op: RmsNorm, x: Array, weight: Array) -> Array:
+    """x / sqrt(mean(x^2) + eps) * weight."""
+    y: Array = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + op.eps) * weight
+    return y
+
+
+def rotary(op: Rotary, x: Array, cos: Array, sin: Array) -> Array:
+    """x cos + rotate_half(x) sin."""
+    table = rotary_rows(op)
+    cos, sin = np.tile(cos[table], op.heads), np.tile(sin[table], op.heads)
+    y: Array = x * cos + rotate_half(x, op.head_dim) * sin
+    return y
+
+
+def rotary_rows(op: Rotary) -> npt.NDArray[np.int64]:
+    """int64 [tokens]: table row of every token."""
+    return op.position + np.arange(op.tokens, dtype=np.int64) % op.q_len
+
+
+def rotate_half(x: Array, head_dim: int) -> Array:
+    """Each head (x1, x2), split in the middle, as (-x2, x1)."""
+    heads = x.reshape(len(x), -1, head_dim)
+    first, second = np.split(heads, 2, axis=-1)
+    rotated: Array = np.concatenate([-second, first], axis=-1)
+    return rotated.reshape(x.shape)
+
+
+def activation(op: Activation, x: Array) -> Array:
+    """One scalar function of every element."""
+    if op.function == "relu":
+        return np.maximum(x, 0)
+    with np.errstate(over="ignore"):
+        result: Array = _SCALAR[op.function](x)
+    return result
+
+
+def elementwise(op: Elementwise, a: Array, b: Array) -> Array:
+    """Two operands combined; a row vector b serves every row."""
+    return _wrapped(_BINARY[op.function](a, b))
+
+
+def embedding(_op: EmbeddingGather, table: Array, ids: Array) -> Array:
+    """Rows of the table by index."""
+    chosen: Array = table[ids]
+    return chosen
+
+
+def _softmax(x: Array) -> Array:
+    p = np.exp(x - x.max(axis=-1, keepdims=True))
+    result: Array = p / p.sum(axis=-1, keepdims=True)
+    return result
+
+
+def _wrapped(values: Array) -> Array:
+    """Integers modulo 2**32; floating point as it is."""
+    if values.dtype.kind == "f":
+        return values
+    return values.astype(np.int32).astype(np.int64)
+
+
+def _gelu(x: Array) -> Array:
+    from scipy.special import ndtr
+
+    result: Array = x * ndtr(x)
+    return result
+
+
+def _sigmoid(x: Array) -> Array:
+    result: Array = 1.0 / (1.0 + np.exp(-x))
+    return result
+
+
+_SCALAR: dict[str, Callable[[Array], Array]] = {
+    "gelu": _gelu,
+    # (1 + tanh z) / 2 = sigmoid(2 z), which does not cancel for negative z
+    "gelu_tanh": lambda x: x * _sigmoid(2 * np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)),
+    "quick_gelu": lambda x: x * _sigmoid(1.702 * x),
+    "silu": lambda x: x * _sigmoid(x),
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "exp": np.exp,
+}
+
+_BINARY: dict[str, Callable[[Array, Array], Array]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "max": np.maximum,
+}
+
+MEANINGS: dict[str, Callable[..., Array]] = {
+    Gemm.kind: gemm,
+    Conv2d.kind: conv2d,
+    Attention.kind: attention,
+    KvAppend.kind: kv_append,
+    Softmax.kind: softmax,
+    LayerNorm.kind: layernorm,
+    RmsNorm.kind: rmsnorm,
+    Rotary.kind: rotary,
+    Activation.kind: activation,
+    Elementwise.kind: elementwise,
+    Residual.kind: elementwise,
+    EmbeddingGather.kind: embedding,
+}

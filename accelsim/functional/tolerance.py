@@ -1,0 +1,159 @@
+"""The error bound of every operator kind, for the arithmetic that a program used on it.
+
+The radius says how far the simulated output may be from the exact one, element by element,
+given the operator's own (simulated) inputs. It is derived (numerics.bounds), not chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.functional import reference
+from accelsim.functional.lowering import Lowering
+from accelsim.numerics import bounds
+from accelsim.numerics.ball import FP32, Ball
+from accelsim.numerics.formats import Format
+from accelsim.workload.operators import (
+    Activation,
+    Attention,
+    Conv2d,
+    Elementwise,
+    EmbeddingGather,
+    Gemm,
+    KvAppend,
+    LayerNorm,
+    Operator,
+    Residual,
+    RmsNorm,
+    Rotary,
+    Softmax,
+)
+
+Floats = npt.NDArray[np.float64]
+Inputs = Sequence[npt.NDArray[Any]]
+
+
+def radius(operator: Operator, inputs: Inputs, lowering: Lowering, output: Format) -> Floats:
+    """Largest |simulated - exact| of every output element, float64 in the output's shape.
+
+    ``inputs`` are the operands as float64. Integer outputs, copies, relu and max are exact.
+    """
+    shape = operator.output_shapes()[0]
+    if output.is_integer or _is_exact(operator):
+        return np.zeros(shape)
+    with np.errstate(invalid="ignore", over="ignore"):
+        ball = RULES[operator.kind](operator, lowering, *inputs)
+        if output is not FP32:
+            ball = ball.rounded(output)
+    return np.broadcast_to(ball.radius, shape)
+
+
+def _is_exact(operator: Operator) -> bool:
+    if isinstance(operator, EmbeddingGather | KvAppend):
+        return True
+    if isinstance(operator, Activation):
+        return operator.function == "relu"
+    return isinstance(operator, Elementwise) and operator.function == "max"
+
+
+def _product(
+    operator: Gemm | Conv2d, lowering: Lowering, length: int, inputs: tuple[Floats, ...]
+) -> Ball:
+    """A matrix product with its bias, which may be one more term of the sum or be added later."""
+    a, b, *bias = inputs
+    exact = reference.reference(_without_bias(operator), (a, b))
+    size = reference.reference(_without_bias(operator), (np.abs(a), np.abs(b)))
+    sums = lowering.summation(length)
+    if not bias:
+        return Ball(exact, sums.error(size, length))
+    later = replace(sums, depth=sums.depth + 1)
+    ball = Ball(exact, later.error(size + np.abs(bias[0]), length + 1))
+    if lowering.vector_format is not FP32:
+        ball = ball.rounded(lowering.vector_format).rounded(FP32)
+    return ball + Ball.exact(bias[0])
+
+
+def _without_bias(operator: Gemm | Conv2d) -> Operator:
+    return replace(operator, inputs=operator.inputs[:2])
+
+
+def _gemm(op: Gemm, lowering: Lowering, *inputs: Floats) -> Ball:
+    return _product(op, lowering, op.k, inputs)
+
+
+def _conv2d(op: Conv2d, lowering: Lowering, *inputs: Floats) -> Ball:
+    return _product(op, lowering, op.gemm_k, inputs)
+
+
+def _attention(op: Attention, lowering: Lowering, q: Floats, k: Floats, v: Floats) -> Ball:
+    steps = bounds.AttentionSteps(
+        summation=lowering.summation(max(op.head_dim, op.kv_len)),
+        row_depth=lowering.row_sum_depth(op.kv_len),
+        mid=lowering.vector_format,
+        operand=lowering.operand_format,
+    )
+    value = np.empty(op.output_shapes()[0])
+    error = np.empty_like(value)
+    visible = reference.visible_keys(op)
+    for rows, cols, sequence, head in reference.attention_heads(op):
+        ball = bounds.attention(
+            q[rows, cols], k[sequence, head], v[sequence, head], op.scale, visible, steps
+        )
+        value[rows, cols], error[rows, cols] = ball.value, ball.radius
+    return Ball(value, error)
+
+
+def _softmax(op: Softmax, lowering: Lowering, x: Floats) -> Ball:
+    depth = lowering.row_sum_depth(op.cols)
+    return bounds.softmax(Ball.exact(x), depth, lowering.vector_format)
+
+
+def _layernorm(op: LayerNorm, lowering: Lowering, x: Floats, weight: Floats, bias: Floats) -> Ball:
+    x_, weight_, bias_ = (Ball.exact(values) for values in (x, weight, bias))
+    depth = lowering.row_sum_depth(op.cols)
+    return bounds.layernorm(x_, weight_, bias_, op.eps, depth, lowering.vector_format)
+
+
+def _rmsnorm(op: RmsNorm, lowering: Lowering, x: Floats, weight: Floats) -> Ball:
+    depth = lowering.row_sum_depth(op.cols)
+    x_, weight_ = Ball.exact(x), Ball.exact(weight)
+    return bounds.rmsnorm(x_, weight_, op.eps, depth, lowering.vector_format)
+
+
+def _rotary(op: Rotary, lowering: Lowering, x: Floats, cos: Floats, sin: Floats) -> Ball:
+    rows = reference.rotary_rows(op)
+    return bounds.rotary(
+        Ball.exact(x),
+        Ball.exact(reference.rotate_half(x, op.head_dim)),
+        Ball.exact(np.tile(cos[rows], op.heads)),
+        Ball.exact(np.tile(sin[rows], op.heads)),
+        lowering.vector_format,
+    )
+
+
+def _activation(op: Activation, lowering: Lowering, x: Floats) -> Ball:
+    return bounds.activation(op.function, Ball.exact(x), lowering.vector_format)
+
+
+def _elementwise(op: Elementwise, lowering: Lowering, a: Floats, b: Floats) -> Ball:
+    exact_a, exact_b = Ball.exact(a), Ball.exact(b)
+    return bounds.elementwise(op.function, exact_a, exact_b, lowering.vector_format)
+
+
+RULES: dict[str, Callable[..., Ball]] = {
+    Gemm.kind: _gemm,
+    Conv2d.kind: _conv2d,
+    Attention.kind: _attention,
+    Softmax.kind: _softmax,
+    LayerNorm.kind: _layernorm,
+    RmsNorm.kind: _rmsnorm,
+    Rotary.kind: _rotary,
+    Activation.kind: _activation,
+    Elementwise.kind: _elementwise,
+    Residual.kind: _elementwise,
+}

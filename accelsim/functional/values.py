@@ -1,0 +1,111 @@
+"""Seeded values for every tensor that exists before a run: the same bits on every machine.
+
+Raw bits come from splitmix64 (Steele, Lea, Flood, OOPSLA 2014), counter by counter, keyed by the
+seed and the tensor's name; everything up to the final rounding to the tensor's format is exact.
+Floating-point values are bell-shaped with standard deviation 0.58 and a full significand;
+weights are scaled by a power of two near 1/sqrt(k), norm weights lie around 1, so that
+activations keep their size through many layers. Integers use their full range, ids count rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.numerics.formats import number_format
+from accelsim.workload.graph import Graph
+from accelsim.workload.operators import (
+    Conv2d,
+    EmbeddingGather,
+    Gemm,
+    LayerNorm,
+    RmsNorm,
+)
+from accelsim.workload.tensors import TensorSpec
+
+Stored = npt.NDArray[Any]
+Words = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How values follow from random bits: offset + scale * bell, or whole numbers below ``ids``."""
+
+    offset: float = 0.0
+    scale: float = 1.0
+    ids: int = 0
+
+
+def graph_values(graph: Graph, seed: int = 0, also: Collection[str] = ()) -> dict[str, Stored]:
+    """Stored elements, in shape, of every tensor that no operator creates, by name.
+
+    ``also`` names tensors to fill although an operator creates them, for a slice of a graph.
+    """
+    recipes = _recipes(graph)
+    wanted = [*graph.inputs, *(graph.tensors[name] for name in sorted(also))]
+    return {spec.name: _tensor(spec, recipes.get(spec.name), seed) for spec in wanted}
+
+
+def splitmix64(key: int, count: int) -> Words:
+    """``count`` words of 64 random bits from a key."""
+    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _tensor(spec: TensorSpec, recipe: Recipe | None, seed: int) -> Stored:
+    fmt = number_format(spec.dtype)
+    if spec.values is not None:
+        return fmt.encode(spec.values.array(spec.shape)).reshape(spec.shape)
+    recipe = recipe or Recipe()
+    words = splitmix64(_key(seed, spec.name), spec.elements)
+    if recipe.ids:
+        return fmt.encode((words % np.uint64(recipe.ids)).astype(np.int64)).reshape(spec.shape)
+    if fmt.is_integer:
+        whole = words.astype(fmt.storage_dtype.str.replace("i", "u"))
+        return whole.view(fmt.storage_dtype).reshape(spec.shape)
+    fill = splitmix64(_key(seed, f"{spec.name}:fill"), spec.elements)
+    values = recipe.offset + recipe.scale * _bell(words, fill)
+    return fmt.encode(values.astype(np.float32)).reshape(spec.shape)
+
+
+def _bell(words: Words, fill: Words) -> npt.NDArray[np.float64]:
+    """Sum of four uniform 16-bit fields, centred: in [-2, 2], standard deviation 0.577.
+
+    16 bits of ``fill`` below the last place keep sums of such values from being exact in fp32.
+    """
+    total = sum((words >> np.uint64(16 * i)) & np.uint64(0xFFFF) for i in range(4))
+    below = (fill >> np.uint64(48)).astype(np.float64) / 65536.0
+    return (np.asarray(total).astype(np.float64) + below - 2.0 * 0xFFFF) / 65536.0
+
+
+def _key(seed: int, name: str) -> int:
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def _recipes(graph: Graph) -> dict[str, Recipe]:
+    """Recipes that the tensors' consumers ask for."""
+    found: dict[str, Recipe] = {}
+    for op in graph.operators:
+        second = op.inputs[1] if len(op.inputs) > 1 else ""
+        third = op.inputs[2] if len(op.inputs) > 2 else ""
+        if isinstance(op, Gemm | Conv2d):
+            k = op.k if isinstance(op, Gemm) else op.gemm_k
+            if graph.tensors[second].role == "weight":
+                # A power of two, so that scaling is exact; the bell's 0.58 keeps outputs below 1.
+                found.setdefault(second, Recipe(scale=2.0 ** -math.floor(math.log2(k) / 2)))
+            found.setdefault(third, Recipe(scale=0.25))
+        elif isinstance(op, LayerNorm | RmsNorm):
+            found.setdefault(second, Recipe(offset=1.0, scale=0.25))
+            found.setdefault(third, Recipe(scale=0.25))
+        elif isinstance(op, EmbeddingGather):
+            found[second] = Recipe(ids=op.vocab)
+    return found

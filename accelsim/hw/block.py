@@ -1,0 +1,169 @@
+"""What every hardware block is: a frozen set of parameters that can be timed.
+
+A block is one frozen dataclass, registered under the ``kind`` that architecture files use::
+
+    @block("systolic")
+    @dataclass(frozen=True)
+    class Systolic(ComputeUnit):
+        rows: int
+        ...
+
+Its fields are the parameters of the YAML file; physical quantities are declared with the types of
+``accelsim.quantities`` so that "16 MiB" or "940 MHz" is read at the edge and everything inside is
+a plain number with a unit in its name or docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import AccelsimError
+from accelsim.program.opcodes import Opcode
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Columns of the instructions that one unit executes: the input of its cost model.
+
+    All arrays have one entry per instruction. ``read_bytes`` and ``write_bytes`` are the payloads
+    of the source and destination operands; ``source_format`` and ``target_format`` are format
+    codes of src0 and dst (see numerics.formats.FORMAT_NAMES).
+    """
+
+    opcode: Ints
+    function: Ints
+    flags: Ints
+    m: Ints
+    n: Ints
+    k: Ints
+    read_bytes: Ints
+    write_bytes: Ints
+    source_format: Ints
+    target_format: Ints
+
+    def __len__(self) -> int:
+        return len(self.opcode)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the instructions take: cycles of the unit's clock and counted energy actions.
+
+    ``occupancy_cycles`` until the unit can take its next instruction, ``latency_cycles`` until the
+    result may be used. ``actions`` counts what costs energy, e.g. {"mac": ...}, per instruction.
+    """
+
+    occupancy_cycles: Ints
+    latency_cycles: Ints
+    actions: Mapping[str, Ints] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Parameters that every block has. ``clock`` names a clock of the architecture."""
+
+    kind: ClassVar[str]
+    clock: str = "core"
+
+    def check(self) -> None:
+        """Raise AccelsimError if parameters contradict each other; ranges are checked here too."""
+
+    def energy_pj_per_action(self) -> Mapping[str, float]:
+        """Energy of one counted action in picojoules; {} if the architecture gives none."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit(Block):
+    """A block with in-order instruction queues: ``count`` of them per core."""
+
+    opcodes: ClassVar[frozenset[Opcode]]
+    count: int = 1
+
+    def check(self) -> None:
+        require(self.count >= 1, f"count must be at least 1, not {self.count}")
+
+    def cost(self, work: Work) -> Cost:
+        """Cycles of every instruction, vectorised over the table."""
+        raise AccelsimError(f"a {self.kind} unit has no cost model")
+
+    def memories(self) -> tuple[str, ...]:
+        """Names of the memories this unit reads or writes directly."""
+        return ()
+
+    def operand_passes(self, work: Work) -> tuple[Ints, Ints, Ints]:
+        """How often an instruction reads src0 and src1 and writes dst in their memories."""
+        once = np.ones(len(work), dtype=np.int64)
+        return once, once, once
+
+    def peak_macs_per_cycle(self) -> int:
+        """Multiply-accumulates per cycle of one instance, for lower bounds (0: none)."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory(Block):
+    """A block that holds bytes. ``shared`` memories serve all cores, others exist per core."""
+
+    capacity: int
+    shared: ClassVar[bool] = False
+
+    def check(self) -> None:
+        require(self.capacity > 0, f"capacity must be positive, not {self.capacity}")
+
+    @property
+    def port_count(self) -> int:
+        """Ports that accesses take turns on: 0 none is ever waited for, 1 shared by reads and
+        writes, 2 one for each."""
+        return 1
+
+    def moved_bytes(self, rows: Ints, row_bytes: Ints, contiguous: npt.NDArray[np.bool_]) -> Ints:
+        """Bytes that 2-D windows really move, with what the smallest access adds."""
+        return rows * row_bytes
+
+    def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
+        """Cycles of this memory's clock (``hz``) that a port is busy with ``nbytes``."""
+        return np.zeros_like(nbytes)
+
+    def latency_cycles(self, hz: int) -> int:
+        """Cycles of this memory's clock until the first byte of an access."""
+        return 0
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise AccelsimError(message) unless the condition holds."""
+    if not condition:
+        raise AccelsimError(message)
+
+
+BLOCKS: dict[str, type[Block]] = {}
+
+B = TypeVar("B", bound=type[Block])
+
+
+def block(kind: str) -> Callable[[B], B]:
+    """Register a block class under the kind that architecture files name it by."""
+
+    def register(cls: B) -> B:
+        cls.kind = kind
+        BLOCKS[kind] = cls
+        return cls
+
+    return register
+
+
+def block_kinds() -> Mapping[str, type[Block]]:
+    """Every registered block; importing the built-in rooms registers them."""
+    from accelsim.hw import dma, link, memory, sram, systolic, vector  # noqa: F401
+
+    return BLOCKS
+
+
+Parameters = Mapping[str, Any]

@@ -1,0 +1,49 @@
+"""DMA engine: queues of descriptors that move 2-D windows between memories.
+
+A queue issues transfers in order; the time of a transfer is decided by the memories and the link
+at its two ends (hw/memory.py), plus ``issue`` cycles in which the queue reads the descriptor.
+Several transfers of one queue may be in flight: the queue takes the next one when the data of the
+previous one has left the source, and the memory's latency passes in the background.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
+from accelsim.program.opcodes import Opcode
+from accelsim.quantities import BytesPerSecond, Cycles
+
+
+@block("dma")
+@dataclass(frozen=True, kw_only=True)
+class Dma(Unit):
+    """``count`` DMA queues per core. The last one carries the stores when there are several.
+
+    ``issue`` is the cycles a queue needs per descriptor, ``bandwidth`` what one queue can move
+    at most (0: only the memories limit it).
+    """
+
+    opcodes: ClassVar[frozenset[Opcode]] = frozenset(
+        {Opcode.LOAD, Opcode.STORE, Opcode.GATHER, Opcode.FILL}
+    )
+
+    issue: Cycles = 0
+    bandwidth: BytesPerSecond = 0
+
+    def check(self) -> None:
+        super().check()
+        require(self.issue >= 0, f"issue must not be negative, not {self.issue}")
+
+    def cost(self, work: Work) -> Cost:
+        cycles = np.full(len(work), self.issue, dtype=np.int64)
+        return Cost(cycles, cycles)
+
+    def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
+        """Cycles that one queue needs for ``nbytes`` by its own bandwidth (0: not limited)."""
+        if not self.bandwidth:
+            return np.zeros_like(nbytes)
+        return -(-nbytes * hz // int(self.bandwidth))

@@ -1,0 +1,56 @@
+"""Scratchpad SRAM: software-managed on-chip memory of a core, banked, with one or two ports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelsim.hw.block import Ints, Memory, block, require
+from accelsim.quantities import Bytes, Cycles, PicojoulesPerByte
+
+
+@block("sram")
+@dataclass(frozen=True, kw_only=True)
+class Sram(Memory):
+    """Scratchpad of ``banks`` banks, each ``width`` bytes wide, one access per bank and cycle.
+
+    ``ports: 1`` shares the bandwidth between reads and writes, ``ports: 2`` gives each its own.
+    Storage is interleaved over the banks, so a transfer uses them all. ``width: 0`` means that the
+    memory never limits anything (its bandwidth is matched to the units).
+    """
+
+    capacity: Bytes
+    banks: int = 1
+    width: Bytes = 0
+    ports: int = 2
+    latency: Cycles = 0
+    read_pj_per_byte: PicojoulesPerByte = 0.0
+    write_pj_per_byte: PicojoulesPerByte = 0.0
+
+    def check(self) -> None:
+        super().check()
+        require(self.banks >= 1, f"banks must be at least 1, not {self.banks}")
+        require(self.width >= 0, f"width must not be negative, not {self.width}")
+        require(self.ports in (1, 2), f"ports must be 1 or 2, not {self.ports}")
+        require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
+
+    @property
+    def bytes_per_cycle(self) -> int:
+        """Bytes per cycle of one port; 0 if unlimited."""
+        return self.banks * self.width
+
+    @property
+    def port_count(self) -> int:
+        return self.ports if self.bytes_per_cycle else 0
+
+    def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
+        if not self.bytes_per_cycle:
+            return np.zeros_like(nbytes)
+        return -(-nbytes // self.bytes_per_cycle)
+
+    def latency_cycles(self, hz: int) -> int:
+        return self.latency
+
+    def energy_pj_per_action(self) -> dict[str, float]:
+        return {"read_byte": self.read_pj_per_byte, "write_byte": self.write_pj_per_byte}

@@ -1,0 +1,229 @@
+"""Vector unit: lanes that apply one function to many elements per cycle.
+
+An instruction over e elements takes ceil(e / lanes) x (cycles of the function) cycles of issue,
+and its result may be used ``latency`` cycles later. A row reduction first folds each row onto the
+lanes, element by element, and then adds a tree of log2(lanes) steps at the end; rows narrower than
+the lanes share them.
+
+The numbers. Floating-point operands are widened to fp32 and every function rounds once to fp32, to
+nearest even (numerics.functions for exp and its kin). When all operands are integers, and the
+immediate is whole, add, sub, mul, max, copy, relu and the row functions are integer arithmetic
+modulo 2**32; every other function of integers first rounds them to fp32. The result is rounded, or
+saturated, to the format of the destination when it is written.
+
+    max         the larger; NaN if either is NaN, so that garbage stays visible; zero results are +0
+    row_sum     column c goes to lane c mod L; each lane adds its columns in ascending order from
+                +0; then neighbouring lanes are added pairwise, (0+1), (2+3), ..., until one is left
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.block import Cost, Unit, Work, block, require
+from accelsim.numerics import functions
+from accelsim.program.opcodes import REDUCTIONS, Function, Opcode
+from accelsim.quantities import Cycles, Picojoules
+
+# Issue cycles of one function over one full set of lanes: 1 for what an ALU does in a slot, and
+# for the rest the slots of a table/polynomial sequence (exp and tanh as in Gemmini's and ONNXim's
+# special-function pipelines; composite activations are the sum of their steps).
+SLOTS: dict[str, int] = {
+    "copy": 1, "add": 1, "sub": 1, "mul": 1, "max": 1,
+    "add_imm": 1, "mul_imm": 1, "max_imm": 1, "relu": 1,
+    "exp": 4, "reciprocal": 4, "rsqrt": 4, "tanh": 6, "sigmoid": 6,
+    "gelu": 10, "gelu_tanh": 10, "silu": 7,
+    "row_max": 1, "row_sum": 1, "causal_mask": 1, "rotate_half": 1,
+}  # fmt: skip
+
+Operand = npt.NDArray[Any]  # fp32 or int32 carriers, [rows, cols]
+
+_SPECIAL: dict[Function, Callable[..., Any]] = {
+    Function.EXP: np.exp,
+    Function.RECIPROCAL: functions.reciprocal,
+    Function.RSQRT: functions.rsqrt,
+    Function.TANH: np.tanh,
+    Function.SIGMOID: functions.sigmoid,
+    Function.GELU: functions.gelu,
+    Function.GELU_TANH: functions.gelu_tanh,
+    Function.SILU: functions.silu,
+}
+_IMMEDIATE = {
+    Function.ADD_IMM: Function.ADD,
+    Function.MUL_IMM: Function.MUL,
+    Function.MAX_IMM: Function.MAX,
+}
+_INTEGER = frozenset(
+    {Function.COPY, Function.ADD, Function.SUB, Function.MUL, Function.MAX, Function.ADD_IMM,
+     Function.MUL_IMM, Function.MAX_IMM, Function.RELU, Function.ROW_MAX, Function.ROW_SUM}
+)  # fmt: skip
+
+
+@block("vector")
+@dataclass(frozen=True, kw_only=True)
+class Vector(Unit):
+    """Vector unit of ``lanes`` lanes.
+
+    ``memory`` names the memories it works on, the first being where its operands are staged.
+    ``slots`` overrides the issue cycles of single functions, e.g. ``{exp: 1}``.
+    """
+
+    opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.VECTOR})
+
+    lanes: int
+    memory: tuple[str, ...]
+    latency: Cycles = 8
+    slots: dict[str, int] = field(default_factory=dict)
+    op_pj: Picojoules = 0.0
+
+    def check(self) -> None:
+        super().check()
+        require(self.lanes >= 1, f"lanes must be at least 1, not {self.lanes}")
+        require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
+        require(len(self.memory) >= 1, "memory must name at least one memory")
+        for name, cycles in self.slots.items():
+            if name not in SLOTS:
+                raise AccelsimError(f"slots names {name!r}; known functions: {', '.join(SLOTS)}")
+            require(cycles >= 1, f"slots.{name} must be at least 1, not {cycles}")
+
+    def memories(self) -> tuple[str, ...]:
+        return self.memory
+
+    def energy_pj_per_action(self) -> dict[str, float]:
+        return {"vector_op": self.op_pj}
+
+    def slots_by_function(self) -> np.ndarray:
+        """int64 array indexed by Function code."""
+        table = np.ones(max(Function) + 1, dtype=np.int64)
+        for name, cycles in {**SLOTS, **self.slots}.items():
+            table[Function[name.upper()]] = cycles
+        return table
+
+    def cost(self, work: Work) -> Cost:
+        reduces = np.isin(work.function, [int(f) for f in REDUCTIONS])
+        elements = work.m * np.where(reduces, work.k, work.n)
+        slots = self.slots_by_function()[work.function]
+        tree = int(np.ceil(np.log2(self.lanes))) if self.lanes > 1 else 0
+        occupancy = -(-elements // self.lanes) * slots
+        latency = occupancy + self.latency + np.where(reduces, tree, 0)
+        return Cost(occupancy, latency, {"vector_op": elements * slots})
+
+    # -- arithmetic ------------------------------------------------------------------------------
+
+    def apply(self, function: Function, a: Operand, b: Operand | None, imm: float) -> Operand:
+        """``function(a, b)`` as the lanes compute it: fp32, or int32 as the module says.
+
+        ``a`` is [rows, cols], ``b`` broadcasts to it; the result has the shape of ``a``, or
+        [rows, 1] for a row function.
+        """
+        if not _is_integer_work(function, a, b, imm):
+            a = a.astype(np.float32, copy=False)
+            b = None if b is None else b.astype(np.float32, copy=False)
+        if function in _SPECIAL:
+            return functions.to_fp32(_SPECIAL[function], a)
+        with np.errstate(all="ignore"):
+            return self._apply(function, a, b, imm)
+
+    def _apply(self, function: Function, a: Operand, b: Operand | None, imm: float) -> Operand:
+        match function:
+            case Function.ADD_IMM | Function.MUL_IMM | Function.MAX_IMM:
+                return _binary(_IMMEDIATE[function], a, _constant(imm, a.dtype))
+            case Function.ROW_MAX:
+                return _plus_zero(a.max(axis=1, keepdims=True))
+            case Function.ROW_SUM:
+                return self.row_sum(a)
+            case Function.COPY:
+                return a.copy()
+            case Function.RELU:
+                return _maximum(a, _constant(0.0, a.dtype))
+            case Function.CAUSAL_MASK:
+                return _causal_mask(a, int(imm))
+            case Function.ROTATE_HALF:
+                return _rotate_half(a, int(imm))
+        if b is None:
+            raise AccelsimError(f"vector function {function.name} needs a second operand")
+        return _binary(function, a, b)
+
+    def row_sum(self, a: Operand) -> Operand:
+        """Sums of the rows of ``a[rows, cols]`` as [rows, 1], in the order the module states."""
+        rows, cols = a.shape
+        lanes = min(self.lanes, cols)
+        chunks = -(-cols // lanes)
+        padded = np.zeros((rows, chunks * lanes), dtype=a.dtype)
+        padded[:, :cols] = a
+        partial = np.zeros((rows, lanes), dtype=a.dtype)
+        for chunk in range(chunks):
+            partial += padded[:, chunk * lanes : (chunk + 1) * lanes]
+        while partial.shape[1] > 1:
+            if partial.shape[1] % 2:
+                partial = np.pad(partial, ((0, 0), (0, 1)))
+            partial = partial[:, 0::2] + partial[:, 1::2]
+        return partial
+
+    def row_sum_depth(self, cols: int) -> int:
+        """Additions with a rounding that a value passes through in a row sum, at most."""
+        lanes = min(self.lanes, cols)
+        return -(-cols // lanes) - 1 + int(lanes - 1).bit_length()
+
+    def arithmetic_name(self) -> str:
+        """How values are computed, in words, for reports."""
+        return f"fp32 ({self.lanes} lanes)"
+
+
+def _is_integer_work(function: Function, a: Operand, b: Operand | None, imm: float) -> bool:
+    kinds = a.dtype.kind + ("" if b is None else b.dtype.kind)
+    return "f" not in kinds and function in _INTEGER and float(imm).is_integer()
+
+
+def _constant(value: float, dtype: np.dtype[Any]) -> Operand:
+    if dtype.kind == "i":
+        return np.array(int(value), dtype=np.int64).astype(dtype)
+    return np.array(value, dtype=dtype)
+
+
+def _binary(function: Function, a: Operand, b: Operand) -> Operand:
+    result: Operand
+    match function:
+        case Function.ADD:
+            result = a + b
+        case Function.SUB:
+            result = a - b
+        case Function.MUL:
+            result = a * b
+        case Function.MAX:
+            result = _maximum(a, b)
+        case _:
+            raise AccelsimError(f"the vector unit has no function {function.name}")
+    return result
+
+
+def _maximum(a: Operand, b: Operand) -> Operand:
+    return _plus_zero(np.maximum(a, b))
+
+
+def _plus_zero(values: Operand) -> Operand:
+    # Which of -0 and +0 numpy returns depends on the host; adding +0 settles it.
+    zero = values.dtype.type(0)
+    result: Operand = values + zero
+    return result
+
+
+def _causal_mask(a: Operand, diagonal: int) -> Operand:
+    rows, cols = a.shape
+    hidden = np.arange(cols) > np.arange(rows)[:, None] + diagonal
+    return np.where(hidden, a.dtype.type(-np.inf), a)
+
+
+def _rotate_half(a: Operand, head: int) -> Operand:
+    rows, cols = a.shape
+    if head < 2 or head % 2 or cols % head:
+        raise AccelsimError(f"rotate_half of {cols} columns by heads of {head}: not whole heads")
+    halves = a.reshape(rows, cols // head, 2, head // 2)
+    rotated: Operand = np.stack([-halves[:, :, 1], halves[:, :, 0]], axis=2)
+    return rotated.reshape(rows, cols)

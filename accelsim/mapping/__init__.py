@@ -1,0 +1,1 @@
+"""What every mapper needs: the registry, the lowering context, placement and tile choice."""

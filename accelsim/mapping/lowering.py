@@ -1,0 +1,288 @@
+"""Lowering: a graph and an architecture become a tile program, operator by operator.
+
+``Lowering`` is what a mapper sees: the machine as cores with queues and scratchpads, the tensors
+as 2-D windows, and the program builder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.block import Unit
+from accelsim.hw.dma import Dma
+from accelsim.hw.memory import MainMemory
+from accelsim.hw.systolic import Systolic
+from accelsim.hw.vector import Vector
+from accelsim.mapping.placement import Arena, Plan
+from accelsim.mapping.registry import choose
+from accelsim.numerics.formats import Format, number_format, row_bytes
+from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT, Builder
+from accelsim.program.storage import Storage, View
+from accelsim.program.table import OperatorInfo, Program, StorageInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from accelsim.arch.model import Architecture
+    from accelsim.workload.graph import Graph
+    from accelsim.workload.operators import Operator
+
+U = TypeVar("U", bound=Unit)
+
+# Stands for "no limit" of a memory at ideal fidelity; far below the end of 64-bit addresses.
+UNLIMITED_BYTES = 1 << 56
+
+
+@dataclass(frozen=True)
+class Queue:
+    """One in-order unit instance as a mapper uses it: its index in the program and its block."""
+
+    slot: int
+    unit: Unit
+
+
+@dataclass
+class Ring:
+    """Buffers of one shape used in turn: double buffering is a ring of two."""
+
+    slots: list[View]
+    _next: int = 0
+
+    def next(self) -> View:
+        """The next buffer; the first write to it waits for everybody who still uses it."""
+        view = self.slots[self._next % len(self.slots)]
+        self._next += 1
+        view.storage.renew()
+        return view
+
+
+@dataclass
+class Core:
+    """The units of one core and its scratchpads."""
+
+    index: int
+    queues: list[Queue]
+    arenas: dict[str, Arena]
+
+    def of(self, kind: type[U]) -> list[tuple[int, U]]:
+        """(program slot, block) of every unit of a class."""
+        return [(q.slot, q.unit) for q in self.queues if isinstance(q.unit, kind)]
+
+    def reset(self) -> None:
+        """Hand out the scratchpads anew; what still uses them is waited for."""
+        for arena in self.arenas.values():
+            arena.reset()
+
+    @property
+    def arrays(self) -> list[tuple[int, Systolic]]:
+        """The systolic arrays."""
+        return self.of(Systolic)
+
+    def vector(self, memory: str | None = None) -> tuple[int, Vector]:
+        """The vector unit that works on ``memory`` (default: any)."""
+        for slot, unit in self.of(Vector):
+            if memory is None or memory in unit.memory:
+                return slot, unit
+        raise AccelsimError(f"no vector unit of core {self.index} works on memory {memory!r}")
+
+    @property
+    def load_queues(self) -> list[int]:
+        """DMA queues for loads: all but the last, which carries the stores, if there are several."""
+        slots = [slot for slot, _ in self.of(Dma)]
+        return slots[:-1] or slots
+
+    @property
+    def store_queue(self) -> int:
+        """The DMA queue for stores."""
+        return self.of(Dma)[-1][0]
+
+    def ring(
+        self, memory: str, name: str, rows: int, cols: int, fmt: Format, slots: int = 2
+    ) -> Ring:
+        """``slots`` buffers of [rows, cols] in a scratchpad; CapacityError if they do not fit."""
+        arena = self.arenas[memory]
+        nbytes = rows * row_bytes(cols, fmt)
+        views = [arena.take(f"{name}[{i}]", nbytes).view(rows, cols, fmt) for i in range(slots)]
+        return Ring(views)
+
+    @property
+    def staging(self) -> str:
+        """The scratchpad through which the DMA moves data that no array needs: the largest."""
+        if not self.arenas:
+            raise AccelsimError(f"core {self.index} has no scratchpad")
+        return max(self.arenas, key=lambda name: self.arenas[name].capacity)
+
+    def buffer(self, memory: str, name: str, rows: int, cols: int, fmt: Format) -> View:
+        """One buffer of [rows, cols] in a scratchpad."""
+        return self.ring(memory, name, rows, cols, fmt, slots=1).next()
+
+
+@dataclass
+class Lowering:
+    """Everything a mapper works with while it lowers one operator after the other."""
+
+    arch: Architecture
+    graph: Graph
+    build: Builder
+    cores: list[Core]
+    tensors: dict[str, Storage]
+    scratch_arena: Arena
+    memory: MainMemory
+    ideal: bool
+
+    def format(self, tensor: str) -> Format:
+        """Number format of a workload tensor."""
+        return number_format(self.graph.tensors[tensor].dtype)
+
+    def matrix(self, tensor: str, rows: int | None = None, cols: int | None = None) -> View:
+        """A workload tensor as a packed [rows, cols] window (default: last axis as columns)."""
+        spec = self.graph.tensors[tensor]
+        fmt = number_format(spec.dtype)
+        if cols is None:
+            cols = spec.shape[-1] if rows is None else spec.elements // rows
+        if rows is None:
+            rows = spec.elements // cols
+        return self.tensors[tensor].view(rows, cols, fmt)
+
+    def window(
+        self, tensor: str, first_element: int, rows: int, cols: int, row_stride: int
+    ) -> View:
+        """A strided [rows, cols] window; offsets and strides in elements."""
+        fmt = self.format(tensor)
+        return self.tensors[tensor].view(
+            rows, cols, fmt, offset=row_bytes(first_element, fmt), stride=row_bytes(row_stride, fmt)
+        )
+
+    def scratch(self, name: str, rows: int, cols: int, fmt: Format) -> View:
+        """An off-chip [rows, cols] tensor of the mapper's own, for this operator only."""
+        return self.scratch_arena.take(
+            name, rows * row_bytes(cols, fmt), "scratch", (rows, cols), fmt.name
+        ).view(rows, cols, fmt)
+
+
+def main_memory(arch: Architecture) -> tuple[str, MainMemory]:
+    """Name and block of the memory that holds the tensors."""
+    for name, memory in arch.memories.items():
+        if isinstance(memory, MainMemory):
+            return name, memory
+    raise AccelsimError(f"{arch.name}: no main memory (kind: memory) to hold the tensors")
+
+
+class Machine:
+    """An architecture laid out as program units, address spaces and cores."""
+
+    def __init__(self, arch: Architecture, ideal: bool, instruction_limit: int) -> None:
+        self.arch = arch
+        self.ideal = ideal
+        slots = arch.unit_slots()
+        spaces = arch.address_spaces()
+        if ideal:
+            spaces = tuple(replace(s, capacity=UNLIMITED_BYTES) for s in spaces)
+        self.build = Builder(slots, spaces, instruction_limit)
+        self.main_name, self.main = main_memory(arch)
+        self.main_space = next(i for i, s in enumerate(spaces) if s.memory == self.main_name)
+        self.main_capacity = spaces[self.main_space].capacity
+        self.cores = [
+            Core(
+                core,
+                [Queue(i, arch.units[s.unit]) for i, s in enumerate(slots) if s.core == core],
+                {
+                    s.memory: Arena(self.build, i, s.name, s.capacity)
+                    for i, s in enumerate(spaces)
+                    if s.core == core
+                },
+            )
+            for core in range(arch.cores)
+        ]
+
+
+def lower(
+    graph: Graph,
+    operators: Sequence[Operator],
+    arch: Architecture,
+    plan: Plan,
+    *,
+    ideal: bool = False,
+    mappers: tuple[str, ...] = (),
+    instruction_limit: int = DEFAULT_INSTRUCTION_LIMIT,
+) -> Program:
+    """The tile program of a slice of a graph.
+
+    ``plan`` places every tensor; ``mappers`` are names to prefer; ``ideal`` lifts all capacities.
+    Raises AccelsimError if an operator cannot be run, CapacityError if a buffer does not fit.
+    """
+    machine = Machine(arch, ideal, instruction_limit)
+    low = Lowering(
+        arch=arch,
+        graph=graph,
+        build=machine.build,
+        cores=machine.cores,
+        tensors=_register(graph, operators, plan, machine),
+        scratch_arena=Arena(
+            machine.build,
+            machine.main_space,
+            machine.main_name,
+            machine.main_capacity - plan.peak,
+            start=plan.peak,
+        ),
+        memory=machine.main,
+        ideal=ideal,
+    )
+    for operator in operators:
+        _lower_operator(operator, low, mappers)
+    return machine.build.finish()
+
+
+def _register(
+    graph: Graph, operators: Sequence[Operator], plan: Plan, machine: Machine
+) -> dict[str, Storage]:
+    """Register the tensors that the operators touch, with the tensors whose place they reuse."""
+    producer = {name: i for i, op in enumerate(operators) for name in op.outputs}
+    storages: dict[str, Storage] = {}
+    names = dict.fromkeys(n for op in operators for n in (*op.inputs, *op.outputs))
+    for name in sorted(names, key=lambda n: producer.get(n, -1)):
+        spec = graph.tensors[name]
+        written: tuple[tuple[int, int], ...] = ()
+        role = spec.role
+        if name in producer and role == "cache":
+            written = _appended_rows(operators[producer[name]])
+        elif name not in producer and role == "activation":
+            role = "input"  # an earlier slice of the graph produced it
+        info = StorageInfo(
+            name,
+            machine.main_space,
+            plan.base[name],
+            spec.bytes,
+            role,
+            spec.shape,
+            spec.dtype,
+            producer.get(name, -1),
+            written,
+        )
+        after = [storages[f] for f in plan.follows.get(name, ()) if f in storages]
+        storages[name] = machine.build.storage(info, after)
+    return storages
+
+
+def _appended_rows(operator: Any) -> tuple[tuple[int, int], ...]:
+    """Rows (first, last) that a KV append writes in the cache seen as [.., head_dim] rows."""
+    heads = operator.batch * operator.kv_heads
+    starts = [h * operator.kv_capacity + operator.position for h in range(heads)]
+    return tuple((start, start + operator.q_len - 1) for start in starts)
+
+
+def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) -> None:
+    mapper = choose(operator, low.arch, wanted)
+    for core in low.cores:
+        core.reset()
+    low.scratch_arena.reset()
+    layer = -1 if operator.layer is None else operator.layer
+    low.build.begin_operator(
+        OperatorInfo(operator.name, operator.kind, mapper.name, operator.macs, layer)
+    )
+    try:
+        mapper.lower(operator, low)
+    except AccelsimError as fault:
+        raise type(fault)(f"operator {operator.name!r} ({operator.kind}): {fault}") from None

@@ -1,0 +1,162 @@
+"""Where bytes live: a scratchpad arena for one operator, a heap with lifetimes for tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from typing import TYPE_CHECKING
+
+from accelsim.errors import CapacityError
+from accelsim.program.builder import Builder
+from accelsim.program.storage import Storage
+from accelsim.program.table import StorageInfo
+
+if TYPE_CHECKING:
+    from accelsim.workload.graph import Graph
+
+# Tensors and buffers start on a boundary that every DMA and DRAM burst of the field divides.
+ALIGNMENT = 64
+
+
+def aligned(nbytes: int) -> int:
+    """Bytes rounded up to the placement alignment."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def readable(nbytes: int) -> str:
+    """Bytes for a message: '12.5 MiB'."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if nbytes >= size:
+            return f"{nbytes / size:.4g} {unit}"
+    return f"{nbytes} bytes"
+
+
+@dataclass
+class Arena:
+    """Memory from address ``start`` on, handed out piece by piece to one operator.
+
+    The next operator starts again there; its buffers wait for the earlier ones that they overlap.
+    """
+
+    build: Builder
+    space: int
+    name: str
+    capacity: int
+    start: int = 0
+    used: int = 0
+    _live: list[Storage] = field(default_factory=list)
+    _earlier: list[Storage] = field(default_factory=list)
+
+    def reset(self) -> None:
+        """Begin a new operator: everything may be overwritten once its last user is done."""
+        covered = self.start + self.used
+        # Older storages beyond what the last operator used are still the latest at their place.
+        self._earlier = self._live + [s for s in self._earlier if s.base + s.nbytes > covered]
+        self._live = []
+        self.used = 0
+
+    @property
+    def free(self) -> int:
+        """Bytes still available to this operator."""
+        return self.capacity - self.used
+
+    def take(
+        self,
+        name: str,
+        nbytes: int,
+        role: str = "buffer",
+        shape: tuple[int, ...] = (),
+        fmt: str = "",
+    ) -> Storage:
+        """Reserve ``nbytes``; raises CapacityError saying what did not fit."""
+        size = aligned(nbytes)
+        if size > self.free:
+            raise CapacityError(
+                f"{role} {name!r} of {readable(nbytes)} does not fit into {self.name}:"
+                f" {readable(self.free)} of {readable(self.capacity)} left"
+            )
+        base = self.start + self.used
+        self.used += size
+        after = [s for s in self._earlier if s.base < base + size and base < s.base + s.nbytes]
+        info = StorageInfo(name, self.space, base, nbytes, role, shape, fmt)
+        storage = self.build.storage(info, after)
+        self._live.append(storage)
+        return storage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where every tensor of a graph lies in main memory.
+
+    ``base`` gives byte addresses; ``follows`` names the tensors whose place a tensor reuses, whose
+    last users it must wait for; ``peak`` is the first byte that no tensor ever uses.
+    """
+
+    base: dict[str, int]
+    follows: dict[str, tuple[str, ...]]
+    peak: int
+
+
+@dataclass
+class Heap:
+    """First-fit heap over the addresses of one memory."""
+
+    name: str
+    capacity: int
+    peak: int = 0
+    _free: list[tuple[int, int]] = field(default_factory=list)  # (base, size), sorted
+
+    def __post_init__(self) -> None:
+        self._free = [(0, self.capacity)]
+
+    def take(self, name: str, nbytes: int) -> int:
+        """Reserve room and return its base address; raises CapacityError if there is none."""
+        size = aligned(nbytes)
+        for i, (base, extent) in enumerate(self._free):
+            if extent >= size:
+                self._free[i : i + 1] = [(base + size, extent - size)] if extent > size else []
+                self.peak = max(self.peak, base + size)
+                return base
+        left = sum(extent for _, extent in self._free)
+        raise CapacityError(
+            f"tensor {name!r} of {readable(nbytes)} does not fit into {self.name}:"
+            f" {readable(left)} of {readable(self.capacity)} left"
+        )
+
+    def give_back(self, base: int, nbytes: int) -> None:
+        """Free an extent again, merging it with its neighbours."""
+        merged: list[tuple[int, int]] = []
+        for start, size in sorted([*self._free, (base, aligned(nbytes))]):
+            if merged and merged[-1][0] + merged[-1][1] == start:
+                merged[-1] = (merged[-1][0], merged[-1][1] + size)
+            else:
+                merged.append((start, size))
+        self._free = merged
+
+
+def plan_tensors(graph: Graph, memory: str, capacity: int) -> Plan:
+    """Place weights, inputs, caches and outputs for good, activations from first to last use."""
+    heap = Heap(memory, capacity)
+    base: dict[str, int] = {}
+    for spec in graph.tensors.values():
+        if spec.role != "activation":
+            base[spec.name] = heap.take(spec.name, spec.bytes)
+    last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
+    follows: dict[str, tuple[str, ...]] = {}
+    retired: list[str] = []
+    for i, op in enumerate(graph.operators):
+        for name in op.outputs:
+            if name not in base:
+                nbytes = graph.tensors[name].bytes
+                start = base[name] = heap.take(name, nbytes)
+                over = [
+                    r for r in retired
+                    if base[r] < start + nbytes and start < base[r] + graph.tensors[r].bytes
+                ]  # fmt: skip
+                follows[name] = tuple(over)
+        for name in {*op.inputs, *op.outputs}:
+            spec = graph.tensors[name]
+            if spec.role == "activation" and last_use.get(name, i) == i:
+                heap.give_back(base[name], spec.bytes)
+                retired.append(name)
+    return Plan(base, follows, heap.peak)

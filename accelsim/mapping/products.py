@@ -1,0 +1,271 @@
+"""Matrix products as tile programs: the loop nest that GEMM, convolution and attention share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.systolic import Systolic
+from accelsim.mapping.lowering import Core, Lowering, Ring
+from accelsim.mapping.tiling import Problem, Resources, Tiling, best_tiling, granules
+from accelsim.numerics.formats import Format, number_format
+from accelsim.program.builder import Builder
+from accelsim.program.opcodes import Function
+from accelsim.program.storage import View
+
+
+class Operand(Protocol):
+    """A matrix in main memory that can be brought on chip window by window."""
+
+    rows: int
+    cols: int
+    fmt: Format
+
+    def fetch(self, build: Builder, queue: int, dst: View, rows: slice, cols: slice) -> None:
+        """Load the window [rows, cols] into ``dst``."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An operand that lies in memory as a 2-D window."""
+
+    view: View
+
+    @property
+    def rows(self) -> int:
+        return self.view.rows
+
+    @property
+    def cols(self) -> int:
+        return self.view.cols
+
+    @property
+    def fmt(self) -> Format:
+        return self.view.fmt
+
+    def fetch(self, build: Builder, queue: int, dst: View, rows: slice, cols: slice) -> None:
+        build.load(queue, dst, self.view[rows, cols])
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product c[m, n] = a[m, k] @ b[k, n] (+ bias[n]); ``b`` may be stored as [n, k]."""
+
+    a: Operand
+    b: View
+    c: View
+    bias: View | None = None
+    transpose_b: bool = False
+
+    @property
+    def m(self) -> int:
+        return self.a.rows
+
+    @property
+    def k(self) -> int:
+        return self.a.cols
+
+    @property
+    def n(self) -> int:
+        return self.b.rows if self.transpose_b else self.b.cols
+
+    def columns(self, cols: slice) -> Product:
+        """The product for some columns of c only."""
+        everything = slice(None)
+        b = self.b[cols, everything] if self.transpose_b else self.b[everything, cols]
+        bias = None if self.bias is None else self.bias[everything, cols]
+        return replace(self, b=b, c=self.c[everything, cols], bias=bias)
+
+    def rows(self, rows: slice) -> Product:
+        """The product for some rows of c only."""
+        return replace(self, a=Rows(self.a, rows), c=self.c[rows, slice(None)])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of another operand."""
+
+    whole: Operand
+    window: slice
+
+    @property
+    def rows(self) -> int:
+        return int(self.window.stop - self.window.start)
+
+    @property
+    def cols(self) -> int:
+        return self.whole.cols
+
+    @property
+    def fmt(self) -> Format:
+        return self.whole.fmt
+
+    def fetch(self, build: Builder, queue: int, dst: View, rows: slice, cols: slice) -> None:
+        first = self.window.start
+        self.whole.fetch(build, queue, dst, slice(rows.start + first, rows.stop + first), cols)
+
+
+def accumulator_format(operand: Format) -> Format:
+    """What a sum of products is kept in: int32 for integers, fp32 for floating point."""
+    return number_format("int32" if operand.is_integer else "fp32")
+
+
+def lower_products(low: Lowering, products: Sequence[Product]) -> None:
+    """Emit products of equal shape, shared out over the cores."""
+    for core, share in _over_cores(low, products):
+        for same_shape in _by_shape(share):
+            CoreProducts(low, core, same_shape).emit()
+
+
+def _over_cores(low: Lowering, products: Sequence[Product]) -> Iterator[tuple[Core, list[Product]]]:
+    """Whole products where there are enough, else shares of the longer output dimension."""
+    cores = low.cores
+    if len(products) >= len(cores):
+        for i, core in enumerate(cores):
+            yield core, list(products[i :: len(cores)])
+        return
+    gm, gn, _ = granules(cores[0].arrays[0][1])
+    pieces: list[list[Product]] = [[] for _ in cores]
+    for product in products:
+        along_n = product.n // gn >= product.m // gm
+        size, granule = (product.n, gn) if along_n else (product.m, gm)
+        step = -(-(-(-size // len(cores))) // granule) * granule
+        for core, start in zip(pieces, range(0, size, step), strict=False):
+            window = slice(start, min(start + step, size))
+            core.append(product.columns(window) if along_n else product.rows(window))
+    yield from ((core, share) for core, share in zip(cores, pieces, strict=True) if share)
+
+
+def _by_shape(products: Sequence[Product]) -> Iterator[list[Product]]:
+    groups: dict[tuple[int, int, int], list[Product]] = {}
+    for p in products:
+        groups.setdefault((p.m, p.n, p.k), []).append(p)
+    yield from groups.values()
+
+
+def resources(low: Lowering, core: Core, array: Systolic) -> Resources:
+    """What the tile choice may count on in one core."""
+    names = list(dict.fromkeys(array.memories()))
+    hz = low.arch.clocks[array.clock]
+    bandwidth = 0.0 if low.ideal else low.memory.bandwidth / len(low.cores) / hz
+    return Resources(
+        array=array,
+        arrays=len(core.arrays),
+        capacities=tuple(core.arenas[n].free for n in names),
+        a_memory=names.index(array.inputs),
+        b_memory=names.index(array.weights),
+        c_memory=names.index(array.outputs),
+        bytes_per_cycle=bandwidth,
+        latency=low.memory.latency * hz,
+        granule=low.memory.granule,
+    )
+
+
+class CoreProducts:
+    """The loop nest of one core over products of one shape."""
+
+    def __init__(self, low: Lowering, core: Core, products: list[Product]) -> None:
+        if not core.arrays:
+            raise AccelsimError(f"core {core.index} has no systolic array")
+        self.low, self.core, self.products = low, core, products
+        self.build = low.build
+        core.reset()
+        first = products[0]
+        array = core.arrays[0][1]
+        self.acc_fmt = accumulator_format(first.b.fmt)
+        self.problem = Problem(
+            first.m, first.n, first.k, len(products),
+            first.a.fmt.bits, first.b.fmt.bits, first.c.fmt.bits, self.acc_fmt.bits,
+        )  # fmt: skip
+        limit = low.build.instruction_limit - len(low.build)
+        self.tiling = best_tiling(self.problem, resources(low, core, array), limit)
+        low.build.reserve(
+            int(self.tiling.instructions), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
+        )
+        self._reserve_buffers(array, first)
+
+    def _reserve_buffers(self, array: Systolic, first: Product) -> None:
+        t, core = self.tiling, self.core
+        b_shape = (t.tn, t.tk) if first.transpose_b else (t.tk, t.tn)
+        self.a_ring = core.ring(array.inputs, "a", t.tm, t.tk, first.a.fmt, t.a_slots)
+        self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
+        self.c_ring = core.ring(array.outputs, "c", t.tm, t.tn, self.acc_fmt, t.c_slots)
+        self.bias_ring: Ring | None = None
+        if first.bias is not None:
+            self.vector = core.vector(array.outputs)[0]
+            self.bias_ring = core.ring(array.outputs, "bias", 1, t.tn, first.bias.fmt, t.c_slots)
+
+    def emit(self) -> None:
+        """Emit the whole nest."""
+        t, p = self.tiling, self.problem
+        outer, inner = _steps(p.m, t.tm), _steps(p.n, t.tn)
+        if t.outer == "n":
+            outer, inner = inner, outer
+        for job, product in enumerate(self.products):
+            for o in outer:
+                # Filled tile by tile while the first inner tile runs, then kept.
+                panel: dict[int, View] = {}
+                for i in inner:
+                    rows, cols = (o, i) if t.outer == "m" else (i, o)
+                    self._output_tile(product, rows, cols, panel, job)
+
+    def _load_a(self, product: Product, rows: slice, ks: slice) -> View:
+        tile = self.a_ring.next()[: rows.stop - rows.start, : ks.stop - ks.start]
+        product.a.fetch(self.build, self.core.load_queues[0], tile, rows, ks)
+        return tile
+
+    def _load_b(self, product: Product, cols: slice, ks: slice) -> View:
+        window = (cols, ks) if product.transpose_b else (ks, cols)
+        rows, width = (w.stop - w.start for w in window)
+        tile = self.b_ring.next()[:rows, :width]
+        self.build.load(self.core.load_queues[-1], tile, product.b[window])
+        return tile
+
+    def _output_tile(
+        self, product: Product, rows: slice, cols: slice, panel: dict[int, View], job: int
+    ) -> None:
+        m, n = rows.stop - rows.start, cols.stop - cols.start
+        acc = self.c_ring.next()[:m, :n]
+        for i, ks in enumerate(_steps(self.problem.k, self.tiling.tk)):
+            kept = panel.get(i)
+            outer_m = self.tiling.outer == "m"
+            a = kept if kept and outer_m else self._load_a(product, rows, ks)
+            b = kept if kept and not outer_m else self._load_b(product, cols, ks)
+            if self.tiling.resident:
+                panel[i] = a if outer_m else b
+            self._multiply(acc, a, b, product.transpose_b, i > 0, job)
+        if product.bias is not None and self.bias_ring is not None:
+            bias = self.bias_ring.next()[:, :n]
+            self.build.load(self.core.load_queues[-1], bias, product.bias[:, cols])
+            self.build.vector(self.vector, Function.ADD, acc, acc, bias)
+        self.build.store(self.core.store_queue, product.c[rows, cols], acc)
+
+    def _multiply(
+        self, acc: View, a: View, b: View, transpose_b: bool, accumulate: bool, job: int
+    ) -> None:
+        arrays = self.core.arrays
+        everything = slice(None)
+        if self.tiling.split == "job" or len(arrays) == 1:
+            slot = arrays[job % len(arrays)][0]
+            self.build.matmul(slot, acc, a, b, accumulate=accumulate, transpose_b=transpose_b)
+            return
+        gm, gn, _ = granules(arrays[0][1])
+        along_n = self.tiling.split == "n"
+        size, granule = (acc.cols, gn) if along_n else (acc.rows, gm)
+        step = -(-(-(-size // len(arrays))) // granule) * granule
+        for (slot, _), part in zip(arrays, _steps(size, step), strict=False):
+            if along_n:
+                b_part = b[part, everything] if transpose_b else b[everything, part]
+                windows = (acc[everything, part], a, b_part)
+            else:
+                windows = (acc[part, everything], a[part, everything], b)
+            self.build.matmul(
+                slot, *windows, accumulate=accumulate, transpose_b=transpose_b, part=True
+            )
+
+
+def _steps(size: int, step: int) -> list[slice]:
+    """Windows of ``step`` that cover 0 .. size, the last one cut at the edge."""
+    return [slice(s, min(s + step, size)) for s in range(0, size, step)]

@@ -1,0 +1,155 @@
+"""Mappers are found here, built-in or not: one registry, one decorator, one door.
+
+A mapper lowers one operator into the program under construction::
+
+    @mapper("systolic-gemm", lowers=("gemm",), needs=(Systolic, Dma))
+    def tiled_gemm(op: Gemm, low: Lowering) -> None:
+        ...
+
+Built-ins are the modules of the package ``accelsim.mappers``; a user's file is named on the
+command line (``--mapper FILE.py``) or passed to ``load_file``; an installed package may offer
+modules through the entry-point group ``accelsim.mappers``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.block import Block
+
+if TYPE_CHECKING:
+    from accelsim.arch.model import Architecture
+    from accelsim.mapping.lowering import Lowering
+
+Lower = Callable[[Any, "Lowering"], None]
+
+
+@dataclass(frozen=True)
+class Mapper:
+    """A strategy for some operator kinds on architectures that have certain blocks.
+
+    ``preference`` decides between mappers that both fit when the architecture names none.
+    """
+
+    name: str
+    lowers: tuple[str, ...]
+    needs: tuple[type[Block], ...]
+    lower: Lower
+    preference: int = 0
+    summary: str = ""
+
+    def missing(self, arch: Architecture) -> list[str]:
+        """Kinds of blocks that the architecture lacks for this mapper."""
+        blocks = (*arch.units.values(), *arch.memories.values())
+        return [n.kind for n in self.needs if not any(isinstance(b, n) for b in blocks)]
+
+
+MAPPERS: dict[str, Mapper] = {}
+
+
+def mapper(
+    name: str, lowers: Iterable[str], needs: Iterable[type[Block]], preference: int = 0
+) -> Callable[[Lower], Lower]:
+    """Register a lowering function under a name."""
+
+    def register(function: Lower) -> Lower:
+        summary = (function.__doc__ or "").strip().split("\n")[0]
+        MAPPERS[name] = Mapper(name, tuple(lowers), tuple(needs), function, preference, summary)
+        return function
+
+    return register
+
+
+@cache
+def load_builtin_mappers() -> None:
+    """Import every module of ``accelsim.mappers``; their decorators register them."""
+    package = importlib.import_module("accelsim.mappers")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+@cache
+def load_installed_mappers() -> None:
+    """Import what other installed packages offer (slow: reads all package metadata)."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="accelsim.mappers"):
+        entry.load()
+
+
+def load_file(path: str | Path) -> tuple[str, ...]:
+    """Import a user's mapper file; returns the names it registered."""
+    path = Path(path)
+    if not path.is_file():
+        raise AccelsimError(f"{path}: no such mapper file")
+    load_builtin_mappers()
+    before = dict(MAPPERS)
+    spec = importlib.util.spec_from_file_location(f"accelsim_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise AccelsimError(f"{path}: not a Python file")
+    try:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    except Exception as fault:
+        raise AccelsimError(f"{path}: {type(fault).__name__}: {fault}") from fault
+    found = tuple(name for name, m in MAPPERS.items() if before.get(name) is not m)
+    if not found:
+        raise AccelsimError(
+            f"{path}: registers no mapper; use @mapper(name, lowers=..., needs=...)"
+        )
+    return found
+
+
+def mappers_for(kind: str) -> list[Mapper]:
+    """Mappers that lower an operator kind, the preferred one first."""
+    load_builtin_mappers()
+    return sorted(
+        (m for m in MAPPERS.values() if kind in m.lowers), key=lambda m: (-m.preference, m.name)
+    )
+
+
+def by_name(name: str) -> Mapper:
+    """The mapper called ``name``; raises AccelsimError naming the known ones."""
+    load_builtin_mappers()
+    if name not in MAPPERS:
+        load_installed_mappers()
+    try:
+        return MAPPERS[name]
+    except KeyError:
+        raise AccelsimError(
+            f"unknown mapper {name!r}; known mappers: {', '.join(sorted(MAPPERS))}"
+        ) from None
+
+
+def choose(operator: Any, arch: Architecture, wanted: tuple[str, ...] = ()) -> Mapper:
+    """The mapper for an operator: the user's choice, else the architecture's, else the best fit."""
+    kind = operator.kind
+    named = [by_name(n) for n in wanted]
+    preferred = [m for m in named if kind in m.lowers]
+    if not preferred and kind in arch.mappers:
+        preferred = [by_name(arch.mappers[kind])]
+        if kind not in preferred[0].lowers:
+            raise AccelsimError(
+                f"{arch.name}: mapper {preferred[0].name!r} does not lower {kind};"
+                f" it lowers {', '.join(preferred[0].lowers)}"
+            )
+    candidates = preferred or mappers_for(kind)
+    fitting = [m for m in candidates if not m.missing(arch)]
+    if fitting:
+        return fitting[0]
+    if not candidates:
+        known = sorted({k for m in MAPPERS.values() for k in m.lowers})
+        raise AccelsimError(
+            f"operator {operator.name!r}: no mapper lowers {kind}; known kinds: {', '.join(known)}"
+        )
+    lacks = "; ".join(f"{m.name} needs {' and '.join(m.missing(arch))}" for m in candidates)
+    raise AccelsimError(
+        f"operator {operator.name!r} ({kind}): no unit of {arch.name} can run it ({lacks})"
+    )

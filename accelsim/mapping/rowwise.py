@@ -1,0 +1,232 @@
+"""Row-wise operators as tile programs: rows are shared out, streamed through a vector unit, stored.
+
+A recipe says what one tile of rows needs: which windows are loaded, which stay on chip, which
+temporaries it uses and the vector instructions in between. The tile height is chosen so that loads
+and stores hide behind the vector unit without paying its pipeline latency too often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from accelsim.errors import CapacityError
+from accelsim.mapping.lowering import Core, Lowering, Ring
+from accelsim.mapping.placement import ALIGNMENT, readable
+from accelsim.numerics.formats import Format, number_format, row_bytes
+from accelsim.program.opcodes import REDUCTIONS, Function
+from accelsim.program.storage import View
+
+FP32 = number_format("fp32")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of rows on chip: what a recipe's steps work on.
+
+    ``inputs`` are the streamed operands, ``held`` the operands that stay (row vectors),
+    ``wide`` and ``narrow`` fp32 temporaries of [rows, cols] and [rows, 1], ``out`` the result;
+    ``first_row`` is the tile's first row in the whole operand.
+    """
+
+    inputs: Sequence[View]
+    held: Sequence[View]
+    wide: Sequence[View]
+    narrow: Sequence[View]
+    out: View
+    first_row: int
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vector unit while it works on one tile; each call is one instruction."""
+
+    low: Lowering
+    slot: int
+
+    def __call__(
+        self, function: Function, dst: View, a: View, b: View | None = None, imm: float = 0.0
+    ) -> View:
+        self.low.build.vector(self.slot, function, dst, a, b, imm)
+        return dst
+
+
+Steps = Callable[[Vectors, Tile], None]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row-wise computation of streams [rows, cols] to ``out`` [rows, cols].
+
+    ``streams`` are cut into row tiles (they may be of different widths), ``held`` are loaded once
+    per core. ``wide`` and ``narrow`` count temporaries. ``columns_split`` allows tiles of part of a row (no reduction over it).
+    ``row_period``: tiles do not cross multiples of it (0: no limit).
+    """
+
+    steps: Steps
+    streams: Sequence[View]
+    out: View
+    held: Sequence[View] = ()
+    wide: int = 0
+    narrow: int = 0
+    columns_split: bool = False
+    row_period: int = 0
+    functions: Sequence[Function] = field(default=(Function.COPY,))
+
+
+def lower_rowwise(low: Lowering, recipe: Recipe) -> None:
+    """Emit a recipe over all cores."""
+    rows = recipe.out.rows
+    share = -(-rows // len(low.cores))
+    if recipe.row_period:
+        share = -(-share // recipe.row_period) * recipe.row_period
+    for core, start in zip(low.cores, range(0, rows, share), strict=False):
+        _Stream(low, core, recipe).emit(start, min(start + share, rows))
+
+
+class _Stream:
+    """A recipe on one core."""
+
+    def __init__(self, low: Lowering, core: Core, recipe: Recipe) -> None:
+        self.low, self.core, self.recipe = low, core, recipe
+        self.slot, self.unit = core.vector()
+        self.memory = self.unit.memory[0]
+        core.reset()
+
+    def emit(self, first: int, last: int) -> None:
+        r = self.recipe
+        cols = self._tile_cols()
+        height = self._tile_rows(last - first, cols)
+        windows = [
+            (slice(top, min(top + height, bottom)), slice(left, min(left + cols, r.out.cols)))
+            for start, bottom in _periods(first, last, r.row_period)
+            for top in range(start, bottom, height)
+            for left in range(0, r.out.cols, cols)
+        ]
+        per_tile = len(r.streams) + len(r.functions) + 1
+        self.low.build.reserve(
+            len(windows) * per_tile, f"a row-wise operator over {r.out.rows} rows"
+        )
+        rings = self._rings(height, cols)
+        held = [self._hold(view, i) for i, view in enumerate(r.held)] if cols == r.out.cols else []
+        for rows, columns in windows:
+            self._tile(rows, columns, rings, held)
+
+    def _tile(
+        self, rows: slice, cols: slice, rings: dict[str, list[Ring]], held: list[View]
+    ) -> None:
+        r, build = self.recipe, self.low.build
+        height, width = rows.stop - rows.start, cols.stop - cols.start
+        inputs = []
+        for ring, stream in zip(rings["in"], r.streams, strict=True):
+            columns = cols if stream.cols == r.out.cols else slice(0, stream.cols)
+            tile = ring.next()[:height, : columns.stop - columns.start]
+            build.load(self.core.load_queues[0], tile, stream[rows, columns])
+            inputs.append(tile)
+        if not held and r.held:
+            held = [self._hold(view[:, cols], i, rings) for i, view in enumerate(r.held)]
+        wide = [ring.next()[:height, :width] for ring in rings["wide"]]
+        narrow = [ring.next()[:height, :] for ring in rings["narrow"]]
+        out = rings["out"][0].next()[:height, :width]
+        tile_views = Tile(inputs, held, wide, narrow, out, rows.start)
+        r.steps(Vectors(self.low, self.slot), tile_views)
+        build.store(self.core.store_queue, r.out[rows, cols], out)
+
+    def _hold(self, view: View, index: int, rings: dict[str, list[Ring]] | None = None) -> View:
+        if rings is None:
+            kept = self.core.buffer(self.memory, f"held{index}", view.rows, view.cols, view.fmt)
+        else:
+            kept = rings["held"][index].next()[:, : view.cols]
+        self.low.build.load(self.core.load_queues[-1], kept, view)
+        return kept
+
+    def _rings(self, rows: int, cols: int) -> dict[str, list[Ring]]:
+        r, core, memory = self.recipe, self.core, self.memory
+        split = cols < r.out.cols
+        return {
+            "in": [core.ring(memory, f"x{i}", rows, cols, s.fmt) for i, s in enumerate(r.streams)],
+            "out": [core.ring(memory, "y", rows, cols, r.out.fmt)],
+            "wide": [core.ring(memory, f"t{i}", rows, cols, FP32, 1) for i in range(r.wide)],
+            "narrow": [core.ring(memory, f"r{i}", rows, 1, FP32, 1) for i in range(r.narrow)],
+            "held": [
+                core.ring(memory, f"held{i}", 1, cols, h.fmt) for i, h in enumerate(r.held) if split
+            ],
+        }
+
+    def _row_bytes(self, cols: int) -> int:
+        """Scratchpad bytes per tile row, all buffers."""
+        r = self.recipe
+        return 2 * self._streamed_row_bytes(cols) + r.wide * 4 * cols + r.narrow * 4
+
+    def _streamed_row_bytes(self, cols: int) -> int:
+        """Bytes of main memory that one tile row of ``cols`` columns moves."""
+        r = self.recipe
+        return sum(
+            row_bytes(cols if v.cols == r.out.cols else v.cols, v.fmt) for v in (*r.streams, r.out)
+        )
+
+    def _overhead_bytes(self) -> int:
+        r = self.recipe
+        held = sum(h.nbytes + ALIGNMENT for h in r.held)
+        return held + ALIGNMENT * (2 * len(r.streams) + 2 + r.wide + r.narrow)
+
+    def _tile_cols(self) -> int:
+        """Whole rows if one fits, else as many columns as fit (where rows may be cut)."""
+        r = self.recipe
+        free = self.core.arenas[self.memory].free - self._overhead_bytes()
+        if self._row_bytes(r.out.cols) <= free:
+            return r.out.cols
+        if not r.columns_split:
+            raise CapacityError(
+                f"one row of {r.out.cols} elements needs {readable(self._row_bytes(r.out.cols))}"
+                f" with its double buffers, {self.memory} has {readable(max(free, 0))}"
+            )
+        # Held row vectors are cut with the columns, two buffers each.
+        per_column = self._row_bytes(64) // 64 + sum(2 * row_bytes(64, h.fmt) // 64 for h in r.held)
+        cols = (self.core.arenas[self.memory].free - 4096) // per_column // 64 * 64
+        if cols < 64:
+            raise CapacityError(
+                f"64 elements with their double buffers do not fit into {self.memory}"
+                f" ({readable(self.core.arenas[self.memory].capacity)})"
+            )
+        return int(cols)
+
+    def _tile_rows(self, rows: int, cols: int) -> int:
+        """Height that minimises exposed transfers plus pipeline latencies (closed form)."""
+        free = self.core.arenas[self.memory].free - self._overhead_bytes()
+        fits = max(1, free // self._row_bytes(cols))
+        if cols < self.recipe.out.cols:
+            return 1
+        period = self.recipe.row_period or rows
+        limit = min(fits, rows, period)
+        candidates = {limit} | {1 << e for e in range(limit.bit_length()) if 1 << e <= limit}
+        return min(candidates, key=lambda height: (self._cycles(rows, height, cols), -height))
+
+    def _cycles(self, rows: int, height: int, cols: int) -> float:
+        r, hz = self.recipe, self.low.arch.clocks[self.unit.clock]
+        tiles = -(-rows // height)
+        slots = self.unit.slots_by_function()
+        passes = sum(int(slots[f]) for f in r.functions)
+        busy = tiles * (passes * -(-height * cols // self.unit.lanes))
+        stalls = tiles * len(r.functions) * self.unit.latency
+        stalls += tiles * sum(f in REDUCTIONS for f in r.functions) * self.unit.lanes.bit_length()
+        if self.low.ideal:
+            return float(busy + stalls)
+        bandwidth = self.low.memory.bandwidth / len(self.low.cores) / hz
+        latency = self.low.memory.latency * hz
+        row = self._streamed_row_bytes(cols)
+        stored = height * row_bytes(cols, r.out.fmt) / bandwidth
+        loaded = height * row / bandwidth - stored
+        tile_busy = (busy + stalls) / tiles
+        # A buffer of a pair is free again one load, compute and drain later (or store).
+        turn = latency + tile_busy + max(loaded, stored)
+        slowest = max(busy + stalls, rows * row / bandwidth, tiles * turn / 2)
+        return slowest + loaded + stored + 2 * latency
+
+
+def _periods(first: int, last: int, period: int) -> list[tuple[int, int]]:
+    """Row ranges that do not cross multiples of ``period``."""
+    if not period:
+        return [(first, last)]
+    cuts = [first, *range((first // period + 1) * period, last, period), last]
+    return list(zip(cuts, cuts[1:], strict=False))

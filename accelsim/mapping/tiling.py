@@ -1,0 +1,351 @@
+"""Tile sizes of a matrix product: a closed-form cost over candidate tiles, vectorised.
+
+The loop nest is: outer tiles (of M or N) > inner tiles (of the other) > K tiles. Every output tile
+stays in the accumulators over all of K; operands stream through double buffers, or the outer
+operand's whole K panel stays resident while the inner dimension runs.
+
+The cost of a nest is what its two resources need, plus what cannot overlap:
+
+    max(array + first load + last store, memory + last tile on the array,
+        tiles x round trip of a buffer / buffers) + latencies + drain
+
+``array`` is the exact occupancy of the busiest array, edge tiles included; ``memory`` the exact
+traffic of the nest over the bandwidth of the core; a buffer's round trip is the time from one load
+into it to the next: memory latency, transfer, compute and drain. The choice is tested against
+exhaustive simulation on small problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import CapacityError
+from accelsim.hw.systolic import Systolic
+from accelsim.mapping.placement import ALIGNMENT, readable
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+# Nests within this factor of the cheapest count as equal; the one with fewest instructions wins.
+TOLERANCE = 1.002
+
+Axis = Literal["m", "n"]
+Split = Literal["m", "n", "job"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``jobs`` products [m, k] @ [k, n] of one core; bits per element of A, B, C, accumulators."""
+
+    m: int
+    n: int
+    k: int
+    jobs: int
+    a_bits: int
+    b_bits: int
+    c_bits: int
+    acc_bits: int
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one core offers: ``arrays`` like ``array`` and the memories around them.
+
+    ``a_memory``, ``b_memory`` and ``c_memory`` index ``capacities`` (bytes); equal indices share
+    one memory. ``bytes_per_cycle`` and ``latency`` are main memory's, in array cycles (0 bytes:
+    unlimited); ``granule`` the bytes of its smallest access.
+    """
+
+    array: Systolic
+    arrays: int
+    capacities: tuple[int, ...]
+    a_memory: int
+    b_memory: int
+    c_memory: int
+    bytes_per_cycle: float
+    latency: float
+    granule: int
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A loop nest over tiles of [tm, tk] @ [tk, tn].
+
+    ``outer`` is the outermost tiled dimension; ``resident`` keeps that operand's K panel on chip;
+    ``split`` says what the arrays of a core share out; ``a_slots``, ``b_slots`` and ``c_slots``
+    are the buffers of each operand; ``cycles`` is the closed-form estimate.
+    """
+
+    tm: int
+    tn: int
+    tk: int
+    outer: Axis
+    resident: bool
+    split: Split
+    a_slots: int
+    b_slots: int
+    c_slots: int
+    cycles: float
+    instructions: float
+
+
+def extents(dimension: int, granule: int) -> list[int]:
+    """Candidate tile sizes: powers of two of the array's granule, and even shares."""
+    whole = -(-dimension // granule) * granule
+    sizes = {dimension}
+    size = granule
+    while size < dimension:
+        sizes.add(size)
+        size *= 2
+    for parts in (2, 3, 4, 6, 8):
+        share = -(-(-(-dimension // parts)) // granule) * granule
+        if share < whole:
+            sizes.add(share)
+    return sorted(sizes)
+
+
+def granules(array: Systolic) -> tuple[int, int, int]:
+    """What a tile of (m, n, k) should be a multiple of: the array's extent, or a vector of time."""
+    time = 16
+    if array.dataflow == "ws":
+        return time, array.cols, array.rows
+    if array.dataflow == "is":
+        return array.cols, time, array.rows
+    return array.rows, array.cols, time
+
+
+@lru_cache(maxsize=4096)
+def best_tiling(problem: Problem, resources: Resources, instruction_limit: int) -> Tiling:
+    """The cheapest loop nest that fits; CapacityError if not even the smallest tile does."""
+    choices = list(all_tilings(problem, resources))
+    fitting = [c for c in choices if c.instructions <= instruction_limit]
+    if not choices:
+        raise _too_small(problem, resources)
+    if not fitting:
+        return min(choices, key=lambda c: c.instructions)
+    fastest = min(c.cycles for c in fitting)
+    near = [c for c in fitting if c.cycles <= fastest * TOLERANCE]
+    # Deeper rings are never slower, and hide what the closed form does not see.
+    return min(near, key=lambda c: (c.instructions, -c.a_slots - c.b_slots - c.c_slots, c.cycles))
+
+
+def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> Iterator[Tiling]:
+    """The best tiling of each nest variant, or ``every`` one of them (for exhaustive checks)."""
+    axes = [
+        extents(size, granule)
+        for size, granule in zip(
+            (problem.m, problem.n, problem.k), granules(resources.array), strict=True
+        )
+    ]
+    grid = np.meshgrid(*(np.array(a, dtype=np.int64) for a in axes), indexing="ij")
+    tm, tn, tk = (g.ravel() for g in grid)
+    splits: tuple[Split, ...] = ("m",) if resources.arrays == 1 else ("n", "m", "job")
+    outers: tuple[Axis, ...] = ("m", "n")
+    for split in splits:
+        busy, last_busy = _array_cycles(problem, resources, tm, tn, tk, split)
+        for outer, resident, depth in product(outers, (True, False), (2, 4)):
+            nest = _Nest(problem, resources, tm, tn, tk, outer, resident, split, depth)
+            slots = nest.slots()
+            fits = nest.fits(slots)
+            cycles = np.where(fits, nest.cycles(busy, last_busy, slots), np.inf)
+            instructions = nest.instructions()
+            picks = np.flatnonzero(fits) if every else _lowest(cycles, instructions, fits)
+            for i in picks:
+                yield Tiling(
+                        int(tm[i]), int(tn[i]), int(tk[i]), outer, resident, split,
+                        *(int(s[i]) for s in slots), float(cycles[i]), float(instructions[i]),
+                    )  # fmt: skip
+
+
+def _lowest(cycles: Floats, instructions: Floats, fits: npt.NDArray[np.bool_]) -> Ints:
+    if not fits.any():
+        return np.empty(0, dtype=np.int64)
+    best = np.flatnonzero(cycles <= cycles.min() * TOLERANCE)
+    fewest = np.flatnonzero(np.where(fits, instructions, np.inf) == instructions[fits].min())
+    return np.array([best[np.argmin(instructions[best])], fewest[0]])
+
+
+def _edges(size: int, tile: Ints) -> tuple[tuple[Ints, Ints], ...]:
+    """((count, extent) of full tiles, (count, extent) of the remainder tile)."""
+    full, rest = size // tile, size % tile
+    return (full, tile), ((rest > 0).astype(np.int64), rest)
+
+
+def _array_cycles(
+    p: Problem, r: Resources, tm: Ints, tn: Ints, tk: Ints, split: Split
+) -> tuple[Ints, Ints]:
+    """(occupancy of the busiest array over the whole problem, of one full tile)."""
+    _, gn, _ = granules(r.array)
+    gm = granules(r.array)[0]
+
+    def share(extent: Ints, granule: int) -> Ints:
+        part = -(-extent // r.arrays)
+        return np.minimum(extent, -(-part // granule) * granule)
+
+    def occupancy(m: Ints, n: Ints, k: Ints) -> Ints:
+        m = share(m, gm) if split == "m" else m
+        n = share(n, gn) if split == "n" else n
+        return r.array.cycles(m, n, k)[0]
+
+    total = np.zeros_like(tm)
+    for cm, m in _edges(p.m, tm):
+        for cn, n in _edges(p.n, tn):
+            for ck, k in _edges(p.k, tk):
+                total += np.where(cm * cn * ck > 0, cm * cn * ck * occupancy(m, n, k), 0)
+    jobs = -(-p.jobs // r.arrays) if split == "job" else p.jobs
+    one = occupancy(np.minimum(tm, p.m), np.minimum(tn, p.n), np.minimum(tk, p.k))
+    return total * jobs, one
+
+
+@dataclass
+class _Nest:
+    """One loop nest variant over all candidate tiles at once."""
+
+    p: Problem
+    r: Resources
+    tm: Ints
+    tn: Ints
+    tk: Ints
+    outer: Axis
+    resident: bool
+    split: Split
+    depth: int  # buffers per streamed operand and array
+
+    def __post_init__(self) -> None:
+        self.nm = -(-self.p.m // self.tm)
+        self.nn = -(-self.p.n // self.tn)
+        self.nk = -(-self.p.k // self.tk)
+
+    def slots(self) -> tuple[Ints, Ints, Ints]:
+        """Buffers of A, B and accumulators; never more than there are tiles to hold."""
+        ways = self.depth * (self.r.arrays if self.split == "job" else 1)
+        outputs = self.p.jobs * self.nm * self.nn
+        a = b = np.minimum(ways, outputs * self.nk)
+        if self.resident and self.outer == "m":
+            a = np.minimum(self.nk + ways, self.nm * self.p.jobs * self.nk)
+        elif self.resident:
+            b = np.minimum(self.nk + ways, self.nn * self.p.jobs * self.nk)
+        return a, b, np.minimum(ways, outputs)
+
+    def _allowed(self) -> npt.NDArray[np.bool_]:
+        """Arrays work on different jobs only if a job is one tile: else the first job's loads
+        would hold up the second array."""
+        if self.split != "job":
+            return np.ones(len(self.tm), dtype=bool)
+        return self.nm * self.nn * self.nk == 1
+
+    def fits(self, slots: tuple[Ints, Ints, Ints]) -> npt.NDArray[np.bool_]:
+        p, r = self.p, self.r
+        a = self.tm * self.tk * p.a_bits // 8
+        b = self.tn * self.tk * p.b_bits // 8
+        # A bias row lies beside every accumulator tile.
+        c = self.tm * self.tn * p.acc_bits // 8 + self.tn * p.acc_bits // 8
+        use = [np.zeros_like(self.tm) for _ in r.capacities]
+        memories = (r.a_memory, r.b_memory, r.c_memory)
+        for memory, nbytes, count in zip(memories, (a, b, c), slots, strict=True):
+            use[memory] = use[memory] + (nbytes + 2 * ALIGNMENT) * count
+        fits = self._allowed()
+        for used, capacity in zip(use, r.capacities, strict=True):
+            fits &= used <= capacity
+        return fits
+
+    def _row_bytes(self, cols: Ints, bits: int) -> Ints:
+        nbytes = -(-cols * bits // 8)
+        return -(-nbytes // self.r.granule) * self.r.granule
+
+    def _traffic(self) -> Floats:
+        """Bytes through main memory of all jobs."""
+        p = self.p
+        a_once = p.m * (p.k // self.tk * self._row_bytes(self.tk, p.a_bits)
+                        + np.where(p.k % self.tk, self._row_bytes(p.k % self.tk, p.a_bits), 0))  # fmt: skip
+        b_once = p.k * p.n * p.b_bits / 8
+        c_once = p.m * (p.n // self.tn * self._row_bytes(self.tn, p.c_bits)
+                        + np.where(p.n % self.tn, self._row_bytes(p.n % self.tn, p.c_bits), 0))  # fmt: skip
+        a_times = 1 if self.resident and self.outer == "m" else self.nn
+        b_times = 1 if self.resident and self.outer == "n" else self.nm
+        return np.asarray(p.jobs * (a_once * a_times + b_once * b_times + c_once), dtype=np.float64)
+
+    def cycles(self, busy: Ints, last_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
+        """Closed-form cost, array cycles."""
+        r, p = self.r, self.p
+        drain = r.array.fill_drain_cycles
+        if not r.bytes_per_cycle:
+            return (busy + drain).astype(np.float64)
+        first = self.tm * self.tk * p.a_bits / 8 + self.tn * self.tk * p.b_bits / 8
+        last = self.tm * self.tn * p.c_bits / 8
+        memory = self._traffic() / r.bytes_per_cycle
+        exposed = (first + last) / r.bytes_per_cycle
+        slowest = np.maximum(busy + exposed, memory + last_busy)
+        slowest = np.maximum(slowest, self._round_trips(last, last_busy, slots))
+        slowest = np.maximum(slowest, self._phases(busy) + exposed)
+        total: Floats = slowest + 2 * r.latency + drain
+        return total
+
+    def _phases(self, busy: Ints) -> Floats:
+        """Output tiles that fetch the resident panel, and the others, each by its own limit.
+
+        A panel arrives while its first output tile is computed; buffers are too shallow to spread
+        that load over the following tiles.
+        """
+        p, bandwidth = self.p, self.r.bytes_per_cycle
+        outputs = self.nm * self.nn
+        # Average tiles, so that edge tiles count for what they hold.
+        a = p.m * p.k * p.a_bits / 8 / self.nm / bandwidth
+        b = p.k * p.n * p.b_bits / 8 / self.nn / bandwidth
+        c = p.m * p.n * p.c_bits / 8 / outputs / bandwidth
+        work = busy / (p.jobs * outputs)
+        outer = self.nm if self.outer == "m" else self.nn
+        kept = (a if self.outer == "m" else b) if self.resident else 0.0
+        fetching = np.maximum(work, a + b + c)
+        running = np.maximum(work, a + b + c - kept)
+        phases: Floats = p.jobs * (outer * fetching + (outputs - outer) * running)
+        return phases
+
+    def _round_trips(
+        self, last: Floats, tile_busy: Ints, slots: tuple[Ints, Ints, Ints]
+    ) -> Floats:
+        """What the turnover of the buffers allows: a tile waits for a free one."""
+        r, p = self.r, self.p
+        drain = r.array.fill_drain_cycles
+        outputs = p.jobs * self.nm * self.nn
+        a_slots, b_slots, c_slots = slots
+        a = self.tm * self.tk * p.a_bits / 8
+        b = self.tn * self.tk * p.b_bits / 8
+        if self.resident:
+            streamed, nbytes = (b_slots, b) if self.outer == "m" else (a_slots, a)
+        else:
+            streamed, nbytes = b_slots, a + b
+        load = r.latency + nbytes / r.bytes_per_cycle + tile_busy + drain
+        store = r.latency + last / r.bytes_per_cycle + self.nk * tile_busy + drain
+        loads = outputs * self.nk / streamed * load
+        stores = outputs / c_slots * store
+        # The caller adds the latency and drain of the ends once more.
+        turns: Floats = np.maximum(loads, stores) - r.latency - drain
+        return turns
+
+    def instructions(self) -> Floats:
+        """Instructions of the nest, joins aside."""
+        tiles = self.nm * self.nn * self.nk
+        outer = self.nm if self.outer == "m" else self.nn
+        loads = tiles + (outer * self.nk if self.resident else tiles)
+        ways = self.r.arrays if self.split != "job" else 1
+        count = self.p.jobs * (loads + tiles * ways + 2.0 * self.nm * self.nn)
+        return np.asarray(count, dtype=np.float64)
+
+
+def _too_small(p: Problem, r: Resources) -> CapacityError:
+    gm, gn, gk = granules(r.array)
+    tm, tn, tk = min(gm, p.m), min(gn, p.n), min(gk, p.k)
+    a, b, c = tm * tk * p.a_bits // 8, tn * tk * p.b_bits // 8, tm * tn * p.acc_bits // 8
+    have = " + ".join(readable(c) for c in r.capacities)
+    return CapacityError(
+        f"the smallest tile [{tm}, {tk}] @ [{tk}, {tn}] needs two buffers each of {readable(a)},"
+        f" {readable(b)} and {readable(c)} (accumulators), more than the on-chip memory of {have}:"
+        " enlarge the memories or use a smaller array"
+    )

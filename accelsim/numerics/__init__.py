@@ -1,0 +1,1 @@
+"""Number formats, rounding and accumulators: what a datapath does to a value."""

@@ -1,0 +1,235 @@
+"""Derived error bounds: how far a simulated result may be from the exact one.
+
+Every bound takes the actual operands (float64 copies of exactly known inputs) and returns an
+elementwise upper bound; none contains a tolerance that somebody picked. What a bound assumes
+about the lowering is stated in it: the roundings between steps are those of ``mid``, the format
+in which the vector unit's intermediates are kept (fp32 if they never leave it).
+
+Sources: Wilkinson, Rounding Errors in Algebraic Processes, 1963 (running analysis); Higham,
+Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002, §3.1 and §4.2 (gamma_n, any order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.numerics import functions
+from accelsim.numerics.ball import FP32, U32, Ball, gamma
+from accelsim.numerics.formats import Format
+
+Floats = npt.NDArray[np.float64]
+
+_U64 = 2.0**-53
+
+
+@dataclass(frozen=True)
+class Summation:
+    """How a matrix unit sums products, as far as an error bound needs to know.
+
+    ``depth`` additions with a rounding, at most, lie on the way of any product to the result.
+    ``accumulator`` is the format in which a running sum is kept between instructions, and
+    ``rests`` how often it is put there.
+    """
+
+    depth: int
+    accumulator: Format = FP32
+    rests: int = 0
+
+    def error(self, size: Floats, length: int) -> Floats:
+        """Bound on |computed - exact| of sums of ``length`` products with ``size`` = sum |a||b|.
+
+        Each product is rounded once (exactly, if its factors have 16 bits and it does not
+        underflow) and passes at most ``depth`` additions and ``rests`` stores:
+
+            |err| <= ((1 + u)^(depth+1) (1 + u_acc)^rests - 1) size + underflows
+
+        in any order of summation; a product that underflows is off by at most half the smallest
+        fp32 quantum, a store by half the accumulator's. The float64 reference itself may be off
+        by gamma_length(2^-53) size, which is added.
+        """
+        depth = min(self.depth, length)
+        store = 0.0 if self.accumulator is FP32 else self.accumulator.unit_roundoff
+        growth = (depth + 1) * np.log1p(U32) + self.rests * np.log1p(store)
+        underflow = length * FP32.smallest_quantum + self.rests * self._store_floor()
+        reference = gamma(length + 4, _U64)
+        error: Floats = (np.expm1(growth) + reference) * size + 2.0 * underflow
+        return error
+
+    def _store_floor(self) -> float:
+        return 0.0 if self.accumulator is FP32 else self.accumulator.smallest_quantum
+
+
+def running_folds(a: Floats, b: Floats, fold: int) -> Floats:
+    """Running bound of ``a[m, k] @ b[k, n]`` by folded_fp32: sharper, for one known order.
+
+    Along a chain s_j = s_(j-1) + p_j with exact prefixes s_j and |computed - s_j| <= e_j,
+
+        e_j = (1 + u)(e_(j-1) + u |p_j| + eta) + u |s_j|
+
+    because one addition rounds a number that is within e_(j-1) + u |p_j| + eta of s_j. The folds
+    are added the same way. Costs O(m n k) float64; ``fold`` >= k is the in-place chain.
+    """
+    shape = (a.shape[0], b.shape[1])
+    total, error = np.zeros(shape), np.zeros(shape)
+    for first in range(0, a.shape[1], fold):
+        psum, off = np.zeros(shape), np.zeros(shape)
+        for k in range(first, min(first + fold, a.shape[1])):
+            product = a[:, k, None] * b[k]
+            psum += product
+            off = (1.0 + U32) * (off + U32 * np.abs(product) + FP32.smallest_quantum)
+            off += U32 * np.abs(psum)
+        total += psum
+        error = (1.0 + U32) * (error + off) + U32 * np.abs(total)
+    return error
+
+
+def softmax(x: Ball, depth: int, mid: Format = FP32) -> Ball:
+    """exp(x - max) * (1 / sum), as: row max, subtract, exp, row sum, reciprocal, multiply.
+
+    The row maximum cancels in exact arithmetic, so its own error only shifts all exponents alike;
+    the bound does not use that and counts it.
+    """
+    p, inverse = softmax_parts(x, depth, mid)
+    return _step(p * inverse, mid)
+
+
+def softmax_parts(
+    x: Ball, depth: int, mid: Format, visible: npt.NDArray[np.bool_] | None = None
+) -> tuple[Ball, Ball]:
+    """(exp(x - max), 1 / sum) over the last axis; invisible elements count as exact zeros."""
+    if visible is None:
+        top = x.row_max()
+    else:
+        top = Ball(np.where(visible, x.value, -np.inf), x.radius).row_max()
+    shifted = _step(x - top, mid)
+    if visible is not None:
+        shifted = shifted.masked(visible)
+    p = _step(shifted.exp(), mid)
+    if visible is not None:
+        p = p.masked(visible)
+    inverse = _step(_step(p.row_sum(depth), mid).reciprocal(), mid)
+    return p, inverse
+
+
+def layernorm(
+    x: Ball, weight: Ball, bias: Ball, eps: float, depth: int, mid: Format = FP32
+) -> Ball:
+    """(x - mean) rsqrt(var + eps) weight + bias, two-pass.
+
+    As: row sum, times 1/n, subtract; square, row sum, times 1/n, add eps, rsqrt; then three
+    multiplications/additions. Multiplying by weight before or after rsqrt gives the same bound.
+    """
+    n = x.value.shape[-1]
+    mean = _step(_step(x.row_sum(depth), mid).scaled(1.0 / n), mid)
+    centred = _step(x - mean, mid)
+    y = _normalised(centred, eps, depth, mid)
+    return _step(_step(y * weight, mid) + bias, mid)
+
+
+def rmsnorm(x: Ball, weight: Ball, eps: float, depth: int, mid: Format = FP32) -> Ball:
+    """x rsqrt(mean(x^2) + eps) weight, as: square, row sum, times 1/n, add eps, rsqrt, multiply."""
+    return _step(_normalised(x, eps, depth, mid) * weight, mid)
+
+
+def _normalised(x: Ball, eps: float, depth: int, mid: Format) -> Ball:
+    squares = _step(x * x, mid)
+    total = _step(squares.row_sum(depth), mid)
+    variance = _step(total.scaled(1.0 / x.value.shape[-1]), mid)
+    shift = Ball.constant(eps)
+    # Rounding is monotonic and a computed sum of squares is not negative: variance + eps, as
+    # computed, is no smaller than eps rounded, however large the error of the variance.
+    alone = _step(shift, mid)
+    least = max(float((alone.value - alone.radius)[0]), 0.0)
+    inverse = _step(variance + shift, mid).rsqrt(least)
+    return _step(x * _step(inverse, mid), mid)
+
+
+def activation(function: str, x: Ball, mid: Format = FP32) -> Ball:
+    """One scalar function, correctly rounded; quick_gelu is x sigmoid(1.702 x) in three steps."""
+    if function == "exp":
+        return _step(x.exp(), mid)
+    if function == "quick_gelu":
+        gate = _step(_step(x.scaled(1.702), mid).through(functions.sigmoid, 0.25), mid)
+        return _step(x * gate, mid)
+    if function == "relu":
+        return Ball(np.maximum(x.value, 0.0), x.radius)
+    evaluate, slope = _SMOOTH[function]
+    return _step(x.through(evaluate, slope), mid)
+
+
+# Largest slopes: of x Phi(x) 1.1290 at sqrt 2, of its tanh form 1.1290, of x sigmoid(x) 1.0998.
+_SMOOTH: dict[str, tuple[Callable[..., Floats], float]] = {
+    "tanh": (np.tanh, 1.0),
+    "sigmoid": (functions.sigmoid, 0.25),
+    "gelu": (functions.gelu, 1.13),
+    "gelu_tanh": (functions.gelu_tanh, 1.13),
+    "silu": (functions.silu, 1.1),
+}
+
+
+def elementwise(function: str, a: Ball, b: Ball, mid: Format = FP32) -> Ball:
+    """One addition, subtraction, multiplication or maximum."""
+    if function == "max":
+        return a.maximum(b)
+    return _step({"add": a + b, "sub": a - b, "mul": a * b}[function], mid)
+
+
+def rotary(x: Ball, rotated: Ball, cos: Ball, sin: Ball, mid: Format = FP32) -> Ball:
+    """x cos + rotate_half(x) sin: two products and a sum, each rounded."""
+    return _step(_step(x * cos, mid) + _step(rotated * sin, mid), mid)
+
+
+@dataclass(frozen=True)
+class AttentionSteps:
+    """Roundings of an unfused attention: scores, softmax, probabilities, weighted sum.
+
+    ``mid`` holds scores and softmax intermediates, ``operand`` the probabilities as the matrix
+    unit reads them; ``row_depth`` are the additions of a row sum over the keys.
+    """
+
+    summation: Summation
+    row_depth: int
+    mid: Format = FP32
+    operand: Format = FP32
+
+
+def attention(
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    scale: float,
+    visible: npt.NDArray[np.bool_],
+    steps: AttentionSteps,
+) -> Ball:
+    """softmax(scale q k^T) v for one head: q [q, d], k and v [kv, d], visible [q, kv].
+
+    Scores are products rounded to ``mid``, scaled; probabilities are rounded to ``operand`` either
+    after the division by their sum or before it (then the result is divided): the radius is the
+    larger of both.
+    """
+    size = np.abs(q) @ np.abs(k).T
+    dots = _kept(Ball(q @ k.T, steps.summation.error(size, q.shape[1])), steps.mid)
+    scores = _step(dots.scaled(scale), steps.mid)
+    p, inverse = softmax_parts(scores, steps.row_depth, steps.mid, visible)
+    early = _weighted(_kept(_step(p * inverse, steps.mid), steps.operand), v, steps)
+    late = _step(_weighted(_kept(p, steps.operand), v, steps) * inverse, steps.mid)
+    return Ball(early.value, np.maximum(early.radius, late.radius))
+
+
+def _weighted(p: Ball, v: Floats, steps: AttentionSteps) -> Ball:
+    error = steps.summation.error((np.abs(p.value) + p.radius) @ np.abs(v), v.shape[0])
+    return _kept(Ball(p.value @ v, p.radius @ np.abs(v) + error), steps.mid)
+
+
+def _step(ball: Ball, mid: Format) -> Ball:
+    """One result of the vector unit: rounded to fp32, and again if it is kept in less."""
+    return _kept(ball.rounded(FP32), mid)
+
+
+def _kept(ball: Ball, fmt: Format) -> Ball:
+    """An fp32 result stored in ``fmt``."""
+    return ball if fmt is FP32 else ball.rounded(fmt)

@@ -1,0 +1,62 @@
+"""Special functions of a vector datapath: evaluated in float64, then rounded once to fp32.
+
+That is the declared semantics of a correctly rounded function unit. The float64 value may differ
+in its last bits between mathematical libraries, which reaches the fp32 result only where it lies
+that close to a rounding boundary (about one argument in 2**28).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+_ROOT_TWO = float(np.sqrt(2.0))
+_ROOT_TWO_OVER_PI = float(np.sqrt(2.0 / np.pi))
+
+
+def reciprocal(x: Float64) -> Float64:
+    """1 / x; infinite at zero."""
+    return 1.0 / x
+
+
+def rsqrt(x: Float64) -> Float64:
+    """1 / sqrt(x); infinite at zero, NaN below."""
+    return 1.0 / np.sqrt(x)
+
+
+def sigmoid(x: Float64) -> Float64:
+    """1 / (1 + exp(-x))."""
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def gelu(x: Float64) -> Float64:
+    """x Phi(x) = x erfc(-x / sqrt 2) / 2, which does not cancel for negative x."""
+    from scipy.special import erfc
+
+    result: Float64 = 0.5 * x * erfc(x / -_ROOT_TWO)
+    return result
+
+
+def gelu_tanh(x: Float64) -> Float64:
+    """x (1 + tanh z) / 2 with z = sqrt(2/pi) (x + 0.044715 x^3), as x sigmoid(2 z)."""
+    return x * sigmoid(2.0 * _ROOT_TWO_OVER_PI * (x + 0.044715 * x * x * x))
+
+
+def silu(x: Float64) -> Float64:
+    """x sigmoid(x)."""
+    return x * sigmoid(x)
+
+
+def to_fp32(function: Callable[[Float64], Float64], x: Float32) -> Float32:
+    """``function`` of fp32 values, rounded once to fp32 (nearest even).
+
+    A lane is silent about overflow, division by zero and invalid arguments: they give infinities
+    and NaN.
+    """
+    with np.errstate(all="ignore"):
+        return function(x.astype(np.float64)).astype(np.float32)

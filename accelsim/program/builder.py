@@ -1,0 +1,263 @@
+"""Builds a tile program: mappers say what moves and what computes, dependencies follow.
+
+The builder knows, for every storage, which instructions wrote and read its current contents. An
+instruction waits for the writers of what it reads, and for everything that still uses what it
+overwrites. Waits that are already implied by an earlier instruction on the same unit are left out.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from accelsim.errors import AccelsimError
+from accelsim.program.opcodes import REDUCTIONS, Flag, Function, Opcode
+from accelsim.program.storage import Storage, View
+from accelsim.program.table import (
+    DEPENDENCIES,
+    OPERAND_WIDTH,
+    WIDTH,
+    AddressSpace,
+    OperatorInfo,
+    Program,
+    StorageInfo,
+    UnitSlot,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# 4 M instructions take about 0.5 GB as tables and a second of engine and verifier time.
+DEFAULT_INSTRUCTION_LIMIT = 4_000_000
+
+
+class Builder:
+    """Collects storages, operators and instructions; ``finish()`` freezes them into a Program."""
+
+    def __init__(
+        self,
+        units: Iterable[UnitSlot],
+        spaces: Iterable[AddressSpace],
+        instruction_limit: int = DEFAULT_INSTRUCTION_LIMIT,
+    ) -> None:
+        self.units = tuple(units)
+        self.spaces = tuple(spaces)
+        self.instruction_limit = instruction_limit
+        self._storages: list[StorageInfo] = []
+        self._operators: list[OperatorInfo] = []
+        self._rows = array("q")
+        self._operands = array("q")
+        self._immediate: dict[int, float] = {}
+        self._approximations: list[str] = []
+        # _seen[u][v]: latest instruction of unit v that unit u is already known to have waited for.
+        self._seen: list[dict[int, int]] = [{} for _ in self.units]
+
+    def __len__(self) -> int:
+        return len(self._rows) // WIDTH
+
+    # -- what the program is about ---------------------------------------------------------------
+
+    def storage(self, info: StorageInfo, after: Iterable[Storage] = ()) -> Storage:
+        """Register an extent of memory; ``after`` are earlier storages at the same place."""
+        storage = Storage(len(self._storages), info.name, info.space, info.base, info.nbytes)
+        storage.after = tuple(after)
+        self._storages.append(info)
+        return storage
+
+    def begin_operator(self, info: OperatorInfo) -> int:
+        """Instructions emitted from now on belong to this operator; returns its index."""
+        self._operators.append(info)
+        return len(self._operators) - 1
+
+    def approximate(self, statement: str) -> None:
+        """Declare something that the program leaves out or composes."""
+        if statement not in self._approximations:
+            self._approximations.append(statement)
+
+    def reserve(self, instructions: int, what: str) -> None:
+        """Refuse early a mapping that would pass the instruction limit."""
+        if len(self) + instructions > self.instruction_limit:
+            raise AccelsimError(
+                f"{what} needs about {len(self) + instructions:.3g} tile instructions, more than"
+                f" the limit of {self.instruction_limit:,}: use larger on-chip memories or arrays,"
+                " a smaller problem, or raise the limit (--max-instructions)"
+            )
+
+    # -- instructions ----------------------------------------------------------------------------
+
+    def load(self, queue: int, dst: View, src: View, *, part: bool = False) -> int:
+        """Copy off-chip ``src`` to on-chip ``dst``; ``part``: other loads fill the rest of dst."""
+        _same_shape(dst, src)
+        return self._emit(queue, Opcode.LOAD, dst, (src,), src.rows, src.cols, part=part)
+
+    def store(self, queue: int, dst: View, src: View) -> int:
+        """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ."""
+        _same_shape(dst, src)
+        return self._emit(queue, Opcode.STORE, dst, (src,), src.rows, src.cols, part=True)
+
+    def gather(self, queue: int, dst: View, table: View, ids: View) -> int:
+        """Copy the rows of ``table`` that the index column ``ids`` names to ``dst``."""
+        return self._emit(queue, Opcode.GATHER, dst, (table, ids), dst.rows, dst.cols)
+
+    def fill(self, queue: int, dst: View, value: float, *, part: bool = False) -> int:
+        """Set every element of ``dst`` to ``value``."""
+        i = self._emit(queue, Opcode.FILL, dst, (), dst.rows, dst.cols, part=part)
+        return self._with_immediate(i, value)
+
+    def matmul(
+        self,
+        unit: int,
+        dst: View,
+        a: View,
+        b: View,
+        *,
+        accumulate: bool,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        part: bool = False,
+    ) -> int:
+        """``dst[m, n] (+)= a[m, k] @ b[k, n]``; transposed operands are stored as [k, m], [n, k].
+
+        ``part``: other units compute the rest of dst's buffer at the same time.
+        """
+        m, k = (a.cols, a.rows) if transpose_a else (a.rows, a.cols)
+        kb, n = (b.cols, b.rows) if transpose_b else (b.rows, b.cols)
+        if k != kb or (dst.rows, dst.cols) != (m, n):
+            raise AccelsimError(
+                f"matmul shapes do not agree: [{m}, {k}] @ [{kb}, {n}]"
+                f" into [{dst.rows}, {dst.cols}]"
+            )
+        flags = (
+            (Flag.ACCUMULATE if accumulate else 0)
+            | (Flag.TRANSPOSE_A if transpose_a else 0)
+            | (Flag.TRANSPOSE_B if transpose_b else 0)
+        )
+        return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=int(flags), part=part)
+
+    def vector(
+        self,
+        unit: int,
+        function: Function,
+        dst: View,
+        a: View,
+        b: View | None = None,
+        imm: float = 0.0,
+    ) -> int:
+        """``dst = function(a, b)`` on a vector unit (see Function for broadcasts, reductions)."""
+        reduction = function in REDUCTIONS
+        expected = (a.rows, 1) if reduction else (a.rows, a.cols)
+        if (dst.rows, dst.cols) != expected:
+            raise AccelsimError(
+                f"{function.name} of [{a.rows}, {a.cols}] gives {list(expected)},"
+                f" not [{dst.rows}, {dst.cols}]"
+            )
+        if b is not None and (b.rows not in (1, a.rows) or b.cols not in (1, a.cols)):
+            raise AccelsimError(
+                f"{function.name} cannot broadcast [{b.rows}, {b.cols}] to [{a.rows}, {a.cols}]"
+            )
+        sources = (a,) if b is None else (a, b)
+        k = a.cols if reduction else 0
+        i = self._emit(
+            unit, Opcode.VECTOR, dst, sources, dst.rows, dst.cols, k, function=int(function)
+        )
+        return self._with_immediate(i, imm)
+
+    def finish(self) -> Program:
+        """Freeze everything into a Program."""
+        instructions = np.frombuffer(self._rows, dtype=np.int64).reshape(-1, WIDTH)
+        immediate = np.zeros(len(instructions))
+        if self._immediate:
+            immediate[list(self._immediate)] = list(self._immediate.values())
+        return Program(
+            units=self.units,
+            spaces=self.spaces,
+            storages=tuple(self._storages),
+            operators=tuple(self._operators),
+            instructions=instructions,
+            immediate=immediate,
+            operands=np.frombuffer(self._operands, dtype=np.int64).reshape(-1, OPERAND_WIDTH),
+            approximations=tuple(self._approximations),
+        )
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _emit(
+        self,
+        unit: int,
+        opcode: Opcode,
+        dst: View,
+        sources: tuple[View, ...],
+        m: int,
+        n: int,
+        k: int = 0,
+        *,
+        function: int = 0,
+        flags: int = 0,
+        part: bool = False,
+    ) -> int:
+        deps = self._waits(unit, dst.storage, sources, part)
+        operator = len(self._operators) - 1
+        while len(deps) > DEPENDENCIES:
+            # More waits than columns: joins ahead of it on the same queue wait for the others.
+            head, deps = deps[:DEPENDENCIES], deps[DEPENDENCIES:]
+            self._row((unit, Opcode.JOIN, 0, 0, operator, 0, 0, 0, *head, -1, -1, -1, -1))
+        padded = (*deps, -1, -1, -1)[:DEPENDENCIES]
+        operands = (*(self._operand(s) for s in sources), -1, -1, -1)[:3]
+        written = self._operand(dst)
+        i = self._row(
+            (unit, opcode, function, flags, operator, m, n, k, *padded, written, *operands)
+        )
+        for source in sources:
+            source.storage.readers[unit] = i
+        dst.storage.writers[unit] = i
+        return i
+
+    def _row(self, row: tuple[int, ...]) -> int:
+        i = len(self._rows) // WIDTH
+        if i >= self.instruction_limit:
+            self.reserve(1, self._operators[-1].name if self._operators else "the program")
+        self._rows.extend(row)
+        return i
+
+    def _waits(self, unit: int, dst: Storage, sources: tuple[View, ...], part: bool) -> list[int]:
+        if dst.after:
+            dst.inherit()
+        seen = self._seen[unit]
+        wait: dict[int, int] = {}
+        # Reading an own earlier result waits like any other: it must have left the pipeline.
+        for source in sources:
+            for other, i in source.storage.writers.items():
+                if seen.get(other, -1) < i and wait.get(other, -1) < i:
+                    wait[other] = i
+        # Overwriting or accumulating after an own earlier instruction needs no wait: units issue
+        # and retire in order.
+        hazards = (dst.pending,) if part else (dst.pending, dst.writers, dst.readers)
+        for hazard in hazards:
+            for other, i in hazard.items():
+                if other != unit and seen.get(other, -1) < i and wait.get(other, -1) < i:
+                    wait[other] = i
+        if not wait:
+            return []
+        seen.update(wait)
+        return list(wait.values())
+
+    def _operand(self, view: View) -> int:
+        if view.operand < 0:
+            view.operand = len(self._operands) // OPERAND_WIDTH
+            self._operands.extend(view.row())
+        return view.operand
+
+    def _with_immediate(self, instruction: int, value: float) -> int:
+        if value:
+            self._immediate[instruction] = value
+        return instruction
+
+
+def _same_shape(dst: View, src: View) -> None:
+    if (dst.rows, dst.cols) != (src.rows, src.cols):
+        raise AccelsimError(
+            f"copy of [{src.rows}, {src.cols}] from {src.storage.name} into"
+            f" [{dst.rows}, {dst.cols}] of {dst.storage.name}"
+        )

@@ -1,0 +1,181 @@
+"""A tile program as text: one line per instruction, for people and for ``diff``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accelsim.errors import AccelsimError
+from accelsim.numerics.formats import FORMAT_NAMES, FORMATS
+from accelsim.program.opcodes import Flag, Function, Opcode
+from accelsim.program.table import COLUMN, DEPENDENCIES, SOURCES
+
+if TYPE_CHECKING:
+    from accelsim.program.table import Program, StorageInfo
+
+COLUMNS = """\
+# index   row of the instruction table; program order is one legal order of execution
+# unit    in-order queue that executes it
+# opcode  with the vector function, or the flags of a product: +acc adds to the destination,
+#         ta/tb: the first/second source is stored transposed
+# ->      destination; <- sources
+# operand storage@space+address [rows x columns format], '/stride' in bytes if rows are not packed;
+#         a window of a tensor is given as [rows, columns] of its 2-D form
+# after   instructions that must have finished first, with their units"""
+
+
+def listing(program: Program) -> str:
+    """The whole program as text; see ``COLUMNS`` for what a line says."""
+    return "\n".join(lines(program)) + "\n"
+
+
+def write_listing(program: Program, path: str | Path) -> None:
+    """Write the listing to a file, line by line."""
+    try:
+        with Path(path).open("w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines(program))
+    except OSError as fault:
+        raise AccelsimError(f"cannot write the listing {path}: {fault.strerror}") from None
+
+
+def lines(program: Program) -> Iterator[str]:
+    """The lines of the listing: columns, tables, then the instructions operator by operator."""
+    yield (
+        f"# tile program: {len(program)} instructions, {len(program.operators)} operators,"
+        f" {len(program.units)} units, {len(program.storages)} storages"
+    )
+    yield from (f"# approximation: {statement}" for statement in program.approximations)
+    yield COLUMNS
+    yield from _tables(program)
+    width = len(str(max(0, len(program) - 1)))
+    unit_width = max((len(unit.name) for unit in program.units), default=0)
+    texts: dict[int, str] = {}
+    operator = None
+    for i, current in enumerate(program.column("operator").tolist()):
+        if current != operator:
+            operator = current
+            yield from ("", _operator_header(program, operator))
+        yield _instruction(program, i, width, unit_width, texts)
+
+
+def mnemonic(program: Program, i: int) -> str:
+    """Name of what instruction i does: ``LOAD``, ``VECTOR.EXP``, ``MATMUL+acc``."""
+    row = program.instructions[i]
+    code = int(row[COLUMN["opcode"]])
+    try:
+        name = Opcode(code).name
+        if code == Opcode.VECTOR:
+            name += f".{Function(int(row[COLUMN['function']])).name}"
+    except ValueError:
+        return f"opcode {code}"
+    flags = int(row[COLUMN["flags"]])
+    if flags & Flag.ACCUMULATE:
+        name += "+acc"
+    if flags & (Flag.TRANSPOSE_A | Flag.TRANSPOSE_B):
+        name += "/t" + ("a" if flags & Flag.TRANSPOSE_A else "")
+        name += "b" if flags & Flag.TRANSPOSE_B else ""
+    return name
+
+
+def operand_text(program: Program, d: int) -> str:
+    """Operand descriptor d: storage, window, address. Works for senseless descriptors too."""
+    if not 0 <= d < len(program.operands):
+        return f"operand {d}"
+    s, space, base, rows, row_bytes, stride, code = program.operands[d].tolist()
+    fmt = FORMAT_NAMES[code] if 0 <= code < len(FORMAT_NAMES) else f"format {code}"
+    bits = FORMATS[fmt].bits if fmt in FORMATS else 8
+    cols = row_bytes * 8 // bits
+    place = program.spaces[space].name if 0 <= space < len(program.spaces) else f"space {space}"
+    if not 0 <= s < len(program.storages):
+        return f"storage {s}@{place}+{base:#09x} [{rows}x{cols} {fmt}]"
+    info = program.storages[s]
+    window = _window(info, base - info.base, rows, cols, stride, bits)
+    if window:
+        return f"{info.name}{window}@{place}+{base:#09x} {fmt}"
+    pitch = f"/{stride}" if rows > 1 and stride != row_bytes else ""
+    return f"{info.name}@{place}+{base:#09x} [{rows}x{cols} {fmt}{pitch}]"
+
+
+def _window(info: StorageInfo, offset: int, rows: int, cols: int, stride: int, bits: int) -> str:
+    """``[0:128, 512:1024]``, or '' where a window is no rectangle of the tensor's 2-D form."""
+    if not info.shape or bits % 8:
+        return ""
+    width = bits // 8
+    pitch = stride if rows > 1 else info.shape[-1] * width
+    if pitch < cols * width or offset < 0 or offset % width or pitch % width:
+        return ""
+    row, column = divmod(offset, pitch)
+    column //= width
+    if (column + cols) * width > pitch:
+        return ""
+    return f"[{row}:{row + rows}, {column}:{column + cols}]"
+
+
+def _tables(program: Program) -> Iterator[str]:
+    yield "# units"
+    for u, unit in enumerate(program.units):
+        yield f"#   {u:3} {unit.name}  ({unit.unit} of core {unit.core})"
+    yield "# address spaces"
+    for x, space in enumerate(program.spaces):
+        where = "shared" if space.core < 0 else f"core {space.core}"
+        yield f"#   {x:3} {space.name}  {space.capacity} bytes  ({space.memory}, {where})"
+    yield "# storages"
+    for s, info in enumerate(program.storages):
+        yield f"#   {s:3} {_storage(program, info)}"
+
+
+def _storage(program: Program, info: StorageInfo) -> str:
+    known = 0 <= info.space < len(program.spaces)
+    place = program.spaces[info.space].name if known else f"space {info.space}"
+    text = f"{info.name}@{place}+{info.base:#09x}  {info.nbytes} bytes  {info.role}"
+    if info.shape:
+        text += f" {'x'.join(map(str, info.shape))} {info.format}"
+    if info.producer >= 0:
+        known = info.producer < len(program.operators)
+        text += f"  by {program.operators[info.producer].name if known else info.producer}"
+    if info.written:
+        text += "  rows " + ", ".join(f"{first}..{last}" for first, last in info.written)
+    return text
+
+
+def _operator_header(program: Program, operator: int) -> str:
+    if not 0 <= operator < len(program.operators):
+        return "# no operator"
+    info = program.operators[operator]
+    text = f"# operator {operator}: {info.name} ({info.kind}) by {info.mapper}, {info.macs} MACs"
+    if info.layer >= 0:
+        text += f", layer {info.layer}"
+    return text + (f", {info.note}" if info.note else "")
+
+
+def _instruction(
+    program: Program, i: int, width: int, unit_width: int, texts: dict[int, str]
+) -> str:
+    row = program.instructions[i].tolist()
+    parts = [f"{i:{width}}  {_unit(program, row[0]):{unit_width}}  {mnemonic(program, i):12}"]
+    dst, first = row[COLUMN["dst"]], COLUMN["src0"]
+    sources = [d for d in row[first : first + SOURCES] if d >= 0]
+    for d in (dst, *sources):
+        if d >= 0 and d not in texts:
+            texts[d] = operand_text(program, d)
+    if dst >= 0:
+        parts.append(f"-> {texts[dst]}")
+    if sources:
+        parts.append("<- " + ", ".join(texts[d] for d in sources))
+    if program.immediate[i]:
+        parts.append(f"imm {float(program.immediate[i])!r}")
+    deps = [d for d in row[COLUMN["dep0"] : COLUMN["dep0"] + DEPENDENCIES] if d >= 0]
+    if deps:
+        parts.append("after " + ", ".join(_dependency(program, d) for d in deps))
+    return "  ".join(parts).rstrip()
+
+
+def _dependency(program: Program, d: int) -> str:
+    if d >= len(program):
+        return f"{d} (?)"
+    return f"{d} ({_unit(program, int(program.instructions[d, COLUMN['unit']]))})"
+
+
+def _unit(program: Program, unit: int) -> str:
+    return program.units[unit].name if 0 <= unit < len(program.units) else f"unit {unit}"

@@ -1,0 +1,63 @@
+"""What an instruction can be: opcodes, vector functions and flags."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+
+class Opcode(IntEnum):
+    """Operation of an instruction; ``dst``/``src`` are operand descriptors (see table.py)."""
+
+    JOIN = 0  # waits for its dependencies and does nothing
+    LOAD = 1  # dst[r, c] = src0[r, c], off-chip to on-chip, converting the format if it differs
+    STORE = 2  # dst[r, c] = src0[r, c], on-chip to off-chip, converting the format if it differs
+    GATHER = 3  # dst[r, :] = src0[src1[r], :], rows chosen by an index column
+    FILL = 4  # dst[r, c] = immediate
+    MATMUL = 8  # dst[m, n] (+)= src0[m, k] @ src1[k, n]
+    VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
+
+
+TRANSFERS = (Opcode.LOAD, Opcode.STORE, Opcode.GATHER, Opcode.FILL)
+
+
+class Function(IntEnum):
+    """Function of a VECTOR instruction. ``imm`` is the immediate operand.
+
+    Binary functions broadcast src1: a [rows, 1] column, a [1, cols] row, or the full shape.
+    Row functions reduce [rows, cols] to [rows, 1].
+    """
+
+    NONE = 0
+    COPY = 1
+    ADD = 2
+    SUB = 3
+    MUL = 4
+    MAX = 5
+    ADD_IMM = 6
+    MUL_IMM = 7
+    MAX_IMM = 8
+    EXP = 16
+    RECIPROCAL = 17
+    RSQRT = 18
+    TANH = 19
+    SIGMOID = 20
+    RELU = 21
+    GELU = 22  # x * Phi(x), by erf
+    GELU_TANH = 23  # the tanh approximation
+    SILU = 24
+    ROW_MAX = 32
+    ROW_SUM = 33
+    CAUSAL_MASK = 40  # columns beyond row + imm become -inf
+    ROTATE_HALF = 41  # each head of imm columns: (-second half, first half)
+
+
+REDUCTIONS = (Function.ROW_MAX, Function.ROW_SUM)
+
+
+class Flag(IntFlag):
+    """Modifiers of an instruction."""
+
+    NONE = 0
+    ACCUMULATE = 1  # MATMUL adds to dst instead of overwriting it
+    TRANSPOSE_A = 2  # src0 is stored as [k, m]
+    TRANSPOSE_B = 4  # src1 is stored as [n, k]

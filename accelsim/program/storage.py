@@ -1,0 +1,114 @@
+"""Storages and the 2-D windows through which instructions see them."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from accelsim.errors import AccelsimError
+from accelsim.numerics.formats import FORMAT_CODES, Format, row_bytes
+
+
+class Storage:
+    """An extent of an address space with the hazards that the builder tracks on it.
+
+    Hazards are kept per unit, because units retire in order: the latest writer on a unit stands
+    for all earlier ones. ``writers`` and ``readers`` belong to the current contents; ``pending``
+    are the accesses to what lay here before, which the first write must wait for. ``after`` are
+    earlier storages at this place whose accesses join them at the first write, not before: they
+    may still be in use when this one is registered.
+    """
+
+    __slots__ = (
+        "after", "base", "index", "name", "nbytes", "pending", "readers", "space", "writers",
+    )  # fmt: skip
+
+    def __init__(self, index: int, name: str, space: int, base: int, nbytes: int) -> None:
+        self.index = index
+        self.name = name
+        self.space = space
+        self.base = base
+        self.nbytes = nbytes
+        self.after: tuple[Storage, ...] = ()
+        self.pending: dict[int, int] = {}
+        self.writers: dict[int, int] = {}
+        self.readers: dict[int, int] = {}
+
+    def renew(self) -> Self:
+        """Forget the contents: what touched them becomes what the next write waits for."""
+        for hazard in (self.writers, self.readers):
+            merge_latest(self.pending, hazard)
+            hazard.clear()
+        return self
+
+    def inherit(self) -> None:
+        """Make every access to the storages that lay here before one that the next write awaits."""
+        for earlier in self.after:
+            earlier.inherit()
+            for hazard in (earlier.pending, earlier.writers, earlier.readers):
+                merge_latest(self.pending, hazard)
+        self.after = ()
+
+    def view(
+        self, rows: int, cols: int, fmt: Format, *, offset: int = 0, stride: int | None = None
+    ) -> View:
+        """A [rows, cols] window ``offset`` bytes in, rows ``stride`` bytes apart or packed."""
+        stride = row_bytes(cols, fmt) if stride is None else stride
+        return View(self, self.base + offset, rows, cols, stride, fmt)
+
+
+def merge_latest(into: dict[int, int], other: dict[int, int]) -> None:
+    """Keep, per unit, the latest instruction of both."""
+    for unit, instruction in other.items():
+        if into.get(unit, -1) < instruction:
+            into[unit] = instruction
+
+
+class View:
+    """A [rows, cols] window of a storage; slicing gives smaller windows of the same storage."""
+
+    __slots__ = ("base", "cols", "fmt", "operand", "rows", "storage", "stride")
+
+    def __init__(
+        self, storage: Storage, base: int, rows: int, cols: int, stride: int, fmt: Format
+    ) -> None:
+        self.storage = storage
+        self.base = base
+        self.rows = rows
+        self.cols = cols
+        self.stride = stride
+        self.fmt = fmt
+        self.operand = -1  # descriptor index, given by the builder on first use
+
+    @property
+    def nbytes(self) -> int:
+        """Payload bytes (gaps between rows not counted)."""
+        return self.rows * row_bytes(self.cols, self.fmt)
+
+    def __getitem__(self, window: tuple[slice, slice]) -> View:
+        """``view[r0:r1, c0:c1]``; bounds beyond the edge are cut, as numpy does."""
+        r0, r1, _ = window[0].indices(self.rows)
+        c0, c1, _ = window[1].indices(self.cols)
+        if r0 == 0 and c0 == 0 and r1 == self.rows and c1 == self.cols:
+            return self
+        if r1 <= r0 or c1 <= c0:
+            raise AccelsimError(
+                f"empty window of {self.storage.name}: rows {r0}:{r1}, columns {c0}:{c1}"
+            )
+        base = self.base + r0 * self.stride + row_bytes(c0, self.fmt)
+        return View(self.storage, base, r1 - r0, c1 - c0, self.stride, self.fmt)
+
+    def as_format(self, fmt: Format) -> View:
+        """The same first bytes read as packed rows of another format (buffers only)."""
+        return View(self.storage, self.base, self.rows, self.cols, row_bytes(self.cols, fmt), fmt)
+
+    def row(self) -> tuple[int, ...]:
+        """The operand-descriptor row of this window (see table.OPERAND_COLUMNS)."""
+        return (
+            self.storage.index,
+            self.storage.space,
+            self.base,
+            self.rows,
+            row_bytes(self.cols, self.fmt),
+            self.stride,
+            FORMAT_CODES[self.fmt.name],
+        )

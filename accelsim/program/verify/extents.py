@@ -1,0 +1,190 @@
+"""The storages of a program as a table: where they lie, what they hold, who must fill them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from accelsim.numerics.formats import FORMAT_CODES, FORMATS
+from accelsim.program.verify.cells import Cells
+from accelsim.program.verify.violation import Violation
+
+if TYPE_CHECKING:
+    from accelsim.program.table import Ints, Program, StorageInfo
+
+# Tensors of these roles hold their data before the program starts.
+ENDURING_ROLES = ("input", "weight", "constant", "cache")
+NOBODY, UNCHECKED = -1, -2  # who may write a storage, where it is not an operator
+
+Span = tuple[int, int]  # first byte, number of bytes
+
+
+@dataclass(frozen=True)
+class Extents:
+    """The storage table with columns space, base, bytes, format, tensor, initial, producer.
+
+    ``format`` is -1 where none is declared; ``tensor`` is 0 for buffers; ``initial`` is 1 where
+    data lie from the start; ``producer`` is the operator that writes it, NOBODY or UNCHECKED.
+    ``initial`` and ``due`` list, as (storage, first byte, bytes), what is there from the start and
+    what the producer must write. ``segments`` and ``component`` say which storages share addresses
+    (see cell_kernels.find_neighbours); ``clash`` are two that both claim the start, or (-1, -1).
+    """
+
+    table: Ints
+    initial: list[tuple[int, int, int]]
+    due: list[tuple[int, int, int]]
+    component: Ints
+    origin: Ints
+    segments: Ints
+    n_components: int
+    n_segments: int
+    clash: tuple[int, int]
+
+    @classmethod
+    def of(cls, program: Program) -> Extents:
+        """Gather the storages of a program."""
+        from accelsim.program.verify.cell_kernels import find_neighbours
+
+        rows, initial, due = [], [], []
+        for s, info in enumerate(program.storages):
+            held, owed = _held_and_owed(info)
+            initial += [(s, *span) for span in held]
+            due += [(s, *span) for span in owed]
+            rows.append(_row(info, bool(held)))
+        table = np.array(rows, dtype=np.int64).reshape(len(rows), 7)
+        order = np.lexsort((table[:, 1], table[:, 0]))
+        component, origin = np.zeros((2, len(rows)), dtype=np.int64)
+        segments = np.zeros((len(rows), 2), dtype=np.int64)
+        clash = np.full(2, -1, dtype=np.int64)
+        counts = find_neighbours(table, order, component, origin, segments, clash)
+        pair = (int(clash[0]), int(clash[1]))
+        return cls(table, initial, due, component, origin, segments, *counts, pair)
+
+    def cells(self, program: Program, verdicts: Ints, *, exact: bool = False) -> Cells:
+        """Memory cut into cells, storage by storage.
+
+        ``exact`` cuts storages that share addresses together, so that their cells coincide: the
+        last word on hazards between them, but slower.
+        """
+        from accelsim.program.verify.cell_kernels import written_storages
+
+        written = written_storages(program.instructions, program.operands, len(self.table))
+        alone = self.segments[:, 0] == self.segments[:, 1]
+        # What is there from the start, never written and shares no byte cannot be in a hazard.
+        quiet = alone & (self.table[:, 5] == 1) & (written == 0) & (self.table[:, 6] < 0)
+        if exact:
+            group, origin, n_groups = self.component, self.origin, self.n_components
+        else:
+            group, origin = np.arange(len(self.table)), self.table[:, 1]
+            n_groups = len(self.table)
+        group = np.where(quiet, -1, group)
+        spans = np.array([*self.initial, *self.due], dtype=np.int64).reshape(-1, 3)
+        s = spans[:, 0]
+        ones = np.ones(len(s), dtype=np.int64)
+        offset = self.table[s, 1] - origin[s] + spans[:, 1]
+        extra = np.stack([group[s], offset, ones, spans[:, 2], spans[:, 2]], axis=1)
+        owners = s[: len(self.initial)]
+        return Cells.build(program, verdicts, group, origin, n_groups, extra, owners)
+
+
+def storage_violations(program: Program, extents: Extents, limit: int) -> list[Violation]:
+    """Storages that do not fit their memory or whose description contradicts itself."""
+    found = []
+    for info in program.storages:
+        problem = _storage_problem(program, info)
+        if problem:
+            kind, text = problem
+            found.append(Violation(kind, f"{_named(program, info)} {text}", storage=info.name))
+    if extents.clash[0] >= 0 and not found:
+        a, b = (program.storages[s] for s in extents.clash)
+        text = f"and {b.name} hold data from the start at the same addresses"
+        found.append(Violation("bounds", f"{_named(program, a)} {text}", storage=a.name))
+    return found[:limit]
+
+
+def _row(info: StorageInfo, initial: bool) -> tuple[int, ...]:
+    producer = UNCHECKED
+    if info.role != "buffer":
+        if info.producer >= 0:
+            producer = info.producer
+        elif info.role in ENDURING_ROLES:
+            producer = NOBODY
+    code = FORMAT_CODES.get(info.format, -1)
+    tensor = info.role != "buffer"
+    return info.space, info.base, info.nbytes, code, tensor, initial, producer
+
+
+def _named(program: Program, info: StorageInfo) -> str:
+    known = 0 <= info.producer < len(program.operators)
+    prefix = f"operator {program.operators[info.producer].name!r}: " if known else ""
+    return f"{prefix}{info.role} {info.name}"
+
+
+def _row_bytes(info: StorageInfo) -> int:
+    """Bytes of a row of the 2-D form, whose columns are the last axis."""
+    if not info.shape or info.format not in FORMATS:
+        return info.nbytes
+    return info.shape[-1] * FORMATS[info.format].bits // 8
+
+
+def _packed_bytes(info: StorageInfo) -> int:
+    """Bytes that the elements take, without padding behind them."""
+    if not info.shape or info.format not in FORMATS:
+        return info.nbytes
+    return math.prod(info.shape) * FORMATS[info.format].bits // 8
+
+
+def _held_and_owed(info: StorageInfo) -> tuple[list[Span], list[Span]]:
+    """What a storage holds from the start, and what its producer must write."""
+    if info.role == "buffer":
+        return [], []
+    everything = [(0, info.nbytes)]
+    if info.producer < 0:
+        return (everything if info.role in ENDURING_ROLES else []), []
+    if not info.written:
+        return [], [(0, _packed_bytes(info))]
+    pitch = _row_bytes(info)
+    owed = [(a * pitch, (b - a + 1) * pitch) for a, b in sorted(info.written)]
+    held, at = [], 0
+    for start, length in owed:
+        if start > at:
+            held.append((at, start - at))
+        at = start + length
+    if at < info.nbytes:
+        held.append((at, info.nbytes - at))
+    return (held if info.role in ENDURING_ROLES else []), owed
+
+
+def _storage_problem(program: Program, info: StorageInfo) -> tuple[str, str] | None:
+    if not 0 <= info.space < len(program.spaces):
+        return "structure", f"lies in address space {info.space}, which does not exist"
+    space = program.spaces[info.space]
+    if info.nbytes < 1 or info.base < 0 or info.base + info.nbytes > space.capacity:
+        return "bounds", (
+            f"at {info.base} with {info.nbytes} bytes is not inside {space.name},"
+            f" which has {space.capacity} bytes"
+        )
+    if info.format and info.format not in FORMATS:
+        return "structure", f"has the unknown number format {info.format!r}"
+    if _packed_bytes(info) > info.nbytes:
+        shape = "x".join(map(str, info.shape))
+        return "bounds", f"has {info.nbytes} bytes, too few for {shape} {info.format}"
+    if info.producer >= len(program.operators):
+        return "structure", f"is produced by operator {info.producer}, which does not exist"
+    return _written_problem(info)
+
+
+def _written_problem(info: StorageInfo) -> tuple[str, str] | None:
+    rows = _packed_bytes(info) // max(1, _row_bytes(info))
+    end = -1
+    for first, last in sorted(info.written):
+        if not end < first <= last < rows:
+            return "structure", (
+                f"must be written in rows {first} to {last}, which are not distinct rows"
+                f" of its {rows}"
+            )
+        end = last
+    return None

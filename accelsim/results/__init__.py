@@ -1,0 +1,1 @@
+"""What a run says: one Result with cycles, traffic, energy and bounds, overall and per operator."""

@@ -1,0 +1,169 @@
+"""From schedules to a Result: sums over segments, operators, memories and units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.engine.bind import BoundProgram
+from accelsim.program.opcodes import Opcode
+from accelsim.results.bounds import check_bounds, lower_bound_ticks
+from accelsim.results.result import OperatorResult, SegmentRun
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over one segment run, once (not yet multiplied by its repetitions)."""
+
+    ticks: int
+    bounds_ticks: dict[str, float]
+    traffic_bytes: dict[str, dict[str, int]]
+    energy_pj: dict[str, float]
+    busy_ticks: dict[str, float]
+    operators: tuple[OperatorResult, ...]
+
+
+def collect(run: SegmentRun) -> Totals:
+    """Everything a result says about one segment; raises if it beats a lower bound."""
+    bound, schedule = run.bound, run.schedule
+    bounds = lower_bound_ticks(bound)
+    check_bounds(schedule.ticks, bounds, run.name)
+    energy = _energy_per_instruction(bound)
+    return Totals(
+        ticks=schedule.ticks,
+        bounds_ticks=bounds,
+        traffic_bytes=_traffic(bound),
+        energy_pj={name: float(pj.sum()) for name, pj in energy.items()},
+        busy_ticks=_busy(bound, bounds),
+        operators=_operators(run, energy),
+    )
+
+
+def _busy(bound: BoundProgram, bounds: dict[str, float]) -> dict[str, float]:
+    """Useful ticks per unit name and memory, averaged over instances."""
+    busy = {}
+    unit = bound.program.column("unit")
+    for name, block in bound.arch.units.items():
+        slots = [i for i, s in enumerate(bound.program.units) if s.unit == name]
+        issuing = int(bound.timed.occupancy[np.isin(unit, slots)].sum()) / len(slots)
+        busy[name] = bounds[name] if block.peak_macs_per_cycle() else issuing
+    for name, memory in bound.arch.memories.items():
+        if memory.shared and name in bounds:
+            busy[name] = bounds[name]
+    return busy
+
+
+def _traffic(bound: BoundProgram) -> dict[str, dict[str, int]]:
+    """Bytes read and written per memory, all its instances together."""
+    accesses = bound.accesses
+    traffic = {name: {"read": 0, "write": 0} for name in bound.arch.memories}
+    for i, space in enumerate(bound.program.spaces):
+        here = np.where(accesses.space == i, accesses.nbytes, 0)
+        traffic[space.memory]["read"] += int(here[:, :2].sum())
+        traffic[space.memory]["write"] += int(here[:, 2].sum())
+    return traffic
+
+
+def _energy_per_instruction(bound: BoundProgram) -> dict[str, Floats]:
+    """Picojoules of every instruction, per unit and memory that has energy parameters."""
+    energy: dict[str, Floats] = {}
+    for name, counts in bound.actions.items():
+        price = bound.arch.units[name].energy_pj_per_action()
+        used = [count * price[a] for a, count in counts.items() if price.get(a)]
+        if used:
+            energy[name] = np.sum(used, axis=0)
+    accesses = bound.accesses
+    for name, memory in bound.arch.memories.items():
+        price = memory.energy_pj_per_action()
+        read, write = price.get("read_byte", 0.0), price.get("write_byte", 0.0)
+        if not (read or write):
+            continue
+        spaces = [i for i, s in enumerate(bound.program.spaces) if s.memory == name]
+        here = np.where(np.isin(accesses.space, spaces), accesses.nbytes, 0)
+        energy[name] = here[:, :2].sum(axis=1) * read + here[:, 2] * write
+    return energy
+
+
+def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResult, ...]:
+    bound = run.bound
+    program = bound.program
+    count = len(program.operators)
+    op = program.column("operator")
+    end = np.zeros(count, dtype=np.int64)
+    np.maximum.at(end, op, run.schedule.finish)
+    # What an operator adds to the end of the run; one that ends under the cover of others adds 0.
+    moved_end = np.diff(np.maximum.accumulate(np.concatenate([[0], end])))
+    tick = bound.arch.ticks_per_cycle("core")
+    total_pj = np.sum(list(energy.values()), axis=0) if energy else np.zeros(len(program))
+    pj = np.bincount(op, weights=total_pj, minlength=count)
+    read, write = _main_traffic(bound, op, count)
+    peak_ticks, limiting = _limits(bound, op, count)
+    rows = []
+    for i, info in enumerate(program.operators):
+        cycles = moved_end[i] / tick
+        rows.append(
+            OperatorResult(
+                name=info.name,
+                kind=info.kind,
+                mapper=info.mapper,
+                repeat=run.repeat,
+                cycles=float(cycles * run.repeat),
+                macs=info.macs * run.repeat,
+                traffic_bytes={
+                    "read": int(read[i]) * run.repeat, "write": int(write[i]) * run.repeat
+                },
+                energy_pj=float(pj[i]) * run.repeat,
+                utilization=float(peak_ticks[i] / moved_end[i]) if moved_end[i] else 0.0,
+                bottleneck=limiting[i],
+            )
+        )  # fmt: skip
+    return tuple(rows)
+
+
+def _main_traffic(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, Floats]:
+    """Bytes that each operator reads from and writes to the shared memories."""
+    shared = [i for i, s in enumerate(bound.program.spaces) if s.core < 0]
+    here = np.where(np.isin(bound.accesses.space, shared), bound.accesses.nbytes, 0)
+    read = np.bincount(op, weights=here[:, :2].sum(axis=1), minlength=count)
+    write = np.bincount(op, weights=here[:, 2], minlength=count)
+    return read, write
+
+
+def _limits(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, list[str]]:
+    """(ticks its MACs need at peak, name of the resource it keeps busy longest) per operator."""
+    program, arch = bound.program, bound.arch
+    unit = program.column("unit")
+    macs = np.where(
+        program.column("opcode") == Opcode.MATMUL,
+        program.column("m") * program.column("n") * program.column("k"),
+        0,
+    )
+    needs: dict[str, Floats] = {}
+    peak = np.zeros(count)
+    for name, block in arch.units.items():
+        slots = [i for i, s in enumerate(program.units) if s.unit == name]
+        mine = np.isin(unit, slots)
+        work = bound.timed.occupancy
+        needs[name] = np.bincount(op[mine], weights=work[mine], minlength=count) / len(slots)
+        rate = block.peak_macs_per_cycle() * len(slots)
+        if rate:
+            done = np.bincount(op[mine], weights=macs[mine], minlength=count)
+            peak += done / rate * arch.ticks_per_cycle(block.clock)
+    for p, name in enumerate(bound.port_names):
+        held = np.where(bound.timed.port == p, bound.timed.hold, 0).sum(axis=1)
+        needs[name] = np.bincount(op, weights=held, minlength=count)
+    names = list(needs)
+    table = np.array([needs[n] for n in names])
+    return peak, [names[i] for i in table.argmax(axis=0)]
+
+
+def weighted(dicts: Sequence[dict[str, float]], weights: Sequence[int]) -> dict[str, float]:
+    """Sum of dictionaries with the same keys, each multiplied by its weight."""
+    keys = dict.fromkeys(k for d in dicts for k in d)
+    return {k: sum(d.get(k, 0.0) * w for d, w in zip(dicts, weights, strict=True)) for k in keys}

@@ -1,0 +1,171 @@
+"""The main path: graph and architecture, to programs, to a clock, to a Result."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from accelsim.engine.bind import Fidelity, bind
+from accelsim.engine.merge import run as run_engine
+from accelsim.mapping.lowering import UNLIMITED_BYTES, lower, main_memory
+from accelsim.mapping.placement import Plan, plan_tensors
+from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
+from accelsim.program.verify import verify
+from accelsim.results.collect import Totals, collect, weighted
+from accelsim.results.result import Result, SegmentRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from accelsim.arch.model import Architecture
+    from accelsim.program.table import Program
+    from accelsim.workload.graph import Graph
+    from accelsim.workload.operators import Operator
+    from accelsim.workload.segments import Segment
+
+Progress = "Callable[[str, int, int], None]"
+
+
+def simulate_graph(
+    graph: Graph,
+    arch: Architecture,
+    memory: Fidelity = "bandwidth",
+    mappers: Sequence[str] = (),
+    *,
+    compose: bool = True,
+    instruction_limit: int = DEFAULT_INSTRUCTION_LIMIT,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Result:
+    """Run a workload on an architecture's clock.
+
+    ``compose`` simulates one of identical consecutive layers and repeats it (declared in the
+    result); otherwise the whole graph is one program. ``progress(what, done, of)`` is called as
+    segments finish.
+    """
+    began = time.perf_counter()
+    plan = plan_memory(graph, arch, memory)
+    segments = graph.segments() if compose else ()
+    slices = [(s.name, s.operators, s.count) for s in segments] or [
+        (graph.name, graph.operators, 1)
+    ]
+    runs = []
+    for i, (name, operators, repeat) in enumerate(slices):
+        if progress:
+            progress(name, i, len(slices))
+        program = compile_program(graph, operators, arch, plan, memory, mappers, instruction_limit)
+        bound = bind(program, arch, memory)
+        runs.append(SegmentRun(name, repeat, bound, run_engine(bound.timed)))
+    if progress:
+        progress("done", len(slices), len(slices))
+    return _result(graph, arch, memory, runs, segments, time.perf_counter() - began)
+
+
+def plan_memory(graph: Graph, arch: Architecture, memory: Fidelity) -> Plan:
+    """Place all tensors of a graph in the architecture's main memory."""
+    name, block = main_memory(arch)
+    return plan_tensors(graph, name, UNLIMITED_BYTES if memory == "ideal" else block.capacity)
+
+
+def compile_program(
+    graph: Graph,
+    operators: Sequence[Operator],
+    arch: Architecture,
+    plan: Plan,
+    memory: Fidelity,
+    mappers: Sequence[str] = (),
+    instruction_limit: int = DEFAULT_INSTRUCTION_LIMIT,
+) -> Program:
+    """Lower operators to a tile program and verify it."""
+    program = lower(
+        graph,
+        operators,
+        arch,
+        plan,
+        ideal=memory == "ideal",
+        mappers=tuple(mappers),
+        instruction_limit=instruction_limit,
+    )
+    verify(program)
+    return program
+
+
+def _result(
+    graph: Graph,
+    arch: Architecture,
+    memory: Fidelity,
+    runs: list[SegmentRun],
+    segments: Sequence[Segment],
+    wall_seconds: float,
+) -> Result:
+    from accelsim import __version__
+
+    totals = [collect(run) for run in runs]
+    repeats = [run.repeat for run in runs]
+    tick = arch.ticks_per_cycle("core")
+    ticks = sum(t.ticks * r for t, r in zip(totals, repeats, strict=True))
+    bounds = {
+        name: value / tick
+        for name, value in weighted([t.bounds_ticks for t in totals], repeats).items()
+    }
+    busy = weighted([t.busy_ticks for t in totals], repeats)
+    energy = weighted([t.energy_pj for t in totals], repeats)
+    used = dict.fromkeys(o.mapper for t in totals for o in t.operators)
+    return Result(
+        version=__version__,
+        arch=arch.name,
+        workload=describe(graph),
+        mapper="+".join(used),
+        memory=memory,
+        clock_hz=arch.clocks["core"],
+        cycles=-(-ticks // tick),
+        macs=sum(op.macs for t in totals for op in t.operators),
+        instructions=sum(len(run.bound.program) * run.repeat for run in runs),
+        utilization={name: value / ticks if ticks else 0.0 for name, value in busy.items()},
+        traffic_bytes=_traffic(totals, repeats),
+        energy_pj={"total": sum(energy.values()), **energy},
+        bounds=bounds,
+        bottleneck=max(bounds, key=lambda name: bounds[name]),
+        approximations=_approximations(arch, memory, runs, segments),
+        operators=tuple(op for t in totals for op in t.operators),
+        wall_seconds=wall_seconds,
+        segments=tuple(runs),
+        architecture=arch,
+        graph=graph,
+    )
+
+
+def _traffic(totals: list[Totals], repeats: list[int]) -> dict[str, dict[str, int]]:
+    summed: dict[str, dict[str, int]] = {}
+    for total, repeat in zip(totals, repeats, strict=True):
+        for name, moved in total.traffic_bytes.items():
+            into = summed.setdefault(name, {"read": 0, "write": 0})
+            for direction, nbytes in moved.items():
+                into[direction] += nbytes * repeat
+    return summed
+
+
+def _approximations(
+    arch: Architecture, memory: Fidelity, runs: list[SegmentRun], segments: Sequence[Segment]
+) -> tuple[str, ...]:
+    """Everything the numbers leave out or compose, in plain words."""
+    found = [f"{arch.name}: {text}" for text in arch.assumptions]
+    if memory == "ideal":
+        found.append("memory ideal: transfers take no time and on-chip capacity is not limited")
+    else:
+        found.append("memory bandwidth: latency plus shared bandwidth, no banks, rows or refresh")
+    for segment in segments:
+        if segment.count > 1:
+            found.append(
+                f"{segment.name}: one of {segment.count} identical layers simulated, then repeated"
+            )
+    if len(runs) > 1:
+        found.append("slices of the workload do not overlap: the machine drains between them")
+    for run in runs:
+        found.extend(run.bound.program.approximations)
+    return tuple(dict.fromkeys(found))
+
+
+def describe(graph: Graph) -> str:
+    """The workload as a user would type it: name and settings."""
+    settings = ",".join(f"{k}={v}" for k, v in graph.settings.items())
+    return f"{graph.name}:{settings}" if settings and ":" not in graph.name else graph.name

@@ -1,0 +1,62 @@
+"""Workloads: operators, validated graphs, transformer models, and importers for other formats."""
+
+from accelsim.workload.graph import Graph
+from accelsim.workload.huggingface import read_config
+from accelsim.workload.inline import library_folder, list_workloads, parse_workload, workload
+from accelsim.workload.operators import (
+    KINDS,
+    Activation,
+    Attention,
+    Conv2d,
+    Elementwise,
+    EmbeddingGather,
+    Gemm,
+    KvAppend,
+    LayerNorm,
+    Operator,
+    Residual,
+    RmsNorm,
+    Rotary,
+    Softmax,
+)
+from accelsim.workload.scalesim import ScaleSimConfig, read_scalesim_config
+from accelsim.workload.scalesim_topology import read_topology
+from accelsim.workload.segments import Segment
+from accelsim.workload.tensors import DTYPES, Dtype, TensorSpec
+from accelsim.workload.transformer import build_transformer, forward_pass
+from accelsim.workload.transformer_config import TransformerConfig
+from accelsim.workload.yaml_graph import read_yaml_graph
+
+__all__ = [
+    "DTYPES",
+    "KINDS",
+    "Activation",
+    "Attention",
+    "Conv2d",
+    "Dtype",
+    "Elementwise",
+    "EmbeddingGather",
+    "Gemm",
+    "Graph",
+    "KvAppend",
+    "LayerNorm",
+    "Operator",
+    "Residual",
+    "RmsNorm",
+    "Rotary",
+    "ScaleSimConfig",
+    "Segment",
+    "Softmax",
+    "TensorSpec",
+    "TransformerConfig",
+    "build_transformer",
+    "forward_pass",
+    "library_folder",
+    "list_workloads",
+    "parse_workload",
+    "read_config",
+    "read_scalesim_config",
+    "read_topology",
+    "read_yaml_graph",
+    "workload",
+]

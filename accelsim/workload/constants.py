@@ -1,0 +1,94 @@
+"""What the constant tensors of a workload hold: index patterns and rotary tables.
+
+A constant is described, not stored, so that a graph stays small and comparable. numpy is
+imported only when an array is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from accelsim.workload.tensors import Shape
+
+
+@dataclass(frozen=True)
+class IndexPattern:
+    """Integer ids that count through a table: entry t is start + step * (t % period).
+
+    Position numbers, the last token of each sequence and all-zero segment ids have this form.
+    """
+
+    start: int
+    step: int = 1
+    period: int = 1
+
+    def array(self, shape: Shape) -> NDArray[np.int32]:
+        """The ids, int32, in the given shape."""
+        import numpy as np
+
+        index = np.arange(math.prod(shape), dtype=np.int64) % self.period
+        return (self.start + self.step * index).astype(np.int32).reshape(shape)
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Stretching of the rotary frequencies for contexts beyond the trained length.
+
+    kind "linear" divides every frequency by `factor`; kind "llama3" divides only wavelengths
+    longer than original_positions / low_factor, keeps those shorter than
+    original_positions / high_factor, and blends between (the Llama 3.1 rule).
+    """
+
+    kind: str
+    factor: float
+    low_factor: float = 1.0
+    high_factor: float = 4.0
+    original_positions: int = 8192
+
+    def apply(self, frequencies: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scaled frequencies in radians per position, fp32."""
+        import numpy as np
+
+        if self.kind == "linear":
+            return frequencies / np.float32(self.factor)
+        turns = self.original_positions * frequencies.astype(np.float64) / (2.0 * math.pi)
+        blend = (turns - self.low_factor) / (self.high_factor - self.low_factor)
+        kept = np.clip(blend, 0.0, 1.0)
+        return (frequencies * ((1.0 - kept) / self.factor + kept)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class RotaryTable:
+    """Cosine or sine of the rotary angles, [positions, head_dim] fp32, both halves equal.
+
+    Row p, column i (modulo head_dim/2) is function(p * theta^(-2i/head_dim)). Frequencies and
+    angles are rounded to fp32, as the published implementations do; the function is not.
+    """
+
+    function: str
+    theta: float
+    scaling: RopeScaling | None = None
+
+    def array(self, shape: Shape) -> NDArray[np.float32]:
+        """The table for shape (positions, head_dim)."""
+        import numpy as np
+
+        positions, head_dim = shape
+        exponents = np.arange(0, head_dim, 2).astype(np.float32) / np.float32(head_dim)
+        powers = (float(self.theta) ** exponents.astype(np.float64)).astype(np.float32)
+        frequencies = np.float32(1.0) / powers
+        if self.scaling is not None:
+            frequencies = self.scaling.apply(frequencies)
+        angles = np.outer(np.arange(positions, dtype=np.float32), frequencies)
+        function: Any = {"cos": np.cos, "sin": np.sin}[self.function]
+        half: NDArray[np.float32] = function(angles.astype(np.float64)).astype(np.float32)
+        return np.concatenate([half, half], axis=1)
+
+
+ConstantValues = IndexPattern | RotaryTable

@@ -1,0 +1,172 @@
+"""What a user types for a workload: `NAME[:key=value,...]`, and the library of named ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from accelsim.errors import AccelsimError
+from accelsim.workload._words import did_you_mean, listed, shown
+from accelsim.workload.graph import Graph
+from accelsim.workload.huggingface import read_config
+from accelsim.workload.kinds import DEFAULT_DTYPE, KEYS, describe
+from accelsim.workload.scalesim_topology import parse_topology, read_topology
+from accelsim.workload.single import standalone
+from accelsim.workload.transformer import build_transformer, forward_pass
+from accelsim.workload.transformer_config import OVERRIDABLE
+from accelsim.workload.yaml_graph import describe_yaml_graph, read_yaml_graph
+
+Settings = dict[str, object]
+
+PASS_KEYS = ("phase", "batch", "tokens", "context", "dtype", "logits")
+
+
+def parse_workload(text: str) -> Graph:
+    """The workload that `NAME[:key=value,...]` names.
+
+    NAME is an inline operator kind (`gemm:m=128,n=768,k=768`), a file of the workload library
+    (`llama-2-7b:phase=decode,batch=16,context=2048`), or a path: a Hugging Face `config.json`
+    or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph.
+
+    Raises:
+        AccelsimError: one line with what was wrong and what is accepted.
+    """
+    return workload(text)
+
+
+def workload(name: str | Path, **settings: object) -> Graph:
+    """The workload called `name`, with settings as in `parse_workload`.
+
+    `workload("llama-2-7b", phase="decode", batch=16, context=2048)` equals
+    `parse_workload("llama-2-7b:phase=decode,batch=16,context=2048")`.
+
+    Raises:
+        AccelsimError: one line with what was wrong and what is accepted.
+    """
+    head, pairs = _split(str(name))
+    for key in settings:
+        if key in pairs:
+            raise AccelsimError(f"{head}: '{key}' is given twice; accepted: once")
+    pairs.update(settings)
+    if head in KEYS:
+        return _inline(head, pairs)
+    file = _file(head)
+    return _READERS[file.suffix](file, pairs)
+
+
+def list_workloads() -> list[tuple[str, str]]:
+    """Name and one-line description of every workload of the library, by name."""
+    return [(file.stem, _description(file)) for file in sorted(_library())]
+
+
+def library_folder() -> Path:
+    """The folder of the workload library, installed or beside the package in a checkout."""
+    from importlib import resources  # a quarter of this room's import time
+
+    try:
+        return Path(str(resources.files("accelsim.workloads")))
+    except ModuleNotFoundError:
+        return Path(__file__).resolve().parents[2] / "workloads"
+
+
+def _split(text: str) -> tuple[str, Settings]:
+    """Name and key-value pairs of a workload text."""
+    if text and os.path.exists(text):  # a path may contain colons
+        return text, {}
+    if not text.isprintable():
+        raise AccelsimError(f"workload {shown(text)} holds control characters; accepted: one line")
+    head, colon, rest = text.partition(":")
+    head = head.strip()
+    if not head:
+        raise AccelsimError(f"workload {shown(text)} has no name; accepted: NAME[:key=value,...]")
+    pairs: Settings = {}
+    for part in rest.split(",") if colon else []:
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and value):
+            raise AccelsimError(f"{head}: {shown(part)} is no setting; accepted: key=value")
+        if key in pairs:
+            raise AccelsimError(f"{head}: '{key}' is given twice; accepted: once")
+        pairs[key] = value
+    return head, pairs
+
+
+def _inline(kind: str, pairs: Settings) -> Graph:
+    """A graph of one operator."""
+    form, dtype, bias = describe(kind, pairs, kind)
+    try:
+        chosen = dtype or DEFAULT_DTYPE
+        operator, specs = standalone(form, kind, chosen, bias=bias)
+    except AccelsimError as error:
+        raise AccelsimError(str(error).replace(f"operator '{kind}' ({kind})", kind)) from None
+    settings = {key: str(value) for key, value in pairs.items()}
+    return Graph(kind, {s.name: s for s in specs}, (operator,), {**settings, "dtype": chosen})
+
+
+def _library() -> list[Path]:
+    return [file for file in library_folder().glob("*.*") if file.suffix in _READERS]
+
+
+def _file(name: str) -> Path:
+    """The file that a library name or a path means."""
+    library = {file.stem: file for file in _library()}
+    if name in library:
+        return library[name]
+    # os.path answers False, and does not raise, for names that no file system accepts.
+    path, is_file = Path(name), os.path.isfile(name)
+    if os.path.isdir(name):
+        if not os.path.isfile(path / "config.json"):
+            raise AccelsimError(f"{name}: no config.json in it; accepted: a model folder")
+        return path / "config.json"
+    if is_file and path.suffix in _READERS:
+        return path
+    if is_file or path.suffix in _READERS or "/" in name:
+        problem = "unknown file type" if is_file else "no such file"
+        raise AccelsimError(f"{name}: {problem}; accepted: {listed(_READERS)} or a folder")
+    hint = did_you_mean(name, [*library, *KEYS])
+    raise AccelsimError(
+        f"unknown workload {shown(name)}{hint}; accepted: a name from `accelsim list workloads`, "
+        f"an operator ({listed(KEYS)}) or a path"
+    )
+
+
+def _huggingface(file: Path, pairs: Settings) -> Graph:
+    """A transformer; keys are those of the pass and the fields of its config."""
+    config = read_config(file)
+    for key in pairs:
+        if key not in PASS_KEYS and key not in OVERRIDABLE:
+            hint = did_you_mean(key, [*PASS_KEYS, *OVERRIDABLE])
+            raise AccelsimError(
+                f"{config.name}: unknown key '{key}'{hint}; accepted: {listed(PASS_KEYS)}, "
+                f"and to change the model {listed(OVERRIDABLE)}"
+            )
+    changes = {key: value for key, value in pairs.items() if key in OVERRIDABLE}
+    chosen = {key: value for key, value in pairs.items() if key in PASS_KEYS}
+    changed = config.overridden(changes)
+    return build_transformer(changed, forward_pass(changed, **chosen))  # type: ignore[arg-type]
+
+
+def _topology(file: Path, pairs: Settings) -> Graph:
+    """A SCALE-Sim topology; further keys are the letters of a template."""
+    form, dtype = pairs.pop("form", "auto"), pairs.pop("dtype", "int8")
+    return read_topology(file, form=str(form), dtype=str(dtype), symbols=pairs)
+
+
+_READERS: Mapping[str, Callable[[Path, Settings], Graph]] = {
+    ".json": _huggingface,
+    ".csv": _topology,
+    ".yaml": read_yaml_graph,
+    ".yml": read_yaml_graph,
+}
+
+
+def _description(file: Path) -> str:
+    if file.suffix == ".csv":
+        form, rows = parse_topology(file, "auto", {})
+        return f"SCALE-Sim topology, {form}, {len(rows)} layers"
+    if file.suffix != ".json":
+        return describe_yaml_graph(file)
+    config = read_config(file)
+    size = f"{config.parameters / 1e9:.3g} B parameters"
+    note = ", configuration only" if config.experts else ""
+    return f"{config.family}, {config.layers} layers, hidden {config.hidden}, {size}{note}"

@@ -1,0 +1,190 @@
+"""The keys that describe one operator in text: `gemm:m=128,n=768,k=768`, or a YAML entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from accelsim.errors import AccelsimError
+from accelsim.workload._words import (
+    did_you_mean,
+    listed,
+    parse_bool,
+    parse_float,
+    parse_text,
+    parse_whole,
+)
+from accelsim.workload.operators import KINDS, Gemm, Operator
+from accelsim.workload.single import Form
+from accelsim.workload.tensors import dtype_named
+
+DEFAULT_DTYPE = "bf16"
+
+
+class Description(NamedTuple):
+    """An operator as described by key-value pairs, not yet bound to tensors."""
+
+    form: Form
+    dtype: str | None
+    bias: bool
+
+
+class _Key(NamedTuple):
+    """A key: the field that it sets, how its value is read, and its default (None: required)."""
+
+    field: str
+    parse: Callable[[object, str], object]
+    default: object = None
+
+
+def _size(field: str, default: int | None = None) -> _Key:
+    return _Key(field, parse_whole, default)
+
+
+def _offset(field: str) -> _Key:
+    return _Key(field, lambda value, what: parse_whole(value, what, least=0), 0)
+
+
+def _flag(field: str) -> _Key:
+    return _Key(field, parse_bool, False)
+
+
+def _same(field: str, other: str) -> _Key:
+    """A size that equals another key's value unless given."""
+    return _Key(field, parse_whole, other)
+
+
+_MATRIX = {"rows": _size("rows"), "cols": _size("cols")}
+_EPS = {"eps": _Key("eps", parse_float, 1e-5)}
+_HEADS = {"d": _size("head_dim"), "batch": _size("batch", 1)}
+
+KEYS: dict[str, dict[str, _Key]] = {
+    "gemm": {
+        "m": _size("m"),
+        "n": _size("n"),
+        "k": _size("k"),
+        "batch": _size("batch", 1),
+        "bias": _flag("bias"),
+        "transpose_b": _flag("transpose_b"),
+        "broadcast_b": _flag("broadcast_b"),
+    },
+    "gemv": {
+        "n": _size("n"),
+        "k": _size("k"),
+        "batch": _size("batch", 1),
+        "bias": _flag("bias"),
+        "transpose_b": _flag("transpose_b"),
+        "broadcast_b": _flag("broadcast_b"),
+    },
+    "conv2d": {
+        **{name: _size(name) for name in ("h", "w", "cin", "cout", "fh", "fw")},
+        "stride": _size("stride", 1),
+        "padding": _offset("padding"),
+        "groups": _size("groups", 1),
+        "batch": _size("batch", 1),
+        "bias": _flag("bias"),
+    },
+    "attention": {
+        "heads": _size("heads"),
+        "kv_heads": _same("kv_heads", "heads"),
+        "q": _size("q_len"),
+        "kv": _size("kv_len"),
+        **_HEADS,
+        "causal": _flag("causal"),
+    },
+    "kv_append": {
+        "kv_heads": _size("kv_heads"),
+        "q": _size("q_len"),
+        **_HEADS,
+        "capacity": _size("kv_capacity"),
+        "position": _offset("position"),
+    },
+    "softmax": _MATRIX,
+    "layernorm": {**_MATRIX, **_EPS},
+    "rmsnorm": {**_MATRIX, **_EPS},
+    "rotary": {
+        "heads": _size("heads"),
+        "d": _size("head_dim"),
+        "tokens": _size("tokens"),
+        "q": _same("q_len", "tokens"),
+        "position": _offset("position"),
+    },
+    "activation": {"function": _Key("function", parse_text), **_MATRIX},
+    "elementwise": {
+        "function": _Key("function", parse_text),
+        **_MATRIX,
+        "broadcast_b": _flag("broadcast_b"),
+    },
+    "residual": _MATRIX,
+    "embedding": {name: _size(name) for name in ("vocab", "hidden", "tokens")},
+}
+"""Per kind: the keys of an operator in text, with the field that each sets."""
+
+ALIASES = {"q_len": "q", "kv_len": "kv", "head_dim": "d", "kv_capacity": "capacity"}
+"""Field names accepted for the shorter keys."""
+
+
+def describe(kind: str, given: Mapping[str, object], where: str) -> Description:
+    """An operator from its kind and key-value pairs; values may be text.
+
+    Raises:
+        AccelsimError: beginning with `where`, for an unknown kind or key, a missing key, or a
+            value of the wrong type.
+    """
+    if kind not in KEYS:
+        hint = did_you_mean(kind, KEYS)
+        raise AccelsimError(f"{where}: unknown kind '{kind}'{hint}; accepted: {listed(KEYS)}")
+    keys = KEYS[kind]
+    pairs = _canonical(given, keys, where)
+    dtype = pairs.pop("dtype", None)
+    if dtype is not None:
+        dtype_named(dtype, where)
+    fields: dict[str, Any] = {}
+    for name, key in keys.items():
+        fields[key.field] = _value(name, key, pairs, fields, where)
+    bias = bool(fields.pop("bias", False))
+    return Description(_form(kind, fields), None if dtype is None else str(dtype), bias)
+
+
+def _canonical(
+    given: Mapping[str, object], keys: Mapping[str, _Key], where: str
+) -> dict[str, object]:
+    """The pairs under their short names, all known and given once."""
+    pairs: dict[str, object] = {}
+    for name, value in given.items():
+        short = ALIASES.get(name, name)
+        if short not in keys and short != "dtype":
+            accepted = [*keys, "dtype"]
+            hint = did_you_mean(name, accepted)
+            raise AccelsimError(
+                f"{where}: unknown key '{name}'{hint}; accepted: {listed(accepted)}"
+            )
+        if short in pairs:
+            raise AccelsimError(f"{where}: '{name}' and '{short}' are the same key; accepted: one")
+        pairs[short] = value
+    return pairs
+
+
+def _value(
+    name: str, key: _Key, pairs: Mapping[str, object], fields: Mapping[str, object], where: str
+) -> object:
+    if name in pairs:
+        return key.parse(pairs[name], f"{where}: {name}")
+    if isinstance(key.default, str):
+        return fields[key.default]
+    if key.default is None:
+        raise AccelsimError(f"{where}: missing '{name}'; accepted: {name}=...")
+    return key.default
+
+
+def _form(kind: str, fields: dict[str, Any]) -> Form:
+    """Operator class and fields, for the kinds whose text differs from the fields."""
+    if kind == "gemv":
+        return Gemm, {"m": 1, **fields}
+    if kind == "conv2d":
+        fields["stride"] = (fields["stride"],) * 2
+        fields["padding"] = (fields["padding"],) * 4
+    if kind == "rotary":
+        fields["table_rows"] = fields["position"] + fields["q_len"]
+    cls: type[Operator] = KINDS[kind]
+    return cls, fields

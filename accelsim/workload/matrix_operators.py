@@ -1,0 +1,294 @@
+"""Operators made of multiply-accumulates: GEMM, convolution, attention and its KV cache."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from accelsim.workload._words import whole
+from accelsim.workload.operator_base import DtypeRule, Operand, Operator
+from accelsim.workload.tensors import DTYPES, Shape
+
+SOFTMAX_OPS = 5
+"""Element operations of a stable softmax: max, subtract, exp, sum, divide."""
+
+
+def product_rule(main: str, bias: bool) -> tuple[DtypeRule, DtypeRule]:
+    """Dtypes around a matrix product: equal factors; a float sum may stay in fp32."""
+    entry = DTYPES.get(main)
+    result = entry.result if entry else main
+    sums = (result, "fp32") if entry and entry.is_float else (result,)
+    factors: DtypeRule = (tuple(DTYPES), (main,))
+    return (*factors, sums) if bias else factors, (sums,)
+
+
+@dataclass(frozen=True)
+class Gemm(Operator):
+    """Matrix product c = a @ b (+ bias), repeated `batch` times.
+
+    Shapes, with the batch dimension present only when batch > 1:
+        a [batch, m, k]; b [batch, k, n], or [batch, n, k] with `transpose_b`, without its batch
+        dimension with `broadcast_b` (one b for every a); bias [n]; c [batch, m, n].
+    """
+
+    m: int
+    n: int
+    k: int
+    batch: int = 1
+    broadcast_b: bool = False
+    transpose_b: bool = False
+
+    kind: ClassVar[str] = "gemm"
+    operands: ClassVar[tuple[Operand, ...]] = (
+        Operand("a"),
+        Operand("b", "weight"),
+        Operand("bias", "weight", optional=True),
+    )
+    dimensions: ClassVar[tuple[str, ...]] = ("m", "n", "k", "batch")
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether a row vector is added to every row of the product."""
+        return len(self.inputs) == 3
+
+    @property
+    def is_gemv(self) -> bool:
+        """Whether a is a single row, so that no b element is used twice."""
+        return self.m == 1
+
+    def _batched(self, *shape: int) -> Shape:
+        return shape if self.batch == 1 else (self.batch, *shape)
+
+    def input_shapes(self) -> tuple[Shape, ...]:
+        matrix = (self.n, self.k) if self.transpose_b else (self.k, self.n)
+        b = matrix if self.broadcast_b else self._batched(*matrix)
+        return (self._batched(self.m, self.k), b, *([(self.n,)] if self.has_bias else []))
+
+    def output_shapes(self) -> tuple[Shape, ...]:
+        return (self._batched(self.m, self.n),)
+
+    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
+        return product_rule(main, self.has_bias)
+
+    @property
+    def macs(self) -> int:
+        return self.batch * self.m * self.n * self.k
+
+    @property
+    def vector_ops(self) -> int:
+        return self.batch * self.m * self.n * self.has_bias
+
+
+@dataclass(frozen=True)
+class Conv2d(Operator):
+    """2-D convolution in NHWC layout, grouped (groups > 1) or depthwise (groups == cin).
+
+    Shapes: input [batch, h, w, cin], weight [fh, fw, cin/groups, cout], bias [cout],
+    output [batch, out_h, out_w, cout] with out = floor((in + padding - filter) / stride) + 1.
+    `stride` is (vertical, horizontal), `padding` zeros at (top, bottom, left, right).
+    """
+
+    batch: int
+    h: int
+    w: int
+    cin: int
+    fh: int
+    fw: int
+    cout: int
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+
+    kind: ClassVar[str] = "conv2d"
+    operands: ClassVar[tuple[Operand, ...]] = (
+        Operand("x"),
+        Operand("weight", "weight"),
+        Operand("bias", "weight", optional=True),
+    )
+    dimensions: ClassVar[tuple[str, ...]] = (
+        *("batch", "h", "w", "cin", "fh", "fw", "cout", "groups"),
+    )
+
+    def check_fields(self) -> None:
+        for step in self.stride:
+            whole(step, f"{self}: stride")
+        for zeros in self.padding:
+            whole(zeros, f"{self}: padding", least=0)
+        if self.cin % self.groups or self.cout % self.groups:
+            raise self.error(
+                f"groups {self.groups}; accepted: a divisor of cin {self.cin} and cout {self.cout}"
+            )
+        top, bottom, left, right = self.padding
+        if self.fh > self.h + top + bottom or self.fw > self.w + left + right:
+            raise self.error(
+                f"filter {self.fh}x{self.fw} is larger than the padded input "
+                f"{self.h + top + bottom}x{self.w + left + right}"
+            )
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether a value per output channel is added."""
+        return len(self.inputs) == 3
+
+    @property
+    def out_h(self) -> int:
+        """Output rows."""
+        return (self.h + self.padding[0] + self.padding[1] - self.fh) // self.stride[0] + 1
+
+    @property
+    def out_w(self) -> int:
+        """Output columns."""
+        return (self.w + self.padding[2] + self.padding[3] - self.fw) // self.stride[1] + 1
+
+    @property
+    def gemm_m(self) -> int:
+        """Rows of the im2col matrix product of one group: output pixels of the whole batch."""
+        return self.batch * self.out_h * self.out_w
+
+    @property
+    def gemm_n(self) -> int:
+        """Columns of the im2col matrix product of one group: its filters."""
+        return self.cout // self.groups
+
+    @property
+    def gemm_k(self) -> int:
+        """Depth of the im2col matrix product of one group: one filter window."""
+        return self.fh * self.fw * self.cin // self.groups
+
+    def input_shapes(self) -> tuple[Shape, ...]:
+        weight = (self.fh, self.fw, self.cin // self.groups, self.cout)
+        image = (self.batch, self.h, self.w, self.cin)
+        return (image, weight, *([(self.cout,)] if self.has_bias else []))
+
+    def output_shapes(self) -> tuple[Shape, ...]:
+        return ((self.batch, self.out_h, self.out_w, self.cout),)
+
+    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
+        return product_rule(main, self.has_bias)
+
+    @property
+    def macs(self) -> int:
+        return self.groups * self.gemm_m * self.gemm_n * self.gemm_k
+
+    @property
+    def vector_ops(self) -> int:
+        return self.gemm_m * self.cout * self.has_bias
+
+
+@dataclass(frozen=True)
+class Attention(Operator):
+    """Scaled dot-product attention over cached keys and values: softmax(scale q k^T) v.
+
+    Shapes: q [batch*q_len, heads*head_dim]; k, v [batch, kv_heads, kv_len, head_dim];
+    output [batch*q_len, heads*head_dim]. Query head h reads key head h // (heads/kv_heads):
+    kv_heads == heads is multi-head, 1 is multi-query, between is grouped-query attention.
+    With `causal`, query i stands at position kv_len - q_len + i and sees keys 0..that position.
+    `scale` defaults to 1/sqrt(head_dim).
+    """
+
+    batch: int
+    heads: int
+    kv_heads: int
+    q_len: int
+    kv_len: int
+    head_dim: int
+    causal: bool = False
+    scale: float = 0.0
+
+    kind: ClassVar[str] = "attention"
+    operands: ClassVar[tuple[Operand, ...]] = (
+        Operand("q"),
+        Operand("k", "cache"),
+        Operand("v", "cache"),
+    )
+    dimensions: ClassVar[tuple[str, ...]] = (
+        *("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim"),
+    )
+
+    def check_fields(self) -> None:
+        if self.heads % self.kv_heads:
+            raise self.error(f"kv_heads {self.kv_heads}; accepted: a divisor of heads {self.heads}")
+        if self.causal and self.q_len > self.kv_len:
+            raise self.error(
+                f"q_len {self.q_len}; accepted with causal: at most kv_len {self.kv_len}"
+            )
+        if self.scale == 0.0:
+            object.__setattr__(self, "scale", 1.0 / math.sqrt(self.head_dim))
+
+    @property
+    def scores(self) -> int:
+        """Query-key pairs that may see each other, over all heads and sequences."""
+        pairs = self.q_len * self.kv_len
+        if self.causal:
+            pairs -= self.q_len * (self.q_len - 1) // 2
+        return self.batch * self.heads * pairs
+
+    def input_shapes(self) -> tuple[Shape, ...]:
+        cache = (self.batch, self.kv_heads, self.kv_len, self.head_dim)
+        return (self.batch * self.q_len, self.heads * self.head_dim), cache, cache
+
+    def output_shapes(self) -> tuple[Shape, ...]:
+        return ((self.batch * self.q_len, self.heads * self.head_dim),)
+
+    @property
+    def macs(self) -> int:
+        return 2 * self.scores * self.head_dim
+
+    @property
+    def vector_ops(self) -> int:
+        return (1 + SOFTMAX_OPS) * self.scores
+
+
+@dataclass(frozen=True)
+class KvAppend(Operator):
+    """New key or value rows written into their cache, head by head, in place.
+
+    Shapes: new [batch*q_len, kv_heads*head_dim]; cache [batch, kv_heads, kv_capacity, head_dim],
+    which is the second input and also the output. Only positions [position, position + q_len)
+    are written; the rest keeps what it held.
+    """
+
+    batch: int
+    kv_heads: int
+    q_len: int
+    head_dim: int
+    kv_capacity: int
+    position: int = 0
+
+    kind: ClassVar[str] = "kv_append"
+    operands: ClassVar[tuple[Operand, ...]] = (Operand("new"), Operand("cache", "cache"))
+    dimensions: ClassVar[tuple[str, ...]] = (
+        *("batch", "kv_heads", "q_len", "head_dim", "kv_capacity"),
+    )
+
+    def check_fields(self) -> None:
+        whole(self.position, f"{self}: position", least=0)
+        if self.position + self.q_len > self.kv_capacity:
+            raise self.error(
+                f"positions {self.position}..{self.position + self.q_len - 1}; "
+                f"accepted: below kv_capacity {self.kv_capacity}"
+            )
+        if self.inputs[1] != self.outputs[0]:
+            raise self.error(
+                f"writes '{self.outputs[0]}'; accepted: its own cache input '{self.inputs[1]}'"
+            )
+
+    @property
+    def _new_elements(self) -> int:
+        return self.batch * self.q_len * self.kv_heads * self.head_dim
+
+    def input_shapes(self) -> tuple[Shape, ...]:
+        return (self.batch * self.q_len, self.kv_heads * self.head_dim), self.output_shapes()[0]
+
+    def output_shapes(self) -> tuple[Shape, ...]:
+        return ((self.batch, self.kv_heads, self.kv_capacity, self.head_dim),)
+
+    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
+        return (tuple(DTYPES), (main,)), ((main,),)
+
+    def elements_read(self) -> tuple[int, ...]:
+        return self._new_elements, 0
+
+    def elements_written(self) -> tuple[int, ...]:
+        return (self._new_elements,)

@@ -1,0 +1,49 @@
+"""The operator kinds of a workload, and the table that finds a class by its kind string."""
+
+from __future__ import annotations
+
+from accelsim.workload.matrix_operators import Attention, Conv2d, Gemm, KvAppend
+from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
+from accelsim.workload.vector_operators import (
+    ACTIVATIONS,
+    ELEMENTWISE,
+    Activation,
+    Elementwise,
+    EmbeddingGather,
+    LayerNorm,
+    Residual,
+    RmsNorm,
+    Rotary,
+    Softmax,
+)
+
+KINDS: dict[str, type[Operator]] = {
+    cls.kind: cls
+    for cls in (
+        *(Gemm, Conv2d, Attention, KvAppend),
+        *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, Elementwise, Residual),
+        EmbeddingGather,
+    )
+}
+
+__all__ = [
+    "ACTIVATIONS",
+    "ELEMENTWISE",
+    "KINDS",
+    "Activation",
+    "Attention",
+    "Conv2d",
+    "Elementwise",
+    "EmbeddingGather",
+    "Gemm",
+    "KvAppend",
+    "LayerNorm",
+    "Operand",
+    "Operator",
+    "Residual",
+    "RmsNorm",
+    "Rotary",
+    "Softmax",
+    "check_dtypes",
+    "natural_dtypes",
+]

@@ -1,0 +1,63 @@
+"""One operator with tensors of its own: what an inline workload or a topology row becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from accelsim.workload.constants import RotaryTable
+from accelsim.workload.operators import Operand, Operator, natural_dtypes
+from accelsim.workload.tensors import TensorSpec
+
+Form = tuple[type[Operator], Mapping[str, object]]
+"""An operator class and the values of its fields."""
+
+
+def bind(
+    form: Form, name: str, tensors: Mapping[str, str], *, bias: bool, layer: int | None
+) -> Operator:
+    """An operator of the given form whose operands are the named tensors.
+
+    Args:
+        tensors: tensor name by operand name; an absent operand is called `<name>.<operand>`.
+        bias: whether optional operands are present.
+    """
+    cls, fields = form
+    wanted = [item for item in cls.operands if bias or not item.optional or item.name in tensors]
+    inputs = tuple(tensors.get(item.name, f"{name}.{item.name}") for item in wanted)
+    in_place = cls.kind == "kv_append"
+    output = inputs[1] if in_place else f"{name}.out"
+    values: dict[str, Any] = dict(fields)
+    return cls(name, inputs, (output,), layer=layer, **values)
+
+
+def declare(operator: Operator, dtype: str, result_role: str) -> list[TensorSpec]:
+    """Specs of an operator's tensors under the natural dtype rule; repeated names once."""
+    input_dtypes, output_dtypes = natural_dtypes(operator, dtype)
+    specs = {
+        name: TensorSpec(name, shape, kind, operand.role, _values(operand))
+        for name, shape, kind, operand in zip(
+            operator.inputs,
+            operator.input_shapes(),
+            input_dtypes,
+            operator.operands[: len(operator.inputs)],
+            strict=True,
+        )
+    }
+    if operator.output not in specs:
+        shape = operator.output_shapes()[0]
+        specs[operator.output] = TensorSpec(operator.output, shape, output_dtypes[0], result_role)
+    return list(specs.values())
+
+
+def _values(operand: Operand) -> RotaryTable | None:
+    """What a constant operand holds: the only ones are the two rotary tables."""
+    return RotaryTable(operand.name, 10000.0) if operand.role == "constant" else None
+
+
+def standalone(
+    form: Form, name: str, dtype: str, layer: int | None = None, *, bias: bool = False
+) -> tuple[Operator, list[TensorSpec]]:
+    """An operator that reads and writes tensors of its own, its result being an output."""
+    operator = bind(form, name, {}, bias=bias, layer=layer)
+    return operator, declare(operator, dtype, "output")

@@ -1,0 +1,99 @@
+"""Tensors of a workload: names, shapes, number formats and roles. No values, no addresses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from accelsim.errors import AccelsimError
+from accelsim.workload._words import did_you_mean, listed, shown, whole
+
+if TYPE_CHECKING:
+    from accelsim.workload.constants import ConstantValues
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Dtype:
+    """A storage format as the workload sees it: its width and what a sum of products becomes."""
+
+    name: str
+    bits: int
+    is_float: bool
+    result: str
+    """Format in which a multiply-accumulate operator stores its sum by default."""
+
+
+DTYPES: dict[str, Dtype] = {
+    entry.name: entry
+    for entry in (
+        Dtype("fp32", 32, True, "fp32"),
+        Dtype("fp16", 16, True, "fp16"),
+        Dtype("bf16", 16, True, "bf16"),
+        Dtype("int8", 8, False, "int32"),
+        Dtype("int32", 32, False, "int32"),
+    )
+}
+"""Every storage format; a new one is one more entry."""
+
+ROLES = ("input", "weight", "constant", "activation", "cache", "output")
+"""What a tensor is to the graph: who fills it and who reads it afterwards.
+
+`input`, `weight` and `constant` exist before the run; `activation` and `output` are written by
+exactly one operator; a `cache` exists before the run and operators update it in place.
+"""
+
+
+def dtype_named(name: object, where: str) -> Dtype:
+    """The storage format called `name`.
+
+    Raises:
+        AccelsimError: when there is none; the message begins with `where`.
+    """
+    if isinstance(name, str) and name in DTYPES:
+        return DTYPES[name]
+    hint = did_you_mean(str(name), DTYPES) if isinstance(name, str) else ""
+    raise AccelsimError(f"{where}: unknown dtype {shown(name)}{hint}; accepted: {listed(DTYPES)}")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a graph: shape in elements, storage format and role.
+
+    `values` says what a `constant` holds (rotary tables, position numbers); None elsewhere.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+    role: str
+    values: ConstantValues | None = None
+
+    def __post_init__(self) -> None:
+        where = f"tensor '{self.name}'"
+        dtype_named(self.dtype, where)
+        if self.role not in ROLES:
+            raise AccelsimError(f"{where}: unknown role {self.role!r}; accepted: {listed(ROLES)}")
+        if not self.shape:
+            raise AccelsimError(f"{where}: the shape is empty; accepted: at least one dimension")
+        for axis, size in enumerate(self.shape):
+            whole(size, f"{where}: dimension {axis}")
+        if self.values is not None and self.role != "constant":
+            raise AccelsimError(f"{where}: only a constant carries values, this is {self.role!r}")
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes, rounded up for formats narrower than a byte."""
+        return byte_count(self.elements, self.dtype)
+
+
+def byte_count(elements: int, dtype: str) -> int:
+    """Bytes that `elements` packed elements of `dtype` occupy."""
+    return -(-elements * DTYPES[dtype].bits // 8)

@@ -1,0 +1,409 @@
+"""Transformer graphs: GPT-2, OPT, BERT, Llama, Mistral and Qwen2 from one normalised config.
+
+Weights of projections are stored [in, out], so that y = x @ w; only a tied language-model head
+reads the embedding table [vocab, hidden] transposed. Query, key and value are three projections
+(GPT-2 publishes them fused; the arithmetic and the weight count are the same).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from accelsim.errors import AccelsimError
+from accelsim.workload._words import did_you_mean, listed, parse_whole, shown
+from accelsim.workload.constants import IndexPattern, RotaryTable
+from accelsim.workload.graph import Graph
+from accelsim.workload.operators import (
+    Activation,
+    Attention,
+    Elementwise,
+    EmbeddingGather,
+    Gemm,
+    KvAppend,
+    LayerNorm,
+    Operator,
+    Residual,
+    RmsNorm,
+    Rotary,
+)
+from accelsim.workload.tensors import Shape, TensorSpec, dtype_named
+from accelsim.workload.transformer_config import FAMILIES, TransformerConfig
+
+PHASES = ("prefill", "decode", "encode")
+LOGITS = ("last", "all")
+DEFAULT_TOKENS = 512
+DEFAULT_CONTEXT = 1024
+
+__all__ = ["LOGITS", "PHASES", "Pass", "TransformerConfig", "build_transformer", "forward_pass"]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass: how many sequences, which positions are new, what is computed.
+
+    Attributes:
+        phase: "prefill", "decode" or "encode".
+        batch: sequences.
+        q_len: new tokens per sequence.
+        kv_len: tokens per sequence that attention sees, the new ones included.
+        dtype: storage format of weights, activations and cache.
+        logits: "last" computes the language-model head for the last token only, or "all".
+    """
+
+    phase: str
+    batch: int
+    q_len: int
+    kv_len: int
+    dtype: str
+    logits: str
+
+    @property
+    def position(self) -> int:
+        """Position of the first new token."""
+        return self.kv_len - self.q_len
+
+    @property
+    def rows(self) -> int:
+        """Rows of the activation matrices: new tokens of all sequences."""
+        return self.batch * self.q_len
+
+    @property
+    def settings(self) -> dict[str, str | int]:
+        """What was asked for, as a report prints it."""
+        length = {"context": self.kv_len} if self.phase == "decode" else {"tokens": self.q_len}
+        return {"phase": self.phase, "batch": self.batch, **length, "dtype": self.dtype}
+
+
+def forward_pass(
+    config: TransformerConfig,
+    *,
+    phase: str | None = None,
+    batch: object = 1,
+    tokens: object = None,
+    context: object = None,
+    dtype: str = "bf16",
+    logits: str = "last",
+) -> Pass:
+    """The pass that a user's words describe, checked against the model.
+
+    Args:
+        phase: "prefill" (`tokens` new tokens per sequence into an empty cache), "decode" (one
+            new token per sequence; `context` counts the tokens in the cache after it was
+            appended, so the new token is the last of the context), or "encode" for BERT (all
+            tokens see each other). By default prefill, or encode for BERT.
+        tokens: new tokens per sequence, by default 512; not for decode.
+        context: tokens attended to by the new one, itself included, by default 1024.
+        dtype: fp32, fp16 or bf16.
+        logits: "last" or "all": positions for which a decoder computes the vocabulary logits.
+
+    Raises:
+        AccelsimError: unknown word, a size that is no whole number, or one beyond the model.
+    """
+    default = "prefill" if config.causal else "encode"
+    chosen = _choice(config, "phase", default if phase is None else phase, PHASES)
+    _check_phase(config, chosen, tokens, context)
+    if not dtype_named(dtype, str(config)).is_float:
+        raise AccelsimError(f"{config}: dtype is '{dtype}'; accepted: fp32, fp16, bf16")
+    if chosen == "decode":
+        q_len = 1
+        kv_len = parse_whole(DEFAULT_CONTEXT if context is None else context, f"{config}: context")
+    else:
+        q_len = parse_whole(DEFAULT_TOKENS if tokens is None else tokens, f"{config}: tokens")
+        kv_len = q_len
+    _check_length(config, kv_len)
+    return Pass(
+        phase=chosen,
+        batch=parse_whole(batch, f"{config}: batch"),
+        q_len=q_len,
+        kv_len=kv_len,
+        dtype=dtype,
+        logits=_choice(config, "logits", logits, LOGITS),
+    )
+
+
+def _choice(config: TransformerConfig, what: str, value: str, accepted: tuple[str, ...]) -> str:
+    if value in accepted:
+        return value
+    hint = did_you_mean(str(value), accepted)
+    raise AccelsimError(f"{config}: {what} is {shown(value)}{hint}; accepted: {listed(accepted)}")
+
+
+def _check_phase(config: TransformerConfig, phase: str, tokens: object, context: object) -> None:
+    if config.causal == (phase == "encode"):
+        accepted = "prefill, decode" if config.causal else "encode"
+        raise AccelsimError(f"{config}: phase is '{phase}'; accepted for it: {accepted}")
+    if phase == "decode" and tokens is not None:
+        raise AccelsimError(f"{config}: decode takes one token per sequence; accepted: context=")
+    if phase != "decode" and context is not None:
+        raise AccelsimError(f"{config}: {phase} starts from an empty cache; accepted: tokens=")
+
+
+def _check_length(config: TransformerConfig, kv_len: int) -> None:
+    if not config.rotary and kv_len > config.positions:
+        raise AccelsimError(
+            f"{config}: {kv_len} tokens; accepted: up to its {config.positions} learned positions"
+        )
+    if config.sliding_window is not None and kv_len > config.sliding_window:
+        raise AccelsimError(
+            f"{config}: {kv_len} tokens; accepted: up to its sliding window of "
+            f"{config.sliding_window} (attention over a window is not built yet)"
+        )
+
+
+def build_transformer(config: TransformerConfig, step: Pass) -> Graph:
+    """The operators of one forward pass of a transformer.
+
+    The graph reads `token_ids` int32 [batch*q_len] (sequence-major) and the KV caches, which
+    hold the earlier positions, and gives `logits` [batch or batch*q_len, vocab]; an encoder
+    gives `sequence` [batch*q_len, hidden] and, with a pooler, `pooled` [batch, hidden].
+
+    Raises:
+        AccelsimError: for a mixture of experts, whose routing is not built yet.
+    """
+    if config.experts:
+        buildable = [family for family in FAMILIES if family != "mixtral"]
+        raise AccelsimError(
+            f"{config}: graphs of mixture-of-experts models are not built yet; "
+            f"accepted: the families {listed(buildable)}"
+        )
+    return _Builder(config, step).graph()
+
+
+class _Builder:
+    """Collects the tensors and operators of one pass, layer by layer."""
+
+    def __init__(self, config: TransformerConfig, step: Pass) -> None:
+        self.config = config
+        self.step = step
+        self.tensors: dict[str, TensorSpec] = {}
+        self.operators: list[Operator] = []
+        self.layer: int | None = None
+
+    def graph(self) -> Graph:
+        """The finished graph."""
+        x = self.embed()
+        for layer in range(self.config.layers):
+            self.layer = layer
+            x = self.decoder_layer(x, f"layer{layer}")
+        self.layer = None
+        self.head(x)
+        return Graph(self.config.name, self.tensors, tuple(self.operators), self.step.settings)
+
+    def tensor(self, name: str, shape: Shape, role: str, dtype: str | None = None) -> str:
+        """Declare a tensor once and return its name."""
+        self.tensors.setdefault(name, TensorSpec(name, shape, dtype or self.step.dtype, role))
+        return name
+
+    def ids(self, name: str, count: int, pattern: IndexPattern) -> str:
+        """Declare a constant list of int32 row numbers."""
+        self.tensors[name] = TensorSpec(name, (count,), "int32", "constant", pattern)
+        return name
+
+    def emit(self, operator: Operator) -> str:
+        """Append an operator, declare its result, and return the result's name."""
+        self.operators.append(replace(operator, layer=self.layer))
+        return self.tensor(operator.output, operator.output_shapes()[0], "activation")
+
+    def finish(self, name: str, result: str) -> None:
+        """Make a tensor a result of the graph, under a name that users know."""
+        self.tensors[result] = replace(self.tensors.pop(name), name=result, role="output")
+        for index, op in enumerate(self.operators):
+            if name in (*op.inputs, *op.outputs):
+                self.operators[index] = replace(
+                    op,
+                    inputs=tuple(result if x == name else x for x in op.inputs),
+                    outputs=tuple(result if x == name else x for x in op.outputs),
+                )
+
+    def linear(self, name: str, x: str, n: int, *, bias: bool) -> str:
+        """A projection of every row of x to width n."""
+        m, k = self.tensors[x].shape
+        inputs = [x, self.tensor(f"{name}.weight", (k, n), "weight")]
+        if bias:
+            inputs.append(self.tensor(f"{name}.bias", (n,), "weight"))
+        return self.emit(Gemm(name, tuple(inputs), (f"{name}.out",), m=m, n=n, k=k))
+
+    def normalise(self, name: str, x: str) -> str:
+        """The family's norm over every row of x."""
+        rows, cols = self.tensors[x].shape
+        weight = self.tensor(f"{name}.weight", (cols,), "weight")
+        eps = self.config.norm_eps
+        if self.config.norm == "rmsnorm":
+            return self.emit(RmsNorm(name, (x, weight), (f"{name}.out",), rows, cols, eps=eps))
+        bias = self.tensor(f"{name}.bias", (cols,), "weight")
+        return self.emit(LayerNorm(name, (x, weight, bias), (f"{name}.out",), rows, cols, eps=eps))
+
+    def activate(self, name: str, x: str, function: str) -> str:
+        """A scalar function on every element of x."""
+        rows, cols = self.tensors[x].shape
+        return self.emit(Activation(name, (x,), (f"{name}.out",), rows, cols, function=function))
+
+    def combine(self, name: str, a: str, b: str, function: str) -> str:
+        """Two matrices of equal shape, element by element."""
+        rows, cols = self.tensors[a].shape
+        out = (f"{name}.out",)
+        return self.emit(Elementwise(name, (a, b), out, rows, cols, function=function))
+
+    def residual(self, name: str, branch: str, skipped: str) -> str:
+        """The end of a residual branch."""
+        rows, cols = self.tensors[branch].shape
+        return self.emit(Residual(name, (branch, skipped), (f"{name}.out",), rows, cols))
+
+    def gather(self, name: str, table: str, ids: str) -> str:
+        """Rows of a table."""
+        vocab, hidden = self.tensors[table].shape
+        tokens = self.tensors[ids].shape[0]
+        out = (f"{name}.out",)
+        return self.emit(
+            EmbeddingGather(name, (table, ids), out, vocab=vocab, hidden=hidden, tokens=tokens)
+        )
+
+    def embed(self) -> str:
+        """Token, segment and position embeddings, summed in the published order."""
+        config, rows = self.config, self.step.rows
+        table = self.tensor("embedding.weight", (config.vocab, config.hidden), "weight")
+        x = self.gather("embedding", table, self.tensor("token_ids", (rows,), "input", "int32"))
+        if config.token_types:
+            shape = (config.token_types, config.hidden)
+            types = self.tensor("segment_embedding.weight", shape, "weight")
+            ids = self.tensor("segment_ids", (rows,), "input", "int32")
+            x = self.combine("segment_add", x, self.gather("segment_embedding", types, ids), "add")
+        if not config.rotary:
+            x = self.combine("position_add", x, self.positions(), "add")
+        return self.normalise("embedding_norm", x) if config.embedding_norm else x
+
+    def positions(self) -> str:
+        """Learned position embeddings of the new tokens."""
+        config, step = self.config, self.step
+        shape = (config.table_rows, config.hidden)
+        table = self.tensor("position_embedding.weight", shape, "weight")
+        pattern = IndexPattern(step.position + config.position_offset, period=step.q_len)
+        ids = self.ids("position_ids", step.rows, pattern)
+        return self.gather("position_embedding", table, ids)
+
+    def decoder_layer(self, x: str, name: str) -> str:
+        """One layer: attention and feed-forward, each with its norm and residual."""
+        branches = ((self.attention, f"{name}.attention"), (self.feed_forward, f"{name}.ffn"))
+        for branch, label in branches:
+            if self.config.pre_norm:
+                inner = branch(label, self.normalise(f"{label}_norm", x))
+                x = self.residual(f"{label}_residual", inner, x)
+            else:
+                x = self.residual(f"{label}_residual", branch(label, x), x)
+                x = self.normalise(f"{label}_norm", x)
+        return x
+
+    def attention(self, name: str, x: str) -> str:
+        """Projections, rotary positions, cache update and attention."""
+        config, step = self.config, self.step
+        bias = config.bias_qkv
+        q = self.linear(f"{name}.q_proj", x, config.q_width, bias=bias)
+        k = self.linear(f"{name}.k_proj", x, config.kv_width, bias=bias)
+        v = self.linear(f"{name}.v_proj", x, config.kv_width, bias=bias)
+        if config.rotary:
+            q = self.rotate(f"{name}.q_rotary", q, config.heads)
+            k = self.rotate(f"{name}.k_rotary", k, config.kv_heads)
+        caches = (self.append(f"{name}.k", k), self.append(f"{name}.v", v))
+        operator = Attention(
+            f"{name}.attend",
+            (q, *caches),
+            (f"{name}.attend.out",),
+            batch=step.batch,
+            heads=config.heads,
+            kv_heads=config.kv_heads,
+            q_len=step.q_len,
+            kv_len=step.kv_len,
+            head_dim=config.head_dim,
+            causal=config.causal,
+        )
+        attended = self.emit(operator)
+        return self.linear(f"{name}.o_proj", attended, config.hidden, bias=config.bias_out)
+
+    def rotate(self, name: str, x: str, heads: int) -> str:
+        """Rotary positions on queries or keys; all layers share the two tables."""
+        config, step = self.config, self.step
+        tables = []
+        for function in ("cos", "sin"):
+            values = RotaryTable(function, config.rope_theta, config.rope_scaling)
+            table, shape = f"rotary.{function}", (step.kv_len, config.head_dim)
+            self.tensors[table] = TensorSpec(table, shape, "fp32", "constant", values)
+            tables.append(table)
+        operator = Rotary(
+            name,
+            (x, *tables),
+            (f"{name}.out",),
+            heads=heads,
+            head_dim=config.head_dim,
+            tokens=step.rows,
+            q_len=step.q_len,
+            table_rows=step.kv_len,
+            position=step.position,
+        )
+        return self.emit(operator)
+
+    def append(self, name: str, new: str) -> str:
+        """New keys or values into their cache, which lays them out head by head.
+
+        An encoder uses the same operator: its cache starts empty and is full afterwards.
+        """
+        config, step = self.config, self.step
+        shape = (step.batch, config.kv_heads, step.kv_len, config.head_dim)
+        cache = self.tensor(f"{name}_cache", shape, "cache")
+        operator = KvAppend(
+            f"{name}_append",
+            (new, cache),
+            (cache,),
+            batch=step.batch,
+            kv_heads=config.kv_heads,
+            q_len=step.q_len,
+            head_dim=config.head_dim,
+            kv_capacity=step.kv_len,
+            position=step.position,
+        )
+        return self.emit(operator)
+
+    def feed_forward(self, name: str, x: str) -> str:
+        """Up projection, activation (times a second projection when gated), down projection."""
+        config = self.config
+        bias = config.bias_ffn
+        if config.gated:
+            gate = self.linear(f"{name}.gate_proj", x, config.ffn, bias=bias)
+            up = self.linear(f"{name}.up_proj", x, config.ffn, bias=bias)
+            gate = self.activate(f"{name}.activation", gate, config.activation)
+            inner = self.combine(f"{name}.gate", gate, up, "mul")
+        else:
+            up = self.linear(f"{name}.up_proj", x, config.ffn, bias=bias)
+            inner = self.activate(f"{name}.activation", up, config.activation)
+        return self.linear(f"{name}.down_proj", inner, config.hidden, bias=bias)
+
+    def head(self, x: str) -> None:
+        """What follows the layers: final norm and logits, or the pooler."""
+        if self.config.final_norm:
+            x = self.normalise("final_norm", x)
+        if self.config.pooler:
+            first = self.pick("first_token", x, 0)
+            pooled = self.linear("pooler", first, self.config.hidden, bias=True)
+            self.finish(self.activate("pooler_activation", pooled, "tanh"), "pooled")
+        if not self.config.lm_head:
+            self.finish(x, "sequence")
+            return
+        if self.step.logits == "last":
+            x = self.pick("last_token", x, self.step.q_len - 1)
+        self.finish(self.logits(x), "logits")
+
+    def pick(self, name: str, x: str, index: int) -> str:
+        """Row `index` of every sequence, as a matrix [batch, hidden]."""
+        step = self.step
+        if step.q_len == 1:
+            return x
+        pattern = IndexPattern(index, step.q_len, step.batch)
+        return self.gather(name, x, self.ids(f"{name}_rows", step.batch, pattern))
+
+    def logits(self, x: str) -> str:
+        """Scores over the vocabulary, with the embedding table when tied."""
+        config = self.config
+        if not config.tied_embeddings:
+            return self.linear("lm_head", x, config.vocab, bias=False)
+        m, k = self.tensors[x].shape
+        inputs, n = (x, "embedding.weight"), config.vocab
+        return self.emit(Gemm("lm_head", inputs, ("lm_head.out",), m=m, n=n, k=k, transpose_b=True))

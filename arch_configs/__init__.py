@@ -1,0 +1,1 @@
+"""Library of accelerators, one YAML file each; ``accelsim show NAME`` draws one."""

@@ -1,0 +1,1 @@
+"""Mapping strategies, one per file. Each registers itself with ``accelsim.mapping.registry``."""

@@ -1,0 +1,65 @@
+"""Operators that only move data: embedding gather and KV-cache append."""
+
+from __future__ import annotations
+
+from accelsim.errors import CapacityError
+from accelsim.hw.dma import Dma
+from accelsim.hw.sram import Sram
+from accelsim.mapping.lowering import Lowering
+from accelsim.mapping.placement import ALIGNMENT
+from accelsim.mapping.registry import mapper
+from accelsim.numerics.formats import row_bytes
+from accelsim.workload.operators import EmbeddingGather, KvAppend
+
+
+def rows_that_fit(free_bytes: int, nbytes_per_row: int, rows: int) -> int:
+    """Tile height of a double-buffered pass-through; CapacityError if not even one row fits."""
+    fits = (free_bytes - 2 * ALIGNMENT) // (2 * nbytes_per_row)
+    if fits < 1:
+        raise CapacityError(f"two rows of {nbytes_per_row} bytes do not fit into the scratchpad")
+    # A few tiles rather than one, so that stores overlap with loads.
+    return max(1, min(int(fits), -(-rows // 4)))
+
+
+@mapper("dma-gather", lowers=("embedding",), needs=(Dma, Sram))
+def dma_gather(op: EmbeddingGather, low: Lowering) -> None:
+    """Gather table rows by index into a scratchpad, then store them."""
+    table = low.matrix(op.inputs[0], op.vocab, op.hidden)
+    ids = low.matrix(op.inputs[1], op.tokens, 1)
+    out = low.matrix(op.output, op.tokens, op.hidden)
+    share = -(-op.tokens // len(low.cores))
+    everything = slice(None)
+    for core, first in zip(low.cores, range(0, op.tokens, share), strict=False):
+        last = min(first + share, op.tokens)
+        arena = core.arenas[core.staging]
+        height = rows_that_fit(arena.free, row_bytes(op.hidden, table.fmt), last - first)
+        ring = core.ring(core.staging, "rows", height, op.hidden, table.fmt)
+        for top in range(first, last, height):
+            rows = slice(top, min(top + height, last))
+            tile = ring.next()[: rows.stop - rows.start, everything]
+            low.build.gather(core.load_queues[0], tile, table, ids[rows, everything])
+            low.build.store(core.store_queue, out[rows, everything], tile)
+
+
+@mapper("dma-kv-append", lowers=("kv_append",), needs=(Dma, Sram))
+def dma_kv_append(op: KvAppend, low: Lowering) -> None:
+    """Bring the new rows on chip once and store each head's rows to its place in the cache."""
+    d, width = op.head_dim, op.kv_heads * op.head_dim
+    core = low.cores[0]
+    new = low.matrix(op.inputs[0], op.batch * op.q_len, width)
+    arena = core.arenas[core.staging]
+    height = rows_that_fit(arena.free, row_bytes(width, new.fmt), op.q_len)
+    ring = core.ring(core.staging, "new", height, width, new.fmt)
+    everything = slice(None)
+    for sequence in range(op.batch):
+        for top in range(0, op.q_len, height):
+            count = min(height, op.q_len - top)
+            tile = ring.next()[:count, everything]
+            start = sequence * op.q_len + top
+            low.build.load(core.load_queues[0], tile, new[start : start + count, everything])
+            for head in range(op.kv_heads):
+                row = (sequence * op.kv_heads + head) * op.kv_capacity + op.position + top
+                cache = low.window(op.output, row * d, count, d, d)
+                low.build.store(
+                    core.store_queue, cache, tile[everything, head * d : (head + 1) * d]
+                )

@@ -1,0 +1,223 @@
+"""The clock's rule, one sentence at a time: on the compiled engine and on the SimPy reference."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from accelsim import engine
+from accelsim.engine import DeadlockError, TimedProgram, reference
+from accelsim.errors import AccelsimError
+
+NONE = (-1, -1, -1)
+
+
+def program(rows, units=None, ports=3):
+    """A program from rows of (unit, occupancy, latency, dependencies, {port: hold})."""
+    full = [(*row, *((), {})[len(row) - 3 :]) for row in rows]
+    dep = [(*row[3], *NONE)[:3] for row in full]
+    port = [(*row[4], *NONE)[:3] for row in full]
+    hold = [(*row[4].values(), 0, 0, 0)[:3] for row in full]
+    n = len(rows)
+    return TimedProgram(
+        unit=np.array([row[0] for row in full], np.int32),
+        occupancy=np.array([row[1] for row in full], np.int64),
+        latency=np.array([row[2] for row in full], np.int64),
+        dep=np.array(dep, np.int32).reshape(n, 3),
+        port=np.array(port, np.int16).reshape(n, 3),
+        hold=np.array(hold, np.int64).reshape(n, 3),
+        units=1 + max((row[0] for row in full), default=0) if units is None else units,
+        ports=ports,
+    )
+
+
+@pytest.fixture(params=[engine.run, reference.run], ids=["compiled", "reference"])
+def run(request):
+    return request.param
+
+
+def test_occupancy_paces_the_unit_and_latency_paces_the_consumer(run):
+    s = run(program([(0, 2, 10), (0, 2, 10), (1, 1, 1, [0])]))
+    assert s.start.tolist() == [0, 2, 10]
+    assert s.finish.tolist() == [10, 12, 11]
+    assert s.ticks == 12
+
+
+def test_dependency_is_met_by_the_finish_not_by_the_end_of_occupancy(run):
+    assert run(program([(0, 50, 3), (1, 1, 1, [0])])).start.tolist() == [0, 3]
+
+
+def test_dependency_on_the_same_unit_waits_for_the_result(run):
+    assert run(program([(0, 1, 9), (0, 1, 1, [0])])).start.tolist() == [0, 9]
+
+
+def test_every_dependency_counts(run):
+    rows = [(u, 1, 2 + u) for u in (1, 2, 3)]
+    for dep in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        assert run(program([*rows, (0, 1, 1, dep)])).start[3] == 5
+
+
+def test_one_result_wakes_every_head_that_waits_for_it(run):
+    rows = [(9, 7, 7), *((u, 1, 1, [0]) for u in range(9))]
+    assert run(program(rows)).start.tolist() == [0] + [7] * 9
+
+
+def test_unit_is_occupied_from_the_start_not_from_the_request(run):
+    rows = [(0, 10, 10, [], {0: 10}), (1, 3, 3, [], {0: 3}), (1, 1, 1)]
+    assert run(program(rows)).start.tolist() == [0, 10, 13]
+
+
+def test_unit_retires_in_order(run):
+    s = run(program([(0, 1, 100), (0, 1, 1), (1, 1, 1, [1])]))
+    assert s.start.tolist() == [0, 1, 100]
+    assert s.finish.tolist() == [100, 100, 101]
+
+
+def test_port_is_granted_by_ready_time_not_in_program_order(run):
+    """A STORE that waits for its COMPUTE must not hold up a LOAD that stands behind it."""
+    rows = [(0, 30, 30), (1, 5, 5, [0], {0: 5}), (2, 7, 7, [], {0: 7})]
+    s = run(program(rows))
+    assert s.start.tolist() == [0, 30, 0]
+    assert s.order.tolist() == [0, 2, 1]
+
+
+def test_port_queue_is_first_come_first_served(run):
+    rows = [(2, 0, 4), (3, 0, 6), (0, 9, 9, [1], {0: 9}), (1, 9, 9, [0], {0: 9})]
+    s = run(program([*rows, (4, 20, 20, [], {0: 20})]))
+    assert s.start.tolist() == [0, 0, 29, 20, 0]
+
+
+def test_hold_may_be_shorter_than_the_instruction(run):
+    rows = [(0, 10, 10, [], {1: 4}), (1, 10, 10, [], {1: 4}), (2, 1, 1, [], {1: 4})]
+    assert run(program(rows)).start.tolist() == [0, 4, 8]
+
+
+def test_instruction_waits_for_all_its_ports(run):
+    rows = [(0, 1, 1, [], {0: 5}), (1, 1, 1, [], {2: 8}), (2, 1, 1, [], {0: 1, 1: 1, 2: 1})]
+    assert run(program([*rows, (3, 1, 1, [], {1: 3})])).start.tolist() == [0, 0, 8, 9]
+
+
+def test_port_named_twice_is_held_for_the_longer_time(run):
+    timed = program([(0, 1, 1), (1, 1, 1, [], {0: 1})])
+    timed.port[0], timed.hold[0] = (0, 0, -1), (9, 2, 0)
+    assert run(timed).start.tolist() == [0, 9]
+
+
+def test_tie_goes_to_the_lower_unit(run):
+    rows = [(2, 3, 3, [], {0: 3}), (1, 3, 3, [], {0: 3}), (0, 3, 3, [], {0: 3})]
+    s = run(program(rows))
+    assert s.order.tolist() == [2, 1, 0]
+    assert s.start.tolist() == [6, 3, 0]
+
+
+def test_result_of_zero_latency_competes_in_the_same_tick(run):
+    """Unit 2's join makes unit 0 ready at once, and unit 0 goes before the waiting unit 3."""
+    rows = [(3, 4, 4, [], {0: 4}), (2, 0, 0), (0, 4, 4, [1], {0: 4})]
+    s = run(program(rows))
+    assert s.order.tolist() == [1, 2, 0]
+    assert s.start.tolist() == [4, 0, 0]
+
+
+def test_chain_of_joins_takes_no_time(run):
+    rows = [(i % 3, 0, 0, [i - 1] if i else []) for i in range(9)]
+    s = run(program(rows))
+    assert s.ticks == 0
+    assert s.order.tolist() == list(range(9))
+
+
+def test_dependency_may_point_ahead(run):
+    assert run(program([(0, 1, 1, [1]), (1, 5, 5)])).start.tolist() == [5, 0]
+
+
+@pytest.mark.parametrize("units", [0, 1, 5])
+def test_empty_program_takes_no_time(run, units):
+    s = run(program([], units=units))
+    assert s.ticks == 0
+    assert len(s.order) == 0
+
+
+def test_times_beyond_32_bits(run):
+    assert run(program([(0, 2**40, 2**41), (0, 1, 1, [0])])).start.tolist() == [0, 2**41]
+
+
+def test_deadlock_names_heads_and_what_they_wait_for(run):
+    rows = [(0, 1, 1), (0, 1, 1, [0, 2]), (1, 1, 1, [3]), (2, 1, 1, [1])]
+    with pytest.raises(DeadlockError) as caught:
+        run(program(rows))
+    assert caught.value.waiting == [(0, 1, 2), (1, 2, 3), (2, 3, 1)]
+    assert str(caught.value) == (
+        "deadlock after 1 of 4 instructions; waiting: unit 0 at instruction 1 for 2, "
+        "unit 1 at instruction 2 for 3, unit 2 at instruction 3 for 1"
+    )
+
+
+def test_deadlock_message_stays_short_and_survives_a_process_pool(run):
+    rows = [(u, 1, 1, [(u + 1) % 9]) for u in range(9)]
+    with pytest.raises(DeadlockError, match=r"unit 3 at instruction 3 for 4 and 5 more$") as caught:
+        run(program(rows))
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert str(copy) == str(caught.value)
+    assert copy.waiting == caught.value.waiting
+    assert len(copy.waiting) == 9
+
+
+def change(**columns):
+    timed = program([(0, 1, 1), (1, 1, 1, [0], {0: 1})])
+    fields = {name: getattr(timed, name) for name in timed.__dataclass_fields__}
+    return TimedProgram(**{**fields, **columns})
+
+
+BAD = {
+    "instruction 1: unit 2 does not exist, accepted: 0..1": {"unit": np.array([0, 2], np.int32)},
+    "instruction 0: unit -1 does not exist, accepted: 0..1": {"unit": np.array([-1, 0], np.int32)},
+    "instruction 0: unit 0 does not exist, accepted: nothing: there are no units": {"units": 0},
+    "0 units and -1 ports, accepted: 0 or more": {"units": 0, "ports": -1},
+    "instruction 1: dependency 2 does not exist, accepted: -1 (none) or 0..1": {
+        "dep": np.array([[-1, -1, 0], [0, 2, -1]], np.int32)
+    },
+    "instruction 1: depends on itself": {"dep": np.array([NONE, (-1, 1, -1)], np.int32)},
+    "instruction 1: port 0 does not exist, accepted: -1 (none) or nothing: there are no ports": {
+        "ports": 0
+    },
+    "instruction 0: port -2 does not exist, accepted: -1 (none) or 0..2": {
+        "port": np.array([(-2, -1, -1), NONE], np.int16)
+    },
+    "instruction 1: occupancy is -1 ticks, accepted: 0 or more": {"occupancy": np.array([3, -1])},
+    "instruction 0: latency is -7 ticks, accepted: 0 or more": {"latency": np.array([-7, -1])},
+    "instruction 1: hold is -2 ticks, accepted: 0 or more": {
+        "hold": np.array([(0, 0, 0), (-2, 0, 0)])
+    },
+    "dep must be int32[2, 3], got int64[2, 3]": {"dep": np.array([NONE, NONE])},
+    "latency must be int64[2], got int64[3]": {"latency": np.array([1, 1, 1])},
+    "occupancy must be int64[2], got list": {"occupancy": [1, 1]},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_input_is_refused_in_one_line(run, message):
+    with pytest.raises(AccelsimError) as caught:
+        run(change(**BAD[message]))
+    assert str(caught.value) == message
+
+
+def test_clock_that_would_overflow_is_refused():
+    for ticks in (2**62, 2**63 - 1):
+        for row in ((0, ticks, 1), (0, 1, ticks), (0, 1, 1, [], {0: ticks})):
+            with pytest.raises(AccelsimError, match="runs past tick"):
+                engine.run(program([row, row, row]))
+
+
+def test_inputs_are_left_alone_and_may_be_read_only_or_strided():
+    wide = np.zeros((2, 6), np.int64)
+    timed = change(latency=np.array([4, 9, 5, 9])[::2], hold=wide[:, ::2])
+    timed.dep.flags.writeable = False
+    assert engine.run(timed).finish.tolist() == [4, 9]
+    assert timed.latency.flags.writeable
+    assert timed.latency.tolist() == [4, 5]
+
+
+def test_same_program_gives_the_same_schedule():
+    timed = program([(u % 4, 3, 3, [], {0: 3}) for u in range(40)])
+    first, second = engine.run(timed), engine.run(timed)
+    assert np.array_equal(first.start, second.start)
+    assert np.array_equal(first.order, second.order)

@@ -1,0 +1,1 @@
+"""Workload library: Hugging Face configs, SCALE-Sim topologies and YAML operator graphs."""
