@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.arch.catalog import arch
 from accelsim.arch.model import Architecture
-from accelsim.simulation import simulate_graph
+from accelsim.simulation import check_graph, simulate_graph
 from accelsim.workload import workload
 from accelsim.workload.graph import Graph
 
 if TYPE_CHECKING:
+    from accelsim.functional.check import Check
     from accelsim.results.result import Result
 
-__all__ = ["arch", "simulate", "workload"]
+__all__ = ["arch", "check", "simulate", "workload"]
 
 
 def as_arch(
@@ -57,4 +58,30 @@ def simulate(
         wanted,
         compose=compose,
         instruction_limit=max_instructions or DEFAULT_INSTRUCTION_LIMIT,
+    )
+
+
+def check(
+    arch: str | Architecture,
+    workload: str | Graph,
+    *,
+    seed: int = 0,
+    order: str = "clock",
+    mapper: str | Sequence[str] = (),
+    overrides: Mapping[str, object] | None = None,
+    memory: str = "bandwidth",
+) -> Check:
+    """Execute the workload's tile program on numbers and judge every operator.
+
+    Integers must be exact, floating point inside a derived bound; ``order`` is "clock" (as the
+    engine scheduled it) or "program". Raises AccelsimError.
+    """
+    wanted = (mapper,) if isinstance(mapper, str) else tuple(mapper)
+    return check_graph(
+        as_graph(workload),
+        as_arch(arch, overrides),
+        seed,
+        order,  # type: ignore[arg-type]  # checked against ORDERS
+        wanted,
+        memory,  # type: ignore[arg-type]  # checked against FIDELITIES
     )

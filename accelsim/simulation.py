@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from accelsim.engine.bind import Fidelity, bind
 from accelsim.engine.merge import run as run_engine
 from accelsim.mapping.lowering import UNLIMITED_BYTES, lower, main_memory
-from accelsim.mapping.placement import Plan, plan_tensors
+from accelsim.errors import AccelsimError
+from accelsim.mapping.placement import Plan, plan_tensors, readable
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
 from accelsim.program.verify import verify
 from accelsim.results.collect import Totals, collect, weighted
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from accelsim.arch.model import Architecture
+    from accelsim.functional.check import Check
     from accelsim.program.table import Program
     from accelsim.workload.graph import Graph
     from accelsim.workload.operators import Operator
     from accelsim.workload.segments import Segment
 
-Progress = "Callable[[str, int, int], None]"
+Order = Literal["clock", "program"]
+ORDERS: tuple[Order, ...] = ("clock", "program")
+
+# A check holds every tensor and computes every product: about a minute of work at the limits.
+CHECK_BYTES_LIMIT = 4 << 30
+CHECK_MACS_LIMIT = 10**11
 
 
 def simulate_graph(
@@ -58,6 +65,39 @@ def simulate_graph(
     if progress:
         progress("done", len(slices), len(slices))
     return _result(graph, arch, memory, runs, segments, time.perf_counter() - began)
+
+
+def check_graph(
+    graph: Graph,
+    arch: Architecture,
+    seed: int = 0,
+    order: Order = "clock",
+    mappers: Sequence[str] = (),
+    memory: Fidelity = "bandwidth",
+) -> Check:
+    """Execute the whole workload's program on numbers and judge every operator.
+
+    ``order`` "clock" executes as the engine scheduled it (a missing dependency changes the
+    numbers), "program" in the order the mappers emitted. Raises AccelsimError if the workload is
+    too large to compute here.
+    """
+    from accelsim.functional.check import check
+
+    if order not in ORDERS:
+        raise AccelsimError(f"order {order!r} is not known; accepted: {', '.join(ORDERS)}")
+    nbytes = sum(spec.bytes for spec in graph.tensors.values())
+    if nbytes > CHECK_BYTES_LIMIT or graph.macs > CHECK_MACS_LIMIT:
+        raise AccelsimError(
+            f"{graph.name} is too large to compute here ({readable(nbytes)}, {graph.macs:.3g} MACs;"
+            f" limits {readable(CHECK_BYTES_LIMIT)}, {CHECK_MACS_LIMIT:.0e} MACs): check a scaled"
+            " down one, e.g. layers=2,hidden=256"
+        )
+    plan = plan_memory(graph, arch, memory)
+    program = compile_program(graph, graph.operators, arch, plan, memory, mappers)
+    schedule = None
+    if order == "clock":
+        schedule = run_engine(bind(program, arch, memory).timed)
+    return check(arch, graph, program, schedule, seed)
 
 
 def plan_memory(graph: Graph, arch: Architecture, memory: Fidelity) -> Plan:

@@ -42,7 +42,9 @@ class Im2col:
     def fmt(self) -> Format:
         return self.low.format(self.op.inputs[0])
 
-    def fetch(self, build: Builder, queue: int, dst: View, rows: slice, cols: slice) -> None:
+    def fetch(
+        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
+    ) -> None:
         for y, first, last in self._image_rows(rows):
             for tap_row, x_tap, c0, c1 in self._taps(cols):
                 part = dst[

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.numerics.formats import number_format
+from accelsim.numerics.formats import Format, number_format
 from accelsim.workload.graph import Graph
 from accelsim.workload.operators import (
     Conv2d,
@@ -31,6 +31,8 @@ from accelsim.workload.tensors import TensorSpec
 
 Stored = npt.NDArray[Any]
 Words = npt.NDArray[np.uint64]
+
+BLOCK = 1 << 20  # elements made at a time, so that temporaries stay small beside the tensor
 
 
 @dataclass(frozen=True)
@@ -49,31 +51,41 @@ def graph_values(graph: Graph, seed: int = 0, also: Collection[str] = ()) -> dic
     """
     recipes = _recipes(graph)
     wanted = [*graph.inputs, *(graph.tensors[name] for name in sorted(also))]
-    return {spec.name: _tensor(spec, recipes.get(spec.name), seed) for spec in wanted}
+    return {spec.name: _tensor(spec, recipes.get(spec.name, Recipe()), seed) for spec in wanted}
 
 
-def splitmix64(key: int, count: int) -> Words:
-    """``count`` words of 64 random bits from a key."""
-    z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+def splitmix64(key: int, count: int, first: int = 0) -> Words:
+    """``count`` words of 64 random bits from a key, beginning with word ``first``."""
+    counter = np.arange(first + 1, first + count + 1, dtype=np.uint64)
+    z = counter * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
-def _tensor(spec: TensorSpec, recipe: Recipe | None, seed: int) -> Stored:
+def _tensor(spec: TensorSpec, recipe: Recipe, seed: int) -> Stored:
     fmt = number_format(spec.dtype)
     if spec.values is not None:
         return fmt.encode(spec.values.array(spec.shape)).reshape(spec.shape)
-    recipe = recipe or Recipe()
-    words = splitmix64(_key(seed, spec.name), spec.elements)
+    stored = np.empty(spec.elements, dtype=fmt.storage_dtype)
+    for first in range(0, spec.elements, BLOCK):
+        part = stored[first : first + BLOCK]
+        part[...] = _elements(fmt, recipe, (seed, spec.name), first, len(part))
+    return stored.reshape(spec.shape)
+
+
+def _elements(
+    fmt: Format, recipe: Recipe, source: tuple[int, str], first: int, count: int
+) -> Stored:
+    words = splitmix64(_key(*source), count, first)
     if recipe.ids:
-        return fmt.encode((words % np.uint64(recipe.ids)).astype(np.int64)).reshape(spec.shape)
+        return fmt.encode((words % np.uint64(recipe.ids)).astype(np.int64))
     if fmt.is_integer:
-        whole = words.astype(fmt.storage_dtype.str.replace("i", "u"))
-        return whole.view(fmt.storage_dtype).reshape(spec.shape)
-    fill = splitmix64(_key(seed, f"{spec.name}:fill"), spec.elements)
+        unsigned = fmt.storage_dtype.str.replace("i", "u")
+        return words.astype(unsigned).view(fmt.storage_dtype)
+    fill = splitmix64(_key(*source, "fill"), count, first)
     values = recipe.offset + recipe.scale * _bell(words, fill)
-    return fmt.encode(values.astype(np.float32)).reshape(spec.shape)
+    return fmt.encode(values.astype(np.float32))
 
 
 def _bell(words: Words, fill: Words) -> npt.NDArray[np.float64]:
@@ -81,13 +93,14 @@ def _bell(words: Words, fill: Words) -> npt.NDArray[np.float64]:
 
     16 bits of ``fill`` below the last place keep sums of such values from being exact in fp32.
     """
-    total = sum((words >> np.uint64(16 * i)) & np.uint64(0xFFFF) for i in range(4))
-    below = (fill >> np.uint64(48)).astype(np.float64) / 65536.0
-    return (np.asarray(total).astype(np.float64) + below - 2.0 * 0xFFFF) / 65536.0
+    total = (fill >> np.uint64(48)).astype(np.float64) / 65536.0 - 2.0 * 0xFFFF
+    for field in range(4):
+        total += (words >> np.uint64(16 * field)) & np.uint64(0xFFFF)
+    return total / 65536.0
 
 
-def _key(seed: int, name: str) -> int:
-    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+def _key(seed: int, name: str, purpose: str = "value") -> int:
+    digest = hashlib.blake2b(f"{seed}:{purpose}:{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 

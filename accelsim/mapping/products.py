@@ -14,6 +14,7 @@ from accelsim.numerics.formats import Format, number_format
 from accelsim.program.builder import Builder
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
+from accelsim.workload.operators import Gemm
 
 
 class Operand(Protocol):
@@ -23,8 +24,10 @@ class Operand(Protocol):
     cols: int
     fmt: Format
 
-    def fetch(self, build: Builder, queue: int, dst: View, rows: slice, cols: slice) -> None:
-        """Load the window [rows, cols] into ``dst``."""
+    def fetch(
+        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
+    ) -> None:
+        """Load the window [rows, cols] into ``dst``; ``part``: others fill the rest of its buffer."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,10 @@ class Stored:
     def fmt(self) -> Format:
         return self.view.fmt
 
-    def fetch(self, build: Builder, queue: int, dst: View, rows: slice, cols: slice) -> None:
-        build.load(queue, dst, self.view[rows, cols])
+    def fetch(
+        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
+    ) -> None:
+        build.load(queue, dst, self.view[rows, cols], part=part)
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,38 @@ class Rows:
     def fmt(self) -> Format:
         return self.whole.fmt
 
-    def fetch(self, build: Builder, queue: int, dst: View, rows: slice, cols: slice) -> None:
+    def fetch(
+        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
+    ) -> None:
         first = self.window.start
-        self.whole.fetch(build, queue, dst, slice(rows.start + first, rows.stop + first), cols)
+        self.whole.fetch(
+            build, queue, dst, slice(rows.start + first, rows.stop + first), cols, part=part
+        )
+
+
+def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
+    """One product per batch element; operands are windows of the operator's tensors."""
+    a, b, c = op.inputs[0], op.inputs[1], op.output
+    bias = low.matrix(op.inputs[2], rows=1) if op.has_bias else None
+    b_rows, b_cols = (op.n, op.k) if op.transpose_b else (op.k, op.n)
+    a_all = low.matrix(a, rows=op.batch * op.m)
+    b_all = low.matrix(b, rows=b_rows * (1 if op.broadcast_b else op.batch))
+    c_all = low.matrix(c, rows=op.batch * op.m)
+    everything = slice(None)
+    products = []
+    for i in range(op.batch):
+        rows = slice(i * op.m, (i + 1) * op.m)
+        b_window = slice(0, b_rows) if op.broadcast_b else slice(i * b_rows, (i + 1) * b_rows)
+        products.append(
+            Product(
+                Stored(a_all[rows, everything]),
+                b_all[b_window, slice(0, b_cols)],
+                c_all[rows, everything],
+                bias,
+                op.transpose_b,
+            )
+        )
+    return products
 
 
 def accumulator_format(operand: Format) -> Format:
@@ -200,7 +234,7 @@ class CoreProducts:
     def emit(self) -> None:
         """Emit the whole nest."""
         t, p = self.tiling, self.problem
-        outer, inner = _steps(p.m, t.tm), _steps(p.n, t.tn)
+        outer, inner = steps(p.m, t.tm), steps(p.n, t.tn)
         if t.outer == "n":
             outer, inner = inner, outer
         for job, product in enumerate(self.products):
@@ -228,7 +262,7 @@ class CoreProducts:
     ) -> None:
         m, n = rows.stop - rows.start, cols.stop - cols.start
         acc = self.c_ring.next()[:m, :n]
-        for i, ks in enumerate(_steps(self.problem.k, self.tiling.tk)):
+        for i, ks in enumerate(steps(self.problem.k, self.tiling.tk)):
             kept = panel.get(i)
             outer_m = self.tiling.outer == "m"
             a = kept if kept and outer_m else self._load_a(product, rows, ks)
@@ -255,7 +289,7 @@ class CoreProducts:
         along_n = self.tiling.split == "n"
         size, granule = (acc.cols, gn) if along_n else (acc.rows, gm)
         step = -(-(-(-size // len(arrays))) // granule) * granule
-        for (slot, _), part in zip(arrays, _steps(size, step), strict=False):
+        for (slot, _), part in zip(arrays, steps(size, step), strict=False):
             if along_n:
                 b_part = b[part, everything] if transpose_b else b[everything, part]
                 windows = (acc[everything, part], a, b_part)
@@ -266,6 +300,6 @@ class CoreProducts:
             )
 
 
-def _steps(size: int, step: int) -> list[slice]:
+def steps(size: int, step: int) -> list[slice]:
     """Windows of ``step`` that cover 0 .. size, the last one cut at the edge."""
     return [slice(s, min(s + step, size)) for s in range(0, size, step)]

@@ -58,7 +58,7 @@ def load(path: str | Path) -> Program:
     Raises AccelsimError naming the path if it is missing, damaged, foreign or of a newer version.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             header = json.loads(archive["header"].tobytes())
             _check_header(header, path)
             tables = {name: archive[name] for name in TABLES}

@@ -25,8 +25,7 @@ FP16, BF16 = FORMATS["fp16"], FORMATS["bf16"]
 KINDS = ("normal", "positive", "cancelling", "wide", "subnormal", "one large")
 LANES = 4
 
-settings.register_profile("bounds", deadline=None, max_examples=60, derandomize=True)
-settings.load_profile("bounds")
+bounded = settings(deadline=None, max_examples=60, derandomize=True)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -71,6 +70,7 @@ def error_of(simulated, exact):
     ) * (1 + 2.0**-50)
 
 
+@bounded
 @given(
     kind=st.sampled_from(KINDS),
     dataflow=st.sampled_from(("ws", "os")),
@@ -93,6 +93,7 @@ def test_sums_of_products(kind, dataflow, rows, k, halves, seed):
     assert (error <= running).all()
 
 
+@bounded
 @given(kind=st.sampled_from(KINDS), pieces=st.integers(1, 5), seed=seeds)
 def test_sums_kept_in_a_coarse_accumulator(kind, pieces, seed):
     """Between instructions the running sum rests in fp16: the bound counts every store."""
@@ -108,6 +109,7 @@ def test_sums_kept_in_a_coarse_accumulator(kind, pieces, seed):
     assert (error_of(acc, exact_dots(a, b)) <= bound).all()
 
 
+@bounded
 @given(
     kind=st.sampled_from(KINDS),
     fmt=st.sampled_from((FP16, BF16, FP32)),
@@ -121,6 +123,7 @@ def test_rounding_to_a_format(kind, fmt, exponent, seed):
     assert (np.abs(stored - x) <= Ball.exact(x).rounded(fmt).radius).all()
 
 
+@bounded
 @given(kind=st.sampled_from(KINDS), lanes=st.integers(1, 20), cols=st.integers(1, 50), seed=seeds)
 def test_row_sums(kind, lanes, cols, seed):
     unit = Vector(lanes=lanes, memory=("sp",))
@@ -153,6 +156,7 @@ def exact_softmax(x):
     return p / p.sum(axis=-1, keepdims=True)
 
 
+@bounded
 @given(
     kind=st.sampled_from(("normal", "positive", "wide", "subnormal")),
     scale=st.sampled_from((0.1, 1.0, 30.0)),
@@ -180,6 +184,7 @@ def simulated_norm(x, weight, bias, eps, mid):
     return y if bias is None else lane(F.ADD, y, bias, mid=mid)
 
 
+@bounded
 @given(
     kind=st.sampled_from(KINDS),
     offset=st.sampled_from((0.0, 1.0, 1000.0)),
@@ -216,6 +221,7 @@ ACTIVATIONS = {
 }
 
 
+@bounded
 @given(name=st.sampled_from(sorted(ACTIVATIONS)), kind=st.sampled_from(KINDS), seed=seeds)
 def test_activations(name, kind, seed):
     function, exact = ACTIVATIONS[name]
@@ -244,6 +250,7 @@ def simulated_attention(q, k, v, scale, visible, operand, late):
     return lane(F.MUL, out, inverse) if late else out
 
 
+@bounded
 @given(
     kind=st.sampled_from(("normal", "positive", "one large")),
     q_len=st.integers(1, 4),
@@ -271,6 +278,7 @@ def test_attention(kind, q_len, kv, late, operand, seed):
     assert (np.abs(got - exact) <= bound).all()
 
 
+@bounded
 @given(kind=st.sampled_from(KINDS), mid=st.sampled_from((FP32, FP16)), seed=seeds)
 def test_rotary(kind, mid, seed):
     x = np.clip(numbers(kind, (4, 8), seed), -1e4, 1e4)
@@ -297,6 +305,7 @@ RULES = {
 }
 
 
+@bounded
 @given(name=st.sampled_from(sorted(RULES)), seed=seeds)
 def test_ball_rules_contain_every_computed_value(name, seed):
     rng = np.random.default_rng(seed)
@@ -309,6 +318,7 @@ def test_ball_rules_contain_every_computed_value(name, seed):
             assert (np.abs(moved - result.value) <= result.radius * (1 + 1e-9) + 1e-12).all()
 
 
+@bounded
 @given(n=st.integers(0, 10**6))
 def test_gamma_is_an_upper_bound(n):
     u = Fraction(1, 2**24)

@@ -264,3 +264,10 @@ def test_integers_use_their_full_range():
     values = graph_values(INT8)["a"]
     assert values.min() < -120
     assert values.max() > 120
+
+
+def test_blocks_do_not_show_in_the_values(monkeypatch):
+    whole = graph_values(FP16)
+    monkeypatch.setattr("accelsim.functional.values.BLOCK", 7)
+    cut = graph_values(FP16)
+    assert all(whole[name].tobytes() == cut[name].tobytes() for name in whole)

@@ -1,4 +1,4 @@
-"""Accumulators against a scalar oracle in plain Python floats: equal bits, and power to see faults."""
+"""Accumulators against a scalar oracle in plain Python floats: equal bits, visible faults."""
 
 import struct
 
