@@ -28,7 +28,8 @@ from accelsim.program.table import Program
 Fidelity = Literal["ideal", "bandwidth"]
 FIDELITIES: tuple[Fidelity, ...] = ("ideal", "bandwidth")
 
-_READ, _WRITE = 0, 1
+_IS_TRANSFER = np.zeros(max(Opcode) + 1, dtype=bool)
+_IS_TRANSFER[list(TRANSFERS)] = True
 # Columns of the access table: what an instruction reads first, reads second, and writes.
 _ACCESSES = 3
 
@@ -48,8 +49,8 @@ class Accesses:
 class BoundProgram:
     """A program with its time on one architecture: the engine's input and what results count.
 
-    ``actions`` maps a unit name to its counted energy actions per instruction row.
-    ``occupancy_cycles`` is in cycles of the unit's own clock.
+    ``unit_kind`` gives, per instruction row, the position of its unit in ``arch.units``;
+    ``actions`` maps a unit name to its counted energy actions per row.
     """
 
     program: Program
@@ -58,6 +59,7 @@ class BoundProgram:
     timed: TimedProgram
     accesses: Accesses
     port_names: tuple[str, ...]
+    unit_kind: Ints
     actions: dict[str, dict[str, Ints]]
 
 
@@ -76,6 +78,9 @@ class _Binding:
         n = len(program)
         self.opcode = program.column("opcode")
         self.unit = program.column("unit")
+        names = list(arch.units)
+        kinds = np.array([names.index(slot.unit) for slot in program.units], dtype=np.int64)
+        self.unit_kind = kinds[self.unit]
         self.occupancy = np.zeros(n, dtype=np.int64)
         self.latency = np.zeros(n, dtype=np.int64)
         self.space = np.full((n, _ACCESSES), -1, dtype=np.int64)
@@ -85,7 +90,7 @@ class _Binding:
 
     def bound(self) -> BoundProgram:
         self._locate_accesses()
-        transfers = np.isin(self.opcode, [int(o) for o in TRANSFERS])
+        transfers = _IS_TRANSFER[self.opcode]
         for name, unit, rows in self._rows_by_unit():
             if isinstance(unit, Dma):
                 self._time_transfers(unit, rows)
@@ -109,7 +114,8 @@ class _Binding:
         )
         return BoundProgram(
             self.program, self.arch, self.fidelity, timed,
-            Accesses(self.space, self.nbytes), tuple(self.ports.names), self.actions,
+            Accesses(self.space, self.nbytes), tuple(self.ports.names),
+            self.unit_kind, self.actions,
         )  # fmt: skip
 
     # -- bytes -----------------------------------------------------------------------------------
@@ -155,9 +161,8 @@ class _Binding:
     def _rows_by_unit(self) -> Iterator[tuple[str, Unit, Ints]]:
         """(name, block, instruction rows without joins) of every unit of the architecture."""
         works = self.opcode != Opcode.JOIN
-        for name, unit in self.arch.units.items():
-            slots = [i for i, s in enumerate(self.program.units) if s.unit == name]
-            rows = np.flatnonzero(works & np.isin(self.unit, slots))
+        for kind, (name, unit) in enumerate(self.arch.units.items()):
+            rows = np.flatnonzero(works & (self.unit_kind == kind))
             self._check_opcodes(name, unit, rows)
             yield name, unit, rows
 

@@ -26,18 +26,17 @@ def lower_bound_ticks(bound: BoundProgram) -> dict[str, float]:
 def _unit_bounds(bound: BoundProgram) -> dict[str, float]:
     program, arch = bound.program, bound.arch
     matmul = program.column("opcode") == Opcode.MATMUL
-    unit = program.column("unit")
     macs = program.column("m") * program.column("n") * program.column("k")
     bounds = {}
-    for name, block in arch.units.items():
-        slots = [i for i, s in enumerate(program.units) if s.unit == name]
-        mine = np.isin(unit, slots)
+    for kind, (name, block) in enumerate(arch.units.items()):
+        count = block.count * arch.cores
+        mine = bound.unit_kind == kind
         peak = block.peak_macs_per_cycle()
         if peak:
-            cycles = int(macs[matmul & mine].sum()) / (peak * len(slots))
+            cycles = int(macs[matmul & mine].sum()) / (peak * count)
             bounds[name] = cycles * arch.ticks_per_cycle(block.clock)
         elif Opcode.VECTOR in block.opcodes:
-            bounds[name] = int(bound.timed.occupancy[mine].sum()) / len(slots)
+            bounds[name] = int(bound.timed.occupancy[mine].sum()) / count
     return bounds
 
 

@@ -48,10 +48,9 @@ def collect(run: SegmentRun) -> Totals:
 def _busy(bound: BoundProgram, bounds: dict[str, float]) -> dict[str, float]:
     """Useful ticks per unit name and memory, averaged over instances."""
     busy = {}
-    unit = bound.program.column("unit")
-    for name, block in bound.arch.units.items():
-        slots = [i for i, s in enumerate(bound.program.units) if s.unit == name]
-        issuing = int(bound.timed.occupancy[np.isin(unit, slots)].sum()) / len(slots)
+    for kind, (name, block) in enumerate(bound.arch.units.items()):
+        mine = bound.unit_kind == kind
+        issuing = int(bound.timed.occupancy[mine].sum()) / (block.count * bound.arch.cores)
         busy[name] = bounds[name] if block.peak_macs_per_cycle() else issuing
     for name, memory in bound.arch.memories.items():
         if memory.shared and name in bounds:
@@ -85,9 +84,16 @@ def _energy_per_instruction(bound: BoundProgram) -> dict[str, Floats]:
         if not (read or write):
             continue
         spaces = [i for i, s in enumerate(bound.program.spaces) if s.memory == name]
-        here = np.where(np.isin(accesses.space, spaces), accesses.nbytes, 0)
+        here = _bytes_in(bound, spaces)
         energy[name] = here[:, :2].sum(axis=1) * read + here[:, 2] * write
     return energy
+
+
+def _bytes_in(bound: BoundProgram, spaces: list[int]) -> Ints:
+    """int64[n, 3]: the bytes of each access that lie in some address spaces, 0 elsewhere."""
+    inside = np.zeros(len(bound.program.spaces) + 1, dtype=bool)  # the last one stands for -1
+    inside[spaces] = True
+    return np.where(inside[bound.accesses.space], bound.accesses.nbytes, 0)
 
 
 def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResult, ...]:
@@ -129,7 +135,7 @@ def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResu
 def _main_traffic(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, Floats]:
     """Bytes that each operator reads from and writes to the shared memories."""
     shared = [i for i, s in enumerate(bound.program.spaces) if s.core < 0]
-    here = np.where(np.isin(bound.accesses.space, shared), bound.accesses.nbytes, 0)
+    here = _bytes_in(bound, shared)
     read = np.bincount(op, weights=here[:, :2].sum(axis=1), minlength=count)
     write = np.bincount(op, weights=here[:, 2], minlength=count)
     return read, write
@@ -138,7 +144,6 @@ def _main_traffic(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, Fl
 def _limits(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, list[str]]:
     """(ticks its MACs need at peak, name of the resource it keeps busy longest) per operator."""
     program, arch = bound.program, bound.arch
-    unit = program.column("unit")
     macs = np.where(
         program.column("opcode") == Opcode.MATMUL,
         program.column("m") * program.column("n") * program.column("k"),
@@ -146,12 +151,12 @@ def _limits(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, list[str
     )
     needs: dict[str, Floats] = {}
     peak = np.zeros(count)
-    for name, block in arch.units.items():
-        slots = [i for i, s in enumerate(program.units) if s.unit == name]
-        mine = np.isin(unit, slots)
+    for kind, (name, block) in enumerate(arch.units.items()):
+        instances = block.count * arch.cores
+        mine = bound.unit_kind == kind
         work = bound.timed.occupancy
-        needs[name] = np.bincount(op[mine], weights=work[mine], minlength=count) / len(slots)
-        rate = block.peak_macs_per_cycle() * len(slots)
+        needs[name] = np.bincount(op[mine], weights=work[mine], minlength=count) / instances
+        rate = block.peak_macs_per_cycle() * instances
         if rate:
             done = np.bincount(op[mine], weights=macs[mine], minlength=count)
             peak += done / rate * arch.ticks_per_cycle(block.clock)
