@@ -27,6 +27,8 @@ class Description(NamedTuple):
     form: Form
     dtype: str | None
     bias: bool
+    out: str | None
+    """Format of the result where it is not the natural one."""
 
 
 class _Key(NamedTuple):
@@ -137,13 +139,19 @@ def describe(kind: str, given: Mapping[str, object], where: str) -> Description:
     keys = KEYS[kind]
     pairs = _canonical(given, keys, where)
     dtype = pairs.pop("dtype", None)
-    if dtype is not None:
-        dtype_named(dtype, where)
+    out = pairs.pop("out", None)
+    for named in (dtype, out):
+        if named is not None:
+            dtype_named(named, where)
     fields: dict[str, Any] = {}
     for name, key in keys.items():
         fields[key.field] = _value(name, key, pairs, fields, where)
     bias = bool(fields.pop("bias", False))
-    return Description(_form(kind, fields), None if dtype is None else str(dtype), bias)
+    return Description(_form(kind, fields), _text(dtype), bias, _text(out))
+
+
+def _text(name: object) -> str | None:
+    return None if name is None else str(name)
 
 
 def _canonical(
@@ -151,10 +159,11 @@ def _canonical(
 ) -> dict[str, object]:
     """The pairs under their short names, all known and given once."""
     pairs: dict[str, object] = {}
+    formats = ["dtype", "out"] if "k" in keys or "cout" in keys else ["dtype"]
     for name, value in given.items():
         short = ALIASES.get(name, name)
-        if short not in keys and short != "dtype":
-            accepted = [*keys, "dtype"]
+        if short not in keys and short not in formats:
+            accepted = [*keys, *formats]
             hint = did_you_mean(name, accepted)
             raise AccelsimError(
                 f"{where}: unknown key '{name}'{hint}; accepted: {listed(accepted)}"

@@ -15,10 +15,11 @@ SOFTMAX_OPS = 5
 
 
 def product_rule(main: str, bias: bool) -> tuple[DtypeRule, DtypeRule]:
-    """Dtypes around a matrix product: equal factors; a float sum may stay in fp32."""
+    """Dtypes around a matrix product: equal factors; a float sum may stay in fp32, an integer
+    sum may be saturated to the format of its factors."""
     entry = DTYPES.get(main)
     result = entry.result if entry else main
-    sums = (result, "fp32") if entry and entry.is_float else (result,)
+    sums = (result, "fp32") if entry and entry.is_float else (result, main)
     factors: DtypeRule = (tuple(DTYPES), (main,))
     return (*factors, sums) if bias else factors, (sums,)
 

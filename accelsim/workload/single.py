@@ -31,8 +31,13 @@ def bind(
     return cls(name, inputs, (output,), layer=layer, **values)
 
 
-def declare(operator: Operator, dtype: str, result_role: str) -> list[TensorSpec]:
-    """Specs of an operator's tensors under the natural dtype rule; repeated names once."""
+def declare(
+    operator: Operator, dtype: str, result_role: str, out: str | None = None
+) -> list[TensorSpec]:
+    """Specs of an operator's tensors under the natural dtype rule; repeated names once.
+
+    ``out`` is the format of the result where it is not the natural one.
+    """
     input_dtypes, output_dtypes = natural_dtypes(operator, dtype)
     specs = {
         name: TensorSpec(name, shape, kind, operand.role, _values(operand))
@@ -46,7 +51,9 @@ def declare(operator: Operator, dtype: str, result_role: str) -> list[TensorSpec
     }
     if operator.output not in specs:
         shape = operator.output_shapes()[0]
-        specs[operator.output] = TensorSpec(operator.output, shape, output_dtypes[0], result_role)
+        specs[operator.output] = TensorSpec(
+            operator.output, shape, out or output_dtypes[0], result_role
+        )
     return list(specs.values())
 
 
@@ -56,8 +63,14 @@ def _values(operand: Operand) -> RotaryTable | None:
 
 
 def standalone(
-    form: Form, name: str, dtype: str, layer: int | None = None, *, bias: bool = False
+    form: Form,
+    name: str,
+    dtype: str,
+    layer: int | None = None,
+    *,
+    bias: bool = False,
+    out: str | None = None,
 ) -> tuple[Operator, list[TensorSpec]]:
     """An operator that reads and writes tensors of its own, its result being an output."""
     operator = bind(form, name, {}, bias=bias, layer=layer)
-    return operator, declare(operator, dtype, "output")
+    return operator, declare(operator, dtype, "output", out)

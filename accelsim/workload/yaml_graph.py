@@ -209,12 +209,13 @@ class _Reader:
             for key, value in table.items()
             if key not in ("name", "kind", "inputs")
         }
-        form, dtype, bias = describe(kind, pairs, where)
+        form, dtype, bias, out = describe(kind, pairs, where)
         bound = self.bound(table, form[0], scope)
         try:
             operator = bind(form, prefix + name, bound, bias=bias, layer=layer)
             main = self.tensors.get(operator.inputs[0])
-            specs = declare(operator, main.dtype if main else dtype or self.dtype, "activation")
+            own = main.dtype if main else dtype or self.dtype
+            specs = declare(operator, own, "activation", out)
         except AccelsimError as error:
             raise AccelsimError(f"{where}: {error}") from None
         self.operators.append(operator)
