@@ -1,0 +1,82 @@
+"""Claims and their evidence: published or measured truth beside what the simulator says.
+
+A claim is a package below ``accelsim.validation`` that defines ``CLAIM`` and ``rows()``; its data
+lie beside it, with source and licence. ``accelsim validate`` runs them and fails if one fails.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Protocol, cast
+
+from accelsim.errors import AccelsimError
+
+PACKAGE = "accelsim.validation"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed: a statement, where its truth comes from, and the tolerance per row.
+
+    ``tolerance`` is relative; 0 means equal.
+    """
+
+    name: str
+    statement: str
+    source: str
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case of a claim: expected beside measured, and the relative error."""
+
+    case: str
+    expected: float
+    measured: float
+    ok: bool
+
+    @property
+    def error(self) -> float:
+        """Relative error; infinite if something was measured where nothing was expected."""
+        if self.expected == self.measured:
+            return 0.0
+        return self.measured / self.expected - 1 if self.expected else float("inf")
+
+
+class Evidence(Protocol):
+    """What a package of ``accelsim.validation`` offers."""
+
+    CLAIM: Claim
+
+    def rows(self) -> Iterator[Row]:
+        """Run the cases, one row each."""
+
+
+def claim_names() -> list[str]:
+    """Names of all claims, sorted."""
+    package = importlib.import_module(PACKAGE)
+    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(package.__path__) if m.ispkg)
+
+
+def evidence(name: str) -> Evidence:
+    """The claim called ``name``; raises AccelsimError naming the known ones."""
+    if name not in claim_names():
+        raise AccelsimError(f"unknown claim {name!r}; known claims: {', '.join(claim_names())}")
+    return cast(Evidence, importlib.import_module(f"{PACKAGE}.{name.replace('-', '_')}"))
+
+
+def within(case: str, expected: float, measured: float, tolerance: float) -> Row:
+    """A row that is good if the relative error stays inside the tolerance."""
+    return Row(case, expected, measured, abs(measured - expected) <= tolerance * abs(expected))
+
+
+def truth(package: str, file: str) -> list[dict[str, str]]:
+    """Rows of a CSV beside a claim; lines that begin with # say where it comes from."""
+    text = (files(package) / file).read_text(encoding="utf-8")
+    return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
