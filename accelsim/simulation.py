@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from accelsim.engine.bind import Fidelity, bind
 from accelsim.engine.merge import run as run_engine
-from accelsim.mapping.lowering import UNLIMITED_BYTES, lower, main_memory
 from accelsim.errors import AccelsimError
+from accelsim.mapping.lowering import UNLIMITED_BYTES, lower, main_memory
 from accelsim.mapping.placement import Plan, plan_tensors, readable
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
 from accelsim.program.verify import verify

@@ -92,16 +92,15 @@ class _CoreTiles:
         b_shape = (tiles.n, tiles.k) if product.transpose_b else (tiles.k, tiles.n)
         self.a_ring = core.ring(array.inputs, "a", tiles.m, tiles.k, product.a.fmt)
         self.b_ring = core.ring(array.weights, "b", *b_shape, fmt)
-        # One buffer per block of columns, so that a block is stored as soon as it is finished.
-        self.blocks = -(-tiles.n // self.width)
-        self.c_ring = core.ring(
-            array.outputs, "c", tiles.m, min(self.width, tiles.n), accumulator_format(fmt),
-            slots=2 * self.blocks,
-        )  # fmt: skip
+        # One pair of buffers per block of columns, so that a block is stored once it is finished.
+        self.c_rings = [
+            core.ring(array.outputs, f"c{i}", tiles.m, b.stop - b.start, accumulator_format(fmt))
+            for i, b in enumerate(steps(tiles.n, self.width))
+        ]
 
     def accumulators(self, m: int, n: int) -> list[View]:
         """Buffers of a new output tile, one per block of columns."""
-        views = [self.c_ring.next() for _ in range(self.blocks)]
+        views = [ring.next() for ring in self.c_rings]
         blocks = steps(n, self.width)
         return [v[:m, : b.stop - b.start] for v, b in zip(views, blocks, strict=False)]
 
@@ -134,9 +133,7 @@ class _CoreTiles:
             target = product.c[rows, first : first + view.cols]
             self.build.store(self.core.store_queue, target, view)
 
-    def _load_b(
-        self, product: Product, b: View, cols: slice, ks: slice, block: slice
-    ) -> None:
+    def _load_b(self, product: Product, b: View, cols: slice, ks: slice, block: slice) -> None:
         source = product.b[cols, ks] if product.transpose_b else product.b[ks, cols]
         target = b[block, :] if product.transpose_b else b[:, block]
         self.build.load(self.core.load_queues[0], target, source, part=True)

@@ -47,10 +47,10 @@ class Im2col:
     ) -> None:
         for y, first, last in self._image_rows(rows):
             for tap_row, x_tap, c0, c1 in self._taps(cols):
-                part = dst[
+                window = dst[
                     first - rows.start : last - rows.start, c0 - cols.start : c1 - cols.start
                 ]
-                self._fetch_taps(build, queue, part, y, first, (tap_row, x_tap, c0))
+                self._fetch_taps(build, queue, window, y, first, (tap_row, x_tap, c0))
 
     def _image_rows(self, rows: slice) -> Iterator[tuple[int, int, int]]:
         """(output row over the whole batch, first pixel, last pixel + 1) of a range of pixels."""

@@ -54,7 +54,8 @@ def _head_groups(op: Attention) -> list[slice]:
 
 def _place(op: Attention, window: slice) -> tuple[int, int]:
     """(sequence, first query head) of a group of score rows."""
-    return divmod(window.start // op.q_len, op.heads)
+    sequence, head = divmod(int(window.start) // op.q_len, op.heads)
+    return sequence, head
 
 
 def _token_window(op: Attention, low: Lowering, window: slice, tensor: str) -> View:

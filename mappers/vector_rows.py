@@ -125,7 +125,7 @@ def vector_activation(op: Activation, low: Lowering) -> None:
 @mapper("vector-elementwise", lowers=("elementwise", "residual"), needs=(Vector, Dma))
 def vector_elementwise(op: Elementwise, low: Lowering) -> None:
     """Two operands combined element by element, the second possibly one row for all."""
-    function = F[op.function.upper()]
+    function = Function[op.function.upper()]
     a = low.matrix(op.inputs[0], op.rows, op.cols)
     b = low.matrix(op.inputs[1], 1 if op.broadcast_b else op.rows, op.cols)
     out = low.matrix(op.output, op.rows, op.cols)

@@ -40,7 +40,8 @@ class MainMemory(Memory):
     def moved_bytes(self, rows: Ints, row_bytes: Ints, contiguous: npt.NDArray[np.bool_]) -> Ints:
         lines = np.where(contiguous, 1, rows)
         line_bytes = np.where(contiguous, rows * row_bytes, row_bytes)
-        return lines * -(-line_bytes // self.granule) * self.granule
+        moved: Ints = lines * -(-line_bytes // self.granule) * self.granule
+        return moved
 
     def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
         # cycles = ceil(bytes * hz / bandwidth), in integers: a transfer takes whole cycles.

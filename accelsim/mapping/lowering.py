@@ -89,13 +89,13 @@ class Core:
 
     @property
     def load_queues(self) -> list[int]:
-        """DMA queues for loads: all but the last, which carries the stores, if there are several."""
+        """DMA queues for loads: all but the last, if there are several."""
         slots = [slot for slot, _ in self.of(Dma)]
         return slots[:-1] or slots
 
     @property
     def store_queue(self) -> int:
-        """The DMA queue for stores."""
+        """The DMA queue for stores: the last."""
         return self.of(Dma)[-1][0]
 
     def ring(
@@ -248,7 +248,7 @@ def _register(
         role = spec.role
         if name in producer and role == "cache":
             written = _appended_rows(operators[producer[name]])
-        elif name not in producer and role == "activation":
+        elif name not in producer and role in ("activation", "output"):
             role = "input"  # an earlier slice of the graph produced it
         info = StorageInfo(
             name,

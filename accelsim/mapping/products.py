@@ -9,7 +9,7 @@ from typing import Protocol
 from accelsim.errors import AccelsimError
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.lowering import Core, Lowering, Ring
-from accelsim.mapping.tiling import Problem, Resources, Tiling, best_tiling, granules
+from accelsim.mapping.tiling import Problem, Resources, best_tiling, granules
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.builder import Builder
 from accelsim.program.opcodes import Function
@@ -20,14 +20,17 @@ from accelsim.workload.operators import Gemm
 class Operand(Protocol):
     """A matrix in main memory that can be brought on chip window by window."""
 
-    rows: int
-    cols: int
-    fmt: Format
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cols(self) -> int: ...
+    @property
+    def fmt(self) -> Format: ...
 
     def fetch(
         self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
     ) -> None:
-        """Load the window [rows, cols] into ``dst``; ``part``: others fill the rest of its buffer."""
+        """Load the window [rows, cols] into ``dst``; ``part``: others fill the rest of dst."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,10 @@ def _over_cores(low: Lowering, products: Sequence[Product]) -> Iterator[tuple[Co
     for product in products:
         along_n = product.n // gn >= product.m // gm
         size, granule = (product.n, gn) if along_n else (product.m, gm)
-        step = -(-(-(-size // len(cores))) // granule) * granule
-        for core, start in zip(pieces, range(0, size, step), strict=False):
+        step = even_share(size, len(cores), granule)
+        for piece, start in zip(pieces, range(0, size, step), strict=False):
             window = slice(start, min(start + step, size))
-            core.append(product.columns(window) if along_n else product.rows(window))
+            piece.append(product.columns(window) if along_n else product.rows(window))
     yield from ((core, share) for core, share in zip(cores, pieces, strict=True) if share)
 
 
@@ -288,7 +291,7 @@ class CoreProducts:
         gm, gn, _ = granules(arrays[0][1])
         along_n = self.tiling.split == "n"
         size, granule = (acc.cols, gn) if along_n else (acc.rows, gm)
-        step = -(-(-(-size // len(arrays))) // granule) * granule
+        step = even_share(size, len(arrays), granule)
         for (slot, _), part in zip(arrays, steps(size, step), strict=False):
             if along_n:
                 b_part = b[part, everything] if transpose_b else b[everything, part]

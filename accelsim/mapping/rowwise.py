@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from accelsim.errors import CapacityError
 from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.placement import ALIGNMENT, readable
-from accelsim.numerics.formats import Format, number_format, row_bytes
+from accelsim.numerics.formats import number_format, row_bytes
 from accelsim.program.opcodes import REDUCTIONS, Function
 from accelsim.program.storage import View
 
@@ -59,8 +60,8 @@ class Recipe:
     """A row-wise computation of streams [rows, cols] to ``out`` [rows, cols].
 
     ``streams`` are cut into row tiles (they may be of different widths), ``held`` are loaded once
-    per core. ``wide`` and ``narrow`` count temporaries. ``columns_split`` allows tiles of part of a row (no reduction over it).
-    ``row_period``: tiles do not cross multiples of it (0: no limit).
+    per core. ``wide`` and ``narrow`` count temporaries. ``columns_split`` allows tiles of part of a
+    row (no reduction over it). ``row_period``: tiles do not cross multiples of it (0: no limit).
     """
 
     steps: Steps
@@ -229,4 +230,4 @@ def _periods(first: int, last: int, period: int) -> list[tuple[int, int]]:
     if not period:
         return [(first, last)]
     cuts = [first, *range((first // period + 1) * period, last, period), last]
-    return list(zip(cuts, cuts[1:], strict=False))
+    return list(pairwise(cuts))

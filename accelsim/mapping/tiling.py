@@ -32,6 +32,7 @@ from accelsim.mapping.placement import ALIGNMENT, readable
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 # Nests within this factor of the cheapest count as equal; the one with fewest instructions wins.
 TOLERANCE = 1.002
 
@@ -95,6 +96,12 @@ class Tiling:
     instructions: float
 
 
+def even_share(size: int, parts: int, granule: int) -> int:
+    """The largest of ``parts`` even shares of ``size``, in whole granules."""
+    share = -(-size // parts)
+    return -(-share // granule) * granule
+
+
 def extents(dimension: int, granule: int) -> list[int]:
     """Candidate tile sizes: powers of two of the array's granule, and even shares."""
     whole = -(-dimension // granule) * granule
@@ -104,7 +111,7 @@ def extents(dimension: int, granule: int) -> list[int]:
         sizes.add(size)
         size *= 2
     for parts in (2, 3, 4, 6, 8):
-        share = -(-(-(-dimension // parts)) // granule) * granule
+        share = even_share(dimension, parts, granule)
         if share < whole:
             sizes.add(share)
     return sorted(sizes)
@@ -158,12 +165,21 @@ def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> 
             picks = np.flatnonzero(fits) if every else _lowest(cycles, instructions, fits)
             for i in picks:
                 yield Tiling(
-                        int(tm[i]), int(tn[i]), int(tk[i]), outer, resident, split,
-                        *(int(s[i]) for s in slots), float(cycles[i]), float(instructions[i]),
-                    )  # fmt: skip
+                    tm=int(tm[i]),
+                    tn=int(tn[i]),
+                    tk=int(tk[i]),
+                    outer=outer,
+                    resident=resident,
+                    split=split,
+                    a_slots=int(slots[0][i]),
+                    b_slots=int(slots[1][i]),
+                    c_slots=int(slots[2][i]),
+                    cycles=float(cycles[i]),
+                    instructions=float(instructions[i]),
+                )
 
 
-def _lowest(cycles: Floats, instructions: Floats, fits: npt.NDArray[np.bool_]) -> Ints:
+def _lowest(cycles: Floats, instructions: Floats, fits: Mask) -> Ints:
     if not fits.any():
         return np.empty(0, dtype=np.int64)
     best = np.flatnonzero(cycles <= cycles.min() * TOLERANCE)
@@ -181,8 +197,7 @@ def _array_cycles(
     p: Problem, r: Resources, tm: Ints, tn: Ints, tk: Ints, split: Split
 ) -> tuple[Ints, Ints]:
     """(occupancy of the busiest array over the whole problem, of one full tile)."""
-    _, gn, _ = granules(r.array)
-    gm = granules(r.array)[0]
+    gm, gn, _ = granules(r.array)
 
     def share(extent: Ints, granule: int) -> Ints:
         part = -(-extent // r.arrays)
@@ -233,14 +248,15 @@ class _Nest:
             b = np.minimum(self.nk + ways, self.nn * self.p.jobs * self.nk)
         return a, b, np.minimum(ways, outputs)
 
-    def _allowed(self) -> npt.NDArray[np.bool_]:
+    def _allowed(self) -> Mask:
         """Arrays work on different jobs only if a job is one tile: else the first job's loads
         would hold up the second array."""
         if self.split != "job":
             return np.ones(len(self.tm), dtype=bool)
-        return self.nm * self.nn * self.nk == 1
+        single: Mask = self.nm * self.nn * self.nk == 1
+        return single
 
-    def fits(self, slots: tuple[Ints, Ints, Ints]) -> npt.NDArray[np.bool_]:
+    def fits(self, slots: tuple[Ints, Ints, Ints]) -> Mask:
         p, r = self.p, self.r
         a = self.tm * self.tk * p.a_bits // 8
         b = self.tn * self.tk * p.b_bits // 8
@@ -256,17 +272,21 @@ class _Nest:
         return fits
 
     def _row_bytes(self, cols: Ints, bits: int) -> Ints:
+        """Bytes of main memory that one tile row really moves."""
         nbytes = -(-cols * bits // 8)
         return -(-nbytes // self.r.granule) * self.r.granule
+
+    def _matrix_bytes(self, rows: int, cols: int, tile: Ints, bits: int) -> Ints:
+        """Bytes of a matrix moved once in tiles of ``tile`` columns, edge tiles included."""
+        full = cols // tile * self._row_bytes(tile, bits)
+        return rows * (full + self._row_bytes(cols % tile, bits))
 
     def _traffic(self) -> Floats:
         """Bytes through main memory of all jobs."""
         p = self.p
-        a_once = p.m * (p.k // self.tk * self._row_bytes(self.tk, p.a_bits)
-                        + np.where(p.k % self.tk, self._row_bytes(p.k % self.tk, p.a_bits), 0))  # fmt: skip
+        a_once = self._matrix_bytes(p.m, p.k, self.tk, p.a_bits)
         b_once = p.k * p.n * p.b_bits / 8
-        c_once = p.m * (p.n // self.tn * self._row_bytes(self.tn, p.c_bits)
-                        + np.where(p.n % self.tn, self._row_bytes(p.n % self.tn, p.c_bits), 0))  # fmt: skip
+        c_once = self._matrix_bytes(p.m, p.n, self.tn, p.c_bits)
         a_times = 1 if self.resident and self.outer == "m" else self.nn
         b_times = 1 if self.resident and self.outer == "n" else self.nm
         return np.asarray(p.jobs * (a_once * a_times + b_once * b_times + c_once), dtype=np.float64)
@@ -307,9 +327,7 @@ class _Nest:
         phases: Floats = p.jobs * (outer * fetching + (outputs - outer) * running)
         return phases
 
-    def _round_trips(
-        self, last: Floats, tile_busy: Ints, slots: tuple[Ints, Ints, Ints]
-    ) -> Floats:
+    def _round_trips(self, last: Floats, tile_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
         """What the turnover of the buffers allows: a tile waits for a free one."""
         r, p = self.r, self.p
         drain = r.array.fill_drain_cycles

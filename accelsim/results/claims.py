@@ -61,7 +61,9 @@ class Evidence(Protocol):
 def claim_names() -> list[str]:
     """Names of all claims, sorted."""
     package = importlib.import_module(PACKAGE)
-    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules(package.__path__) if m.ispkg)
+    return sorted(
+        m.name.replace("_", "-") for m in pkgutil.iter_modules(package.__path__) if m.ispkg
+    )
 
 
 def evidence(name: str) -> Evidence:

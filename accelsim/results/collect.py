@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from accelsim.results.result import OperatorResult, SegmentRun
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[Any]  # bincount gives integers or floats
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,6 @@ def _energy_per_instruction(bound: BoundProgram) -> dict[str, Floats]:
         used = [count * price[a] for a, count in counts.items() if price.get(a)]
         if used:
             energy[name] = np.sum(used, axis=0)
-    accesses = bound.accesses
     for name, memory in bound.arch.memories.items():
         price = memory.energy_pj_per_action()
         read, write = price.get("read_byte", 0.0), price.get("write_byte", 0.0)
@@ -132,7 +133,7 @@ def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResu
     return tuple(rows)
 
 
-def _main_traffic(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, Floats]:
+def _main_traffic(bound: BoundProgram, op: Ints, count: int) -> tuple[Numbers, Numbers]:
     """Bytes that each operator reads from and writes to the shared memories."""
     shared = [i for i, s in enumerate(bound.program.spaces) if s.core < 0]
     here = _bytes_in(bound, shared)
@@ -149,7 +150,7 @@ def _limits(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, list[str
         program.column("m") * program.column("n") * program.column("k"),
         0,
     )
-    needs: dict[str, Floats] = {}
+    needs: dict[str, Numbers] = {}
     peak = np.zeros(count)
     for kind, (name, block) in enumerate(arch.units.items()):
         instances = block.count * arch.cores

@@ -282,6 +282,31 @@ def fan_in(rng: Random) -> Program:
     return build.finish()
 
 
+def shared_operand(rng: Random) -> Program:
+    """One operand that many arrays read at the same time, each for its own columns."""
+    bench = Bench(loads=rng.choice((1, 2)), arrays=rng.choice((2, 3, 10)))
+    op = bench.operator("gemm")
+    steps, n = rng.choice((2, 3)), bench.arrays
+    a = bench.tensor("a", (2 * steps, 3), INT8, "input")
+    b = bench.tensor("b", (3, n), INT8, "weight")
+    c = bench.tensor("c", (2 * steps, n), INT32, "output", op)
+    build = bench.build
+    xs = bench.ring("x", 2, 3, INT8, rng.choice((1, 2)), [])
+    sums = bench.ring("acc", 2, n, INT32, rng.choice((1, 2)), [])
+    (w,) = bench.ring("w", 3, n, INT8, 1, [])
+    build.load(bench.load_queue, w, b)
+    for step, m in enumerate(_tiles(2 * steps, 2)):
+        x, acc = _turn(xs, step), _turn(sums, step)
+        build.load(bench.load_queue, x, a[m, :])
+        for i in range(n):
+            column = slice(i, i + 1)
+            build.matmul(
+                bench.array(i), acc[:, column], x, w[:, column], accumulate=False, part=True
+            )
+        build.store(bench.store_queue, c[m, :], acc)
+    return build.finish()
+
+
 def shared_bytes(rng: Random) -> Program:
     """Two buffers that overlap in a few bytes and live on in turns, each in its own part."""
     bench = _bench(rng)
@@ -306,7 +331,7 @@ def shared_bytes(rng: Random) -> Program:
 
 
 MAKERS: tuple[Callable[[Random], Program], ...] = (
-    tiled_gemm, vector_chain, operator_chain, cache_append, fan_in, shared_bytes,
+    tiled_gemm, vector_chain, operator_chain, cache_append, fan_in, shared_operand, shared_bytes,
 )  # fmt: skip
 
 

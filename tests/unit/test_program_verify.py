@@ -305,6 +305,24 @@ def test_a_cache_is_written_only_in_its_new_rows() -> None:
     )
 
 
+def test_the_new_rows_of_a_cache_hold_nothing_before_they_are_written() -> None:
+    hand = Hand()
+    hand.storages[C] = replace(hand.storages[C], role="cache", written=((1, 2),))
+    early = hand.load(VPU, SPARE, C)
+    a, b = hand.load(DMA0, A_BUF, X), hand.load(DMA1, B_BUF, W)
+    hand.store((hand.product((a, b)), early), rows=slice(1, 3))
+    assert "reads c[0:4, 0:4]@hbm+0x0000040 bf16, part of which nothing has written" in only(
+        hand.program()
+    )
+    source = hand.operands[hand.rows[early][COLUMN["src0"]]]
+    target = hand.operands[hand.rows[early][COLUMN["dst"]]]
+    hand.rows[early][COLUMN["m"]] = source[OPERAND_COLUMN["rows"]] = 1
+    target[OPERAND_COLUMN["rows"]] = 1
+    verify(hand.program())
+    source[OPERAND_COLUMN["base"]] += 24
+    verify(hand.program())
+
+
 def test_storages_must_fit_their_memory() -> None:
     hand = gemm()
     small = (AddressSpace("hbm", "hbm", 256, -1), AddressSpace("vmem", "vmem", 127, 0))

@@ -1,0 +1,258 @@
+"""Chrome-JSON traces: a run as a file that opens in ui.perfetto.dev or chrome://tracing.
+
+One process per core with one thread per unit and per private port, one process for the memories
+and links that the cores share, and one that names segments and operators. Slices last as long as
+the unit is occupied or the port is held. Times are whole nanoseconds, written in microseconds; the
+exact length of a slice stands in its argument ``cycles``. Segments follow one another, each once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.engine.bind import BoundProgram
+from accelsim.errors import AccelsimError
+from accelsim.program.opcodes import TRANSFERS, Opcode
+from accelsim.views.lanes import Lane, label, tick_lanes
+
+if TYPE_CHECKING:
+    from accelsim.results.result import Result, SegmentRun
+
+MAX_EVENTS = 1_000_000
+"""Slices that a trace holds; viewers become slow beyond it. What is cut is said in the file."""
+
+_BINS = 400  # points of a bandwidth counter per segment
+
+Event = dict[str, Any]
+
+
+def write_trace(result: Result, path: str | Path, max_events: int = MAX_EVENTS) -> Path:
+    """Write the timeline of a run as Chrome JSON, compressed if the name ends in ".gz".
+
+    With more than ``max_events`` slices the first ones are kept, and ``otherData.cut`` says so.
+    Raises AccelsimError when the result holds no schedules or the file cannot be written.
+    """
+    if not result.segments:
+        raise AccelsimError("the result holds no schedules; accepted: one that simulate returned")
+    path = Path(path)
+    try:
+        with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:
+            _write(result, file, max_events)
+    except OSError as fault:
+        raise AccelsimError(f"{path}: cannot be written ({fault.strerror})") from None
+    return path
+
+
+def _write(result: Result, file: IO[str], max_events: int) -> None:
+    encode = json.JSONEncoder(separators=(",", ":")).encode
+    trace = _Trace(result, max_events)
+    file.write('{"displayTimeUnit":"ns","traceEvents":[\n')
+    separator = ""
+    for event in trace.events():
+        file.write(separator + encode(event))
+        separator = ",\n"
+    file.write(f'\n],"otherData":{encode(trace.metadata())}}}\n')
+
+
+@dataclass(frozen=True)
+class _Thread:
+    pid: int
+    tid: int
+
+
+class _Trace:
+    """Events of a run, in order: names, then segment by segment."""
+
+    def __init__(self, result: Result, max_events: int) -> None:
+        self.result, self.left = result, max_events
+        self.cut = 0
+        self.threads: dict[str, _Thread] = {}
+        self.names: list[Event] = []
+        self.processes: dict[int, int] = {}
+        self.segments = self._thread("segments", 1, "workload")
+        self.operators = self._thread("operators", 1, "workload")
+
+    def events(self) -> Iterator[Event]:
+        """All events; thread names come before the first slice of their thread."""
+        per_second = self.result.segments[0].bound.arch.ticks_per_second()
+        offset = 0
+        for run in self.result.segments:
+            yield from self._segment(run, offset, per_second)
+            offset += run.schedule.ticks
+
+    def metadata(self) -> dict[str, Any]:
+        """What the trace shows and leaves out; complete after the last event."""
+        result = self.result
+        return {
+            "tool": f"accelsim {result.version}",
+            "arch": result.arch,
+            "workload": result.workload,
+            "memory": result.memory,
+            "clock_hz": result.clock_hz,
+            "segments": [{"name": run.name, "repeat": run.repeat} for run in result.segments],
+            "repeats": "every segment is shown once",
+            "cut": f"{self.cut} later slices left out" if self.cut else "",
+        }
+
+    def _thread(self, name: str, pid: int, process: str) -> _Thread:
+        """The thread of this name, made known to the viewer when it is new."""
+        if name not in self.threads:
+            if pid not in self.processes:
+                self.names.append(_name("process_name", pid, 0, process))
+                self.names.append(
+                    {"ph": "M", "name": "process_sort_index", "pid": pid, "tid": 0,
+                     "args": {"sort_index": pid}}
+                )  # fmt: skip
+            tid = self.processes[pid] = self.processes.get(pid, 0) + 1
+            self.threads[name] = _Thread(pid, tid)
+            self.names.append(_name("thread_name", pid, tid, name))
+        return self.threads[name]
+
+    def _segment(self, run: SegmentRun, offset: int, per_second: int) -> Iterator[Event]:
+        lanes = tick_lanes(run)
+        # Processes: 1 the workload, 2 what is shared, from 3 on the cores.
+        many = run.bound.arch.cores > 1
+        threads = [
+            self._thread(lane.name, 3 + lane.core, f"core {lane.core}" if many else "units")
+            if lane.core >= 0
+            else self._thread(lane.name, 2, "memories and links")
+            for lane in lanes
+        ]
+        yield from self.names
+        self.names = []
+        clock = _Clock(offset, per_second)
+        yield from self._overview(run, clock)
+        yield from self._slices(run, lanes, threads, clock)
+        for lane in lanes:
+            if lane.is_port and lane.core < 0:
+                yield from _bandwidth(run, lane, clock)
+
+    def _overview(self, run: SegmentRun, clock: _Clock) -> Iterator[Event]:
+        name = run.name if run.repeat == 1 else f"{run.name} (one of {run.repeat})"
+        yield _slice(self.segments, name, *clock.span(0, run.schedule.ticks), {})
+        program = run.bound.program
+        end = np.zeros(len(program.operators), dtype=np.int64)
+        np.maximum.at(end, program.column("operator"), run.schedule.finish)
+        # As in results: an operator's time is that by which it moved the end of the run.
+        reached = 0
+        for info, last in zip(program.operators, end.tolist(), strict=True):
+            if last > reached:
+                what = {"kind": info.kind, "mapper": info.mapper}
+                yield _slice(self.operators, info.name, *clock.span(reached, last), what)
+                reached = last
+
+    def _slices(
+        self, run: SegmentRun, lanes: list[Lane], threads: list[_Thread], clock: _Clock
+    ) -> Iterator[Event]:
+        """Slices of all lanes in order of time, as many as are left."""
+        start = np.concatenate([lane.start for lane in lanes]).astype(np.int64)
+        stop = np.concatenate([lane.stop for lane in lanes]).astype(np.int64)
+        index = np.concatenate([lane.index for lane in lanes])
+        which = np.repeat(np.arange(len(lanes)), [len(lane.index) for lane in lanes])
+        order = np.argsort(start, kind="stable")
+        kept = order[: self.left]
+        self.cut += len(order) - len(kept)
+        self.left -= len(kept)
+        words = _Words(run.bound)
+        columns = (which[kept], index[kept], start[kept], stop[kept])
+        for lane, i, begin, end in zip(*(column.tolist() for column in columns), strict=True):
+            cycles = (end - begin) / words.tick
+            yield _slice(
+                threads[lane], words.name(i), *clock.span(begin, end), words.arguments(i, cycles)
+            )
+
+
+class _Clock:
+    """Ticks of a segment to whole nanoseconds of the trace, so that slices never overlap."""
+
+    def __init__(self, offset: int, per_second: int) -> None:
+        self.offset, self.per_second = offset, per_second
+
+    def nanoseconds(self, tick: int) -> int:
+        return (2 * (self.offset + tick) * 10**9 + self.per_second) // (2 * self.per_second)
+
+    def span(self, start: int, stop: int) -> tuple[float, float]:
+        """(begin, length) in microseconds."""
+        begin, end = self.nanoseconds(start), self.nanoseconds(stop)
+        return begin / 1000, (end - begin) / 1000
+
+
+class _Words:
+    """Names and arguments of instructions, from the tables as plain lists."""
+
+    def __init__(self, bound: BoundProgram) -> None:
+        program = bound.program
+        self.program = program
+        self.tick = bound.arch.ticks_per_cycle("core")
+        self.keys = ("opcode", "function", "operator", "m", "n", "k")
+        self.rows = list(zip(*(program.column(k).tolist() for k in self.keys), strict=True))
+        self.read = bound.accesses.nbytes[:, :2].sum(axis=1).tolist()
+        self.written = bound.accesses.nbytes[:, 2].tolist()
+        self.labels: dict[tuple[int, int, int], str] = {}
+
+    def name(self, index: int) -> str:
+        key = self.rows[index][:3]
+        if key not in self.labels:
+            self.labels[key] = label(self.program, index)
+        return self.labels[key]
+
+    def arguments(self, index: int, cycles: float) -> dict[str, Any]:
+        opcode, _, _, m, n, k = self.rows[index]
+        found: dict[str, Any] = {"instruction": index, "cycles": cycles}
+        if opcode in TRANSFERS:
+            found |= {"bytes": max(self.read[index], self.written[index])}
+        elif opcode != Opcode.JOIN:
+            found |= {"m": m, "n": n} | ({"k": k} if k else {})
+            found |= {"read_bytes": self.read[index], "write_bytes": self.written[index]}
+        return found
+
+
+def _slice(thread: _Thread, name: str, begin: float, length: float, args: Event) -> Event:
+    return {
+        "ph": "X", "name": name, "pid": thread.pid, "tid": thread.tid,
+        "ts": begin, "dur": length, "args": args,
+    }  # fmt: skip
+
+
+def _name(kind: str, pid: int, tid: int, name: str) -> Event:
+    return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": name}}
+
+
+def _bandwidth(run: SegmentRun, lane: Lane, clock: _Clock) -> Iterable[Event]:
+    """A counter of the bytes per second through a shared port, averaged over bins."""
+    ticks = run.schedule.ticks
+    moved = port_bytes(run.bound, lane)
+    if not (ticks and moved.any()):
+        return
+    edges = np.unique(np.linspace(0, ticks, _BINS + 1).astype(np.int64))
+    # Bytes pass evenly while the port is held; intervals of one port do not overlap.
+    times = np.stack([lane.start, lane.stop], axis=1).reshape(-1).astype(np.float64)
+    passed = np.stack([np.cumsum(moved) - moved, np.cumsum(moved)], axis=1).reshape(-1)
+    at_edge = np.interp(edges, times, passed, left=0.0, right=float(moved.sum()))
+    rate = np.diff(at_edge) / np.diff(edges) * clock.per_second / 1e9
+    values = [*rate.tolist(), 0.0]
+    for tick, value in zip(edges.tolist(), values, strict=True):
+        yield {
+            "ph": "C", "name": f"{lane.name} GB/s", "pid": 2, "tid": 0,
+            "ts": clock.nanoseconds(tick) / 1000, "args": {"GB/s": round(value, 3)},
+        }  # fmt: skip
+
+
+def port_bytes(bound: BoundProgram, lane: Lane) -> npt.NDArray[np.float64]:
+    """Bytes that each interval of a memory port moves; zeros for the port of a link."""
+    name, _, way = lane.name.partition(" ")
+    spaces = [i for i, space in enumerate(bound.program.spaces) if space.name == name]
+    here = np.isin(bound.accesses.space[lane.index], spaces)
+    if way:
+        here[:, :2] &= way == "read"
+        here[:, 2] &= way == "write"
+    moved: npt.NDArray[np.int64] = np.where(here, bound.accesses.nbytes[lane.index], 0).sum(axis=1)
+    return moved.astype(np.float64)

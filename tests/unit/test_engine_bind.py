@@ -1,0 +1,121 @@
+"""What transfers and memory ports cost, against closed forms worked out by hand."""
+
+import numpy as np
+import pytest
+
+from accelsim.arch import Architecture
+from accelsim.engine.bind import BoundProgram, bind
+from accelsim.engine.merge import run
+from accelsim.errors import AccelsimError
+from accelsim.hw.dma import Dma
+from accelsim.hw.link import Link
+from accelsim.hw.memory import MainMemory
+from accelsim.hw.sram import Sram
+from accelsim.hw.systolic import Systolic
+from accelsim.numerics.formats import FORMATS
+from accelsim.program.builder import Builder
+from accelsim.program.table import OperatorInfo, StorageInfo
+
+BF16 = FORMATS["bf16"]
+
+
+def machine(
+    *, sram: dict[str, object] | None = None, link: Link | None = None, **memory: object
+) -> Architecture:
+    dram = {"capacity": "1 GiB", "bandwidth": "10 GB/s", "latency": "50 ns", **memory}
+    array = Systolic(rows=8, cols=8, inputs="spad", weights="spad", outputs="spad")
+    return Architecture.build(
+        name="probe",
+        clock="1 GHz",
+        clocks={"slow": "400 MHz"},
+        units={"array": array, "dma": Dma(count=2)},
+        memories={
+            "dram": MainMemory(**dram),  # type: ignore[arg-type]
+            "spad": Sram(**{"capacity": "64 KiB", **(sram or {})}),  # type: ignore[arg-type]
+        },
+        links=[link] if link else [],
+    )
+
+
+def two_loads(
+    target: Architecture, rows: int = 10, cols: int = 50, stride: int = 50
+) -> BoundProgram:
+    """Two loads of [rows, cols] bf16 on two DMA queues, at the same time."""
+    build = Builder(target.unit_slots(), target.address_spaces())
+    spaces = {s.name: i for i, s in enumerate(build.spaces)}
+    build.begin_operator(OperatorInfo("probe", "gemm", "", 0))
+    source = build.storage(StorageInfo("x", spaces["dram"], 0, 1 << 20, "input"))
+    for queue in (1, 2):
+        base = queue * 8192
+        tile = build.storage(StorageInfo(f"b{queue}", spaces["spad"], base, 8192, "buffer"))
+        window = source.view(rows, cols, BF16, stride=2 * stride)
+        build.load(queue, tile.view(rows, cols, BF16), window)
+    return bind(build.finish(), target)
+
+
+def finishes(bound: BoundProgram) -> list[int]:
+    return list(run(bound.timed).finish // bound.arch.ticks_per_cycle("core"))
+
+
+def test_transfer_takes_latency_plus_bytes_over_bandwidth_and_queues_share_the_port() -> None:
+    # 1000 bytes at 10 bytes/cycle: 100 cycles on the port, 50 cycles of latency.
+    assert finishes(two_loads(machine())) == [150, 250]
+
+
+def test_strided_rows_cost_whole_granules_contiguous_ones_do_not() -> None:
+    # Rows of 100 bytes: 2 granules of 64 each when strided, 16 granules for all when packed.
+    assert finishes(two_loads(machine(granule=64), stride=60))[0] == 50 + 128
+    assert finishes(two_loads(machine(granule=64)))[0] == 50 + 103
+
+
+def test_memory_clock_quantises_its_own_transfers() -> None:
+    # At 400 MHz 10 GB/s is 25 bytes per cycle: 40 memory cycles = 100 core cycles.
+    assert finishes(two_loads(machine(clock="slow")))[0] == 150
+    # 1010 bytes need 41 memory cycles, 102.5 core cycles.
+    bound = two_loads(machine(clock="slow"), rows=5, cols=101, stride=101)
+    ticks = run(bound.timed).finish[0]
+    assert ticks * 1000 / bound.arch.ticks_per_second() == pytest.approx(152.5e-6)
+
+
+def test_narrow_scratchpad_stretches_the_transfer() -> None:
+    # 4 bytes per cycle into the scratchpad: 250 cycles, and its write port is shared.
+    assert finishes(two_loads(machine(sram={"banks": 2, "width": 2}))) == [300, 550]
+
+
+def test_link_limits_and_delays() -> None:
+    link = Link(source="dram", target="spad", bandwidth=5 * 10**9, latency=20e-9)
+    assert finishes(two_loads(machine(link=link))) == [50 + 20 + 200, 50 + 20 + 400]
+
+
+def test_ideal_memory_takes_no_time() -> None:
+    bound = two_loads(machine())
+    ideal = bind(bound.program, bound.arch, "ideal")
+    assert run(ideal.timed).ticks == 0
+    assert (ideal.timed.port == -1).all()
+
+
+def test_array_contends_with_dma_for_a_single_ported_scratchpad() -> None:
+    def cycles(ports: int) -> int:
+        target = machine(sram={"banks": 1, "width": 16, "ports": ports})
+        build = Builder(target.unit_slots(), target.address_spaces())
+        build.begin_operator(OperatorInfo("probe", "gemm", "", 0))
+        spad = build.storage(StorageInfo("a", 1, 0, 4096, "buffer"))
+        acc = build.storage(StorageInfo("c", 1, 8192, 4096, "buffer"))
+        build.fill(1, spad.view(32, 32, BF16), 1.0)
+        a = spad.view(32, 32, BF16)
+        build.matmul(0, acc.view(32, 32, FORMATS["fp32"]), a, a, accumulate=False)
+        return run(bind(build.finish(), target).timed).ticks
+
+    assert cycles(1) > cycles(2)
+
+
+def test_unknown_fidelity_names_the_known_ones() -> None:
+    bound = two_loads(machine())
+    with pytest.raises(AccelsimError, match="accepted: ideal, bandwidth"):
+        bind(bound.program, bound.arch, "dram")  # type: ignore[arg-type]
+
+
+def test_bytes_counted_are_the_bytes_of_the_program() -> None:
+    bound = two_loads(machine())
+    assert np.array_equal(bound.accesses.nbytes[:, 0], [1000, 1000])
+    assert np.array_equal(bound.accesses.nbytes[:, 2], [1000, 1000])

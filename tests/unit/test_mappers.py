@@ -1,0 +1,99 @@
+"""Every built-in mapper computes the right numbers on machines of several shapes."""
+
+import pytest
+
+from accelsim.api import arch, check, simulate
+from accelsim.errors import AccelsimError
+from accelsim.mapping.registry import MAPPERS, load_builtin_mappers
+
+ARCHS = ("tpu-v3", "edge-npu", "quad-npu", "systolic")
+OPERATORS = (
+    "gemm:m=100,n=150,k=70",
+    "gemm:m=1,n=300,k=200",
+    "gemm:m=33,n=65,k=97,dtype=int8",
+    "gemm:m=33,n=65,k=97,dtype=int8,out=int8",
+    "gemm:m=33,n=65,k=97,dtype=fp16,bias=true",
+    "gemm:m=33,n=65,k=97,dtype=fp32,batch=3",
+    "gemm:m=20,n=40,k=30,batch=5,broadcast_b=true,transpose_b=true",
+    "gemv:n=129,k=257",
+    "attention:heads=8,kv_heads=2,q=1,kv=100,d=64,batch=3",
+    "attention:heads=4,kv_heads=1,q=30,kv=30,d=32",
+    "attention:heads=4,kv_heads=4,q=30,kv=50,d=32,causal=true",
+    "conv2d:h=20,w=18,cin=16,cout=24,fh=3,fw=3",
+    "conv2d:h=14,w=15,cin=8,cout=16,fh=3,fw=5,padding=2,stride=2",
+    "conv2d:h=10,w=10,cin=16,cout=16,fh=3,fw=3,padding=1,groups=16",
+    "conv2d:h=9,w=8,cin=16,cout=8,fh=3,fw=3,padding=1,groups=4,dtype=int8,batch=2,bias=true",
+    "conv2d:h=7,w=7,cin=3,cout=5,fh=1,fw=1",
+    "softmax:rows=100,cols=200",
+    "layernorm:rows=70,cols=300",
+    "rmsnorm:rows=70,cols=300",
+    "rotary:heads=4,d=16,tokens=20",
+    "rotary:heads=4,d=16,tokens=20,q=1,position=5",
+    "rotary:heads=2,d=8,tokens=12,q=4,position=3",
+    "activation:function=quick_gelu,rows=51,cols=300",
+    "activation:function=gelu_tanh,rows=7,cols=33,dtype=fp32",
+    "elementwise:function=sub,rows=51,cols=300,broadcast_b=true",
+    "elementwise:function=max,rows=51,cols=300,dtype=int8",
+    "residual:rows=51,cols=300",
+    "embedding:vocab=1000,hidden=64,tokens=20",
+    "kv_append:kv_heads=3,q=5,d=16,batch=2,capacity=20,position=7",
+)
+SMALL = "layers=2,hidden=64,ffn=96,vocab=100,batch=2"
+MODELS = (
+    f"gpt2:{SMALL},heads=4,positions=64,tokens=12",
+    f"opt-125m:{SMALL},heads=4,tokens=12",
+    f"bert-base:{SMALL},heads=4,tokens=12",
+    f"llama-2-7b:{SMALL},heads=4,kv_heads=4,tokens=12",
+    f"llama-2-7b:{SMALL},heads=4,kv_heads=4,phase=decode,context=17",
+    f"mistral-7b:{SMALL},heads=4,kv_heads=1,tokens=12",
+    f"qwen2.5-7b:{SMALL},heads=4,kv_heads=2,phase=decode,context=17,dtype=fp16",
+)
+
+
+@pytest.mark.parametrize("order", ["program", "clock"])
+@pytest.mark.parametrize("machine", ARCHS)
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_operator_is_exact(machine: str, operator: str, order: str) -> None:
+    result = check(machine, operator, order=order)
+    assert result.ok, result.first
+    assert not result.unchecked
+
+
+@pytest.mark.parametrize("machine", ARCHS)
+@pytest.mark.parametrize("model", MODELS)
+def test_model_is_exact_in_clock_order(machine: str, model: str) -> None:
+    result = check(machine, model)
+    assert result.ok, result.first
+
+
+@pytest.mark.parametrize("shape", ["m=300,n=200,k=100", "m=1,n=777,k=300", "m=640,n=640,k=90"])
+@pytest.mark.parametrize("machine", ["onnxim-mobile", "onnxim-server"])
+def test_gemmini_heuristic_is_exact(machine: str, shape: str) -> None:
+    for extra in ("", ",dtype=int8,out=int8", ",transpose_b=true,batch=2"):
+        result = check(machine, f"gemm:{shape}{extra}")
+        assert result.ok, result.first
+
+
+def test_every_builtin_mapper_is_exercised_here() -> None:
+    load_builtin_mappers()
+    used = set()
+    for operator in (*OPERATORS, *MODELS):
+        used.update(simulate("tpu-v3", operator).mapper.split("+"))
+    used.update(simulate("onnxim-server", "gemm:m=9,n=9,k=9").mapper.split("+"))
+    assert used == {name for name, m in MAPPERS.items() if "test" not in name and m}
+
+
+def test_integer_sum_saturates_into_a_narrow_result() -> None:
+    # 127*127*500 overflows int8 by far: the comparison would fail if the store wrapped.
+    assert check("systolic", "gemm:m=16,n=16,k=500,dtype=int8,out=int8").ok
+
+
+@pytest.mark.parametrize("missing", ["vector", "dma"])
+def test_an_operator_that_no_unit_can_run_is_named(missing: str) -> None:
+    machine = arch("tpu-v3")
+    kept = {name: unit for name, unit in machine.units.items() if unit.kind != missing}
+    crippled = type(machine)(
+        name="crippled", clocks=machine.clocks, units=kept, memories=machine.memories
+    )
+    with pytest.raises(AccelsimError, match=rf"softmax.*no unit of crippled.*needs .*{missing}"):
+        simulate(crippled, "softmax:rows=4,cols=4")
