@@ -9,7 +9,7 @@ from typing import Protocol
 from accelsim.errors import AccelsimError
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.lowering import Core, Lowering, Ring
-from accelsim.mapping.tiling import Problem, Resources, best_tiling, granules
+from accelsim.mapping.tiling import Problem, Resources, best_tiling, even_share, granules
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.builder import Builder
 from accelsim.program.opcodes import Function

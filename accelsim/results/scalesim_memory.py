@@ -25,7 +25,7 @@ from accelsim.results.scalesim_demand import Layer, Tile
 
 SETS, ACTIVE_SETS = 100, 50
 FIRST_PREFETCH_WORDS_PER_CYCLE = 10
-MOST_DRAINS = 200_000
+MOST_DRAINS = 100_000
 """Beyond this many drains only their sum is known: slots of cut lines are then not counted."""
 
 Tiles = Callable[[int], Tile]

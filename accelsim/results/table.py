@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from importlib import import_module
+from typing import Any, ClassVar, Generic, TypeVar
 
 from accelsim.errors import AccelsimError
 from accelsim.results.result import OperatorResult
 from accelsim.results.text import bytes_text, count_text, percent_text
-
-if TYPE_CHECKING:
-    import pandas
 
 Row = TypeVar("Row")
 
@@ -93,14 +91,14 @@ class Table(tuple[Row, ...], Generic[Row]):
         """Plain values, one dictionary per row."""
         return [asdict(row) for row in self]  # type: ignore[call-overload]
 
-    def to_pandas(self) -> pandas.DataFrame:
+    def to_pandas(self) -> Any:
         """A pandas DataFrame; nested values become columns such as "traffic_bytes.read".
 
         Raises:
             AccelsimError: pandas is not installed.
         """
         try:
-            import pandas
+            pandas = import_module("pandas")  # optional: the extra [data]
         except ImportError:
             raise AccelsimError(
                 "to_pandas needs pandas; install it with: pip install 'accelsim[data]'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +90,7 @@ def _points(fig: Figure, result: Result, drawn: list[OperatorResult]) -> None:
 
 
 def _diameter(share: float) -> float:
-    return max(_SMALLEST, _LARGEST * min(share, 1.0) ** 0.5)
+    return max(_SMALLEST, _LARGEST * math.sqrt(min(share, 1.0)))
 
 
 def _hover(op: OperatorResult, result: Result) -> str:
@@ -118,8 +119,9 @@ def _roof(fig: Figure, arch: Architecture, low: float, high: float) -> None:
               [min(peak, rate * low), min(peak, rate * min(max(ridge, low), high)),
                min(peak, rate * high)],
               f"{escape(name)} {scaled(rate, 'B/s')}, peak {scaled(peak, 'MAC/s')}")  # fmt: skip
+        # Annotations on logarithmic axes are placed by exponent.
         fig.add_annotation(
-            x=_log10(ridge), y=_log10(peak), text=f"ridge {ridge:.3g} MAC/B",
+            x=math.log10(ridge), y=math.log10(peak), text=f"ridge {ridge:.3g} MAC/B",
             showarrow=False, yshift=12, font={"size": 11, "color": INK},
         )  # fmt: skip
 
@@ -127,10 +129,3 @@ def _roof(fig: Figure, arch: Architecture, low: float, high: float) -> None:
 def _line(fig: Figure, x: list[float], y: list[float], name: str) -> None:
     line: dict[str, Any] = {"color": INK, "width": 2}
     fig.add_scatter(x=x, y=y, mode="lines", name=name, line=line, hoverinfo="name")
-
-
-def _log10(value: float) -> float:
-    """Annotations on logarithmic axes are placed by exponent."""
-    from math import log10
-
-    return log10(value)
