@@ -1,0 +1,1 @@
+"""Many designs instead of one: sweeps over parameters, on all cores, resumable."""

@@ -8,7 +8,7 @@ and stores hide behind the vector unit without paying its pipeline latency too o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from accelsim.errors import CapacityError
@@ -62,6 +62,7 @@ class Recipe:
     ``streams`` are cut into row tiles (they may be of different widths), ``held`` are loaded once
     per core. ``wide`` and ``narrow`` count temporaries. ``columns_split`` allows tiles of part of a
     row (no reduction over it). ``row_period``: tiles do not cross multiples of it (0: no limit).
+    ``functions`` are the passes over a tile, ``pieces`` into how many instructions each is cut.
     """
 
     steps: Steps
@@ -72,7 +73,8 @@ class Recipe:
     narrow: int = 0
     columns_split: bool = False
     row_period: int = 0
-    functions: Sequence[Function] = field(default=(Function.COPY,))
+    functions: Sequence[Function] = (Function.COPY,)
+    pieces: int = 1
 
 
 def lower_rowwise(low: Lowering, recipe: Recipe) -> None:
@@ -104,7 +106,7 @@ class _Stream:
             for top in range(start, bottom, height)
             for left in range(0, r.out.cols, cols)
         ]
-        per_tile = len(r.streams) + len(r.functions) + 1
+        per_tile = len(r.streams) + len(r.functions) * r.pieces + 1
         self.low.build.reserve(
             len(windows) * per_tile, f"a row-wise operator over {r.out.rows} rows"
         )
@@ -201,7 +203,9 @@ class _Stream:
         period = self.recipe.row_period or rows
         limit = min(fits, rows, period)
         candidates = {limit} | {1 << e for e in range(limit.bit_length()) if 1 << e <= limit}
-        return min(candidates, key=lambda height: (self._cycles(rows, height, cols), -height))
+        cost = {height: self._cycles(rows, height, cols) for height in candidates}
+        near = [height for height in candidates if cost[height] <= min(cost.values()) * TOLERANCE]
+        return max(near)
 
     def _cycles(self, rows: int, height: int, cols: int) -> float:
         r, hz = self.recipe, self.low.arch.clocks[self.unit.clock]
@@ -209,7 +213,7 @@ class _Stream:
         slots = self.unit.slots_by_function()
         passes = sum(int(slots[f]) for f in r.functions)
         busy = tiles * (passes * -(-height * cols // self.unit.lanes))
-        stalls = tiles * len(r.functions) * self.unit.latency
+        stalls = tiles * len(r.functions) * r.pieces * self.unit.latency
         stalls += tiles * sum(f in REDUCTIONS for f in r.functions) * self.unit.lanes.bit_length()
         if self.low.ideal:
             return float(busy + stalls)

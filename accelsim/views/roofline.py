@@ -39,8 +39,8 @@ def roofline(result: Result) -> Figure:
     _points(fig, result, drawn)
     low, high = _span([op.macs / _moved(op) for op in drawn])
     _roof(fig, arch, low, high)
-    fig.update_xaxes(title="MACs per byte of main memory", type="log")
-    fig.update_yaxes(title="MAC/s", type="log", exponentformat="SI")
+    fig.update_xaxes(title="MACs per byte of main memory", type="log", dtick=1)
+    fig.update_yaxes(title="MAC/s", type="log", dtick=1, exponentformat="SI")
     return fig
 
 

@@ -166,13 +166,23 @@ def _draw(fig: Figure, run: SegmentRun, lanes: list[Lane], bars: list[list[Bar]]
             y=[name for name, _ in placed],
             orientation="h",
             name=escape(info.kind),
-            marker={"color": colors[info.kind], "line": {"width": 0}},
+            marker={
+                "color": colors[info.kind],
+                "line": {"width": 0},
+                "opacity": [_opacity(one) for _, one in placed],
+            },
             text=[_hover(run, one) for _, one in placed],
             textposition="none",
             hovertemplate="%{text}<extra></extra>",
         )
     for lane in lanes:  # an idle unit keeps its lane
         fig.add_scatter(x=[None], y=[escape(lane.name)], showlegend=False, hoverinfo="skip")
+
+
+def _opacity(one: Bar) -> float:
+    """Merged bars are the fainter the more of their time the unit was idle."""
+    length = one.stop - one.start
+    return round(0.3 + 0.7 * min(one.busy / length, 1.0), 2) if length else 1.0
 
 
 def _hover(run: SegmentRun, one: Bar) -> str:

@@ -1,0 +1,146 @@
+"""Where the points of a sweep run: one small protocol, and this machine's cores behind it.
+
+An executor maps a function over chunks and yields results as they finish. Chunks come from an
+iterator that is asked only when there is room for another one, so it can size them by how long
+earlier ones took.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from accelsim.errors import AccelsimError
+from accelsim.mapping.registry import MAPPERS, Mapper, load_builtin_mappers
+
+Chunk = TypeVar("Chunk")
+Outcome = TypeVar("Outcome")
+
+
+class Executor(Protocol):
+    """Runs chunks somewhere. ``workers`` is how many run at a time."""
+
+    @property
+    def workers(self) -> int: ...
+
+    def map(
+        self, function: Callable[[Chunk], Outcome], chunks: Iterable[Chunk]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """(number of the chunk, what the function returned), in the order in which they finish.
+
+        An exception of the function is raised here. Closing the iterator stops all work.
+        """
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """The cores of this machine: worker processes that live for one sweep.
+
+    ``jobs=1`` runs in this process. Workers are started afresh (never forked, so threads are no
+    danger) without importing the user's main script, so a script needs no ``__main__`` guard.
+    They compile or load all kernels before their first point, and know the mappers that this
+    process has registered.
+    """
+
+    jobs: int
+
+    @property
+    def workers(self) -> int:
+        return self.jobs
+
+    def map(
+        self, function: Callable[[Chunk], Outcome], chunks: Iterable[Chunk]
+    ) -> Iterator[tuple[int, Outcome]]:
+        if self.jobs == 1:
+            return ((i, function(chunk)) for i, chunk in enumerate(chunks))
+        return self._in_processes(function, chunks)
+
+    def _in_processes(
+        self, function: Callable[[Chunk], Outcome], chunks: Iterable[Chunk]
+    ) -> Iterator[tuple[int, Outcome]]:
+        from concurrent.futures import FIRST_COMPLETED, wait
+
+        from joblib.externals.loky import ProcessPoolExecutor
+
+        pool: Any = ProcessPoolExecutor(
+            self.jobs, context="loky", initializer=prepare_worker, initargs=(own_mappers(),)
+        )
+        waiting: dict[Any, int] = {}
+        todo = enumerate(chunks)
+        finished = False
+        try:
+            while True:
+                # One chunk in hand per worker: none idles while its next one is made here.
+                while len(waiting) < 2 * self.jobs and (item := next(todo, None)) is not None:
+                    waiting[pool.submit(function, item[1])] = item[0]
+                if not waiting:
+                    break
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield waiting.pop(future), future.result()
+            finished = True
+        finally:
+            pool.shutdown(wait=True, kill_workers=not finished)
+
+
+def own_mappers() -> list[Mapper]:
+    """Mappers that the user registered in this process: workers would not find them."""
+    load_builtin_mappers()
+    return [m for m in MAPPERS.values() if not m.lower.__module__.startswith("accelsim.")]
+
+
+def prepare_worker(mappers: Sequence[Mapper] = ()) -> None:
+    """Make a fresh process ready for its first point: kernels, mappers, no part in Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    load_builtin_mappers()
+    for mapper in mappers:
+        MAPPERS[mapper.name] = mapper
+    warm_up()
+
+
+def warm_up() -> None:
+    """Load (the first time: compile) the kernels that every simulation needs."""
+    from accelsim.explore.evaluate import make_workload
+    from accelsim.simulation import simulate_graph
+
+    simulate_graph(make_workload("gemm:m=8,n=8,k=8"), _smallest_machine())
+
+
+def _smallest_machine() -> Any:
+    from accelsim.arch.catalog import arch
+
+    return arch("systolic")
+
+
+def local(jobs: int | None) -> LocalExecutor:
+    """This machine, with as many jobs as asked for, or as it has cores for this process.
+
+    Raises:
+        AccelsimError: fewer than one job.
+    """
+    if jobs is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        jobs = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if jobs < 1:
+        raise AccelsimError(f"jobs is {jobs}; accepted: 1 or more")
+    return LocalExecutor(jobs)
+
+
+EXECUTORS: dict[str, Callable[[int | None], Executor]] = {"local": local}
+"""Executors by name: what makes one from a number of jobs."""
+
+
+def executor_named(name: str | Executor, jobs: int | None = None) -> Executor:
+    """The executor of this name, or the one that was given.
+
+    Raises:
+        AccelsimError: an unknown name.
+    """
+    if not isinstance(name, str):
+        return name
+    if name not in EXECUTORS:
+        raise AccelsimError(f"unknown executor {name!r}; accepted: {', '.join(EXECUTORS)}")
+    return EXECUTORS[name](jobs)
