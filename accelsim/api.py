@@ -12,10 +12,15 @@ from accelsim.workload import workload
 from accelsim.workload.graph import Graph
 
 if TYPE_CHECKING:
-    from accelsim.functional.check import Check
-    from accelsim.results.result import Result
+    from pathlib import Path
 
-__all__ = ["arch", "check", "simulate", "workload"]
+    from accelsim.explore.executors import Executor
+    from accelsim.explore.outcome import Sweep
+    from accelsim.explore.space import DesignPoint, Grid, Value
+    from accelsim.functional.check import Check
+    from accelsim.views.run import Run
+
+__all__ = ["arch", "check", "grid", "simulate", "sweep", "workload"]
 
 
 def as_arch(
@@ -41,7 +46,7 @@ def simulate(
     overrides: Mapping[str, object] | None = None,
     compose: bool = True,
     max_instructions: int | None = None,
-) -> Result:
+) -> Run:
     """Run a workload on an architecture's clock and say what it took.
 
     ``arch`` and ``workload`` are names, paths or objects; ``memory`` is "ideal" or "bandwidth";
@@ -49,9 +54,10 @@ def simulate(
     ``compose=False`` simulates identical layers one by one. Raises AccelsimError.
     """
     from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
+    from accelsim.views.run import Run
 
     wanted = (mapper,) if isinstance(mapper, str) else tuple(mapper)
-    return simulate_graph(
+    result = simulate_graph(
         as_graph(workload),
         as_arch(arch, overrides),
         memory,  # type: ignore[arg-type]  # checked against FIDELITIES when the program is bound
@@ -59,6 +65,7 @@ def simulate(
         compose=compose,
         instruction_limit=max_instructions or DEFAULT_INSTRUCTION_LIMIT,
     )
+    return Run.of(result)
 
 
 def check(
@@ -85,3 +92,43 @@ def check(
         wanted,
         memory,  # type: ignore[arg-type]  # checked against FIDELITIES
     )
+
+
+def grid(
+    arch: str | Architecture | Sequence[str | Architecture],
+    axes: Mapping[str, Sequence[Value]] | None = None,
+) -> Grid:
+    """All combinations of parameter values: ``grid("tpu-v3", {"mxu.rows": [64, 128, 256]})``.
+
+    An axis is a parameter path, "workload" or "workload.KEY" (a setting such as batch), "memory"
+    or "mapper". Raises AccelsimError for an axis that names nothing.
+    """
+    from accelsim.explore import space
+
+    return space.grid(arch, axes)
+
+
+def sweep(
+    points: Sequence[DesignPoint],
+    workload: str | Graph = "",
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    executor: str | Executor = "local",
+    jobs: int | None = None,
+    memory: str = "bandwidth",
+    mapper: str | Sequence[str] = (),
+    objectives: Sequence[str] = ("seconds", "energy_pj"),
+) -> Sweep:
+    """Simulate a workload on every point of a grid, on all cores: a table with a Pareto front.
+
+    ``out`` is a CSV, or the folder for one, that results are appended to as they arrive; with
+    ``resume`` the points in it are not simulated again. ``jobs=1`` stays in this process. Designs
+    that contradict themselves become rows with a reason. Raises AccelsimError.
+    """
+    from accelsim.explore.sweep import sweep as run_sweep
+
+    return run_sweep(
+        points, workload, out=out, resume=resume, executor=executor, jobs=jobs,
+        memory=memory, mapper=mapper, objectives=objectives,
+    )  # fmt: skip

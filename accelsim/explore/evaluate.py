@@ -30,6 +30,7 @@ class Task:
     workload: str | Graph
     memory: str
     mapper: tuple[str, ...] = ()
+    sweep: int = 0  # identifies the sweep: workload files may change between two of them
 
     def graph(self) -> Graph:
         """The workload of this point. Raises AccelsimError."""
@@ -41,11 +42,11 @@ class Task:
                     "workload by name"
                 )
             return self.workload
-        return _graph(self.workload, tuple(sorted(settings.items())))
+        return _graph(self.sweep, self.workload, tuple(sorted(settings.items())))
 
 
 @lru_cache(maxsize=64)
-def _graph(name: str, settings: tuple[tuple[str, Any], ...]) -> Graph:
+def _graph(_sweep: int, name: str, settings: tuple[tuple[str, Any], ...]) -> Graph:
     return make_workload(name, **dict(settings))
 
 

@@ -16,6 +16,9 @@ from typing import Any, Protocol, TypeVar
 from accelsim.errors import AccelsimError
 from accelsim.mapping.registry import MAPPERS, Mapper, load_builtin_mappers
 
+IDLE_SECONDS = 120
+"""How long workers wait for another sweep of this process before they end."""
+
 Chunk = TypeVar("Chunk")
 Outcome = TypeVar("Outcome")
 
@@ -37,7 +40,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """The cores of this machine: worker processes that live for one sweep.
+    """The cores of this machine: worker processes that stay for the next sweep.
 
     ``jobs=1`` runs in this process. Workers are started afresh (never forked, so threads are no
     danger) without importing the user's main script, so a script needs no ``__main__`` guard.
@@ -63,10 +66,13 @@ class LocalExecutor:
     ) -> Iterator[tuple[int, Outcome]]:
         from concurrent.futures import FIRST_COMPLETED, wait
 
-        from joblib.externals.loky import ProcessPoolExecutor
+        from joblib.externals.loky import get_reusable_executor
 
-        pool: Any = ProcessPoolExecutor(
-            self.jobs, context="loky", initializer=prepare_worker, initargs=(own_mappers(),)
+        pool: Any = get_reusable_executor(
+            self.jobs,
+            timeout=IDLE_SECONDS,
+            initializer=prepare_worker,
+            initargs=(own_mappers(),),
         )
         waiting: dict[Any, int] = {}
         todo = enumerate(chunks)
@@ -83,7 +89,8 @@ class LocalExecutor:
                     yield waiting.pop(future), future.result()
             finished = True
         finally:
-            pool.shutdown(wait=True, kill_workers=not finished)
+            if not finished:
+                pool.shutdown(wait=True, kill_workers=True)
 
 
 def own_mappers() -> list[Mapper]:
@@ -103,16 +110,11 @@ def prepare_worker(mappers: Sequence[Mapper] = ()) -> None:
 
 def warm_up() -> None:
     """Load (the first time: compile) the kernels that every simulation needs."""
-    from accelsim.explore.evaluate import make_workload
-    from accelsim.simulation import simulate_graph
-
-    simulate_graph(make_workload("gemm:m=8,n=8,k=8"), _smallest_machine())
-
-
-def _smallest_machine() -> Any:
     from accelsim.arch.catalog import arch
+    from accelsim.simulation import simulate_graph
+    from accelsim.workload import workload
 
-    return arch("systolic")
+    simulate_graph(workload("gemm:m=8,n=8,k=8"), arch("systolic"))
 
 
 def local(jobs: int | None) -> LocalExecutor:

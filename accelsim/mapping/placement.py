@@ -77,7 +77,9 @@ class Arena:
         base = self.start + self.used
         self.used += size
         after = [s for s in self._earlier if s.base < base + size and base < s.base + s.nbytes]
-        info = StorageInfo(name, self.space, base, nbytes, role, shape, fmt)
+        # Scratch tensors are the current operator's product; buffers have no single producer.
+        producer = self.build.current_operator if role == "scratch" else -1
+        info = StorageInfo(name, self.space, base, nbytes, role, shape, fmt, producer)
         storage = self.build.storage(info, after)
         self._live.append(storage)
         return storage

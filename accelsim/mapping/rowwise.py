@@ -14,6 +14,7 @@ from itertools import pairwise
 from accelsim.errors import CapacityError
 from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.placement import ALIGNMENT, readable
+from accelsim.mapping.tiling import TOLERANCE
 from accelsim.numerics.formats import number_format, row_bytes
 from accelsim.program.opcodes import REDUCTIONS, Function
 from accelsim.program.storage import View

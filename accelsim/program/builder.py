@@ -69,6 +69,11 @@ class Builder:
     def begin_operator(self, info: OperatorInfo) -> int:
         """Instructions emitted from now on belong to this operator; returns its index."""
         self._operators.append(info)
+        return self.current_operator
+
+    @property
+    def current_operator(self) -> int:
+        """Index of the operator begun last, -1 before the first."""
         return len(self._operators) - 1
 
     def approximate(self, statement: str) -> None:
@@ -198,7 +203,7 @@ class Builder:
         part: bool = False,
     ) -> int:
         deps = self._waits(unit, dst.storage, sources, part)
-        operator = len(self._operators) - 1
+        operator = self.current_operator
         while len(deps) > DEPENDENCIES:
             # More waits than columns: joins ahead of it on the same queue wait for the others.
             head, deps = deps[:DEPENDENCIES], deps[DEPENDENCIES:]

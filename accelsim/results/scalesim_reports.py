@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.systolic import Systolic
-from accelsim.results.scalesim_demand import Layer
+from accelsim.results.scalesim_demand import Layer, Tile
 from accelsim.results.scalesim_memory import (
     SETS,
     Access,
@@ -37,7 +37,9 @@ from accelsim.results.scalesim_windows import walk_windows
 from accelsim.workload.operators import Conv2d, Gemm, Operator
 
 if TYPE_CHECKING:
+    from accelsim.arch.model import Architecture
     from accelsim.results.result import Result
+    from accelsim.workload.graph import Graph
 
 COMPUTE_COLUMNS = (
     "LayerID", "Total Cycles (incl. prefetch)", "Total Cycles", "Stall Cycles", "Overall Util %",
@@ -158,19 +160,28 @@ def _lines(columns: Iterable[str], rows: Iterable[Iterable[float]]) -> Iterator[
 
 def layer_reports(result: Result) -> list[LayerReport]:
     """What SCALE-Sim would report about the layers of a run, in workload order."""
-    array, capacities = _machine(result)
-    assert result.graph is not None
-    cycles = _layer_cycles(result)
+    arch, graph = result.architecture, result.graph
+    if arch is None or graph is None:
+        raise _refusal("the result was read from a file", "a result with its programs")
+    array, capacities = _machine(arch, result.memory)
     reports = []
-    for operator, taken in zip(result.graph.operators, cycles, strict=True):
+    for operator, taken in zip(graph.operators, _layer_cycles(result), strict=True):
         layer = _layer(operator, array)
         if taken != layer.total_cycles + 1:
-            raise AccelsimError(
-                f"no SCALE-Sim report: {operator} took {taken:g} cycles, and its folds one after"
-                f" the other take {layer.total_cycles + 1}; accepted: mappers that do not split it"
+            raise _refusal(
+                f"{operator} took {taken:g} cycles, its folds one after the other take"
+                f" {layer.total_cycles + 1}",
+                "a mapper that does not split it",
             )
         reports.append(_report(operator, layer, capacities))
     return reports
+
+
+def check_reportable(graph: Graph, arch: Architecture, memory: str) -> None:
+    """Raise AccelsimError, before a run, if SCALE-Sim could not have made it."""
+    array, _ = _machine(arch, memory)
+    for operator in graph.operators:
+        _layer(operator, array)
 
 
 def _layer_cycles(result: Result) -> list[float]:
@@ -183,11 +194,8 @@ def _layer_cycles(result: Result) -> list[float]:
     return cycles
 
 
-def _machine(result: Result) -> tuple[Systolic, Capacities]:
-    """The array and its three SRAMs, if the run is one that SCALE-Sim could have made."""
-    arch = result.architecture
-    if arch is None or result.graph is None:
-        raise _refusal("the result was read from a file", "a result with its programs")
+def _machine(arch: Architecture, memory: str) -> tuple[Systolic, Capacities]:
+    """The array and its three SRAMs, if SCALE-Sim has such a machine."""
     arrays = list(arch.units_of(Systolic).values())
     if len(arrays) != 1 or arrays[0].count * arch.cores != 1:
         raise _refusal(f"{arch.name} is not one systolic array", "the architecture 'systolic'")
@@ -196,8 +204,8 @@ def _machine(result: Result) -> tuple[Systolic, Capacities]:
         raise _refusal("the array overlaps folds", "--set array.pipelined=false")
     if array.weight_load not in (0, array.rows):
         raise _refusal("the stationary load is not one row per cycle", "weight_load=0")
-    if result.memory != "ideal":
-        raise _refusal(f"memory is {result.memory}", "--memory ideal")
+    if memory != "ideal":
+        raise _refusal(f"memory is {memory}", "--memory ideal")
     names = (array.inputs, array.weights, array.outputs)
     if len(set(names)) != 3 or any(arch.memories[name].capacity < SETS for name in names):
         raise _refusal("the array has no three SRAMs of its own", f"three of {SETS} B or more")
@@ -248,10 +256,9 @@ def _report(operator: Operator, layer: Layer, capacities: Capacities) -> LayerRe
     )
 
 
-def _last(layer: Layer, tiles: Callable[[int], object]) -> int:
+def _last(layer: Layer, tiles: Callable[[int], Tile]) -> int:
     """The cycle of an operand's last word."""
-    tile = tiles(layer.folds - 1)
-    return (layer.folds - 1) * layer.fold_cycles + tile.last_cycle  # type: ignore[attr-defined]
+    return (layer.folds - 1) * layer.fold_cycles + tiles(layer.folds - 1).last_cycle
 
 
 def _sram_words(layer: Layer) -> tuple[int, int, int]:

@@ -1,4 +1,13 @@
-"""Workloads: operators, validated graphs, transformer models, and importers for other formats."""
+"""Workloads: operators, validated graphs, transformer models, and importers for other formats.
+
+The package is callable: ``accelsim.workload("gpt2")`` is ``accelsim.workload.workload("gpt2")``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
 
 from accelsim.workload.graph import Graph
 from accelsim.workload.huggingface import read_config
@@ -60,3 +69,14 @@ __all__ = [
     "read_yaml_graph",
     "workload",
 ]
+
+
+class _CallablePackage(ModuleType):
+    """Importing a sub-package sets it as attribute of its parent, which would hide a function
+    ``accelsim.workload``; so the package itself is that function."""
+
+    def __call__(self, name: str | Path, **settings: object) -> Graph:
+        return workload(name, **settings)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -1,0 +1,154 @@
+"""``accelsim validate``: every claim beside its evidence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from accelsim.cli import options, terminal
+from accelsim.errors import AccelsimError
+
+if TYPE_CHECKING:
+    from accelsim.results.claims import Claim, Row
+
+FAILED = 1
+_SHOWN_FAILURES = 5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim and its rows; ``problem`` says why rows are missing, if some are."""
+
+    claim: Claim
+    rows: tuple[Row, ...]
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is evidence and none of it contradicts the claim."""
+        return bool(self.rows) and not self.problem and all(row.ok for row in self.rows)
+
+    @property
+    def worst(self) -> float:
+        """Largest absolute relative error of its rows."""
+        return max((abs(row.error) for row in self.rows), default=math.nan)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        rows = [{**row.__dict__, "error": row.error} for row in self.rows]
+        return {**self.claim.__dict__, "ok": self.ok, "problem": self.problem, "rows": rows}
+
+
+def validate(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Claims; default: all.")
+    ] = None,
+    rows: Annotated[bool, typer.Option("--rows", help="Print every case.")] = False,
+    json: options.Json = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the table as Markdown.")
+    ] = None,
+) -> None:
+    """Check every claim against its evidence; exit 1 if one fails."""
+    from accelsim.results.claims import claim_names, evidence
+
+    terminal.check_files(json, markdown)
+    wanted = list(dict.fromkeys(names or claim_names()))
+    if not wanted:
+        raise AccelsimError("this installation holds no claims")
+    for name in wanted:
+        _known(name)
+    verdicts = []
+    with terminal.working() as progress:
+        for i, name in enumerate(wanted):
+            if progress:
+                progress(name, i, len(wanted))
+            verdicts.append(_judge(evidence(name)))
+    ok = all(one.ok for one in verdicts)
+    if json is not None:
+        content = {"schema": 1, "ok": ok, "claims": [one.to_dict() for one in verdicts]}
+        terminal.write_json(json, content)
+    if markdown is not None:
+        terminal.write_text(markdown, markdown_table(verdicts))
+    if json != terminal.STDOUT:
+        typer.echo(_text(verdicts, rows))
+    if not ok:
+        raise typer.Exit(FAILED)
+
+
+def _known(name: str) -> None:
+    from accelsim.arch.faults import unknown
+    from accelsim.results.claims import claim_names
+
+    if name not in claim_names():
+        raise AccelsimError(unknown("claim", name, claim_names()))
+
+
+def _judge(evidence: Any) -> Verdict:
+    rows: list[Row] = []
+    try:
+        rows.extend(evidence.rows())
+    except AccelsimError as fault:
+        return Verdict(evidence.CLAIM, tuple(rows), str(fault))
+    return Verdict(evidence.CLAIM, tuple(rows))
+
+
+def _percent(share: float) -> str:
+    if share == 0:
+        return "exact"
+    return f"{100 * share:.3g} %" if math.isfinite(share) else "-"
+
+
+def _cells(one: Verdict) -> tuple[str, str, str, str, str, str]:
+    failed = sum(not row.ok for row in one.rows)
+    return (
+        one.claim.name,
+        one.claim.statement,
+        f"{len(one.rows)}" + (f" ({failed} failed)" if failed else ""),
+        _percent(one.worst),
+        _percent(one.claim.tolerance),
+        "ok" if one.ok else "FAILED",
+    )
+
+
+def _text(verdicts: list[Verdict], every_row: bool) -> str:
+    from accelsim.results.table import Column, text_table
+
+    titles = ("claim", "cases", "worst error", "tolerance", "verdict")
+    columns = [
+        Column(title, lambda cells, i=i: str(cells[i]), left=i in (0, 4))  # type: ignore[misc]
+        for i, title in enumerate(titles)
+    ]
+    parts = [text_table(columns, [(c[0], *c[2:]) for c in map(_cells, verdicts)])]
+    for one in verdicts:
+        shown = [row for row in one.rows if every_row or not row.ok]
+        lines = [f"{one.claim.name}: {one.claim.statement} ({one.claim.source})"]
+        lines += [_row(row) for row in shown[: None if every_row else _SHOWN_FAILURES]]
+        if len(shown) >= len(lines):
+            lines.append(f"  ... {len(shown) - len(lines) + 1} more; --rows shows all")
+        if one.problem:
+            lines.append(f"  stopped: {one.problem}")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _row(row: Row) -> str:
+    verdict = "ok" if row.ok else "FAILED"
+    error = f"{100 * row.error:+.3g} %"
+    return f"  {verdict:6}  {row.case}: expected {row.expected:g}, got {row.measured:g} ({error})"
+
+
+def markdown_table(verdicts: list[Verdict]) -> str:
+    """The claims as a Markdown table."""
+    lines = [
+        "| claim | what is compared | cases | worst error | tolerance | verdict | truth from |",
+        "|---|---|--:|--:|--:|---|---|",
+    ]
+    for one in verdicts:
+        cells = (text.replace("|", "\\|") for text in (*_cells(one), one.claim.source))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

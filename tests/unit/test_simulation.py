@@ -1,0 +1,128 @@
+"""The main path: composition, limits, declared approximations, what a Result carries."""
+
+import json
+
+import pytest
+
+import accelsim as xs
+from accelsim.api import simulate
+from accelsim.errors import AccelsimError
+
+SMALL = "llama-2-7b:layers=3,hidden=64,heads=4,kv_heads=4,ffn=128,vocab=100,tokens=16"
+
+
+def test_public_names_work_as_documented() -> None:
+    machine = xs.arch("systolic", {"array.rows": 16, "array.dataflow": "os"})
+    work = xs.workload("gemm:m=32,n=32,k=32")
+    result = xs.simulate(machine, work)
+    assert result.arch == "systolic"
+    assert xs.check(machine, work, seed=1).ok
+    # The rooms of the same names are still importable.
+    from accelsim.arch.model import Architecture
+    from accelsim.workload.graph import Graph
+
+    assert isinstance(machine, Architecture)
+    assert isinstance(work, Graph)
+
+
+def test_result_has_the_documented_json_keys() -> None:
+    data = simulate("tpu-v3", SMALL).to_dict()
+    assert set(data) == {
+        "schema", "version", "arch", "workload", "mapper", "memory", "clock_hz", "cycles",
+        "seconds", "macs", "instructions", "utilization", "traffic_bytes", "energy_pj", "bounds",
+        "bottleneck", "approximations", "operators", "digests", "wall_seconds",
+    }  # fmt: skip
+    assert data["schema"] == 1
+    assert data["seconds"] == data["cycles"] / data["clock_hz"]
+    assert {"name", "kind", "cycles", "mapper", "repeat"} <= set(data["operators"][0])
+    assert json.loads(json.dumps(data)) == data
+
+
+def test_digests_follow_arch_and_workload() -> None:
+    base = simulate("systolic", "gemm:m=8,n=8,k=8").digests
+    other = simulate("systolic", "gemm:m=8,n=8,k=9").digests
+    wider = simulate("systolic", "gemm:m=8,n=8,k=8", overrides={"array.rows": 16}).digests
+    assert base["arch"] == other["arch"]
+    assert base["workload"] != other["workload"]
+    assert base["arch"] != wider["arch"]
+
+
+def test_identical_layers_are_simulated_once_and_that_is_declared() -> None:
+    result = simulate("tpu-v3", SMALL)
+    assert [s.repeat for s in result.segments] == [1, 3, 1]
+    assert any("one of 3 identical layers" in text for text in result.approximations)
+    whole = simulate("tpu-v3", SMALL, compose=False)
+    assert len(whole.segments) == 1
+    assert not any("identical layers" in text for text in whole.approximations)
+
+
+def test_a_gemm_of_1e15_macs_is_refused_with_the_limit_or_finishes() -> None:
+    huge = "gemm:m=100000,n=100000,k=100000"
+    with pytest.raises(AccelsimError, match=r"tile instructions, more than the limit of 4,000,000"):
+        simulate("systolic", huge)
+    with pytest.raises(AccelsimError, match=r"does not fit into hbm.* of 32 GiB left"):
+        simulate("tpu-v3", huge)
+    assert simulate("systolic", huge, memory="ideal").macs == 10**15
+
+
+def test_instruction_limit_is_the_users() -> None:
+    with pytest.raises(AccelsimError, match="limit of 100:"):
+        simulate("systolic", "gemm:m=512,n=512,k=512", max_instructions=100)
+
+
+def test_a_check_that_would_not_fit_says_so() -> None:
+    with pytest.raises(AccelsimError, match="too large to compute here.*layers="):
+        xs.check("tpu-v3", "llama-2-7b:tokens=16")
+
+
+def test_a_model_beyond_main_memory_names_the_tensor() -> None:
+    with pytest.raises(AccelsimError, match=r"tensor '.*' of .* does not fit into hbm"):
+        simulate("tpu-v3", "llama-2-70b:tokens=16")
+
+
+def test_a_row_longer_than_the_scratchpad_is_refused_by_name() -> None:
+    with pytest.raises(AccelsimError, match=r"operator 'softmax' .*one row of 20000000 elements"):
+        simulate("tpu-v3", "softmax:rows=2,cols=20000000")
+
+
+def test_unknown_mapper_and_fidelity_name_the_known_ones() -> None:
+    with pytest.raises(AccelsimError, match="known mappers: .*systolic-gemm"):
+        simulate("tpu-v3", "gemm:m=8,n=8,k=8", mapper="systolic-gem")
+    with pytest.raises(AccelsimError, match="accepted: ideal, bandwidth"):
+        simulate("tpu-v3", "gemm:m=8,n=8,k=8", memory="dram")
+
+
+def test_a_users_mapper_file_goes_through_the_same_door(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from accelsim.mapping.registry import MAPPERS, load_file
+
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from accelsim.hw.dma import Dma\n"
+        "from accelsim.mapping.registry import mapper\n"
+        "from accelsim.mapping.products import gemm_products, lower_products\n"
+        "@mapper('mine', lowers=('gemm',), needs=(Dma,))\n"
+        "def mine(op, low):\n"
+        "    '''As the built-in one.'''\n"
+        "    lower_products(low, gemm_products(op, low))\n"
+    )
+    try:
+        assert load_file(file) == ("mine",)
+        result = simulate("tpu-v3", "gemm:m=8,n=8,k=8", mapper="mine")
+        assert result.mapper == "mine"
+    finally:
+        MAPPERS.pop("mine", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("x = 1\n", "registers no mapper"), ("import nothing_there\n", "ModuleNotFoundError")],
+)
+def test_a_bad_mapper_file_is_one_line(tmp_path, text: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    from accelsim.mapping.registry import load_file
+
+    file = tmp_path / "bad.py"
+    file.write_text(text)
+    with pytest.raises(AccelsimError, match=message):
+        load_file(file)
+    with pytest.raises(AccelsimError, match="no such mapper file"):
+        load_file(tmp_path / "missing.py")
