@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import AccelsimError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,15 @@ class Format:
         return self.significand_bits == 0
 
     @property
+    def is_float(self) -> bool:
+        return not self.is_integer
+
+    @property
+    def result(self) -> str:
+        """Format in which a matrix product of this format is stored unless asked otherwise."""
+        return "int32" if self.is_integer else self.name
+
+    @property
     def unit_roundoff(self) -> float:
         """Largest relative error of one rounding to nearest (0 for integers)."""
         return 0.0 if self.is_integer else 2.0**-self.significand_bits
@@ -48,14 +59,16 @@ class Format:
         return 0.0 if self.is_integer else 2.0 ** (self.min_exponent - self.significand_bits + 1)
 
     @cached_property
-    def storage_dtype(self) -> np.dtype[np.generic]:
+    def storage_dtype(self) -> np.dtype[Any]:
         """numpy dtype of the memory image (ml_dtypes is imported only for formats that need it)."""
+        import numpy as np
+
         try:
             return np.dtype(self.storage)
         except TypeError:
             import ml_dtypes
 
-            dtype: np.dtype[np.generic] = np.dtype(getattr(ml_dtypes, self.storage))
+            dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.storage))
             return dtype
 
     def encode(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -64,12 +77,16 @@ class Format:
         Floating values beyond the largest finite one become infinite. NaN has no integer; it
         becomes 0.
         """
+        import numpy as np
+
         if self.is_integer:
             return self._saturate(values)
         with np.errstate(over="ignore", invalid="ignore"):
             return values.astype(self.carrier, copy=False).astype(self.storage_dtype)
 
     def _saturate(self, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        import numpy as np
+
         if values.dtype == self.storage_dtype:
             return values.copy()
         limits = np.iinfo(self.storage)
@@ -89,7 +106,6 @@ class Format:
 FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
-        Format("fp64", 64, "<f8", "<f8", significand_bits=53, min_exponent=-1022),
         Format("fp32", 32, "<f4", "<f4", significand_bits=24, min_exponent=-126),
         Format("fp16", 16, "<f2", "<f4", significand_bits=11, min_exponent=-14),
         Format("bf16", 16, "bfloat16", "<f4", significand_bits=8, min_exponent=-126),

@@ -31,7 +31,7 @@ from accelsim.workload.operators import (
 from accelsim.workload.scalesim import ScaleSimConfig, read_scalesim_config
 from accelsim.workload.scalesim_topology import read_topology
 from accelsim.workload.segments import Segment
-from accelsim.workload.tensors import DTYPES, Dtype, TensorSpec
+from accelsim.workload.tensors import DTYPES, TensorSpec
 from accelsim.workload.transformer import build_transformer, forward_pass
 from accelsim.workload.transformer_config import TransformerConfig
 from accelsim.workload.yaml_graph import read_yaml_graph
@@ -42,7 +42,6 @@ __all__ = [
     "Activation",
     "Attention",
     "Conv2d",
-    "Dtype",
     "Elementwise",
     "EmbeddingGather",
     "Gemm",

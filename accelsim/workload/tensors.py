@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError
+from accelsim.numerics.formats import FORMATS, Format
 from accelsim.workload._words import did_you_mean, listed, shown, whole
 
 if TYPE_CHECKING:
@@ -15,28 +16,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Dtype:
-    """A storage format as the workload sees it: its width and what a sum of products becomes."""
-
-    name: str
-    bits: int
-    is_float: bool
-    result: str
-    """Format in which a multiply-accumulate operator stores its sum by default."""
-
-
-DTYPES: dict[str, Dtype] = {
-    entry.name: entry
-    for entry in (
-        Dtype("fp32", 32, True, "fp32"),
-        Dtype("fp16", 16, True, "fp16"),
-        Dtype("bf16", 16, True, "bf16"),
-        Dtype("int8", 8, False, "int32"),
-        Dtype("int32", 32, False, "int32"),
-    )
-}
-"""Every storage format; a new one is one more entry."""
+DTYPES = FORMATS
+"""Every storage format of tensors: the number formats of the project, by name."""
 
 ROLES = ("input", "weight", "constant", "activation", "cache", "output")
 """What a tensor is to the graph: who fills it and who reads it afterwards.
@@ -46,7 +27,7 @@ exactly one operator; a `cache` exists before the run and operators update it in
 """
 
 
-def dtype_named(name: object, where: str) -> Dtype:
+def dtype_named(name: object, where: str) -> Format:
     """The storage format called `name`.
 
     Raises:
