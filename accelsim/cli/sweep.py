@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from accelsim.cli import options, terminal
+from accelsim.cli import options
 from accelsim.errors import AccelsimError
 
 
@@ -17,9 +17,7 @@ def sweep(
     jobs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Points at a time; default: all cores.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep every result here.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep every result here.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip points that DIR has.")] = False,
     json: options.Json = None,
 ) -> None:

@@ -61,6 +61,7 @@ def merge_heads(
     seen[u]           latest of unit free and the finishes that u's head knows so far
     missing[u]        dependencies of u's head that are not committed
     retired[u]        finish of the unit's previous instruction
+    served[k]         when the k-th port of the instruction has passed it
     finish[i]         before i commits: NOBODY, or -2 - w, the first slot w = 4 * u + k waiting for
                       it; the next one is waiter[w]. So a blocked head costs nothing until the
                       instruction it waits for commits, and then one addition, not a search.
@@ -74,6 +75,7 @@ def merge_heads(
     missing = np.zeros(units, np.int64)
     retired = np.zeros(units, np.int64)
     waiter = np.zeros(4 * units, np.int64)
+    served = np.zeros(3, np.int64)
     for u in range(units):
         i = head[u]
         if i >= 0:
@@ -97,22 +99,28 @@ def merge_heads(
         at = best >> bits
         i = head[u]
         sane = latency[i] | occupancy[i]
+        passed = at
         if port is not None and hold is not None:
-            for k in range(3):
-                p = port[3 * i + k]
-                if p >= 0 and port_free[p] > at:
-                    at = port_free[p]
+            first = NEVER
             for k in range(3):
                 p = port[3 * i + k]
                 if p >= 0:
-                    ticks = hold[3 * i + k]
-                    sane |= ticks
-                    if at + ticks > port_free[p]:
-                        port_free[p] = at + ticks
+                    turn = max(at, port_free[p])
+                    first = min(first, turn)
+                    sane |= hold[3 * i + k]
+                    served[k] = turn + hold[3 * i + k]
+            # Only now, for a port may be named twice.
+            for k in range(3):
+                p = port[3 * i + k]
+                if p >= 0:
+                    passed = max(passed, served[k])
+                    port_free[p] = max(port_free[p], served[k])
+            if first != NEVER:
+                at = first
             prefetch(port, 3 * (i + AHEAD))
             prefetch(hold, 3 * (i + AHEAD))
-        free = at + occupancy[i]
-        end = at + latency[i]
+        free = max(at + occupancy[i], passed)
+        end = max(at + latency[i], passed + max(0, latency[i] - occupancy[i]))
         if retired[u] > end:
             end = retired[u]
         retired[u] = end

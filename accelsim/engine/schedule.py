@@ -7,15 +7,22 @@ is committed:
    is a candidate when all its dependencies are committed, wherever in the program they stand.
 2. A candidate is ready at ``max(tick at which its unit is free, finish of its dependencies)``.
    Commit the candidate that is ready earliest; of several, the one of the lowest unit.
-3. ``start = max(ready, tick at which each of its ports is free)``. Each port is then busy until
-   ``start + hold``, and the unit until ``start + occupancy``.
-4. ``finish = max(start + latency, finish of the unit's previous instruction)``: units retire in
-   order.
+3. The instruction joins the queues of all its ports at once. A port is a server: it serves one
+   instruction at a time, in commit order, each for the ticks that it is held, and it does not wait
+   for other ports. ``served = max(ready, tick at which the port is free) + hold``, and then the
+   port is free at ``served``. A port named twice counts once, for the longer hold.
+4. ``start`` is when the first of its ports turns to it: ``max(ready, least tick at which a port of
+   it is free)``, or ``ready`` without ports. The transfer streams through all its ports, so it is
+   ``done`` when the slowest has passed it: the latest ``served``, or ``start`` without ports.
+5. The unit is free at ``max(start + occupancy, done)``: it cannot take more while a port keeps it.
+6. ``finish = max(start + latency, done + tail, finish of the unit's previous instruction)``. The
+   pipeline's tail is ``latency - occupancy`` if that is positive: what has passed the last port
+   still flows through the rest of the pipeline. Units retire in order.
 
-Occupancies and latencies of zero are legal, so a commit can make heads ready at its own tick; they
-take part in the very next choice. Ports are granted in commit order, hence by ready time and then
-by unit, never in program order. When no head is a candidate and instructions are left, the program
-is deadlocked.
+Times of zero are legal, so a commit can make heads ready at its own tick; they take part in the
+very next choice. Instructions commit in order of their ready times, so a port serves first come,
+first served (of equal ready times the lower unit's), never in program order. When no head is a
+candidate and instructions are left, the program is deadlocked.
 """
 
 from collections.abc import Sequence
@@ -40,7 +47,7 @@ class TimedProgram:
     latency: NDArray[np.int64]  # [n] ticks until the result may be used
     dep: NDArray[np.int32]  # [n, 3] instructions that must finish first; -1 none; may point ahead
     port: NDArray[np.int16]  # [n, 3] shared resources held: memory ports, links; -1 none
-    hold: NDArray[np.int64]  # [n, 3] ticks each port is held, from the instruction's start
+    hold: NDArray[np.int64]  # [n, 3] ticks for which each port serves the instruction
     units: int
     ports: int
 
@@ -52,7 +59,7 @@ class TimedProgram:
 class Schedule:
     """When every instruction ran, in ticks."""
 
-    start: NDArray[np.int64]  # [n]
+    start: NDArray[np.int64]  # [n] the instruction leaves its queue, or its first port's queue
     finish: NDArray[np.int64]  # [n] the result may be used
     order: NDArray[np.int64]  # [n] order[j] is the instruction committed j-th
 
@@ -85,6 +92,22 @@ def deadlock(
         f"waiting: {named}{more}",
         waiting,
     )
+
+
+def port_service(
+    timed: TimedProgram, schedule: Schedule, port: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(instructions, begin, end) of what one port served, in the order in which it did.
+
+    An instruction may begin on this port later than on another, hence after its start.
+    """
+    named = timed.port == port
+    index = schedule.order[named.any(axis=1)[schedule.order]]
+    hold = np.where(named[index], timed.hold[index], 0).max(axis=1, initial=0)
+    # begin = max(start, end of the previous); in ticks less all holds before, a running maximum.
+    before = np.cumsum(hold) - hold
+    begin = np.maximum.accumulate(schedule.start[index] - before) + before
+    return index, begin, begin + hold
 
 
 def check_layout(timed: TimedProgram) -> None:

@@ -122,6 +122,16 @@ def metric_columns(points: Sequence[DesignPoint]) -> dict[str, type]:
     return columns
 
 
+def objective_names(points: Sequence[DesignPoint]) -> list[str]:
+    """What can be minimised or maximised: metrics and axes that are numbers."""
+    axes = [
+        axis
+        for axis, _ in points[0].values
+        if all(isinstance(point.parameters[axis], (int, float)) for point in points)
+    ]
+    return [name for name, kind in metric_columns(points).items() if kind is not str] + axes
+
+
 def one_line(fault: object) -> str:
     """A message on one line, as a table can hold it."""
     return " ".join(str(fault).split())

@@ -23,7 +23,7 @@ _DECADE = 30.0  # a range from which on a logarithmic axis shows more
 def scatter(sweep: Sweep, x: str, y: str) -> Figure:
     """Designs over two metrics ("-" in front: more is better), hovering shows the design."""
     for objective in (x, y):
-        sweep._check_number(objective)
+        sweep.check_number(objective)
     rows = [row for row in sweep.ok if _value(row, x) is not None and _value(row, y) is not None]
     chosen = front(costs(rows, (x, y)))
     fig = figure(f"{plural(len(rows), 'design')}", f"{len(chosen)} on the Pareto front", height=480)
@@ -37,8 +37,11 @@ def scatter(sweep: Sweep, x: str, y: str) -> Figure:
     for update, objective in ((fig.update_xaxes, x), (fig.update_yaxes, y)):
         values = [float(_value(row, objective)) for row in rows]
         kind = "log" if values and min(values) > 0 and max(values) > _DECADE * min(values) else "-"
-        _, title, unit = _UNITS.get(split_sign(objective)[0], (1.0, split_sign(objective)[0], ""))
-        update(title=escape(title), type=kind, ticksuffix=unit, exponentformat="SI")
+        name = split_sign(objective)[0]
+        _, title, unit = _UNITS.get(name, (1.0, name, ""))
+        update(title=escape(title), type=kind, ticksuffix=unit)
+        if unit:
+            update(tickformat="~s")  # 200 µs, not 0.0002 s
     return fig
 
 

@@ -64,12 +64,13 @@ class Sweep:
     def pareto(self, *objectives: str) -> Sweep:
         """The designs that no other beats in all objectives, e.g. ("seconds", "energy_pj").
 
-        Objectives are metrics, minimised, or maximised with "-" in front. Raises AccelsimError for
+        Objectives are metrics, or axes that are numbers (as "array.rows", for size); they are
+        minimised, or maximised with "-" in front. Raises AccelsimError for
         an unknown one.
         """
         chosen = objectives or self.objectives
         for objective in chosen:
-            self._check_number(objective)
+            self.check_number(objective)
         rows = self.ok
         kept = [rows[i] for i in front(costs(rows, chosen))]
         heading = f"{plural(len(kept), 'design')} of {len(self.rows)} on the Pareto front of "
@@ -83,15 +84,22 @@ class Sweep:
         Raises:
             AccelsimError: an unknown metric, or no design ran.
         """
-        self._check_number(metric)
+        self.check_number(metric)
         name, sign = split_sign(metric)
         rows = [row for row in self.ok if row[name] is not None]
         if not rows:
             raise AccelsimError(f"no design of this sweep has {name}")
         return min(rows, key=lambda row: sign * row[name])
 
-    def _check_number(self, objective: str) -> None:
-        check_objective(objective, [name for name in self.metrics if name != "bottleneck"])
+    def check_number(self, objective: str) -> None:
+        """Raise AccelsimError unless this sweep has a number of that name."""
+        numbers = [
+            axis
+            for axis in self.axes
+            if all(isinstance(row[axis], (int, float)) for row in self.rows)
+        ]
+        metrics = [name for name in self.metrics if name != "bottleneck"]
+        check_objective(objective, metrics + numbers)
 
     def to_csv(self, path: str | Path) -> Path:
         """Write the rows as a CSV."""

@@ -20,10 +20,12 @@ from accelsim.explore.evaluate import (
     Task,
     evaluate,
     metric_columns,
+    objective_names,
     one_line,
 )
 from accelsim.explore.executors import Executor, LocalExecutor, executor_named, warm_up
 from accelsim.explore.outcome import Sweep
+from accelsim.explore.pareto import check_objective
 from accelsim.explore.progress import progress_bar
 from accelsim.explore.space import DesignPoint
 from accelsim.explore.store import KEY, Store
@@ -129,10 +131,9 @@ class _Study:
 
     def check(self) -> None:
         """Refuse what no point could run: better now than as a table of skipped rows."""
-        from accelsim.explore.pareto import check_objective
-
+        accepted = objective_names(self.points)
         for objective in self.objectives:
-            check_objective(objective, self.metrics)
+            check_objective(objective, accepted)
         for task in self.tasks:
             if task.memory not in FIDELITIES:
                 raise AccelsimError(

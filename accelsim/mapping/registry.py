@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -86,25 +87,10 @@ def load_installed_mappers() -> None:
 
 
 def load_file(path: str | Path) -> tuple[str, ...]:
-    """Import a user's mapper file; returns the names it registered."""
-    path = Path(path)
-    if not path.is_file():
-        raise AccelsimError(f"{path}: no such mapper file")
+    """Import a user's mapper file; returns the names it registered (at least one)."""
     load_builtin_mappers()
     before = dict(MAPPERS)
-    spec = importlib.util.spec_from_file_location(f"accelsim_user_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise AccelsimError(f"{path}: not a Python file")
-    try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-    except Exception as fault:
-        raise AccelsimError(f"{path}: {type(fault).__name__}: {fault}") from fault
-    found = tuple(name for name, m in MAPPERS.items() if before.get(name) is not m)
-    if not found:
-        raise AccelsimError(
-            f"{path}: registers no mapper; use @mapper(name, lowers=..., needs=...)"
-        )
-    return found
+    load_plugin(path)
 
 
 def mappers_for(kind: str) -> list[Mapper]:

@@ -103,19 +103,29 @@ class Format:
         return stored.astype(self.carrier)
 
 
-FORMATS: dict[str, Format] = {
-    f.name: f
-    for f in (
-        Format("fp32", 32, "<f4", "<f4", significand_bits=24, min_exponent=-126),
-        Format("fp16", 16, "<f2", "<f4", significand_bits=11, min_exponent=-14),
-        Format("bf16", 16, "bfloat16", "<f4", significand_bits=8, min_exponent=-126),
-        Format("int8", 8, "<i1", "<i4"),
-        Format("int16", 16, "<i2", "<i4"),
-        Format("int32", 32, "<i4", "<i4"),
-    )
-}
-FORMAT_NAMES: tuple[str, ...] = tuple(FORMATS)
-FORMAT_CODES: dict[str, int] = {name: code for code, name in enumerate(FORMAT_NAMES)}
+FORMATS: dict[str, Format] = {}
+FORMAT_NAMES: list[str] = []
+FORMAT_CODES: dict[str, int] = {}
+
+
+def register_format(fmt: Format) -> Format:
+    """Make a number format known under its name; its code is its place in ``FORMAT_NAMES``."""
+    if fmt.name not in FORMATS:
+        FORMAT_CODES[fmt.name] = len(FORMAT_NAMES)
+        FORMAT_NAMES.append(fmt.name)
+    FORMATS[fmt.name] = fmt
+    return fmt
+
+
+for _built_in in (
+    Format("fp32", 32, "<f4", "<f4", significand_bits=24, min_exponent=-126),
+    Format("fp16", 16, "<f2", "<f4", significand_bits=11, min_exponent=-14),
+    Format("bf16", 16, "bfloat16", "<f4", significand_bits=8, min_exponent=-126),
+    Format("int8", 8, "<i1", "<i4"),
+    Format("int16", 16, "<i2", "<i4"),
+    Format("int32", 32, "<i4", "<i4"),
+):
+    register_format(_built_in)
 
 
 def number_format(name: str) -> Format:

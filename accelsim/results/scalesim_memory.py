@@ -179,7 +179,7 @@ class _Lines:
             self.open_words = 0
 
     def take(self, lines: int) -> tuple[int, int]:
-        """Remove the oldest lines: (lines, words as counted: only the last line's gaps are seen)."""
+        """Remove the oldest lines: (lines, words that count: only the last line shows gaps)."""
         taken, words = 0, self.width
         while self.runs and taken < lines:
             run = self.runs[0]

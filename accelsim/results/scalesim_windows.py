@@ -1,4 +1,4 @@
-"""DRAM reads of a convolution's ifmap as SCALE-Sim counts them: windows overlap, so it is walked."""
+"""DRAM reads of a convolution's ifmap as SCALE-Sim counts them: windows overlap, so walked."""
 
 from __future__ import annotations
 

@@ -14,7 +14,10 @@ from accelsim.workload.tensors import DTYPES, Shape
 DtypeRule = tuple[tuple[str, ...], ...]
 """For each tensor of a list, the dtypes accepted there; the first is the natural one."""
 
-FLOATS = tuple(name for name, entry in DTYPES.items() if entry.is_float)
+
+def float_dtypes() -> tuple[str, ...]:
+    """Every floating-point format known now."""
+    return tuple(name for name, entry in DTYPES.items() if entry.is_float)
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Operator:
 
         The natural rule of row-wise operators: floating point, the same everywhere.
         """
-        return (FLOATS, *[(main,)] * (len(self.inputs) - 1)), ((main,),)
+        return (float_dtypes(), *[(main,)] * (len(self.inputs) - 1)), ((main,),)
 
     @property
     def macs(self) -> int:

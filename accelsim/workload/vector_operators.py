@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from accelsim.workload._words import listed, whole
 from accelsim.workload.matrix_operators import SOFTMAX_OPS
-from accelsim.workload.operator_base import FLOATS, DtypeRule, Operand, Operator
+from accelsim.workload.operator_base import DtypeRule, Operand, Operator, float_dtypes
 from accelsim.workload.tensors import DTYPES, Shape
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmoid", "exp")
@@ -57,7 +57,7 @@ class Normalisation(RowOperator):
             raise self.error(f"eps is {self.eps}; accepted: at least 0 and below 1")
 
     def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
-        return (FLOATS, *[(main, "fp32")] * (len(self.inputs) - 1)), ((main,),)
+        return (float_dtypes(), *[(main, "fp32")] * (len(self.inputs) - 1)), ((main,),)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Rotary(Operator):
         return ((self.tokens, self.heads * self.head_dim),)
 
     def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
-        return (FLOATS, ("fp32",), ("fp32",)), ((main,),)
+        return (float_dtypes(), ("fp32",), ("fp32",)), ((main,),)
 
     @property
     def vector_ops(self) -> int:
@@ -158,7 +158,7 @@ class Activation(RowOperator):
             raise self.error(f"function {self.function!r}; accepted: {listed(ACTIVATIONS)}")
 
     def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
-        return (tuple(DTYPES) if self.function == "relu" else FLOATS,), ((main,),)
+        return (tuple(DTYPES) if self.function == "relu" else float_dtypes(),), ((main,),)
 
 
 @dataclass(frozen=True)

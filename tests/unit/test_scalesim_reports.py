@@ -111,7 +111,7 @@ def test_first_lines_are_written_as_scalesim_writes_them(tmp_path):
         f"0, 160, 94, 0, {100 / (94 * 1024)}, 0.09765625, {100 / 1024 / 126},\n"
     )
     access = (tmp_path / "DETAILED_ACCESS_REPORT.csv").read_text().splitlines()[1]
-    assert access.startswith("0, 33.0, 33.0, 1, 32.0, 32.0, 1, 94.0, 94.0, 1, -66.0, -1.0, 1,")
+    assert access.startswith("0, 33.0, 33.0, 1, 32.0, 32.0, 1, 63.0, 63.0, 1, -66.0, -1.0, 1,")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_instruction_limit_is_the_users() -> None:
 
 
 def test_a_check_that_would_not_fit_says_so() -> None:
-    with pytest.raises(AccelsimError, match="too large to compute here.*layers="):
+    with pytest.raises(AccelsimError, match=r"too large to compute here.*layers="):
         xs.check("tpu-v3", "llama-2-7b:tokens=16")
 
 
@@ -86,7 +86,7 @@ def test_a_row_longer_than_the_scratchpad_is_refused_by_name() -> None:
 
 
 def test_unknown_mapper_and_fidelity_name_the_known_ones() -> None:
-    with pytest.raises(AccelsimError, match="known mappers: .*systolic-gemm"):
+    with pytest.raises(AccelsimError, match=r"known mappers: .*systolic-gemm"):
         simulate("tpu-v3", "gemm:m=8,n=8,k=8", mapper="systolic-gem")
     with pytest.raises(AccelsimError, match="accepted: ideal, bandwidth"):
         simulate("tpu-v3", "gemm:m=8,n=8,k=8", memory="dram")
@@ -124,5 +124,5 @@ def test_a_bad_mapper_file_is_one_line(tmp_path, text: str, message: str) -> Non
     file.write_text(text)
     with pytest.raises(AccelsimError, match=message):
         load_file(file)
-    with pytest.raises(AccelsimError, match="no such mapper file"):
+    with pytest.raises(AccelsimError, match="no such Python file"):
         load_file(tmp_path / "missing.py")

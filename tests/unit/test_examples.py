@@ -1,0 +1,54 @@
+"""The worked examples of CONTRIBUTING.md do what it says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from accelsim.api import arch, check, simulate
+from accelsim.hw.block import BLOCKS
+from accelsim.mapping.registry import MAPPERS, load_builtin_mappers, load_plugin
+from accelsim.numerics.formats import FORMATS
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _forget_plugins() -> Iterator[None]:
+    load_builtin_mappers()
+    mappers, blocks = dict(MAPPERS), dict(BLOCKS)
+    yield
+    for registry, before in ((MAPPERS, mappers), (BLOCKS, blocks)):
+        registry.clear()  # type: ignore[attr-defined]
+        registry.update(before)  # type: ignore[attr-defined]
+
+
+def test_a_new_block_is_one_file_and_an_architecture_that_names_it() -> None:
+    load_plugin(EXAMPLES / "broadcast_array.py")
+    machine = arch(str(EXAMPLES / "broadcast-npu.yaml"))
+    work = "gemm:m=100,n=70,k=90,dtype=int8"
+    assert check(machine, work).ok
+    # One fold of T = 16 vectors: load 16, wires 2, no skew.
+    alone = simulate(machine, "gemm:m=16,n=16,k=16", memory="ideal")
+    assert alone.cycles == 16 + 16 + 2
+    slower = simulate(machine, work, overrides={"array.wire_cycles": 200})
+    assert slower.cycles > simulate(machine, work).cycles
+
+
+def test_a_new_mapper_is_one_file() -> None:
+    load_plugin(EXAMPLES / "row_by_row_gemm.py")
+    for work in ("gemm:m=100,n=70,k=90", "gemm:m=33,n=20,k=50,transpose_b=true,batch=2"):
+        assert check("tpu-v3", work, mapper="row-by-row").ok
+    mine = simulate("tpu-v3", "gemm:m=1000,n=512,k=512", mapper="row-by-row")
+    assert mine.mapper == "row-by-row"
+    assert mine.cycles > simulate("tpu-v3", "gemm:m=1000,n=512,k=512").cycles
+
+
+def test_a_new_number_format_is_one_entry() -> None:
+    load_plugin(EXAMPLES / "fp8_format.py")
+    assert FORMATS["fp8_e5m2"].bits == 8
+    for work in ("gemm:m=60,n=70,k=90", "softmax:rows=20,cols=50"):
+        assert check("tpu-v3", f"{work},dtype=fp8_e5m2").ok
+    wide = simulate("tpu-v3", "gemm:m=64,n=512,k=512").traffic_bytes["hbm"]["read"]
+    narrow = simulate("tpu-v3", "gemm:m=64,n=512,k=512,dtype=fp8_e5m2").traffic_bytes["hbm"]["read"]
+    assert narrow == pytest.approx(wide / 2, rel=0.1)
