@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -91,4 +91,4 @@ def fidelity(text: str) -> Fidelity:
 
     if text not in FIDELITIES:
         raise AccelsimError(unknown("memory fidelity", text, FIDELITIES))
-    return cast("Fidelity", text)
+    return text

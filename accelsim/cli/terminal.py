@@ -84,13 +84,18 @@ def note(text: str) -> None:
         sys.stderr.write(f"{text}\n")
 
 
-@contextmanager
-def working() -> Iterator[Progress | None]:
-    """A progress bar on a terminal; None, and silence, elsewhere."""
+def note_first_run() -> None:
+    """Explain why the first simulation on a machine starts slowly."""
     from accelsim._jit import kernels_are_cached
 
     if not kernels_are_cached():
         note("compiling the engine (first run only)...")
+
+
+@contextmanager
+def working() -> Iterator[Progress | None]:
+    """A progress bar on a terminal; None, and silence, elsewhere."""
+    note_first_run()
     if not sys.stderr.isatty():
         yield None
         return

@@ -91,6 +91,29 @@ def load_file(path: str | Path) -> tuple[str, ...]:
     load_builtin_mappers()
     before = dict(MAPPERS)
     load_plugin(path)
+    found = tuple(name for name, m in MAPPERS.items() if before.get(name) is not m)
+    if not found:
+        raise AccelsimError(
+            f"{path}: registers no mapper; use @mapper(name, lowers=..., needs=...)"
+        )
+    return found
+
+
+def load_plugin(path: str | Path) -> None:
+    """Import a user's Python file, for what it registers: blocks, mappers, number formats."""
+    path = Path(path)
+    if not path.is_file():
+        raise AccelsimError(f"{path}: no such Python file")
+    spec = importlib.util.spec_from_file_location(f"accelsim_user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise AccelsimError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by name.
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as fault:
+        raise AccelsimError(f"{path}: {type(fault).__name__}: {fault}") from fault
 
 
 def mappers_for(kind: str) -> list[Mapper]:

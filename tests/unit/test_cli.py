@@ -247,6 +247,37 @@ def test_validate_fails_with_exit_1(monkeypatch):
     json.loads(output("validate", "parameters", "--json", "-", code=1))
 
 
+SPEC = """\
+arch: systolic
+workload: "gemm:m=32,n=32,k=32"
+set:
+  array.rows: [8, 16]
+  array.dataflow: [ws, os]
+pareto: [cycles]
+"""
+
+
+def test_sweep_shows_designs_and_their_front(tmp_path):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC)
+    text = output("sweep", str(spec), "--jobs", "1", "--out", str(tmp_path / "out"))
+    assert "4 designs" in text
+    assert "on the Pareto front of cycles" in text
+    args = ("--out", str(tmp_path / "out"), "--resume", "--json", "-")
+    content = json.loads(output("sweep", str(spec), "--jobs", "1", *args))
+    assert len(content["rows"]) == 4
+    assert min(row["cycles"] for row in content["rows"]) == content["pareto"][0]["cycles"]
+
+
+def test_sweep_where_nothing_runs_says_why(tmp_path):
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC.replace("[8, 16]", "[0]"))
+    done = invoke("sweep", str(spec), "--jobs", "1")
+    assert done.exit_code == 2
+    assert "rows must be at least 1" in done.stderr
+    assert "why not" in done.stdout
+
+
 def test_warmup():
     assert output("warmup").startswith("compiled in")
 

@@ -62,6 +62,8 @@ def error(*args, code=2):
         (("list", "arches"), "'archs'"),
         (("show", "tpu-v4"), "'tpu-v3'"),
         (("validate", "parameter"), "'parameters'"),
+        (("sweep", "nowhere.yaml"), "nowhere.yaml"),
+        (("sweep", "nowhere.yaml", "--resume"), "--out DIR"),
         (("import", "scalesim", "nowhere.cfg", "nowhere.csv"), "nowhere.cfg"),
         (("import", "hf", "nowhere"), "nowhere"),
     ],
