@@ -2,7 +2,8 @@
 
 Compute instructions take what their block's cost model says, in its own clock. Transfers take what
 the memories and the link at their ends say. Every instruction holds the ports of the memories that
-it touches for as long as its bytes need there, so units, DMA and other cores contend.
+it touches for as long as its bytes need there, so units, DMA and other cores contend; the engine
+itself keeps a unit until the slowest port has passed what it works on.
 
 At ``ideal`` fidelity memories are infinitely fast and large: transfers take no time, nothing is
 held, and the clock shows the compute units alone.
@@ -90,10 +91,10 @@ class _Binding:
 
     def bound(self) -> BoundProgram:
         self._locate_accesses()
-        transfers = _IS_TRANSFER[self.opcode]
+        queues: list[tuple[Dma, Ints]] = []
         for name, unit, rows in self._rows_by_unit():
             if isinstance(unit, Dma):
-                self._time_transfers(unit, rows)
+                queues.append((unit, rows))
             elif len(rows):
                 self._time_compute(name, unit, rows)
         if self.fidelity == "ideal":
@@ -101,7 +102,9 @@ class _Binding:
             port = np.full((n, SLOTS), -1, dtype=np.int16)
             hold = np.zeros((n, SLOTS), dtype=np.int64)
         else:
-            port, hold = self._hold_ports(transfers)
+            port, hold, in_flight = self._hold_ports()
+            for unit, rows in queues:
+                self._time_transfers(unit, rows, hold[rows].max(axis=1), in_flight[rows])
         timed = TimedProgram(
             unit=self.unit.astype(np.int32),
             occupancy=self.occupancy,
@@ -206,19 +209,19 @@ class _Binding:
             counts[rows] = count
             self.actions[name][action] = counts
 
-    def _time_transfers(self, unit: Dma, rows: Ints) -> None:
-        """Queue time of transfers; the ports add theirs in ``_hold_ports``."""
-        if self.fidelity == "ideal" or not len(rows):
-            return
+    def _time_transfers(self, unit: Dma, rows: Ints, held: Ints, in_flight: Ints) -> None:
+        """The queue reads the descriptor, then moves the bytes as slowly as it or a port does."""
         tick = self.arch.ticks_per_cycle(unit.clock)
         payload = self.nbytes[rows].max(axis=1)
         cycles = unit.transfer_cycles(payload, self.arch.clocks[unit.clock])
-        self.occupancy[rows] = self.latency[rows] = (unit.issue + cycles) * tick
+        self.occupancy[rows] = unit.issue * tick + np.maximum(cycles * tick, held)
+        self.latency[rows] = self.occupancy[rows] + in_flight
 
     # -- ports -----------------------------------------------------------------------------------
 
-    def _hold_ports(self, transfers: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int16], Ints]:
-        """Ports of every access, one entry per port; durations stretch to the slowest of them."""
+    def _hold_ports(self) -> tuple[npt.NDArray[np.int16], Ints, Ints]:
+        """(port, hold ticks) of every access, one entry per port, and ticks that bytes fly."""
+        transfers = _IS_TRANSFER[self.opcode]
         port, hold, delay = self.ports.of(self.space, self.nbytes)
         link, link_hold, link_delay = self.ports.links(self.space, self.nbytes, transfers)
         # A transfer has at most two memory ends (a gather's index column rides along), so the
@@ -228,18 +231,10 @@ class _Binding:
         port[transfers, 1] = link[transfers]
         hold[transfers, 1] = link_hold[transfers]
         _merge_same_port(port, hold)
-        longest = np.where(port >= 0, hold, 0).max(axis=1)
-        compute = ~transfers
-        own = self.occupancy.copy()
-        self.occupancy = np.maximum(self.occupancy, longest)
-        self.latency += np.where(compute, self.occupancy - own, 0)
+        hold[port < 0] = 0
         # The first byte arrives after the latencies of both ends and the link, the last one after
         # the slowest port has passed them all.
-        in_flight = delay + link_delay
-        self.latency = np.where(
-            transfers, np.maximum(self.latency, longest) + in_flight, self.latency
-        )
-        return port.astype(np.int16), hold
+        return port.astype(np.int16), hold, delay + link_delay
 
 
 class _Ports:

@@ -109,11 +109,11 @@ def merge_heads(
                     first = min(first, turn)
                     sane |= hold[3 * i + k]
                     served[k] = turn + hold[3 * i + k]
+                    passed = max(passed, served[k])
             # Only now, for a port may be named twice.
             for k in range(3):
                 p = port[3 * i + k]
                 if p >= 0:
-                    passed = max(passed, served[k])
                     port_free[p] = max(port_free[p], served[k])
             if first != NEVER:
                 at = first

@@ -1,10 +1,12 @@
-"""The executable specification of the clock: units as SimPy processes, one arbiter between them.
+"""The executable specification of the clock: units and ports in SimPy, one arbiter before them.
 
-It obeys the rule of ``accelsim.engine.schedule`` by letting time pass: a unit waits until it is
-free and until its head's operands have arrived, then *requests* at that tick. The arbiter speaks
-last in every tick, when everybody who is ready has requested, and admits one request at a time, so
-that what an admission makes ready in the same tick can request before the next choice. SimPy's own
-``Resource`` cannot be used: it grants equal requests in the order in which processes were created.
+It obeys the rule of ``accelsim.engine.schedule`` by letting time pass, and computes no times. A
+unit waits until it is free and until its head's operands have arrived, then *requests* at that
+tick. The arbiter speaks last in every tick, when everybody who is ready has requested, and admits
+one request at a time, so that what an admission makes ready in the same tick can request before the
+next choice. An admitted instruction queues at its ports, which are SimPy's first-come-first-served
+resources. The units' requests cannot be: those would be granted in the order in which processes
+were created.
 """
 
 import heapq
@@ -13,12 +15,13 @@ from collections.abc import Generator
 import numpy as np
 import simpy
 from simpy.events import EventPriority
+from simpy.resources.resource import Request
 
 from accelsim.engine.schedule import Schedule, TimedProgram, check_layout, check_values, deadlock
 
 LAST_OF_TICK = EventPriority(2)  # SimPy's own events have priority 0 (urgent) and 1 (normal)
 
-Steps = Generator[simpy.Event, int, None]
+Steps = Generator[simpy.Event, None, None]
 
 
 def run(timed: TimedProgram) -> Schedule:
@@ -42,7 +45,7 @@ def run(timed: TimedProgram) -> Schedule:
 
 
 class Machine:
-    """In-order units, shared ports and the arbiter that admits the units' heads."""
+    """In-order units, the arbiter that admits their heads, and the ports that serve them."""
 
     def __init__(self, timed: TimedProgram) -> None:
         n = len(timed)
@@ -50,12 +53,12 @@ class Machine:
         self.occupancy: list[int] = timed.occupancy.tolist()
         self.latency: list[int] = timed.latency.tolist()
         self.dep: list[list[int]] = [[d for d in row if d >= 0] for row in timed.dep.tolist()]
-        self.port_holds: list[list[tuple[int, int]]] = [
-            [(p, ticks) for p, ticks in zip(ports, holds, strict=True) if p >= 0]
-            for ports, holds in zip(timed.port.tolist(), timed.hold.tolist(), strict=True)
-        ]
-        self.port_free = [0] * timed.ports
-        self.retired = [0] * timed.units  # finish of each unit's latest instruction
+        self.holds: list[dict[int, int]] = [{} for _ in range(n)]  # ticks per port
+        for i, row in enumerate(zip(timed.port.tolist(), timed.hold.tolist(), strict=True)):
+            for p, ticks in zip(*row, strict=True):
+                if p >= 0:
+                    self.holds[i][p] = max(ticks, self.holds[i].get(p, 0))
+        self.ports = [simpy.Resource(self.env) for _ in range(timed.ports)]
         self.result = [self.env.event() for _ in range(n)]  # fires when the result may be used
         self.start, self.finish, self.order = [0] * n, [0] * n, list[int]()
 
@@ -68,15 +71,45 @@ class Machine:
             self.env.process(self.unit(u))
 
     def unit(self, u: int) -> Steps:
-        """One unit: for each instruction in order, wait for operands, ask, then be occupied."""
+        """One unit: for each instruction in order, wait for operands, ask, and be occupied."""
+        previous = None
         for i in self.queues[u]:
             for d in self.dep[i]:
                 yield self.result[d]
-            admission = self.env.event()
-            heapq.heappush(self.requests, (int(self.env.now), u, i, admission))
-            self.call_arbiter()
-            start = yield admission
-            yield self.env.timeout(start + self.occupancy[i] - self.env.now)
+            yield self.admission(u, i)
+            turns = {p: self.ports[p].request() for p in self.holds[i]}
+            served = [self.env.process(self.serve(i, p, turn)) for p, turn in turns.items()]
+            if turns:
+                yield self.env.any_of(turns.values())
+            self.start[i] = int(self.env.now)
+            occupied, passed = self.env.timeout(self.occupancy[i]), self.env.all_of(served)
+            self.env.process(self.retire(i, passed, previous))
+            previous = self.result[i]
+            yield occupied & passed
+
+    def serve(self, i: int, p: int, turn: Request) -> Steps:
+        """Port p serves instruction i when it is its turn, whatever the other ports do."""
+        yield turn
+        yield self.env.timeout(self.holds[i][p])
+        self.ports[p].release(turn)
+
+    def retire(self, i: int, passed: simpy.Event, previous: simpy.Event | None) -> Steps:
+        """The result of instruction i arrives behind its ports, and in order of the unit."""
+        flown = self.env.timeout(self.latency[i])
+        yield passed
+        yield self.env.timeout(max(0, self.latency[i] - self.occupancy[i]))
+        yield flown
+        if previous:
+            yield previous
+        self.finish[i] = int(self.env.now)
+        self.result[i].succeed()
+
+    def admission(self, u: int, i: int) -> simpy.Event:
+        """Request that unit u may run instruction i; the event fires when the arbiter agrees."""
+        admitted = self.env.event()
+        heapq.heappush(self.requests, (int(self.env.now), u, i, admitted))
+        self.call_arbiter()
+        return admitted
 
     def call_arbiter(self) -> None:
         """Let the arbiter act once in this tick, after every event that is not an arbitration."""
@@ -90,26 +123,10 @@ class Machine:
     def arbitrate(self, _turn: simpy.Event) -> None:
         """Admit the earliest request, of equal ones the lowest unit's; then listen again."""
         self.arbiter_called = False
-        ready, u, i, admission = heapq.heappop(self.requests)
-        admission.succeed(self.commit(ready, u, i))
-        self.call_arbiter()
-
-    def commit(self, ready: int, u: int, i: int) -> int:
-        """Fix when instruction i runs; returns its start."""
-        start = max([ready] + [self.port_free[p] for p, _ in self.port_holds[i]])
-        for p, ticks in self.port_holds[i]:
-            self.port_free[p] = max(self.port_free[p], start + ticks)
-        finish = max(start + self.latency[i], self.retired[u])
-        self.retired[u] = finish
-        self.start[i], self.finish[i] = start, finish
+        _, _, i, admitted = heapq.heappop(self.requests)
         self.order.append(i)
-        self.env.process(self.deliver(i, finish - ready))
-        return start
-
-    def deliver(self, i: int, delay: int) -> Steps:
-        """Let the result of instruction i arrive at its consumers."""
-        yield self.env.timeout(delay)
-        self.result[i].succeed()
+        admitted.succeed()
+        self.call_arbiter()
 
     def waiting_heads(self) -> list[int]:
         """The first uncommitted instruction of every unit that has one."""

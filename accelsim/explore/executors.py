@@ -8,16 +8,21 @@ earlier ones took.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from accelsim.errors import AccelsimError
-from accelsim.mapping.registry import MAPPERS, Mapper, load_builtin_mappers
+from accelsim.mapping.registry import MAPPERS, load_builtin_mappers, load_plugin
 
 IDLE_SECONDS = 120
 """How long workers wait for another sweep of this process before they end."""
+
+PLUGIN_PREFIX = "accelsim_user_"
+"""How ``load_plugin`` names the modules of user files."""
 
 Chunk = TypeVar("Chunk")
 Outcome = TypeVar("Outcome")
@@ -44,8 +49,8 @@ class LocalExecutor:
 
     ``jobs=1`` runs in this process. Workers are started afresh (never forked, so threads are no
     danger) without importing the user's main script, so a script needs no ``__main__`` guard.
-    They compile or load all kernels before their first point, and know the mappers that this
-    process has registered.
+    They compile or load all kernels before their first point, load the same plug-in files as this
+    process, and know the mappers that it registered.
     """
 
     jobs: int
@@ -72,7 +77,7 @@ class LocalExecutor:
             self.jobs,
             timeout=IDLE_SECONDS,
             initializer=prepare_worker,
-            initargs=(own_mappers(),),
+            initargs=(plugin_files(), own_mappers()),
         )
         waiting: dict[Any, int] = {}
         todo = enumerate(chunks)
@@ -93,18 +98,32 @@ class LocalExecutor:
                 pool.shutdown(wait=True, kill_workers=True)
 
 
-def own_mappers() -> list[Mapper]:
-    """Mappers that the user registered in this process: workers would not find them."""
+def plugin_files() -> tuple[tuple[str, int], ...]:
+    """The user's Python files that this process loaded, with their times of modification."""
+    files = [
+        str(module.__file__)
+        for name, module in sys.modules.items()
+        if name.startswith(PLUGIN_PREFIX) and getattr(module, "__file__", None)
+    ]
+    return tuple((file, os.stat(file).st_mtime_ns) for file in files if os.path.exists(file))
+
+
+def own_mappers() -> bytes:
+    """Mappers that the user's program registered itself, pickled with their code."""
+    from joblib.externals import cloudpickle
+
     load_builtin_mappers()
-    return [m for m in MAPPERS.values() if not m.lower.__module__.startswith("accelsim.")]
+    mine = [m for m in MAPPERS.values() if not m.lower.__module__.startswith("accelsim")]
+    return bytes(cloudpickle.dumps(mine))
 
 
-def prepare_worker(mappers: Sequence[Mapper] = ()) -> None:
-    """Make a fresh process ready for its first point: kernels, mappers, no part in Ctrl-C."""
+def prepare_worker(plugins: tuple[tuple[str, int], ...], mappers: bytes) -> None:
+    """Make a fresh process ready for its first point: plug-ins, kernels, no part in Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     load_builtin_mappers()
-    for mapper in mappers:
-        MAPPERS[mapper.name] = mapper
+    for file, _ in plugins:
+        load_plugin(file)
+    MAPPERS.update((mapper.name, mapper) for mapper in pickle.loads(mappers))
     warm_up()
 
 

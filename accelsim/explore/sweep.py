@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -23,7 +24,13 @@ from accelsim.explore.evaluate import (
     objective_names,
     one_line,
 )
-from accelsim.explore.executors import Executor, LocalExecutor, executor_named, warm_up
+from accelsim.explore.executors import (
+    Executor,
+    LocalExecutor,
+    executor_named,
+    plugin_files,
+    warm_up,
+)
 from accelsim.explore.outcome import Sweep
 from accelsim.explore.pareto import check_objective
 from accelsim.explore.progress import progress_bar
@@ -168,11 +175,12 @@ class _Study:
         from accelsim import __version__
 
         digests: dict[Any, str] = {}
+        plugins = _plugin_digest()
         for task in self.tasks:
             what = (id(task.workload), str(task.workload), tuple(task.point.settings.items()))
             if what not in digests:
                 digests[what] = _workload_digest(task)
-            yield task.point.key(digests[what], task.memory, *task.mapper, __version__)
+            yield task.point.key(digests[what], task.memory, *task.mapper, __version__, plugins)
 
     def _parsed(self, index: int, line: Mapping[str, str]) -> Record:
         numbers: Record = {
@@ -261,6 +269,15 @@ def _workload_fault(task: Task) -> str:
     except AccelsimError as fault:
         return one_line(fault)
     return ""
+
+
+def _plugin_digest() -> str:
+    """Digest of the user's code that results may depend on; empty if there is none."""
+    code = hashlib.sha256()
+    files = [Path(file) for file, _ in plugin_files()]
+    for file in sorted(files, key=lambda one: one.name):
+        code.update(file.read_bytes())
+    return code.hexdigest() if files else ""
 
 
 def _workload_digest(task: Task) -> str:

@@ -193,36 +193,61 @@ class _Lines:
 
 def drains(layer: Layer, capacity: int) -> Access:
     """DRAM writes of the ofmap with their first and last cycle."""
-    writes, lines = _Writes(layer), _Lines(layer.cols)
-    keep = -(-capacity // 2)
-    batch = -(-(capacity - keep) // layer.cols)
-    if writes.total // max(capacity - keep, 1) > MOST_DRAINS:
-        rest = -(-(writes.total % (capacity - keep) or capacity - keep) // layer.cols)
-        first = writes.cycle_of(capacity - keep + 1)
-        return Access(first, layer.total_cycles + rest - 1, writes.total)
-    free, stored, counted, start, ends = capacity, 0, 0, -1, [0]
-    while True:
-        due = max(stored + free - keep + 1, stored + 1)
-        if due <= writes.total and writes.cycle_of(due) < ends[-1]:
-            due = writes.first_from(ends[-1], due)
-        if due > writes.total:
-            break
-        lines.store(due - stored)
-        lines.cut()
-        cycle = writes.cycle_of(due)
-        start = cycle if start < 0 else start
-        taken, words = lines.take(batch)
-        ends.append(cycle + taken - 1)
-        free += words - (due - stored)
-        counted, stored = counted + words, due
-    lines.store(writes.total - stored)
-    lines.cut()
+    writes = _Writes(layer)
+    if writes.total // (capacity - capacity // 2) > MOST_DRAINS:
+        return _long_drain(layer, writes, capacity // 2)
+    buffer = _OfmapBuffer(layer, capacity)
+    due = buffer.due()
+    while due <= writes.total:
+        if writes.cycle_of(due) < buffer.drained:
+            due = writes.first_from(buffer.drained, due)
+            if due > writes.total:
+                break
+        buffer.store(due)
+        buffer.drain(writes.cycle_of(due))
+        due = buffer.due()
+    buffer.store(writes.total)
     cycle = layer.total_cycles
-    while lines.runs:
-        start = cycle if start < 0 else start
-        taken, words = lines.take(batch)
-        counted += words
-        ends.append(cycle + taken - 1)
-        cycle += taken
+    while buffer.lines.runs:
+        cycle = buffer.drain(cycle) + 1
     # The last drain of a full buffer may outlast the rest, which leaves beside it.
-    return Access(start, max(ends), counted)
+    return Access(buffer.start, buffer.stop, buffer.counted)
+
+
+class _OfmapBuffer:
+    """The ofmap SRAM while it fills and drains: words stored, counted as drained, and when."""
+
+    def __init__(self, layer: Layer, capacity: int) -> None:
+        self.keep = -(-capacity // 2)
+        self.batch = -(-(capacity - self.keep) // layer.cols)
+        self.lines = _Lines(layer.cols)
+        self.free = capacity
+        self.stored = self.counted = 0
+        self.start, self.stop, self.drained = -1, 0, 0
+
+    def due(self) -> int:
+        """The word that makes the next drain start, if the one before has ended."""
+        return self.stored + max(self.free - self.keep + 1, 1)
+
+    def store(self, through: int) -> None:
+        """Take in all words up to one, and cut the line that it ends in."""
+        self.lines.store(through - self.stored)
+        self.lines.cut()
+        self.free -= through - self.stored
+        self.stored = through
+
+    def drain(self, cycle: int) -> int:
+        """Send half a buffer to DRAM, a line per cycle; returns the last of these cycles."""
+        taken, words = self.lines.take(self.batch)
+        self.start = cycle if self.start < 0 else self.start
+        self.drained = cycle + taken - 1
+        self.stop = max(self.stop, self.drained)
+        self.free += words
+        self.counted += words
+        return self.drained
+
+
+def _long_drain(layer: Layer, writes: _Writes, half: int) -> Access:
+    """Drains too many to follow: every word once, and half a buffer left at the end."""
+    rest = -(-(writes.total % half or half) // layer.cols)
+    return Access(writes.cycle_of(half + 1), layer.total_cycles + rest - 1, writes.total)

@@ -16,7 +16,7 @@ DRAM counts and cycles: see scalesim_memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -165,6 +165,7 @@ def layer_reports(result: Result) -> list[LayerReport]:
         raise _refusal("the result was read from a file", "a result with its programs")
     array, capacities = _machine(arch, result.memory)
     reports = []
+    known: dict[object, LayerReport] = {}  # the channels of a depthwise layer are all equal
     for operator, taken in zip(graph.operators, _layer_cycles(result), strict=True):
         layer = _layer(operator, array)
         if taken != layer.total_cycles + 1:
@@ -173,8 +174,18 @@ def layer_reports(result: Result) -> list[LayerReport]:
                 f" {layer.total_cycles + 1}",
                 "a mapper that does not split it",
             )
-        reports.append(_report(operator, layer, capacities))
+        same = (layer, _windows(operator))
+        if same not in known:
+            known[same] = _report(operator, layer, capacities)
+        reports.append(replace(known[same], name=operator.name))
     return reports
+
+
+def _windows(operator: Operator) -> tuple[object, ...]:
+    """What a convolution is beyond its matrix product: which of its ifmap words are the same."""
+    if not isinstance(operator, Conv2d):
+        return ()
+    return (operator.h, operator.w, operator.fh, operator.fw, operator.stride, operator.padding)
 
 
 def check_reportable(graph: Graph, arch: Architecture, memory: str) -> None:

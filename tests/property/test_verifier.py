@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import MUTATIONS, mutate, study, table
+from mutations import study, table
 from program_factory import MAKERS, random_program
 from program_oracle import judge
 
+from accelsim.program.mutate import MUTATIONS, mutate
 from accelsim.program.verify import violations
 from accelsim.program.verify.extents import Extents
 from accelsim.program.verify.hazards import _scan

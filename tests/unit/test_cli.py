@@ -1,6 +1,7 @@
 """The command line: what every command prints, writes and returns."""
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import accelsim
+from accelsim.cli import terminal
 from accelsim.cli.main import app
 from accelsim.mapping import registry
 
@@ -280,6 +282,29 @@ def test_sweep_where_nothing_runs_says_why(tmp_path):
 
 def test_warmup():
     assert output("warmup").startswith("compiled in")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_sees_progress_and_why_the_first_run_is_slow(monkeypatch):
+    monkeypatch.setattr("accelsim._jit.kernels_are_cached", lambda: False)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with terminal.working() as progress:
+        progress("layer0", 0, 2)
+        progress("layer1", 1, 2)
+    assert "compiling the engine (first run only)" in sys.stderr.getvalue()
+    assert "layer1" in sys.stderr.getvalue()
+
+
+def test_a_pipe_sees_neither(monkeypatch):
+    monkeypatch.setattr("accelsim._jit.kernels_are_cached", lambda: False)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with terminal.working() as progress:
+        assert progress is None
+    assert sys.stderr.getvalue() == ""
 
 
 def program(*args, **settings):

@@ -9,6 +9,7 @@ import pytest
 import accelsim.api as xs
 from accelsim.errors import AccelsimError
 from accelsim.results.scalesim_demand import Layer, Tile
+from accelsim.results.scalesim_kernels import window_misses
 from accelsim.results.scalesim_memory import drains
 from accelsim.results.scalesim_reports import (
     ACCESS_COLUMNS,
@@ -150,6 +151,15 @@ def test_a_tile_moves_its_words_along_diagonals_or_rows(length, width, skewed):
     assert [tile.cycle_of(word) for word in range(1, tile.words + 1)] == cycles
     for cycle in range(8, cycles[-1] + 3):
         assert tile.words_through(cycle) == sum(c <= cycle for c in cycles)
+
+
+@pytest.mark.parametrize("dataflow", ["os", "ws", "is"])
+def test_the_compiled_walk_is_the_python_walk(dataflow, monkeypatch):
+    sizes = machine(4, 4, dataflow, (1, 1, 1)) | {"ifmap.capacity": 300}
+    result = run("conv2d:h=9,w=8,cin=2,cout=5,fh=3,fw=2,stride=2", **sizes)
+    compiled = layer_reports(result)
+    monkeypatch.setattr("accelsim.results.scalesim_kernels.window_misses", window_misses.py_func)
+    assert layer_reports(result) == compiled
 
 
 def test_drains_beyond_counting_keep_their_sum():

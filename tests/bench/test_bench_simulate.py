@@ -1,0 +1,60 @@
+"""CPU time of whole simulations in a warm process, beside what other tools took.
+
+Reported, never asserted. ONNXim's seconds are those of validation/onnxim (a compiled simulator, one
+machine, CPU time); SCALE-Sim's are measured in the same run by ``make bench-scalesim``.
+"""
+
+import time
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from accelsim.api import simulate
+from accelsim.mapping import tiling
+from accelsim.results.claims import truth
+
+pytestmark = pytest.mark.bench
+
+ONNXIM = [
+    pytest.param(r, id=f"{r['machine']}-{r['m']}x{r['k']}x{r['n']}")
+    for r in truth("accelsim.validation.onnxim", "cycles.csv")
+]
+
+
+def _cold_tiling() -> None:
+    """Tile choices are cached; a first simulation of a shape has to make them."""
+    tiling.best_tiling.cache_clear()
+
+
+@pytest.mark.benchmark(group="onnxim rows", timer=time.process_time)
+@pytest.mark.parametrize("row", ONNXIM)
+def test_onnxim_rows(benchmark: BenchmarkFixture, row: dict[str, str]) -> None:
+    shape = f"gemm:m={row['m']},n={row['n']},k={row['k']}"
+    simulate(row["machine"], shape)
+    benchmark.pedantic(
+        lambda: simulate(row["machine"], shape), setup=_cold_tiling, rounds=20, iterations=1
+    )
+    seconds = benchmark.stats.stats.median
+    benchmark.extra_info["onnxim_cpu_s"] = float(row["cpu_s"])
+    benchmark.extra_info["times_faster"] = round(float(row["cpu_s"]) / max(seconds, 1e-9), 1)
+
+
+@pytest.mark.benchmark(group="scalesim row", timer=time.process_time)
+def test_scalesim_row(benchmark: BenchmarkFixture) -> None:
+    settings: dict[str, object] = {
+        "array.rows": 128, "array.cols": 128, "array.dataflow": "ws", "array.pipelined": False
+    }  # fmt: skip
+    shape = "gemm:m=128,n=768,k=768"
+    simulate("systolic", shape, memory="ideal", overrides=settings)
+    benchmark.pedantic(
+        lambda: simulate("systolic", shape, memory="ideal", overrides=settings),
+        setup=_cold_tiling, rounds=50, iterations=1,
+    )  # fmt: skip
+
+
+@pytest.mark.benchmark(group="llama-2-7b on tpu-v3", timer=time.process_time)
+@pytest.mark.parametrize("phase", ["prefill,tokens=2048", "decode,batch=16,context=2048"])
+def test_llama(benchmark: BenchmarkFixture, phase: str) -> None:
+    work = f"llama-2-7b:phase={phase}"
+    simulate("tpu-v3", work)
+    benchmark.pedantic(lambda: simulate("tpu-v3", work), setup=_cold_tiling, rounds=5, iterations=1)
