@@ -15,11 +15,20 @@ from typing import TYPE_CHECKING, Any
 from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
-    from accelsim.api import arch, check, grid, simulate, sweep, workload
+    from accelsim.api import arch, check, grid, load_plugin, simulate, sweep, workload
 
 __version__ = "0.1.0"
 
-__all__ = ["AccelsimError", "arch", "check", "grid", "simulate", "sweep", "workload"]
+__all__ = [
+    "AccelsimError",
+    "arch",
+    "check",
+    "grid",
+    "load_plugin",
+    "simulate",
+    "sweep",
+    "workload",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.arch.catalog import arch
 from accelsim.arch.model import Architecture
+from accelsim.mapping.registry import load_plugin
 from accelsim.simulation import check_graph, simulate_graph
 from accelsim.workload import workload
 from accelsim.workload.graph import Graph
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from accelsim.functional.check import Check
     from accelsim.views.run import Run
 
-__all__ = ["arch", "check", "grid", "simulate", "sweep", "workload"]
+__all__ = ["arch", "check", "grid", "load_plugin", "simulate", "sweep", "workload"]
 
 
 def as_arch(

@@ -92,8 +92,16 @@ def _common(
         bool,
         typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
     ] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE.py", help="Load blocks, mappers or formats of your own."),
+    ] = None,
 ) -> None:
-    pass
+    if plugin:
+        from accelsim.mapping.registry import load_plugin
+
+        for file in plugin:
+            load_plugin(file)
 
 
 app.command("list")(library.list_library)

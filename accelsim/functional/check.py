@@ -227,7 +227,8 @@ def _operand(graph: Graph, name: str, stored: Stored) -> Stored:
 
 def _wide(fmt: Format, stored: Stored) -> Stored:
     """Stored elements as float64 or int64, exactly."""
-    return fmt.decode(stored).astype(np.int64 if fmt.is_integer else np.float64)
+    with np.errstate(invalid="ignore"):  # garbage may hold signalling NaNs
+        return fmt.decode(stored).astype(np.int64 if fmt.is_integer else np.float64)
 
 
 def _in_range(exact: Stored, output: Format) -> Stored:

@@ -44,21 +44,18 @@ class Lane:
 def tick_lanes(run: SegmentRun) -> list[Lane]:
     """Lanes in ticks: units core by core, then ports. What takes no time is left out.
 
-    A unit's interval is from start to start + occupancy: until it can take the next instruction.
-    A port's is from the start of the instruction that holds it for as long as it does.
+    A unit's interval lasts until it can take the next instruction, so it includes waiting for
+    ports; a port's lasts while it serves the instruction. Both follow from the schedule by the
+    rule of ``accelsim.engine.schedule``.
     """
-    timed, program = run.bound.timed, run.bound.program
-    unit_lanes = [
-        _lane(run, slot.name, slot.core, False, timed.unit == i, timed.occupancy)
-        for i, slot in enumerate(program.units)
+    ports, done = _ports(run)
+    timed, start = run.bound.timed, run.schedule.start
+    free = np.maximum(start + timed.occupancy, done)
+    units = [
+        _lane(run, slot.name, slot.core, False, np.flatnonzero(timed.unit == i), start, free)
+        for i, slot in enumerate(run.bound.program.units)
     ]
-    cores = {space.name: space.core for space in program.spaces}
-    port_lanes = []
-    for i, name in enumerate(run.bound.port_names):
-        held = np.where(timed.port == i, timed.hold, 0).sum(axis=1)
-        core = cores.get(name.split(" ")[0], -1)
-        port_lanes.append(_lane(run, name, core, True, held > 0, held))
-    return unit_lanes + [lane for lane in port_lanes if len(lane.index)]
+    return units + [lane for lane in ports if len(lane.index)]
 
 
 def lanes_of(run: SegmentRun) -> list[Lane]:
@@ -71,16 +68,36 @@ def lanes_of(run: SegmentRun) -> list[Lane]:
     ]
 
 
+def _ports(run: SegmentRun) -> tuple[list[Lane], Ints]:
+    """(lanes of the ports, tick at which the last port of each instruction has served it)."""
+    timed, schedule = run.bound.timed, run.schedule
+    cores = {space.name: space.core for space in run.bound.program.spaces}
+    done = np.zeros(len(timed), dtype=np.int64)
+    lanes = []
+    for i, name in enumerate(run.bound.port_names):
+        uses = timed.port == i
+        index = schedule.order[uses.any(axis=1)[schedule.order]]
+        hold = np.where(uses, timed.hold, 0).max(axis=1)[index]
+        # Served in commit order: begin[j] = max(start[j], end[j-1]). Where an instruction starts
+        # after it was ready, all its ports are free no earlier, so its start stands for both.
+        before = np.cumsum(hold) - hold
+        begin = before + np.maximum.accumulate(schedule.start[index] - before)
+        done[index] = np.maximum(done[index], begin + hold)
+        times = np.zeros((2, len(timed)), dtype=np.int64)
+        times[0, index], times[1, index] = begin, begin + hold
+        core = cores.get(name.split(" ")[0], -1)
+        lanes.append(_lane(run, name, core, True, index, *times))
+    return lanes, done
+
+
 def _lane(
-    run: SegmentRun, name: str, core: int, is_port: bool,
-    mine: npt.NDArray[np.bool_], ticks: Ints,
-) -> Lane:  # fmt: skip
-    index = np.flatnonzero(mine & (ticks > 0))
-    start = run.schedule.start[index]
-    order = np.argsort(start, kind="stable")
-    index, start = index[order], start[order]
+    run: SegmentRun, name: str, core: int, is_port: bool, index: Ints, start: Ints, stop: Ints
+) -> Lane:
+    """Intervals of some instructions, in order of time, without those that take none."""
+    index = index[stop[index] > start[index]]
+    index = index[np.argsort(start[index], kind="stable")]
     operator = run.bound.program.column("operator")[index]
-    return Lane(name, core, is_port, index, start, start + ticks[index], operator)
+    return Lane(name, core, is_port, index, start[index], stop[index], operator)
 
 
 def label(program: Program, index: int) -> str:

@@ -2,7 +2,7 @@
 
 One process per core with one thread per unit and per private port, one process for the memories
 and links that the cores share, and one that names segments and operators. Slices last as long as
-the unit is occupied or the port is held. Times are whole nanoseconds, written in microseconds; the
+the unit cannot take the next instruction (waiting for ports included) or the port serves. Times are whole nanoseconds, written in microseconds; the
 exact length of a slice stands in its argument ``cycles``. Segments follow one another, each once.
 """
 
@@ -164,10 +164,8 @@ class _Trace:
         words = _Words(run.bound)
         columns = (which[kept], index[kept], start[kept], stop[kept])
         for lane, i, begin, end in zip(*(column.tolist() for column in columns), strict=True):
-            cycles = (end - begin) / words.tick
-            yield _slice(
-                threads[lane], words.name(i), *clock.span(begin, end), words.arguments(i, cycles)
-            )
+            told = words.arguments(i, end - begin, is_port=lanes[lane].is_port)
+            yield _slice(threads[lane], words.name(i), *clock.span(begin, end), told)
 
 
 class _Clock:
@@ -194,6 +192,7 @@ class _Words:
         self.tick = bound.arch.ticks_per_cycle("core")
         self.keys = ("opcode", "function", "operator", "m", "n", "k")
         self.rows = list(zip(*(program.column(k).tolist() for k in self.keys), strict=True))
+        self.occupancy = bound.timed.occupancy.tolist()
         self.read = bound.accesses.nbytes[:, :2].sum(axis=1).tolist()
         self.written = bound.accesses.nbytes[:, 2].tolist()
         self.labels: dict[tuple[int, int, int], str] = {}
@@ -204,9 +203,12 @@ class _Words:
             self.labels[key] = label(self.program, index)
         return self.labels[key]
 
-    def arguments(self, index: int, cycles: float) -> dict[str, Any]:
+    def arguments(self, index: int, ticks: int, *, is_port: bool) -> dict[str, Any]:
         opcode, _, _, m, n, k = self.rows[index]
-        found: dict[str, Any] = {"instruction": index, "cycles": cycles}
+        found: dict[str, Any] = {"instruction": index, "cycles": ticks / self.tick}
+        waited = ticks - self.occupancy[index]
+        if not is_port and waited > 0:
+            found["of them waiting for ports"] = waited / self.tick
         if opcode in TRANSFERS:
             found |= {"bytes": max(self.read[index], self.written[index])}
         elif opcode != Opcode.JOIN:

@@ -52,3 +52,17 @@ def test_a_new_number_format_is_one_entry() -> None:
     wide = simulate("tpu-v3", "gemm:m=64,n=512,k=512").traffic_bytes["hbm"]["read"]
     narrow = simulate("tpu-v3", "gemm:m=64,n=512,k=512,dtype=fp8_e5m2").traffic_bytes["hbm"]["read"]
     assert narrow == pytest.approx(wide / 2, rel=0.1)
+
+
+def test_the_command_line_loads_plugins() -> None:
+    from typer.testing import CliRunner
+
+    from accelsim.cli.main import app
+
+    machine, work = str(EXAMPLES / "broadcast-npu.yaml"), "gemm:m=40,n=40,k=40,dtype=int8"
+    plugin = str(EXAMPLES / "broadcast_array.py")
+    good = CliRunner().invoke(app, ["--plugin", plugin, "check", machine, work])
+    assert good.exit_code == 0, good.output
+    bad = CliRunner().invoke(app, ["--plugin", "nowhere.py", "check", machine, work])
+    assert bad.exit_code == 2
+    assert "no such Python file" in bad.output

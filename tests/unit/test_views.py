@@ -134,13 +134,13 @@ def test_machine_and_workload_stand_in_the_first_line(gemm, prefill):
 
 
 def test_a_saturated_resource_is_called_the_limit(gemm):
-    near = {name: 0.9 * gemm.cycles for name in gemm.bounds}
+    near = dict.fromkeys(gemm.bounds, 0.9 * gemm.cycles)
     told = headline(replace(gemm, bounds=near)).limit
     assert told == f"bound by {gemm.bottleneck}, at 90 % of its peak"
 
 
 def test_a_run_far_from_its_bounds_is_not_said_to_be_bound(gemm):
-    far = {name: 0.1 * gemm.cycles for name in gemm.bounds}
+    far = dict.fromkeys(gemm.bounds, 0.1 * gemm.cycles)
     told = headline(replace(gemm, bounds=far)).limit
     assert told.startswith(f"nothing is saturated: {gemm.bottleneck} comes closest, at 10 %")
 

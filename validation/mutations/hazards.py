@@ -25,7 +25,7 @@ def races(program: Program) -> list[tuple[int, int]]:
     An accumulating product may follow a product of its own unit without a wait: the pipeline keeps
     their order. Raises ValueError if an instruction waits for a later one.
     """
-    before, finished = _ordered(program)
+    before, finished = ordered(program)
     instruction, operand, writes, sums = _accesses(program)
     low, high = _extents(program, operand)
     space = program.operands[operand, _SPACE]
@@ -46,7 +46,7 @@ def races(program: Program) -> list[tuple[int, int]]:
     return found
 
 
-def _ordered(program: Program) -> tuple[Bools, Bools]:
+def ordered(program: Program) -> tuple[Bools, Bools]:
     """bool[i, j]: instruction j comes before i; and j has finished before i starts."""
     n = len(program)
     before, finished = np.zeros((2, n, n), dtype=bool)
