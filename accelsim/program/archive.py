@@ -131,7 +131,7 @@ def _storage(fields: dict[str, Any]) -> StorageInfo:
 def _recoded(operands: Any, formats: list[str]) -> Any:
     """Format codes of the file's own list of formats, as codes of this version."""
     codes = operands[:, OPERAND_COLUMN["format"]]
-    if tuple(formats) != FORMAT_NAMES and len(codes):
+    if formats != FORMAT_NAMES and len(codes):
         known = (codes >= 0) & (codes < len(formats))
         table = np.array([FORMAT_CODES[name] for name in formats], dtype=np.int64)
         codes[known] = table[codes[known]]
