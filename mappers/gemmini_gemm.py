@@ -10,7 +10,7 @@ tile t+1 ahead of the stores of tile t.
 The heuristic fixes the number of tiles, not their balance: where the counts do not divide, it grows
 the count along the longer dimension only, and leaves square problems as they are. That is why small
 square products run on one core. Source: ONNXim (Ham et al., IEEE CAL 2024, MIT) and Gemmini's
-software library; figures in validation/onnxim.
+software library; figures in validation/onnxim_*.
 """
 
 from __future__ import annotations

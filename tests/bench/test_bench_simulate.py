@@ -1,6 +1,6 @@
 """CPU time of whole simulations in a warm process, beside what other tools took.
 
-Reported, never asserted. ONNXim's seconds are those of validation/onnxim (a compiled simulator, one
+Reported, never asserted. ONNXim's seconds are those of validation/onnxim_* (a compiled simulator, one
 machine, CPU time); SCALE-Sim's are measured in the same run by ``make bench-scalesim``.
 """
 
@@ -16,8 +16,9 @@ from accelsim.results.claims import truth
 pytestmark = pytest.mark.bench
 
 ONNXIM = [
-    pytest.param(r, id=f"{r['machine']}-{r['m']}x{r['k']}x{r['n']}")
-    for r in truth("accelsim.validation.onnxim", "cycles.csv")
+    pytest.param(f"onnxim-{size}", r, id=f"{size}-{r['m']}x{r['k']}x{r['n']}")
+    for size in ("mobile", "server")
+    for r in truth(f"accelsim.validation.onnxim_{size}", "cycles.csv")
 ]
 
 
@@ -27,12 +28,12 @@ def _cold_tiling() -> None:
 
 
 @pytest.mark.benchmark(group="onnxim rows", timer=time.process_time)
-@pytest.mark.parametrize("row", ONNXIM)
-def test_onnxim_rows(benchmark: BenchmarkFixture, row: dict[str, str]) -> None:
+@pytest.mark.parametrize(("machine", "row"), ONNXIM)
+def test_onnxim_rows(benchmark: BenchmarkFixture, machine: str, row: dict[str, str]) -> None:
     shape = f"gemm:m={row['m']},n={row['n']},k={row['k']}"
-    simulate(row["machine"], shape)
+    simulate(machine, shape)
     benchmark.pedantic(
-        lambda: simulate(row["machine"], shape), setup=_cold_tiling, rounds=20, iterations=1
+        lambda: simulate(machine, shape), setup=_cold_tiling, rounds=20, iterations=1
     )
     seconds = benchmark.stats.stats.median
     benchmark.extra_info["onnxim_cpu_s"] = float(row["cpu_s"])

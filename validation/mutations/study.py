@@ -148,7 +148,9 @@ def _reason(original: Program, mutant: Program) -> str:
     only_waits = other.any() and not np.delete(other, range(first, first + 3), axis=1).any()
     if not only_waits:
         return "same bits"
-    lost = any((was & ~now).any() for was, now in zip(ordered(original), ordered(mutant), strict=True))
+    lost = any(
+        (was & ~now).any() for was, now in zip(ordered(original), ordered(mutant), strict=True)
+    )
     return "nothing needs that order" if lost else "other waits imply it"
 
 
