@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from accelsim._version import __version__
 from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
     from accelsim.api import arch, check, grid, load_plugin, simulate, sweep, workload
 
-__version__ = "0.1.0"
-
 __all__ = [
     "AccelsimError",
+    "__version__",
     "arch",
     "check",
     "grid",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Literal
 
+from accelsim._version import __version__
 from accelsim.engine.bind import Fidelity, bind
 from accelsim.engine.merge import run as run_engine
 from accelsim.errors import AccelsimError
@@ -137,8 +138,6 @@ def _result(
     segments: Sequence[Segment],
     wall_seconds: float,
 ) -> Result:
-    from accelsim import __version__
-
     totals = [collect(run) for run in runs]
     repeats = [run.repeat for run in runs]
     tick = arch.ticks_per_cycle("core")

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 
 from accelsim.arch.faults import ParameterError, unknown
 from accelsim.errors import AccelsimError
-from accelsim.hw.block import Block, Memory, Unit, block_kinds
+from accelsim.hw.block import Block, Memory, Unit
+from accelsim.hw.catalog import block_kinds
 from accelsim.quantities import LARGEST, Quantity, quantity_of
 
 if TYPE_CHECKING:

@@ -86,7 +86,8 @@ def _floating(one: object) -> str:
 
 
 def _memories() -> list[Entry]:
-    from accelsim.hw.block import Memory, block_kinds
+    from accelsim.hw.block import Memory
+    from accelsim.hw.catalog import block_kinds
 
     kinds = [
         (f"kind: {kind}", (one.__doc__ or "").split("\n")[0])

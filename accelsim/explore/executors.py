@@ -12,7 +12,9 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Protocol, TypeVar
 
 from accelsim.errors import AccelsimError
@@ -73,12 +75,13 @@ class LocalExecutor:
 
         from joblib.externals.loky import get_reusable_executor
 
-        pool: Any = get_reusable_executor(
-            self.jobs,
-            timeout=IDLE_SECONDS,
-            initializer=prepare_worker,
-            initargs=(plugin_files(), own_mappers()),
-        )
+        with _interrupts_wait():
+            pool: Any = get_reusable_executor(
+                self.jobs,
+                timeout=IDLE_SECONDS,
+                initializer=prepare_worker,
+                initargs=(plugin_files(), own_mappers()),
+            )
         waiting: dict[Any, int] = {}
         todo = enumerate(chunks)
         finished = False
@@ -86,7 +89,8 @@ class LocalExecutor:
             while True:
                 # One chunk in hand per worker: none idles while its next one is made here.
                 while len(waiting) < 2 * self.jobs and (item := next(todo, None)) is not None:
-                    waiting[pool.submit(function, item[1])] = item[0]
+                    with _interrupts_wait():
+                        waiting[pool.submit(function, item[1])] = item[0]
                 if not waiting:
                     break
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -96,6 +100,23 @@ class LocalExecutor:
         finally:
             if not finished:
                 pool.shutdown(wait=True, kill_workers=True)
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment: processes started here never see it, we see it after."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing.resource_tracker import ensure_running
+
+    # It would be started together with the first worker and let Ctrl-C through again.
+    ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def plugin_files() -> tuple[tuple[str, int], ...]:
@@ -110,11 +131,18 @@ def plugin_files() -> tuple[tuple[str, int], ...]:
 
 def own_mappers() -> bytes:
     """Mappers that the user's program registered itself, pickled with their code."""
-    from joblib.externals import cloudpickle
-
     load_builtin_mappers()
-    mine = [m for m in MAPPERS.values() if not m.lower.__module__.startswith("accelsim")]
-    return bytes(cloudpickle.dumps(mine))
+    known = ("accelsim.", PLUGIN_PREFIX)
+    mine = [m for m in MAPPERS.values() if not m.lower.__module__.startswith(known)]
+    return bytes(_cloudpickle().dumps(mine)) if mine else pickle.dumps(mine)
+
+
+def _cloudpickle() -> Any:
+    """Comes with joblib: inside it before 1.6, beside it since."""
+    try:
+        return import_module("cloudpickle")
+    except ImportError:
+        return import_module("joblib.externals.cloudpickle")
 
 
 def prepare_worker(plugins: tuple[tuple[str, int], ...], mappers: bytes) -> None:

@@ -172,7 +172,7 @@ class _Study:
         return (*context, "status", "error", *self.metrics)
 
     def _keys(self) -> Iterator[str]:
-        from accelsim import __version__
+        from accelsim._version import __version__
 
         digests: dict[Any, str] = {}
         plugins = _plugin_digest()

@@ -101,13 +101,16 @@ def check(
     program: Program,
     schedule: Clocked | None = None,
     seed: int = 0,
+    scale: float = 1.0,
 ) -> Check:
     """Execute ``program`` on seeded values and compare every operator with its reference.
 
     With a ``schedule`` the instructions take effect in the clock's order, else in program order.
+    ``scale`` multiplies the floating-point values: a softmax that forgets to subtract the maximum
+    shows only on large ones, a forgotten epsilon only on small ones.
     """
     blocks = [arch.units[slot.unit] for slot in program.units]
-    values = graph_values(graph, seed, also=_produced_elsewhere(graph, program))
+    values = graph_values(graph, seed, _produced_elsewhere(graph, program), scale)
     memory = Memory(program)
     load_image(program, memory, values)
     captures = execute(program, blocks, memory, schedule)

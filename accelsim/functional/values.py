@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,14 +44,22 @@ class Recipe:
     ids: int = 0
 
 
-def graph_values(graph: Graph, seed: int = 0, also: Collection[str] = ()) -> dict[str, Stored]:
+def graph_values(
+    graph: Graph, seed: int = 0, also: Collection[str] = (), scale: float = 1.0
+) -> dict[str, Stored]:
     """Stored elements, in shape, of every tensor that no operator creates, by name.
 
     ``also`` names tensors to fill although an operator creates them, for a slice of a graph.
+    ``scale`` multiplies all floating-point values but constants; a power of two is exact.
     """
     recipes = _recipes(graph)
     wanted = [*graph.inputs, *(graph.tensors[name] for name in sorted(also))]
-    return {spec.name: _tensor(spec, recipes.get(spec.name, Recipe()), seed) for spec in wanted}
+    found = {}
+    for spec in wanted:
+        recipe = recipes.get(spec.name, Recipe())
+        recipe = replace(recipe, offset=recipe.offset * scale, scale=recipe.scale * scale)
+        found[spec.name] = _tensor(spec, recipe, seed)
+    return found
 
 
 def splitmix64(key: int, count: int, first: int = 0) -> Words:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -157,13 +157,3 @@ def block(kind: str) -> Callable[[B], B]:
         return cls
 
     return register
-
-
-def block_kinds() -> Mapping[str, type[Block]]:
-    """Every registered block; importing the built-in rooms registers them."""
-    from accelsim.hw import dma, link, memory, sram, systolic, vector  # noqa: F401
-
-    return BLOCKS
-
-
-Parameters = Mapping[str, Any]

@@ -1,9 +1,10 @@
 """Chrome-JSON traces: a run as a file that opens in ui.perfetto.dev or chrome://tracing.
 
 One process per core with one thread per unit and per private port, one process for the memories
-and links that the cores share, and one that names segments and operators. Slices last as long as
-the unit cannot take the next instruction (waiting for ports included) or the port serves. Times are whole nanoseconds, written in microseconds; the
-exact length of a slice stands in its argument ``cycles``. Segments follow one another, each once.
+and links that the cores share, and one that names segments and operators. A unit's slice lasts
+until it can take the next instruction, which includes waiting for ports; a port's lasts while it
+serves. Times are whole nanoseconds, written in microseconds; the exact length of a slice stands in
+its argument ``cycles``. Segments follow one another, each once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Speed of the clock: cores of four units, all of whose transfers contend for one memory port."""
+"""Speed of the clock: cores of four units, all of whose transfers contend for one memory port.
+
+Transfers may also hold a port of their core's scratchpad.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ pytestmark = pytest.mark.bench
 LOAD_A, LOAD_B, COMPUTE, STORE = range(4)
 
 
-def double_buffered_cores(cores, n):
+def double_buffered_cores(cores, n, scratchpads=False):
     """n instructions: on each core, tile t loads A and B, computes and stores.
 
     Loads wait for the COMPUTE of tile t-2 (its input buffers), COMPUTE for its loads and for the
@@ -31,6 +34,8 @@ def double_buffered_cores(cores, n):
     dep[:, :, STORE, 0] = first + COMPUTE
     port = np.full((cores, tiles, 4, 3), -1, np.int16)
     port[:, :, [LOAD_A, LOAD_B, STORE], 0] = 0
+    if scratchpads:
+        port[:, :, [LOAD_A, LOAD_B, STORE], 1] = 1 + np.arange(cores)[:, None, None]
     unit = np.broadcast_to(
         4 * np.arange(cores)[:, None, None] + np.arange(4), (cores, tiles, 4)
     ).astype(np.int32)
@@ -42,7 +47,7 @@ def double_buffered_cores(cores, n):
         port=port.reshape(-1, 3),
         hold=np.repeat(ticks.reshape(-1, 1), 3, axis=1),
         units=4 * cores,
-        ports=1,
+        ports=1 + cores,
     )
 
 
@@ -59,6 +64,13 @@ def test_contended_port(benchmark, units, n):
     benchmark.group = f"{units} units"
     engine.warm_up()
     report(benchmark, double_buffered_cores(units // 4, n), engine.run)
+
+
+@pytest.mark.parametrize("units", [4, 8, 16])
+def test_two_ports_per_transfer(benchmark, units):
+    benchmark.group = f"{units} units"
+    engine.warm_up()
+    report(benchmark, double_buffered_cores(units // 4, 1_000_000, scratchpads=True), engine.run)
 
 
 def test_no_ports(benchmark):

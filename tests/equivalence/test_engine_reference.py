@@ -119,6 +119,14 @@ def test_contention_and_ties(seed, n, units, ports, longest):
     assert_engines_agree(random_program(seed, n, units, ports, longest=longest))
 
 
+@given(**{**SHAPES, "ports": st.integers(2, 8)}, factor=st.sampled_from([3, 20]))
+@MANY
+def test_ports_that_are_slower_than_the_units(seed, n, units, ports, factor):
+    timed = random_program(seed, n, units, ports, dep_density=0.2)
+    timed.hold[:] *= factor
+    assert_engines_agree(timed)
+
+
 @given(**SHAPES, reach=st.sampled_from([2, 40]))
 @MANY
 def test_units_in_many_clock_domains(seed, n, units, ports, reach):

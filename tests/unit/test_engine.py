@@ -7,6 +7,7 @@ import pytest
 
 from accelsim import engine
 from accelsim.engine import DeadlockError, TimedProgram, reference
+from accelsim.engine.schedule import port_service
 from accelsim.errors import AccelsimError
 
 NONE = (-1, -1, -1)
@@ -92,15 +93,88 @@ def test_hold_may_be_shorter_than_the_instruction(run):
     assert run(program(rows)).start.tolist() == [0, 4, 8]
 
 
-def test_instruction_waits_for_all_its_ports(run):
+def test_hold_may_be_longer_than_the_instruction(run):
+    """The unit stays busy with the port, and the tail of the pipeline comes after it."""
+    s = run(program([(0, 2, 7, [], {0: 20}), (0, 1, 1)]))
+    assert s.start.tolist() == [0, 20]
+    assert s.finish.tolist() == [20 + 5, 25]
+
+
+def test_ports_serve_independently(run):
+    """A port that is free does not wait for a busy one, and what stands behind it moves up."""
     rows = [(0, 1, 1, [], {0: 5}), (1, 1, 1, [], {2: 8}), (2, 1, 1, [], {0: 1, 1: 1, 2: 1})]
-    assert run(program([*rows, (3, 1, 1, [], {1: 3})])).start.tolist() == [0, 0, 8, 9]
+    s = run(program([*rows, (3, 1, 1, [], {1: 3})]))
+    assert s.start.tolist() == [0, 0, 0, 1]
+    assert s.finish.tolist() == [5, 8, 9, 4]
 
 
-def test_port_named_twice_is_held_for_the_longer_time(run):
+DRAM, SPAD = 0, 1
+CONVOY = (
+    (0, 12, 12, [], {SPAD: 12}),  # an array streams its operands out of the scratchpad
+    (1, 4, 54, [], {DRAM: 4, SPAD: 2}),  # a load: 4 ticks of DRAM, then 50 of latency
+    (1, 4, 54, [], {DRAM: 4, SPAD: 2}),  # the next one on the same queue
+    (2, 4, 54, [], {DRAM: 4, SPAD: 2}),  # and one on another queue
+)
+
+
+def test_transfer_that_waits_for_one_memory_does_not_block_the_other(run):
+    """DRAM serves both queues in ticks 0 to 8; the scratchpad takes the bytes after the array."""
+    s = run(program(CONVOY))
+    assert s.order.tolist() == [0, 1, 3, 2]
+    assert s.start.tolist() == [0, 0, 14, 4]
+    assert s.finish.tolist() == [12, 14 + 50, 18 + 50, 16 + 50]
+
+
+def test_queue_is_busy_until_the_slowest_port_has_passed_its_transfer(run):
+    """Load 1 leaves DRAM at 4 and the scratchpad at 14: its queue takes the next one at 14."""
+    assert run(program(CONVOY)).start[2] == 14
+
+
+def test_port_service_says_when_each_port_served_what(run):
+    timed = program(CONVOY)
+    served = [port_service(timed, run(timed), p) for p in range(3)]
+    assert [[c.tolist() for c in columns] for columns in served] == [
+        [[1, 3, 2], [0, 4, 14], [4, 8, 18]],
+        [[0, 1, 3, 2], [0, 12, 14, 16], [12, 14, 16, 18]],
+        [[], [], []],
+    ]
+
+
+def test_start_is_the_first_service_when_all_ports_are_busy(run):
+    rows = [(0, 9, 9, [], {0: 9}), (1, 6, 6, [], {1: 6}), (2, 2, 3, [], {0: 2, 1: 1})]
+    s = run(program(rows))
+    assert s.start[2] == 6
+    assert s.finish[2] == 11 + 1  # port 0 serves it from 9 to 11, the tail is 1
+
+
+def test_occupancy_and_latency_count_from_the_first_service(run):
+    """Ports that are quicker than the unit do not shorten the instruction."""
+    rows = [(1, 3, 3, [], {0: 3}), (2, 20, 30, [], {0: 1, 1: 1}), (2, 1, 1)]
+    s = run(program(rows))
+    assert s.start.tolist() == [0, 0, 20]
+    assert s.finish.tolist() == [3, 30, 30]
+
+
+def test_tail_is_never_negative(run):
+    """A unit that is occupied for longer than its latency finishes with its port, not before."""
+    assert run(program([(0, 50, 3, [], {0: 8})])).finish.tolist() == [8]
+
+
+def test_no_time_on_a_busy_port_still_waits_for_its_turn(run):
+    rows = [(0, 7, 7, [], {0: 7}), (1, 1, 1, [], {0: 0, 1: 2})]
+    s = run(program(rows))
+    assert s.start.tolist() == [0, 0]
+    assert s.finish.tolist() == [7, 7]
+
+
+@pytest.mark.parametrize("holds", [(9, 2, 0), (2, 9, 0), (0, 9, 2)])
+def test_port_named_twice_counts_once_for_the_longer_hold(run, holds):
     timed = program([(0, 1, 1), (1, 1, 1, [], {0: 1})])
-    timed.port[0], timed.hold[0] = (0, 0, -1), (9, 2, 0)
-    assert run(timed).start.tolist() == [0, 9]
+    timed.port[0], timed.hold[0] = [(0 if h else -1) for h in holds], holds
+    s = run(timed)
+    assert s.start.tolist() == [0, 9]
+    assert s.finish.tolist() == [9, 10]
+    assert port_service(timed, s, 0)[2].tolist() == [9, 10]
 
 
 def test_tie_goes_to_the_lower_unit(run):

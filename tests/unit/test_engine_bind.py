@@ -6,6 +6,7 @@ import pytest
 from accelsim.arch import Architecture
 from accelsim.engine.bind import BoundProgram, bind
 from accelsim.engine.merge import run
+from accelsim.engine.schedule import port_service
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
 from accelsim.hw.link import Link
@@ -20,7 +21,11 @@ BF16 = FORMATS["bf16"]
 
 
 def machine(
-    *, sram: dict[str, object] | None = None, link: Link | None = None, **memory: object
+    *,
+    sram: dict[str, object] | None = None,
+    link: Link | None = None,
+    issue: int = 0,
+    **memory: object,
 ) -> Architecture:
     dram = {"capacity": "1 GiB", "bandwidth": "10 GB/s", "latency": "50 ns", **memory}
     array = Systolic(rows=8, cols=8, inputs="spad", weights="spad", outputs="spad")
@@ -28,7 +33,7 @@ def machine(
         name="probe",
         clock="1 GHz",
         clocks={"slow": "400 MHz"},
-        units={"array": array, "dma": Dma(count=2)},
+        units={"array": array, "dma": Dma(count=2, issue=issue)},
         memories={
             "dram": MainMemory(**dram),  # type: ignore[arg-type]
             "spad": Sram(**{"capacity": "64 KiB", **(sram or {})}),  # type: ignore[arg-type]
@@ -82,6 +87,21 @@ def test_narrow_scratchpad_stretches_the_transfer() -> None:
     assert finishes(two_loads(machine(sram={"banks": 2, "width": 2}))) == [300, 550]
 
 
+def test_transfer_that_waits_for_the_scratchpad_has_had_its_turn_at_the_dram() -> None:
+    bound = two_loads(machine(sram={"banks": 2, "width": 2}))
+    schedule, tick = run(bound.timed), bound.arch.ticks_per_cycle("core")
+    assert list(schedule.start // tick) == [0, 100]
+    served = {
+        name: list(port_service(bound.timed, schedule, p)[1] // tick)
+        for p, name in enumerate(bound.port_names)
+    }
+    assert served == {"dram": [0, 100], "spad read": [], "spad write": [0, 250]}
+
+
+def test_queue_reads_the_descriptor_before_it_moves_the_bytes() -> None:
+    assert finishes(two_loads(machine(issue=4))) == [154, 254]
+
+
 def test_link_limits_and_delays() -> None:
     link = Link(source="dram", target="spad", bandwidth=5 * 10**9, latency=20e-9)
     assert finishes(two_loads(machine(link=link))) == [50 + 20 + 200, 50 + 20 + 400]
@@ -107,6 +127,26 @@ def test_array_contends_with_dma_for_a_single_ported_scratchpad() -> None:
         return run(bind(build.finish(), target).timed).ticks
 
     assert cycles(1) > cycles(2)
+
+
+def test_compute_keeps_its_own_times_and_waits_for_a_slow_port() -> None:
+    target = machine(sram={"banks": 1, "width": 2, "ports": 1})
+    build = Builder(target.unit_slots(), target.address_spaces())
+    build.begin_operator(OperatorInfo("probe", "gemm", "", 0))
+    a = build.storage(StorageInfo("a", 1, 0, 4096, "buffer")).view(8, 8, BF16)
+    c = build.storage(StorageInfo("c", 1, 8192, 4096, "buffer")).view(8, 8, FORMATS["fp32"])
+    build.fill(1, a, 1.0)
+    build.matmul(0, c, a, a, accumulate=False)
+    program = build.finish()
+    real, ideal = bind(program, target).timed, bind(program, target, "ideal").timed
+    assert real.occupancy[1] == ideal.occupancy[1]
+    assert real.latency[1] == ideal.latency[1]
+    # Two operands of 128 bytes and a result of 256 bytes, 2 bytes per cycle: 256 cycles.
+    ticks = run(real)
+    tail = max(0, real.latency[1] - real.occupancy[1])
+    held = 256 * target.ticks_per_cycle("core")
+    assert held > real.latency[1]
+    assert ticks.finish[1] - ticks.start[1] == held + tail
 
 
 def test_unknown_fidelity_names_the_known_ones() -> None:

@@ -107,7 +107,7 @@ def test_summary_says_cycles_time_and_energy_of_the_result(run):
 
 
 def test_decode_is_given_per_token(decode):
-    figures = dict((what, value) for value, what in headline(decode).figures)
+    figures = {what: value for value, what in headline(decode).figures}
     assert headline(decode).figures[0] == (f"{seconds_text(decode.seconds)}/token", "")
     assert float(figures["tokens/s"].replace(",", "")) == pytest.approx(
         4 / decode.seconds, rel=1e-3
@@ -309,9 +309,7 @@ def test_simulate_returns_a_run_equal_to_its_result(gemm):
     assert type(result) is Result
     run = Run.of(result)
     assert isinstance(gemm, Run)
-    assert all(
-        getattr(run, field.name) == getattr(result, field.name) for field in fields(Result)
-    )
+    assert all(getattr(run, field.name) == getattr(result, field.name) for field in fields(Result))
     assert isinstance(run.operators, OperatorTable)
     assert run.to_dict() == result.to_dict()
     assert Run.of(run) is run

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_segments_follow_one_another(run, trace):
     slices = threads(trace)["segments"]
     assert len(slices) == len(run.segments)
     assert slices[0]["ts"] == 0
-    for one, following in zip(slices, slices[1:], strict=False):
+    for one, following in pairwise(slices):
         end = nanoseconds(one["ts"]) + nanoseconds(one["dur"])
         assert nanoseconds(following["ts"]) == end
     ticks = sum(segment.schedule.ticks for segment in run.segments)
@@ -116,7 +117,9 @@ def test_operator_slices_are_the_cycles_of_the_result(run, trace):
 
 def test_slices_say_what_was_done(run, trace):
     program = run.segments[0].bound.program
-    slices = [s for name, mine in threads(trace).items() for s in mine if "instruction" in s["args"]]
+    slices = [
+        s for name, mine in threads(trace).items() for s in mine if "instruction" in s["args"]
+    ]
     work = [s for s in slices if s["name"].startswith("MATMUL ")]
     loads = [s for s in slices if s["name"].startswith("LOAD ")]
     assert work
@@ -150,7 +153,7 @@ def test_bandwidth_counters_carry_the_traffic(run, trace):
     assert {e["name"] for e in points} == {f"{main} GB/s"}
     moved = sum(
         (after["ts"] - before["ts"]) * before["args"]["GB/s"] * 1e3
-        for before, after in zip(points, points[1:], strict=False)
+        for before, after in pairwise(points)
     )
     once = sum(sum(op.traffic_bytes.values()) / op.repeat for op in run.operators)
     assert moved == pytest.approx(once, rel=0.01)

@@ -1,0 +1,14 @@
+"""Which blocks there are: the built-in rooms and what plugins registered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# Importing a room registers its blocks.
+from accelsim.hw import dma, link, memory, sram, systolic, vector  # noqa: F401
+from accelsim.hw.block import BLOCKS, Block
+
+
+def block_kinds() -> Mapping[str, type[Block]]:
+    """Every registered block class, by the kind that architecture files name it by."""
+    return BLOCKS
