@@ -37,7 +37,13 @@ def breakdown(result: Result) -> Figure:
     measures = [m for m in _MEASURES if sum(m[1](row) for row in kinds) > 0]
     totals = [sum(value(row) for row in kinds) for _, value, _ in measures]
     colors = kind_colors(op.kind for op in result.operators)
-    fig = figure("Where it goes", "by kind of operator, of each total", height=300, barmode="stack")
+    fig = figure(
+        "Where it goes",
+        "by kind of operator, of each total",
+        height=360,
+        barmode="stack",
+        legend={"traceorder": "normal"},
+    )
     for row in kinds:
         values = [value(row) for _, value, _ in measures]
         fig.add_bar(

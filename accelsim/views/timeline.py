@@ -193,5 +193,5 @@ def _hover(run: SegmentRun, one: Bar) -> str:
     busy = f", busy {percent_text(one.busy / length)}" if one.count > 1 and length else ""
     return (
         f"<b>{escape(label(run.bound.program, one.first))}</b>{many}<br>"
-        f"cycles {one.start:,.6g} to {one.stop:,.6g} ({length:,.6g}{busy})"
+        f"cycles {one.start:,.10g} to {one.stop:,.10g} ({length:,.10g}{busy})"
     )

@@ -122,10 +122,10 @@ def _ask(
 def table(shares: Mapping[str, Share], detectors: Iterable[str] = DETECTORS) -> str:
     """The shares as text, and what was missed."""
     names = list(detectors)
-    lines = [f"{'class':20}{'mutants':>8}{'harmless':>9}" + "".join(f"{n:>18}" for n in names)]
+    lines = [f"{'class':20}{'mutants':>8}{'harmless':>9}" + "".join(f"{n:>20}" for n in names)]
     for kind, share in shares.items():
         cells = (f"{share.of(n):.0%} ({share.refused[n]} refused)" for n in names)
-        text = "".join(f"{cell:>18}" for cell in cells)
+        text = "".join(f"{cell:>20}" for cell in cells)
         lines.append(f"{kind:20}{share.mutants:8}{share.harmless.total():9}{text}")
         lines += [f"    {count} harmless: {why}" for why, count in share.harmless.items()]
         lines += [f"    missed: {what}" for what in share.missed]

@@ -17,7 +17,12 @@ from accelsim.simulation import compile_program, plan_memory
 from accelsim.workload.graph import Graph
 
 SMALL: dict[str, object] = {"array.rows": 8, "array.cols": 8}
-TIGHT: dict[str, object] = {**SMALL, "ifmap.capacity": 1024, "filter.capacity": 1024, "ofmap.capacity": 2048}
+TIGHT: dict[str, object] = {
+    **SMALL,
+    "ifmap.capacity": 1024,
+    "filter.capacity": 1024,
+    "ofmap.capacity": 2048,
+}
 TINY_TPU: dict[str, object] = {"mxu.rows": 16, "mxu.cols": 16, "vmem.capacity": 16384}
 INT8 = "gemm:m=20,n=12,k=27,dtype=int8"
 LAYER = "layers=1,hidden=32,ffn=48,vocab=40,batch=2,heads=4"
