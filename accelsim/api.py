@@ -78,11 +78,13 @@ def check(
     mapper: str | Sequence[str] = (),
     overrides: Mapping[str, object] | None = None,
     memory: str = "bandwidth",
+    scale: float = 1.0,
 ) -> Check:
     """Execute the workload's tile program on numbers and judge every operator.
 
     Integers must be exact, floating point inside a derived bound; ``order`` is "clock" (as the
-    engine scheduled it) or "program". Raises AccelsimError.
+    engine scheduled it) or "program"; ``scale`` multiplies the floating-point values. Raises
+    AccelsimError.
     """
     wanted = (mapper,) if isinstance(mapper, str) else tuple(mapper)
     return check_graph(
@@ -92,6 +94,7 @@ def check(
         order,  # type: ignore[arg-type]  # checked against ORDERS
         wanted,
         memory,  # type: ignore[arg-type]  # checked against FIDELITIES
+        scale,
     )
 
 

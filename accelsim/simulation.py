@@ -32,6 +32,8 @@ ORDERS: tuple[Order, ...] = ("clock", "program")
 # A check holds every tensor and computes every product: about a minute of work at the limits.
 CHECK_BYTES_LIMIT = 4 << 30
 CHECK_MACS_LIMIT = 10**11
+# Beyond these, bounds of exponentials and norms become infinite and say nothing.
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-12, 16.0
 
 
 def simulate_graph(
@@ -75,17 +77,21 @@ def check_graph(
     order: Order = "clock",
     mappers: Sequence[str] = (),
     memory: Fidelity = "bandwidth",
+    scale: float = 1.0,
 ) -> Check:
     """Execute the whole workload's program on numbers and judge every operator.
 
     ``order`` "clock" executes as the engine scheduled it (a missing dependency changes the
-    numbers), "program" in the order the mappers emitted. Raises AccelsimError if the workload is
+    numbers), "program" in the order the mappers emitted. ``scale`` multiplies the floating-point
+    values: 16 shows a softmax without its maximum, 2**-6 a norm without its epsilon. Raises AccelsimError if the workload is
     too large to compute here.
     """
     from accelsim.functional.check import check
 
     if order not in ORDERS:
         raise AccelsimError(f"order {order!r} is not known; accepted: {', '.join(ORDERS)}")
+    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+        raise AccelsimError(f"scale {scale} is out of range; accepted: {SMALLEST_SCALE} to 16")
     nbytes = sum(spec.bytes for spec in graph.tensors.values())
     if nbytes > CHECK_BYTES_LIMIT or graph.macs > CHECK_MACS_LIMIT:
         raise AccelsimError(
@@ -98,7 +104,7 @@ def check_graph(
     schedule = None
     if order == "clock":
         schedule = run_engine(bind(program, arch, memory).timed)
-    return check(arch, graph, program, schedule, seed)
+    return check(arch, graph, program, schedule, seed, scale)
 
 
 def plan_memory(graph: Graph, arch: Architecture, memory: Fidelity) -> Plan:

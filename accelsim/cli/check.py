@@ -24,6 +24,10 @@ def check(
     mapper: options.Mappers = None,
     memory: options.Memory = "bandwidth",
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the random tensors.")] = 0,
+    scale: Annotated[
+        float,
+        typer.Option(metavar="X", help="Multiplies the values: 16 and 0.015 find other mistakes."),
+    ] = 1.0,
     order: Annotated[
         str,
         typer.Option(
@@ -48,7 +52,15 @@ def check(
             if progress:
                 progress(f"checking in {one} order", i, len(_ORDERS[order]))
             checks.append(
-                api.check(machine, graph, seed=seed, order=one, mapper=mappers, memory=fidelity)
+                api.check(
+                    machine,
+                    graph,
+                    seed=seed,
+                    order=one,
+                    mapper=mappers,
+                    memory=fidelity,
+                    scale=scale,
+                )
             )
     ok = all(one.ok for one in checks)
     if json is not None:

@@ -126,3 +126,10 @@ def test_a_bad_mapper_file_is_one_line(tmp_path, text: str, message: str) -> Non
         load_file(file)
     with pytest.raises(AccelsimError, match="no such Python file"):
         load_file(tmp_path / "missing.py")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), 17.0])
+def test_a_scale_out_of_range_is_refused(scale: float) -> None:
+    with pytest.raises(AccelsimError, match=r"scale .* is out of range"):
+        xs.check("tpu-v3", "softmax:rows=4,cols=4", scale=scale)
+    assert xs.check("tpu-v3", "softmax:rows=4,cols=40", scale=16.0).ok

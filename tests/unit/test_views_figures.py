@@ -84,6 +84,14 @@ def test_merging_keeps_busy_time_count_and_extent():
     ]  # fmt: skip
 
 
+def test_merging_keeps_operators_apart_while_the_cap_allows_it():
+    start = np.arange(20) * 3.0
+    operator = np.repeat([0, 1], 10)
+    lane = Lane("u", 0, False, np.arange(20), start, start + 2.999, operator)
+    (bars,), _ = merged([lane], 60.0, max_bars=5)
+    assert [(b.first, b.count) for b in bars] == [(0, 10), (10, 10)]
+
+
 def test_merging_gives_up_operators_before_it_breaks_the_cap():
     start = np.arange(1000) * 3.0
     lane = Lane("u", 0, False, np.arange(1000), start, start + 1, np.arange(1000))
@@ -157,6 +165,12 @@ def test_ports_serve_one_instruction_at_a_time_and_end_with_the_schedule():
     for unit in range(timed.units):
         mine = timed.unit == unit
         assert (np.maximum.accumulate(expected[mine]) == finish[mine]).all()
+    # A unit is drawn until it can take more: also while a port still serves its instruction.
+    free = np.maximum(segment.schedule.start + timed.occupancy, done)
+    units = [lane for lane in lanes if not lane.is_port]
+    for lane in units:
+        assert (lane.stop == free[lane.index]).all()
+    assert any((lane.stop - lane.start > timed.occupancy[lane.index]).any() for lane in units)
 
 
 # -- roofline --------------------------------------------------------------------------------------
