@@ -210,11 +210,11 @@ class _Binding:
             self.actions[name][action] = counts
 
     def _time_transfers(self, unit: Dma, rows: Ints, held: Ints, in_flight: Ints) -> None:
-        """The queue reads the descriptor, then moves the bytes as slowly as it or a port does."""
+        """A queue is as slow as its descriptors, its own bandwidth or a port, whichever is worst."""
         tick = self.arch.ticks_per_cycle(unit.clock)
         payload = self.nbytes[rows].max(axis=1)
         cycles = unit.transfer_cycles(payload, self.arch.clocks[unit.clock])
-        self.occupancy[rows] = unit.issue * tick + np.maximum(cycles * tick, held)
+        self.occupancy[rows] = np.maximum((unit.issue + cycles) * tick, held)
         self.latency[rows] = self.occupancy[rows] + in_flight
 
     # -- ports -----------------------------------------------------------------------------------

@@ -98,8 +98,9 @@ def test_transfer_that_waits_for_the_scratchpad_has_had_its_turn_at_the_dram() -
     assert served == {"dram": [0, 100], "spad read": [], "spad write": [0, 250]}
 
 
-def test_queue_reads_the_descriptor_before_it_moves_the_bytes() -> None:
-    assert finishes(two_loads(machine(issue=4))) == [154, 254]
+def test_descriptors_hide_behind_longer_transfers_and_limit_shorter_ones() -> None:
+    assert finishes(two_loads(machine(issue=4))) == [150, 250]
+    assert finishes(two_loads(machine(issue=120)))[0] == 170
 
 
 def test_link_limits_and_delays() -> None:
