@@ -12,6 +12,7 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	$(BIN)/pip install -q -e .
+	$(BIN)/python -m compileall -q accelsim mappers arch_configs workloads validation
 	touch $@
 
 $(VENV)/.developing: $(VENV)/.installed

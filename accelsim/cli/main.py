@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from accelsim import AccelsimError, __version__
+from accelsim import AccelsimError, __version__, _jit
 from accelsim.cli import check, importing, library, run, sweep, validate
 
 BAD_INPUT, DEFECT, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
@@ -116,6 +116,7 @@ app.command("warmup")(run.warmup)
 
 def main() -> None:
     """Entry point of the console script."""
+    _jit.stay_lean()
     try:
         app(prog_name="accelsim")
     except KeyboardInterrupt:  # before the boundary stands
