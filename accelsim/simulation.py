@@ -83,8 +83,8 @@ def check_graph(
 
     ``order`` "clock" executes as the engine scheduled it (a missing dependency changes the
     numbers), "program" in the order the mappers emitted. ``scale`` multiplies the floating-point
-    values: 16 shows a softmax without its maximum, 2**-6 a norm without its epsilon. Raises AccelsimError if the workload is
-    too large to compute here.
+    values: 16 shows a softmax without its maximum, 2**-6 a norm without its epsilon. Raises
+    AccelsimError if the workload is too large to compute here.
     """
     from accelsim.functional.check import check
 

@@ -161,6 +161,7 @@ def _lower_product(low: Lowering, product: Product) -> None:
     tiles = gemmini_tiles(
         product, array, len(low.cores), arenas[array.inputs].free, arenas[array.outputs].free
     )
+    low.build.note(f"tiles m {tiles.m} n {tiles.n} k {tiles.k}, dealt to the cores in turn")
     tiles_of_core: list[list[tuple[slice, slice]]] = [[] for _ in low.cores]
     outputs = [(r, c) for r in steps(product.m, tiles.m) for c in steps(product.n, tiles.n)]
     for i, output in enumerate(outputs):

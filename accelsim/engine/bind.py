@@ -210,7 +210,7 @@ class _Binding:
             self.actions[name][action] = counts
 
     def _time_transfers(self, unit: Dma, rows: Ints, held: Ints, in_flight: Ints) -> None:
-        """A queue is as slow as its descriptors, its own bandwidth or a port, whichever is worst."""
+        """A queue is as slow as its descriptors, its own bandwidth or the slowest port."""
         tick = self.arch.ticks_per_cycle(unit.clock)
         payload = self.nbytes[rows].max(axis=1)
         cycles = unit.transfer_cycles(payload, self.arch.clocks[unit.clock])

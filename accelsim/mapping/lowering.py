@@ -7,6 +7,7 @@ as 2-D windows, and the program builder.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from accelsim.errors import AccelsimError
@@ -75,7 +76,7 @@ class Core:
         for arena in self.arenas.values():
             arena.reset()
 
-    @property
+    @cached_property
     def arrays(self) -> list[tuple[int, Systolic]]:
         """The systolic arrays."""
         return self.of(Systolic)
@@ -87,13 +88,13 @@ class Core:
                 return slot, unit
         raise AccelsimError(f"no vector unit of core {self.index} works on memory {memory!r}")
 
-    @property
+    @cached_property
     def load_queues(self) -> list[int]:
         """DMA queues for loads: all but the last, if there are several."""
         slots = [slot for slot, _ in self.of(Dma)]
         return slots[:-1] or slots
 
-    @property
+    @cached_property
     def store_queue(self) -> int:
         """The DMA queue for stores: the last."""
         return self.of(Dma)[-1][0]

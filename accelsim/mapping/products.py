@@ -221,6 +221,7 @@ class CoreProducts:
         low.build.reserve(
             int(self.tiling.instructions), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
         )
+        low.build.note(str(self.tiling))
         self._reserve_buffers(array, first)
 
     def _reserve_buffers(self, array: Systolic, first: Product) -> None:

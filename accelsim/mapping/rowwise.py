@@ -101,6 +101,7 @@ class _Stream:
         r = self.recipe
         cols = self._tile_cols()
         height = self._tile_rows(last - first, cols)
+        self.low.build.note(f"tiles of {height} x {cols}")
         windows = [
             (slice(top, min(top + height, bottom)), slice(left, min(left + cols, r.out.cols)))
             for start, bottom in _periods(first, last, r.row_period)

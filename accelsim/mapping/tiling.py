@@ -95,6 +95,11 @@ class Tiling:
     cycles: float
     instructions: float
 
+    def __str__(self) -> str:
+        kept = f", {'A' if self.outer == 'm' else 'B'} resident" if self.resident else ""
+        shared = f", arrays share {self.split}" if self.split != "m" else ""
+        return f"tiles m {self.tm} n {self.tn} k {self.tk}, {self.outer} outermost{kept}{shared}"
+
 
 def even_share(size: int, parts: int, granule: int) -> int:
     """The largest of ``parts`` even shares of ``size``, in whole granules."""

@@ -8,6 +8,7 @@ overwrites. Waits that are already implied by an earlier instruction on the same
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +71,13 @@ class Builder:
         """Instructions emitted from now on belong to this operator; returns its index."""
         self._operators.append(info)
         return self.current_operator
+
+    def note(self, text: str) -> None:
+        """Say how the current operator is mapped; shown in its result row and in the listing."""
+        info = self._operators[-1]
+        if text not in info.note.split("; "):
+            told = f"{info.note}; {text}" if info.note else text
+            self._operators[-1] = replace(info, note=told)
 
     @property
     def current_operator(self) -> int:

@@ -35,9 +35,10 @@ class Storage:
 
     def renew(self) -> Self:
         """Forget the contents: what touched them becomes what the next write waits for."""
-        for hazard in (self.writers, self.readers):
-            merge_latest(self.pending, hazard)
-            hazard.clear()
+        if self.writers or self.readers:
+            for hazard in (self.writers, self.readers):
+                merge_latest(self.pending, hazard)
+                hazard.clear()
         return self
 
     def inherit(self) -> None:

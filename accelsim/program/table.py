@@ -95,7 +95,7 @@ class StorageInfo:
 
 @dataclass(frozen=True)
 class OperatorInfo:
-    """What a result row says about a workload operator."""
+    """What a result row says about a workload operator; ``note`` is how it is mapped."""
 
     name: str
     kind: str

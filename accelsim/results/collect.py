@@ -104,6 +104,9 @@ def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResu
     op = program.column("operator")
     end = np.zeros(count, dtype=np.int64)
     np.maximum.at(end, op, run.schedule.finish)
+    begin = np.full(count, run.schedule.ticks, dtype=np.int64)
+    np.minimum.at(begin, op, run.schedule.start)
+    active = end - begin
     # What an operator adds to the end of the run; one that ends under the cover of others adds 0.
     moved_end = np.diff(np.maximum.accumulate(np.concatenate([[0], end])))
     tick = bound.arch.ticks_per_cycle("core")
@@ -126,8 +129,9 @@ def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResu
                     "read": int(read[i]) * run.repeat, "write": int(write[i]) * run.repeat
                 },
                 energy_pj=float(pj[i]) * run.repeat,
-                utilization=float(peak_ticks[i] / moved_end[i]) if moved_end[i] else 0.0,
+                utilization=float(peak_ticks[i] / active[i]) if active[i] else 0.0,
                 bottleneck=limiting[i],
+                mapping=info.note,
             )
         )  # fmt: skip
     return tuple(rows)

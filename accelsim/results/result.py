@@ -22,7 +22,9 @@ class OperatorResult:
 
     ``cycles`` is the time by which it moved the end of the run (operators overlap; the sum over
     all operators is the total). ``macs`` counts multiply-accumulates of the workload,
-    ``traffic_bytes`` what it moved in main memory, ``bottleneck`` the resource it kept busiest.
+    ``traffic_bytes`` what it moved in main memory, ``utilization`` the share of the arrays' peak
+    from its first start to its last finish, ``bottleneck`` the resource it kept busiest,
+    ``mapping`` the tiles that the mapper chose.
     """
 
     name: str
@@ -35,6 +37,7 @@ class OperatorResult:
     energy_pj: float
     utilization: float
     bottleneck: str
+    mapping: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the JSON result."""
