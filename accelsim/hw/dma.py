@@ -2,9 +2,9 @@
 
 A queue issues transfers in order. A transfer is as slow as the memories and the link at its ends
 (hw/memory.py), or as the ``issue`` cycles that the queue needs per descriptor where those are more:
-it reads the next descriptor while the bytes of the last one move. Several transfers of one queue may
-be in flight: it takes the next one when every port has passed the previous one, and the memory's
-latency passes in the background.
+it reads the next descriptor while the bytes of the last one move. Several transfers of one queue
+may be in flight: it takes the next one when every port has passed the previous one, and the
+memory's latency passes in the background.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CPU time of whole simulations in a warm process, beside what other tools took.
 
-Reported, never asserted. ONNXim's seconds are those of validation/onnxim_* (a compiled simulator, one
-machine, CPU time); SCALE-Sim's are measured in the same run by ``make bench-scalesim``.
+Reported, never asserted. ONNXim's seconds are those of validation/onnxim_* (a compiled simulator,
+CPU time); SCALE-Sim's are measured in the same run by ``make bench-scalesim``.
 """
 
 import time

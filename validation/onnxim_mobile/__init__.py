@@ -1,4 +1,4 @@
-"""An 8x8 pipelined weight-stationary array against ONNXim, which is within 0.23 % of Gemmini RTL."""
+"""An 8x8 pipelined weight-stationary array against ONNXim (within 0.23 % of Gemmini RTL)."""
 
 from __future__ import annotations
 
