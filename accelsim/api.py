@@ -58,13 +58,14 @@ def simulate(
     from accelsim.views.run import Run
 
     wanted = (mapper,) if isinstance(mapper, str) else tuple(mapper)
+    limit = DEFAULT_INSTRUCTION_LIMIT if max_instructions is None else max_instructions
     result = simulate_graph(
         as_graph(workload),
         as_arch(arch, overrides),
         memory,  # type: ignore[arg-type]  # checked against FIDELITIES when the program is bound
         wanted,
         compose=compose,
-        instruction_limit=max_instructions or DEFAULT_INSTRUCTION_LIMIT,
+        instruction_limit=limit,
     )
     return Run.of(result)
 

@@ -13,7 +13,7 @@ from accelsim.mapping.lowering import UNLIMITED_BYTES, lower, main_memory
 from accelsim.mapping.placement import Plan, plan_tensors, readable
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
 from accelsim.program.verify import verify
-from accelsim.results.collect import Totals, collect, weighted
+from accelsim.results.collect import NOTHING, Totals, collect, weighted
 from accelsim.results.result import Result, SegmentRun
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _result(
         traffic_bytes=_traffic(totals, repeats),
         energy_pj={"total": sum(energy.values()), **energy},
         bounds=bounds,
-        bottleneck=max(bounds, key=lambda name: bounds[name]),
+        bottleneck=max(bounds, key=lambda name: bounds[name]) if any(bounds.values()) else NOTHING,
         approximations=_approximations(arch, memory, runs, segments),
         operators=tuple(op for t in totals for op in t.operators),
         wall_seconds=wall_seconds,

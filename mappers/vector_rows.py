@@ -172,5 +172,7 @@ def vector_rotary(op: Rotary, low: Lowering) -> None:
         first = sequence * op.q_len * width
         x, out = (low.window(n, first, op.q_len, width, width) for n in (op.inputs[0], op.output))
         tables = [low.window(n, op.position * d, op.q_len, d, d) for n in op.inputs[1:]]
-        recipe = Recipe(per_head, [x, *tables], out, wide=2, functions=functions, pieces=op.heads)
+        recipe = Recipe(
+            per_head, [x, *tables], out, wide=2, functions=functions, instructions=2 + 2 * op.heads
+        )
         lower_rowwise(low, recipe)

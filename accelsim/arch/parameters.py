@@ -103,6 +103,7 @@ def shown(value: object, limit: int = 60) -> str:
             text = repr(value)
         except ValueError:  # an integer beyond the interpreter's digit limit
             text = "a very long number"
+    text = " ".join(text.split())  # a quoted key may hold line breaks; a message is one line
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

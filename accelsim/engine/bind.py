@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.arch.model import Architecture
+from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Ports, merge_same_port
 from accelsim.engine.schedule import SLOTS, TimedProgram
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Unit, Work
-from accelsim.hw.dma import Dma
 from accelsim.program.opcodes import TRANSFERS, Opcode
 from accelsim.program.table import Program
 
@@ -31,15 +31,13 @@ FIDELITIES: tuple[Fidelity, ...] = ("ideal", "bandwidth")
 
 _IS_TRANSFER = np.zeros(max(Opcode) + 1, dtype=bool)
 _IS_TRANSFER[list(TRANSFERS)] = True
-# Columns of the access table: what an instruction reads first, reads second, and writes.
-_ACCESSES = 3
 
 
 @dataclass(frozen=True)
 class Accesses:
-    """Bytes that instructions move in memories: int64[n, 3] for src0, src1 and dst.
+    """Bytes that instructions move in memories: int64[n, 4], columns as in ``engine.ports``.
 
-    ``space`` is -1 where there is no access. The third column is the write.
+    ``space`` is -1 where there is no access. The last column is the write, the others are reads.
     """
 
     space: Ints
@@ -50,8 +48,9 @@ class Accesses:
 class BoundProgram:
     """A program with its time on one architecture: the engine's input and what results count.
 
-    ``unit_kind`` gives, per instruction row, the position of its unit in ``arch.units``;
-    ``actions`` maps a unit name to its counted energy actions per row.
+    ``unit_index`` gives, per instruction row, the position of its unit in ``arch.units``;
+    ``work`` the ticks that the unit itself needs for it, memories aside; ``actions`` maps a unit
+    name to its counted energy actions per row.
     """
 
     program: Program
@@ -60,7 +59,8 @@ class BoundProgram:
     timed: TimedProgram
     accesses: Accesses
     port_names: tuple[str, ...]
-    unit_kind: Ints
+    unit_index: Ints
+    work: Ints
     actions: dict[str, dict[str, Ints]]
 
 
@@ -81,30 +81,34 @@ class _Binding:
         self.unit = program.column("unit")
         names = list(arch.units)
         kinds = np.array([names.index(slot.unit) for slot in program.units], dtype=np.int64)
-        self.unit_kind = kinds[self.unit]
-        self.occupancy = np.zeros(n, dtype=np.int64)
+        self.unit_index = kinds[self.unit]
+        self.work = np.zeros(n, dtype=np.int64)
+        self.occupancy = self.work
         self.latency = np.zeros(n, dtype=np.int64)
-        self.space = np.full((n, _ACCESSES), -1, dtype=np.int64)
-        self.nbytes = np.zeros((n, _ACCESSES), dtype=np.int64)
+        self.space = np.full((n, ACCESSES), -1, dtype=np.int64)
+        self.nbytes = np.zeros((n, ACCESSES), dtype=np.int64)
         self.actions: dict[str, dict[str, Ints]] = {}
-        self.ports = _Ports(program, arch)
+        self.ports = Ports(program, arch)
 
     def bound(self) -> BoundProgram:
         self._locate_accesses()
-        queues: list[tuple[Dma, Ints]] = []
+        transfers = _IS_TRANSFER[self.opcode]
         for name, unit, rows in self._rows_by_unit():
-            if isinstance(unit, Dma):
-                queues.append((unit, rows))
-            elif len(rows):
-                self._time_compute(name, unit, rows)
+            if len(rows):
+                self._check(name, unit, rows)
+                self._cost(name, unit, rows)
         if self.fidelity == "ideal":
             n = len(self.program)
             port = np.full((n, SLOTS), -1, dtype=np.int16)
             hold = np.zeros((n, SLOTS), dtype=np.int64)
+            self.work[transfers] = 0
+            self.occupancy, self.latency = self.work, np.where(transfers, 0, self.latency)
         else:
-            port, hold, in_flight = self._hold_ports()
-            for unit, rows in queues:
-                self._time_transfers(unit, rows, hold[rows].max(axis=1), in_flight[rows])
+            port, hold, in_flight = self._hold_ports(transfers)
+            # A queue is as slow as its descriptors, its own bandwidth or the slowest port.
+            slowest = np.maximum(self.work, hold.max(axis=1))
+            self.occupancy = np.where(transfers, slowest, self.work)
+            self.latency = np.where(transfers, slowest + in_flight, self.latency)
         timed = TimedProgram(
             unit=self.unit.astype(np.int32),
             occupancy=self.occupancy,
@@ -118,7 +122,7 @@ class _Binding:
         return BoundProgram(
             self.program, self.arch, self.fidelity, timed,
             Accesses(self.space, self.nbytes), tuple(self.ports.names),
-            self.unit_kind, self.actions,
+            self.unit_index, self.work, self.actions,
         )  # fmt: skip
 
     # -- bytes -----------------------------------------------------------------------------------
@@ -131,7 +135,8 @@ class _Binding:
         moved = self._moved_bytes_of_operands()
         spaces = program.operand_column("space")
         sources, dst = program.sources, program.column("dst")
-        for column, operand in ((0, sources[:, 0]), (1, sources[:, 1]), (2, dst)):
+        columns = ((0, sources[:, 0]), (1, sources[:, 1]), (READ_BACK, dst), (WRITE, dst))
+        for column, operand in columns:
             there = operand >= 0
             self.space[:, column] = np.where(there, spaces[operand], -1)
             self.nbytes[:, column] = np.where(there, moved[operand], 0)
@@ -165,16 +170,26 @@ class _Binding:
         """(name, block, instruction rows without joins) of every unit of the architecture."""
         works = self.opcode != Opcode.JOIN
         for kind, (name, unit) in enumerate(self.arch.units.items()):
-            rows = np.flatnonzero(works & (self.unit_kind == kind))
-            self._check_opcodes(name, unit, rows)
-            yield name, unit, rows
+            yield name, unit, np.flatnonzero(works & (self.unit_index == kind))
 
-    def _check_opcodes(self, name: str, unit: Unit, rows: Ints) -> None:
+    def _check(self, name: str, unit: Unit, rows: Ints) -> None:
+        """Units execute their own opcodes, on their own memories, in their own core."""
         wrong = [o for o in np.unique(self.opcode[rows]).tolist() if o not in unit.opcodes]
         if wrong:
             able = ", ".join(o.name for o in unit.opcodes)
             raise AccelsimError(
                 f"unit {name!r} cannot execute {Opcode(wrong[0]).name}; it executes {able}"
+            )
+        spaces = self.program.spaces
+        core = np.array([s.core for s in spaces] + [-1])[self.space[rows]]
+        own = np.array([s.core for s in self.program.units])[self.unit[rows], None]
+        reachable = [not unit.memories() or s.memory in unit.memories() for s in spaces]
+        good = np.array([*reachable, True])[self.space[rows]] & ((core < 0) | (core == own))
+        if not good.all():
+            row, column = np.argwhere(~good)[0]
+            raise AccelsimError(
+                f"instruction {rows[row]}: unit {self.program.units[self.unit[rows[row]]].name!r}"
+                f" does not reach memory {spaces[self.space[rows[row], column]].name!r}"
             )
 
     def _work(self, rows: Ints) -> Work:
@@ -190,38 +205,41 @@ class _Binding:
             n=column("n")[rows],
             k=column("k")[rows],
             read_bytes=self.nbytes[rows, 0] + self.nbytes[rows, 1],
-            write_bytes=self.nbytes[rows, 2],
+            write_bytes=self.nbytes[rows, WRITE],
             source_format=np.where(first >= 0, fmt[first], -1),
             target_format=fmt[column("dst")[rows]],
         )
 
-    def _time_compute(self, name: str, unit: Unit, rows: Ints) -> None:
+    def _cost(self, name: str, unit: Unit, rows: Ints) -> None:
+        """What the unit itself needs, and how often it passes over its operands."""
         work = self._work(rows)
         cost = unit.cost(work)
-        tick = self.arch.ticks_per_cycle(unit.clock)
-        self.occupancy[rows] = cost.occupancy_cycles * tick
-        self.latency[rows] = cost.latency_cycles * tick
+        hz, tick = self.arch.clocks[unit.clock], self.arch.ticks_per_cycle(unit.clock)
+        moving = unit.transfer_cycles(self.nbytes[rows].max(axis=1), hz)
+        self.work[rows] = (cost.occupancy_cycles + moving) * tick
+        self.latency[rows] = (cost.latency_cycles + moving) * tick
         for column, passes in enumerate(unit.operand_passes(work)):
             self.nbytes[rows, column] *= passes
+        self.space[rows, READ_BACK] = np.where(
+            self.nbytes[rows, READ_BACK] > 0, self.space[rows, READ_BACK], -1
+        )
         self.actions[name] = {}
         for action, count in cost.actions.items():
             counts = np.zeros(len(self.program), dtype=np.int64)
             counts[rows] = count
             self.actions[name][action] = counts
 
-    def _time_transfers(self, unit: Dma, rows: Ints, held: Ints, in_flight: Ints) -> None:
-        """A queue is as slow as its descriptors, its own bandwidth or the slowest port."""
-        tick = self.arch.ticks_per_cycle(unit.clock)
-        payload = self.nbytes[rows].max(axis=1)
-        cycles = unit.transfer_cycles(payload, self.arch.clocks[unit.clock])
-        self.occupancy[rows] = np.maximum((unit.issue + cycles) * tick, held)
-        self.latency[rows] = self.occupancy[rows] + in_flight
-
     # -- ports -----------------------------------------------------------------------------------
 
-    def _hold_ports(self) -> tuple[npt.NDArray[np.int16], Ints, Ints]:
-        """(port, hold ticks) of every access, one entry per port, and ticks that bytes fly."""
-        transfers = _IS_TRANSFER[self.opcode]
+    def _hold_ports(
+        self, transfers: npt.NDArray[np.bool_]
+    ) -> tuple[npt.NDArray[np.int16], Ints, Ints]:
+        """(port, hold ticks) of every access, one entry per port, and ticks that bytes fly.
+
+        The engine has three slots: two reads (or a read and the link) and the write. The read-back
+        of a sum shares the write's slot where both use one port, else takes a free one; with both
+        operands and the sums in three two-ported memories it goes unheld.
+        """
         port, hold, delay = self.ports.of(self.space, self.nbytes)
         link, link_hold, link_delay = self.ports.links(self.space, self.nbytes, transfers)
         # A transfer has at most two memory ends (a gather's index column rides along), so the
@@ -230,85 +248,14 @@ class _Binding:
         hold[riding, 0] += hold[riding, 1]
         port[transfers, 1] = link[transfers]
         hold[transfers, 1] = link_hold[transfers]
-        _merge_same_port(port, hold)
+        merge_same_port(port, hold)
+        for free in (1, 0):
+            moves = (port[:, READ_BACK] >= 0) & (port[:, free] < 0)
+            port[moves, free], hold[moves, free] = port[moves, READ_BACK], hold[moves, READ_BACK]
+            port[moves, READ_BACK] = -1
+        slots = [0, 1, WRITE]
+        port, hold = port[:, slots], hold[:, slots]
         hold[port < 0] = 0
         # The first byte arrives after the latencies of both ends and the link, the last one after
         # the slowest port has passed them all.
         return port.astype(np.int16), hold, delay + link_delay
-
-
-class _Ports:
-    """Numbering of the ports of an architecture's memory and link instances."""
-
-    def __init__(self, program: Program, arch: Architecture) -> None:
-        self.arch, self.program = arch, program
-        self.names: list[str] = []
-        spaces = len(program.spaces)
-        self.read = np.full(spaces + 1, -1, dtype=np.int64)
-        self.write = np.full(spaces + 1, -1, dtype=np.int64)
-        for i, space in enumerate(program.spaces):
-            count = arch.memories[space.memory].port_count
-            if count == 1:
-                self.read[i] = self.write[i] = self._new(space.name)
-            elif count == 2:
-                self.read[i] = self._new(f"{space.name} read")
-                self.write[i] = self._new(f"{space.name} write")
-
-    def _new(self, name: str) -> int:
-        self.names.append(name)
-        return len(self.names) - 1
-
-    def of(self, space: Ints, nbytes: Ints) -> tuple[Ints, Ints, Ints]:
-        """(port, hold ticks) per access and the summed access latency of each instruction."""
-        port = np.empty_like(space)
-        port[:, :2] = self.read[space[:, :2]]
-        port[:, 2] = self.write[space[:, 2]]
-        hold = np.zeros_like(nbytes)
-        delay = np.zeros(len(space), dtype=np.int64)
-        for i, info in enumerate(self.program.spaces):
-            memory = self.arch.memories[info.memory]
-            hz, tick = self.arch.clocks[memory.clock], self.arch.ticks_per_cycle(memory.clock)
-            touched = space == i
-            if not touched.any():
-                continue
-            hold[touched] = memory.transfer_cycles(nbytes[touched], hz) * tick
-            delay += touched.any(axis=1) * (memory.latency_cycles(hz) * tick)
-        return port, hold, delay
-
-    def links(
-        self, space: Ints, nbytes: Ints, transfers: npt.NDArray[np.bool_]
-    ) -> tuple[Ints, Ints, Ints]:
-        """(port, hold ticks, latency ticks) of the link that each transfer crosses, -1 if none."""
-        n = len(space)
-        port = np.full(n, -1, dtype=np.int64)
-        hold, delay = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
-        for link in self.arch.links:
-            hz, tick = self.arch.clocks[link.clock], self.arch.ticks_per_cycle(link.clock)
-            for a, b, name in self._instances(link.source, link.target):
-                crosses = transfers & (
-                    ((space[:, 0] == a) & (space[:, 2] == b))
-                    | ((space[:, 0] == b) & (space[:, 2] == a))
-                )
-                port[crosses] = self._new(name)
-                payload = np.minimum(nbytes[crosses, 0], nbytes[crosses, 2])
-                hold[crosses] = link.transfer_cycles(payload, hz) * tick
-                delay[crosses] = link.latency_cycles(hz) * tick
-        return port, hold, delay
-
-    def _instances(self, source: str, target: str) -> Iterator[tuple[int, int, str]]:
-        """Pairs of spaces that a link connects: shared with each core's, or within a core."""
-        spaces = list(enumerate(self.program.spaces))
-        for a, first in spaces:
-            for b, second in spaces:
-                same_core = first.core == second.core or -1 in (first.core, second.core)
-                if first.memory == source and second.memory == target and same_core:
-                    yield a, b, f"{first.name}-{second.name}"
-
-
-def _merge_same_port(port: Ints, hold: Ints) -> None:
-    """One entry per port: an instruction that reads and writes one port holds it for both."""
-    for later, earlier in ((1, 0), (2, 0), (2, 1)):
-        same = (port[:, later] >= 0) & (port[:, later] == port[:, earlier])
-        hold[same, earlier] += hold[same, later]
-        port[same, later] = -1
-        hold[same, later] = 0

@@ -4,7 +4,7 @@ A block is one frozen dataclass, registered under the ``kind`` that architecture
 
     @block("systolic")
     @dataclass(frozen=True)
-    class Systolic(ComputeUnit):
+    class Systolic(Unit):
         rows: int
         ...
 
@@ -32,9 +32,10 @@ Ints = npt.NDArray[np.int64]
 class Work:
     """Columns of the instructions that one unit executes: the input of its cost model.
 
-    All arrays have one entry per instruction. ``read_bytes`` and ``write_bytes`` are the payloads
-    of the source and destination operands; ``source_format`` and ``target_format`` are format
-    codes of src0 and dst (see numerics.formats.FORMAT_NAMES).
+    All arrays have one entry per instruction. ``read_bytes`` and ``write_bytes`` are what the
+    memories move for the source and destination operands once (whole granules);
+    ``source_format`` and ``target_format`` are format codes of src0 and dst (see
+    numerics.formats.FORMAT_NAMES).
     """
 
     opcode: Ints
@@ -98,10 +99,14 @@ class Unit(Block):
         """Names of the memories this unit reads or writes directly."""
         return ()
 
-    def operand_passes(self, work: Work) -> tuple[Ints, Ints, Ints]:
-        """How often an instruction reads src0 and src1 and writes dst in their memories."""
+    def operand_passes(self, work: Work) -> tuple[Ints, Ints, Ints, Ints]:
+        """How often an instruction reads src0, reads src1, reads dst back, and writes dst."""
         once = np.ones(len(work), dtype=np.int64)
-        return once, once, once
+        return once, once, np.zeros_like(once), once
+
+    def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
+        """Cycles that the unit's own bandwidth adds for ``nbytes``, at a clock of ``hz``."""
+        return np.zeros_like(nbytes)
 
     def peak_macs_per_cycle(self) -> int:
         """Multiply-accumulates per cycle of one instance, for lower bounds (0: none)."""
@@ -152,6 +157,9 @@ def block(kind: str) -> Callable[[B], B]:
     """Register a block class under the kind that architecture files name it by."""
 
     def register(cls: B) -> B:
+        known = BLOCKS.get(kind)
+        if known is not None and known.__qualname__ != cls.__qualname__:
+            raise AccelsimError(f"block kind {kind!r} is taken by {known.__qualname__}")
         cls.kind = kind
         BLOCKS[kind] = cls
         return cls

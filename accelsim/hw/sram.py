@@ -17,7 +17,8 @@ class Sram(Memory):
 
     ``ports: 1`` shares the bandwidth between reads and writes, ``ports: 2`` gives each its own.
     Storage is interleaved over the banks, so a transfer uses them all. ``width: 0`` means that the
-    memory never limits anything (its bandwidth is matched to the units).
+    memory never limits anything (its bandwidth is matched to the units). ``latency`` is what a
+    transfer pays; the units' own pipelines contain theirs.
     """
 
     capacity: Bytes

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.numerics import accumulate
-from accelsim.program.opcodes import Opcode
+from accelsim.program.opcodes import Flag, Opcode
 from accelsim.quantities import Picojoules
 
 Dataflow = Literal["ws", "os", "is"]
@@ -108,18 +108,20 @@ class Systolic(Unit):
         last = np.minimum(time - self.rows, 0)
         return busy, busy + last + self.fill_drain_cycles
 
-    def operand_passes(self, work: Work) -> tuple[Ints, Ints, Ints]:
+    def operand_passes(self, work: Work) -> tuple[Ints, Ints, Ints, Ints]:
         """SRAM passes over A, B and C: a moving operand once per fold of the dimension that it
-        does not have, partial sums once per fold of K (SCALE-Sim's SRAM counts)."""
+        does not have; partial sums are written once per fold of K, and read back for every fold
+        that adds to an earlier one (SCALE-Sim counts the writes, not the read-back)."""
+        added = (work.flags & Flag.ACCUMULATE) // Flag.ACCUMULATE
         over_m = -(-work.m // (self.rows if self.dataflow == "os" else self.cols))
         over_n = -(-work.n // self.cols)
         over_k = -(-work.k // self.rows)
         once = np.ones(len(work), dtype=np.int64)
         if self.dataflow == "ws":
-            return over_n, once, over_k
+            return over_n, once, over_k - 1 + added, over_k
         if self.dataflow == "is":
-            return once, over_m, over_k
-        return over_n, over_m, once
+            return once, over_m, over_k - 1 + added, over_k
+        return over_n, over_m, added, once
 
     def cost(self, work: Work) -> Cost:
         occupancy, latency = self.cycles(work.m, work.n, work.k)

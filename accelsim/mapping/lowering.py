@@ -78,8 +78,13 @@ class Core:
 
     @cached_property
     def arrays(self) -> list[tuple[int, Systolic]]:
-        """The systolic arrays."""
-        return self.of(Systolic)
+        """The arrays of the unit with the highest peak; mappers share work among equals only."""
+        arrays = self.of(Systolic)
+        peaks: dict[Systolic, int] = {}
+        for _, unit in arrays:
+            peaks[unit] = unit.count * unit.peak_macs_per_cycle()
+        best = max(peaks, key=lambda unit: peaks[unit]) if peaks else None
+        return [(slot, unit) for slot, unit in arrays if unit is best]
 
     def vector(self, memory: str | None = None) -> tuple[int, Vector]:
         """The vector unit that works on ``memory`` (default: any)."""
@@ -163,8 +168,20 @@ class Lowering:
         ).view(rows, cols, fmt)
 
 
+def unused_parts(arch: Architecture) -> list[str]:
+    """What the built-in mappers leave idle on this architecture, for its results to declare."""
+    arrays = list(arch.units_of(Systolic).items())
+    memories = [name for name, m in arch.memories.items() if isinstance(m, MainMemory)]
+    best = max(arrays, key=lambda a: a[1].count * a[1].peak_macs_per_cycle(), default=None)
+    idle = [name for name, _ in arrays if best and name != best[0]]
+    return [
+        *(f"unit {name} is left idle: products go to {best[0]}" for name in idle if best),
+        *(f"memory {name} is left empty: tensors lie in {memories[0]}" for name in memories[1:]),
+    ]
+
+
 def main_memory(arch: Architecture) -> tuple[str, MainMemory]:
-    """Name and block of the memory that holds the tensors."""
+    """Name and block of the memory that holds the tensors: the first main memory."""
     for name, memory in arch.memories.items():
         if isinstance(memory, MainMemory):
             return name, memory
@@ -231,6 +248,8 @@ def lower(
         memory=machine.main,
         ideal=ideal,
     )
+    for idle in unused_parts(arch):
+        low.build.approximate(idle)
     for operator in operators:
         _lower_operator(operator, low, mappers)
     return machine.build.finish()

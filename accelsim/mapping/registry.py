@@ -62,6 +62,9 @@ def mapper(
     """Register a lowering function under a name."""
 
     def register(function: Lower) -> Lower:
+        known = MAPPERS.get(name)
+        if known is not None and known.lower.__qualname__ != function.__qualname__:
+            raise AccelsimError(f"mapper {name!r} is taken by {known.lower.__qualname__}")
         summary = (function.__doc__ or "").strip().split("\n")[0]
         MAPPERS[name] = Mapper(name, tuple(lowers), tuple(needs), function, preference, summary)
         return function

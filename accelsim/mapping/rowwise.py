@@ -63,7 +63,8 @@ class Recipe:
     ``streams`` are cut into row tiles (they may be of different widths), ``held`` are loaded once
     per core. ``wide`` and ``narrow`` count temporaries. ``columns_split`` allows tiles of part of a
     row (no reduction over it). ``row_period``: tiles do not cross multiples of it (0: no limit).
-    ``functions`` are the passes over a tile, ``pieces`` into how many instructions each is cut.
+    ``functions`` are the passes over a tile, ``instructions`` how many they are cut into (0: one
+    each).
     """
 
     steps: Steps
@@ -75,7 +76,12 @@ class Recipe:
     columns_split: bool = False
     row_period: int = 0
     functions: Sequence[Function] = (Function.COPY,)
-    pieces: int = 1
+    instructions: int = 0
+
+    @property
+    def vector_instructions(self) -> int:
+        """Vector instructions per tile."""
+        return self.instructions or len(self.functions)
 
 
 def lower_rowwise(low: Lowering, recipe: Recipe) -> None:
@@ -108,7 +114,7 @@ class _Stream:
             for top in range(start, bottom, height)
             for left in range(0, r.out.cols, cols)
         ]
-        per_tile = len(r.streams) + len(r.functions) * r.pieces + 1
+        per_tile = len(r.streams) + r.vector_instructions + 1
         self.low.build.reserve(
             len(windows) * per_tile, f"a row-wise operator over {r.out.rows} rows"
         )
@@ -149,7 +155,10 @@ class _Stream:
         r, core, memory = self.recipe, self.core, self.memory
         split = cols < r.out.cols
         return {
-            "in": [core.ring(memory, f"x{i}", rows, cols, s.fmt) for i, s in enumerate(r.streams)],
+            "in": [
+                core.ring(memory, f"x{i}", rows, self._width(s, cols), s.fmt)
+                for i, s in enumerate(r.streams)
+            ],
             "out": [core.ring(memory, "y", rows, cols, r.out.fmt)],
             "wide": [core.ring(memory, f"t{i}", rows, cols, FP32, 1) for i in range(r.wide)],
             "narrow": [core.ring(memory, f"r{i}", rows, 1, FP32, 1) for i in range(r.narrow)],
@@ -165,10 +174,12 @@ class _Stream:
 
     def _streamed_row_bytes(self, cols: int) -> int:
         """Bytes of main memory that one tile row of ``cols`` columns moves."""
-        r = self.recipe
-        return sum(
-            row_bytes(cols if v.cols == r.out.cols else v.cols, v.fmt) for v in (*r.streams, r.out)
-        )
+        streamed = (*self.recipe.streams, self.recipe.out)
+        return sum(row_bytes(self._width(v, cols), v.fmt) for v in streamed)
+
+    def _width(self, stream: View, cols: int) -> int:
+        """Columns of a stream in a tile of ``cols``: narrow streams come whole."""
+        return cols if stream.cols == self.recipe.out.cols else stream.cols
 
     def _overhead_bytes(self) -> int:
         r = self.recipe
@@ -215,7 +226,7 @@ class _Stream:
         slots = self.unit.slots_by_function()
         passes = sum(int(slots[f]) for f in r.functions)
         busy = tiles * (passes * -(-height * cols // self.unit.lanes))
-        stalls = tiles * len(r.functions) * r.pieces * self.unit.latency
+        stalls = tiles * r.vector_instructions * self.unit.latency
         stalls += tiles * sum(f in REDUCTIONS for f in r.functions) * self.unit.lanes.bit_length()
         if self.low.ideal:
             return float(busy + stalls)

@@ -133,9 +133,14 @@ def granules(array: Systolic) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=4096)
+def promising_tilings(problem: Problem, resources: Resources) -> tuple[Tiling, ...]:
+    """The cheapest and the shortest loop nest of each variant."""
+    return tuple(all_tilings(problem, resources))
+
+
 def best_tiling(problem: Problem, resources: Resources, instruction_limit: int) -> Tiling:
     """The cheapest loop nest that fits; CapacityError if not even the smallest tile does."""
-    choices = list(all_tilings(problem, resources))
+    choices = promising_tilings(problem, resources)
     fitting = [c for c in choices if c.instructions <= instruction_limit]
     if not choices:
         raise _too_small(problem, resources)

@@ -3,6 +3,11 @@
 The builder knows, for every storage, which instructions wrote and read its current contents. An
 instruction waits for the writers of what it reads, and for everything that still uses what it
 overwrites. Waits that are already implied by an earlier instruction on the same unit are left out.
+
+Contents are tracked per storage, not per byte. A write marked ``part`` fills one window while
+others fill or already read the rest: it waits for whoever wrote all of the storage and for the
+users of earlier contents, but not for other parts, nor (on chip) for readers of the current ones.
+That they touch other bytes is the caller's word; the verifier checks it.
 """
 
 from __future__ import annotations
@@ -210,7 +215,7 @@ class Builder:
         flags: int = 0,
         part: bool = False,
     ) -> int:
-        deps = self._waits(unit, dst.storage, sources, part)
+        deps = self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)
         operator = self.current_operator
         while len(deps) > DEPENDENCIES:
             # More waits than columns: joins ahead of it on the same queue wait for the others.
@@ -224,7 +229,7 @@ class Builder:
         )
         for source in sources:
             source.storage.readers[unit] = i
-        dst.storage.writers[unit] = i
+        _wrote(dst.storage, unit, i, part)
         return i
 
     def _row(self, row: tuple[int, ...]) -> int:
@@ -234,7 +239,9 @@ class Builder:
         self._rows.extend(row)
         return i
 
-    def _waits(self, unit: int, dst: Storage, sources: tuple[View, ...], part: bool) -> list[int]:
+    def _waits(
+        self, unit: int, dst: Storage, sources: tuple[View, ...], part: bool, store: bool
+    ) -> list[int]:
         if dst.after:
             dst.inherit()
         seen = self._seen[unit]
@@ -246,10 +253,15 @@ class Builder:
                     wait[other] = i
         # Overwriting or accumulating after an own earlier instruction needs no wait: units issue
         # and retire in order.
-        hazards = (dst.pending,) if part else (dst.pending, dst.writers, dst.readers)
+        hazards = [dst.pending, dst.writers]
+        if store or not part:
+            hazards.append(dst.readers)
         for hazard in hazards:
+            siblings = dst.parts if part and hazard is dst.writers else ()
             for other, i in hazard.items():
-                if other != unit and seen.get(other, -1) < i and wait.get(other, -1) < i:
+                if other == unit or other in siblings:
+                    continue
+                if seen.get(other, -1) < i and wait.get(other, -1) < i:
                     wait[other] = i
         if not wait:
             return []
@@ -266,6 +278,15 @@ class Builder:
         if value:
             self._immediate[instruction] = value
         return instruction
+
+
+def _wrote(storage: Storage, unit: int, instruction: int, part: bool) -> None:
+    """Note a write; a unit counts as a sibling only as long as it wrote nothing but parts."""
+    if not part:
+        storage.parts.discard(unit)
+    elif unit not in storage.writers:
+        storage.parts.add(unit)
+    storage.writers[unit] = instruction
 
 
 def _same_shape(dst: View, src: View) -> None:

@@ -19,7 +19,8 @@ class Storage:
     """
 
     __slots__ = (
-        "after", "base", "index", "name", "nbytes", "pending", "readers", "space", "writers",
+        "after", "base", "index", "name", "nbytes",
+        "parts", "pending", "readers", "space", "writers",
     )  # fmt: skip
 
     def __init__(self, index: int, name: str, space: int, base: int, nbytes: int) -> None:
@@ -32,6 +33,7 @@ class Storage:
         self.pending: dict[int, int] = {}
         self.writers: dict[int, int] = {}
         self.readers: dict[int, int] = {}
+        self.parts: set[int] = set()  # units that wrote only parts of the current contents
 
     def renew(self) -> Self:
         """Forget the contents: what touched them becomes what the next write waits for."""
@@ -39,12 +41,19 @@ class Storage:
             for hazard in (self.writers, self.readers):
                 merge_latest(self.pending, hazard)
                 hazard.clear()
+            self.parts.clear()
         return self
 
     def inherit(self) -> None:
         """Make every access to the storages that lay here before one that the next write awaits."""
-        for earlier in self.after:
-            earlier.inherit()
+        # Not recursive: buffers that nobody wrote pass on the ones before them, in long chains.
+        waiting, known = list(self.after), {self.index}
+        while waiting:
+            earlier = waiting.pop()
+            if earlier.index in known:
+                continue
+            known.add(earlier.index)
+            waiting.extend(earlier.after)
             for hazard in (earlier.pending, earlier.writers, earlier.readers):
                 merge_latest(self.pending, hazard)
         self.after = ()

@@ -1,8 +1,9 @@
-"""Physical lower bounds: what a run cannot beat, whatever its schedule.
+"""Lower bounds: what a run cannot beat, whatever its schedule.
 
-Every unit has so much work and every memory and link so many bytes; divided by how many instances
-there are, none of them can be done earlier. A result below one of them is a defect of the
-simulator, so it raises.
+An array needs at least the workload's multiply-accumulates over the peak of all its instances,
+however the mapper cut them. Every other unit needs the time in which it issues its own work, over
+its instances, and every port of a memory or link the time for the bytes that the program moves
+through it. A result below one of them is a defect of the simulator, so it raises.
 """
 
 from __future__ import annotations
@@ -11,37 +12,38 @@ import numpy as np
 
 from accelsim.engine.bind import BoundProgram
 from accelsim.errors import AccelsimError
+from accelsim.hw.block import Ints
 from accelsim.program.opcodes import Opcode
 
 
 def lower_bound_ticks(bound: BoundProgram) -> dict[str, float]:
-    """Ticks that each unit kind, memory and link needs at least, by name.
-
-    Arrays: multiply-accumulates over peak. Other units: issue time over instances. Memories and
-    links: the time their bytes hold a port, over the ports of that kind.
-    """
+    """Ticks that each unit and each port needs at least, by name."""
     return {**_unit_bounds(bound), **_port_bounds(bound)}
+
+
+def operators_on(bound: BoundProgram, kind: int) -> Ints:
+    """Operators whose products run on the unit at position ``kind`` of the architecture."""
+    program = bound.program
+    products = (program.column("opcode") == Opcode.MATMUL) & (bound.unit_index == kind)
+    return np.unique(program.column("operator")[products])
 
 
 def _unit_bounds(bound: BoundProgram) -> dict[str, float]:
     program, arch = bound.program, bound.arch
-    matmul = program.column("opcode") == Opcode.MATMUL
-    macs = program.column("m") * program.column("n") * program.column("k")
     bounds = {}
     for kind, (name, block) in enumerate(arch.units.items()):
-        count = block.count * arch.cores
-        mine = bound.unit_kind == kind
-        peak = block.peak_macs_per_cycle()
+        instances = block.count * arch.cores
+        peak = block.peak_macs_per_cycle() * instances
         if peak:
-            cycles = int(macs[matmul & mine].sum()) / (peak * count)
-            bounds[name] = cycles * arch.ticks_per_cycle(block.clock)
-        elif Opcode.VECTOR in block.opcodes:
-            bounds[name] = int(bound.timed.occupancy[mine].sum()) / count
+            macs = sum(program.operators[i].macs for i in operators_on(bound, kind))
+            bounds[name] = macs / peak * arch.ticks_per_cycle(block.clock)
+        else:
+            bounds[name] = int(bound.work[bound.unit_index == kind].sum()) / instances
     return bounds
 
 
 def _port_bounds(bound: BoundProgram) -> dict[str, float]:
-    """Busy time of every port; the ports of one memory per core share its work evenly at best."""
+    """Busy time of every port; each stands alone."""
     timed = bound.timed
     held = timed.port >= 0
     busy = np.bincount(
@@ -51,7 +53,7 @@ def _port_bounds(bound: BoundProgram) -> dict[str, float]:
 
 
 def check_bounds(ticks: int, bounds: dict[str, float], what: str) -> None:
-    """Raise if a finished run is faster than physics allows."""
+    """Raise if a finished run is faster than its bounds allow."""
     for name, least in bounds.items():
         if ticks < least * (1 - 1e-12) - 1e-6:
             raise AccelsimError(

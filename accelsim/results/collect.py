@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.engine.bind import BoundProgram
-from accelsim.program.opcodes import Opcode
-from accelsim.results.bounds import check_bounds, lower_bound_ticks
+from accelsim.engine.ports import WRITE
+from accelsim.results.bounds import check_bounds, lower_bound_ticks, operators_on
 from accelsim.results.result import OperatorResult, SegmentRun
+
+NOTHING = "none"  # the bottleneck of what takes no time
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -51,7 +53,7 @@ def _busy(bound: BoundProgram, bounds: dict[str, float]) -> dict[str, float]:
     """Useful ticks per unit name and memory, averaged over instances."""
     busy = {}
     for kind, (name, block) in enumerate(bound.arch.units.items()):
-        mine = bound.unit_kind == kind
+        mine = bound.unit_index == kind
         issuing = int(bound.timed.occupancy[mine].sum()) / (block.count * bound.arch.cores)
         busy[name] = bounds[name] if block.peak_macs_per_cycle() else issuing
     for name, memory in bound.arch.memories.items():
@@ -66,8 +68,8 @@ def _traffic(bound: BoundProgram) -> dict[str, dict[str, int]]:
     traffic = {name: {"read": 0, "write": 0} for name in bound.arch.memories}
     for i, space in enumerate(bound.program.spaces):
         here = np.where(accesses.space == i, accesses.nbytes, 0)
-        traffic[space.memory]["read"] += int(here[:, :2].sum())
-        traffic[space.memory]["write"] += int(here[:, 2].sum())
+        traffic[space.memory]["read"] += int(here[:, :WRITE].sum())
+        traffic[space.memory]["write"] += int(here[:, WRITE].sum())
     return traffic
 
 
@@ -86,12 +88,12 @@ def _energy_per_instruction(bound: BoundProgram) -> dict[str, Floats]:
             continue
         spaces = [i for i, s in enumerate(bound.program.spaces) if s.memory == name]
         here = _bytes_in(bound, spaces)
-        energy[name] = here[:, :2].sum(axis=1) * read + here[:, 2] * write
+        energy[name] = here[:, :WRITE].sum(axis=1) * read + here[:, WRITE] * write
     return energy
 
 
 def _bytes_in(bound: BoundProgram, spaces: list[int]) -> Ints:
-    """int64[n, 3]: the bytes of each access that lie in some address spaces, 0 elsewhere."""
+    """int64[n, 4]: the bytes of each access that lie in some address spaces, 0 elsewhere."""
     inside = np.zeros(len(bound.program.spaces) + 1, dtype=bool)  # the last one stands for -1
     inside[spaces] = True
     return np.where(inside[bound.accesses.space], bound.accesses.nbytes, 0)
@@ -141,36 +143,31 @@ def _main_traffic(bound: BoundProgram, op: Ints, count: int) -> tuple[Numbers, N
     """Bytes that each operator reads from and writes to the shared memories."""
     shared = [i for i, s in enumerate(bound.program.spaces) if s.core < 0]
     here = _bytes_in(bound, shared)
-    read = np.bincount(op, weights=here[:, :2].sum(axis=1), minlength=count)
-    write = np.bincount(op, weights=here[:, 2], minlength=count)
+    read = np.bincount(op, weights=here[:, :WRITE].sum(axis=1), minlength=count)
+    write = np.bincount(op, weights=here[:, WRITE], minlength=count)
     return read, write
 
 
 def _limits(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, list[str]]:
     """(ticks its MACs need at peak, name of the resource it keeps busy longest) per operator."""
     program, arch = bound.program, bound.arch
-    macs = np.where(
-        program.column("opcode") == Opcode.MATMUL,
-        program.column("m") * program.column("n") * program.column("k"),
-        0,
-    )
     needs: dict[str, Numbers] = {}
     peak = np.zeros(count)
     for kind, (name, block) in enumerate(arch.units.items()):
         instances = block.count * arch.cores
-        mine = bound.unit_kind == kind
-        work = bound.timed.occupancy
-        needs[name] = np.bincount(op[mine], weights=work[mine], minlength=count) / instances
-        rate = block.peak_macs_per_cycle() * instances
+        mine = bound.unit_index == kind
+        needs[name] = np.bincount(op[mine], weights=bound.work[mine], minlength=count) / instances
+        rate = block.peak_macs_per_cycle() * instances / arch.ticks_per_cycle(block.clock)
         if rate:
-            done = np.bincount(op[mine], weights=macs[mine], minlength=count)
-            peak += done / rate * arch.ticks_per_cycle(block.clock)
+            for i in operators_on(bound, kind):
+                peak[i] += program.operators[i].macs / rate
     for p, name in enumerate(bound.port_names):
         held = np.where(bound.timed.port == p, bound.timed.hold, 0).sum(axis=1)
         needs[name] = np.bincount(op, weights=held, minlength=count)
     names = list(needs)
     table = np.array([needs[n] for n in names])
-    return peak, [names[i] for i in table.argmax(axis=0)]
+    longest = table.argmax(axis=0)
+    return peak, [names[n] if table[n, i] else NOTHING for i, n in enumerate(longest)]
 
 
 def weighted(dicts: Sequence[dict[str, float]], weights: Sequence[int]) -> dict[str, float]:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.engine.bind import BoundProgram
+from accelsim.engine.ports import WRITE
 from accelsim.errors import AccelsimError
 from accelsim.program.opcodes import TRANSFERS, Opcode
 from accelsim.views.lanes import Lane, label, tick_lanes
@@ -194,8 +195,8 @@ class _Words:
         self.keys = ("opcode", "function", "operator", "m", "n", "k")
         self.rows = list(zip(*(program.column(k).tolist() for k in self.keys), strict=True))
         self.occupancy = bound.timed.occupancy.tolist()
-        self.read = bound.accesses.nbytes[:, :2].sum(axis=1).tolist()
-        self.written = bound.accesses.nbytes[:, 2].tolist()
+        self.read = bound.accesses.nbytes[:, :WRITE].sum(axis=1).tolist()
+        self.written = bound.accesses.nbytes[:, WRITE].tolist()
         self.labels: dict[tuple[int, int, int], str] = {}
 
     def name(self, index: int) -> str:

@@ -6,6 +6,7 @@ import pytest
 from accelsim.arch import Architecture
 from accelsim.engine.bind import BoundProgram, bind
 from accelsim.engine.merge import run
+from accelsim.engine.ports import WRITE
 from accelsim.engine.schedule import port_service
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
@@ -159,4 +160,4 @@ def test_unknown_fidelity_names_the_known_ones() -> None:
 def test_bytes_counted_are_the_bytes_of_the_program() -> None:
     bound = two_loads(machine())
     assert np.array_equal(bound.accesses.nbytes[:, 0], [1000, 1000])
-    assert np.array_equal(bound.accesses.nbytes[:, 2], [1000, 1000])
+    assert np.array_equal(bound.accesses.nbytes[:, WRITE], [1000, 1000])

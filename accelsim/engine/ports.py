@@ -1,0 +1,101 @@
+"""Ports: the memory and link instances that instructions take turns on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.arch.model import Architecture
+from accelsim.hw.block import Ints
+from accelsim.program.table import Program
+
+# Columns of an access table: what an instruction reads first, reads second, reads back of its
+# destination while it accumulates, and writes.
+ACCESSES = 4
+READ_BACK, WRITE = 2, 3
+
+
+class Ports:
+    """Numbering of the ports of an architecture's memory and link instances."""
+
+    def __init__(self, program: Program, arch: Architecture) -> None:
+        self.arch, self.program = arch, program
+        self.names: list[str] = []
+        spaces = len(program.spaces)
+        self.read = np.full(spaces + 1, -1, dtype=np.int64)
+        self.write = np.full(spaces + 1, -1, dtype=np.int64)
+        for i, space in enumerate(program.spaces):
+            count = arch.memories[space.memory].port_count
+            if count == 1:
+                self.read[i] = self.write[i] = self._new(space.name)
+            elif count == 2:
+                self.read[i] = self._new(f"{space.name} read")
+                self.write[i] = self._new(f"{space.name} write")
+        self._crossings = {
+            link: [
+                (a, b, self._new(name)) for a, b, name in self._instances(link.source, link.target)
+            ]
+            for link in arch.links
+        }
+
+    def _new(self, name: str) -> int:
+        self.names.append(name)
+        return len(self.names) - 1
+
+    def of(self, space: Ints, nbytes: Ints) -> tuple[Ints, Ints, Ints]:
+        """(port, hold ticks) per access and the summed access latency of each instruction."""
+        port = np.empty_like(space)
+        port[:, :WRITE] = self.read[space[:, :WRITE]]
+        port[:, WRITE] = self.write[space[:, WRITE]]
+        hold = np.zeros_like(nbytes)
+        delay = np.zeros(len(space), dtype=np.int64)
+        for i, info in enumerate(self.program.spaces):
+            memory = self.arch.memories[info.memory]
+            hz, tick = self.arch.clocks[memory.clock], self.arch.ticks_per_cycle(memory.clock)
+            touched = space == i
+            if not touched.any():
+                continue
+            hold[touched] = memory.transfer_cycles(nbytes[touched], hz) * tick
+            delay += touched.any(axis=1) * (memory.latency_cycles(hz) * tick)
+        return port, hold, delay
+
+    def links(
+        self, space: Ints, nbytes: Ints, transfers: npt.NDArray[np.bool_]
+    ) -> tuple[Ints, Ints, Ints]:
+        """(port, hold ticks, latency ticks) of the link that each transfer crosses, -1 if none."""
+        n = len(space)
+        port = np.full(n, -1, dtype=np.int64)
+        hold, delay = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        for link in self.arch.links:
+            hz, tick = self.arch.clocks[link.clock], self.arch.ticks_per_cycle(link.clock)
+            for a, b, number in self._crossings[link]:
+                source, target = space[:, 0], space[:, WRITE]
+                crosses = transfers & (
+                    ((source == a) & (target == b)) | ((source == b) & (target == a))
+                )
+                port[crosses] = number
+                payload = np.minimum(nbytes[crosses, 0], nbytes[crosses, WRITE])
+                hold[crosses] = link.transfer_cycles(payload, hz) * tick
+                delay[crosses] = link.latency_cycles(hz) * tick
+        return port, hold, delay
+
+    def _instances(self, source: str, target: str) -> Iterator[tuple[int, int, str]]:
+        """Pairs of spaces that a link connects: shared with each core's, or within a core."""
+        spaces = list(enumerate(self.program.spaces))
+        for a, first in spaces:
+            for b, second in spaces:
+                same_core = first.core == second.core or -1 in (first.core, second.core)
+                if first.memory == source and second.memory == target and same_core:
+                    yield a, b, f"{first.name}-{second.name}"
+
+
+def merge_same_port(port: Ints, hold: Ints) -> None:
+    """One entry per port: an instruction that reads and writes one port holds it for both."""
+    for earlier, later in combinations(range(port.shape[1]), 2):
+        same = (port[:, later] >= 0) & (port[:, later] == port[:, earlier])
+        hold[same, earlier] += hold[same, later]
+        port[same, later] = -1
+        hold[same, later] = 0
