@@ -43,15 +43,17 @@ def dma_gather(op: EmbeddingGather, low: Lowering) -> None:
 
 @mapper("dma-kv-append", lowers=("kv_append",), needs=(Dma, Sram))
 def dma_kv_append(op: KvAppend, low: Lowering) -> None:
-    """Bring the new rows on chip once and store each head's rows to its place in the cache."""
+    """Sequences are dealt to the cores; each head's new rows go to their place in the cache."""
     d, width = op.head_dim, op.kv_heads * op.head_dim
-    core = low.cores[0]
     new = low.matrix(op.inputs[0], op.batch * op.q_len, width)
-    arena = core.arenas[core.staging]
-    height = rows_that_fit(arena.free, row_bytes(width, new.fmt), op.q_len)
-    ring = core.ring(core.staging, "new", height, width, new.fmt)
     everything = slice(None)
+    rings = []
+    for core in low.cores[: op.batch]:
+        arena = core.arenas[core.staging]
+        height = rows_that_fit(arena.free, row_bytes(width, new.fmt), op.q_len)
+        rings.append(core.ring(core.staging, "new", height, width, new.fmt))
     for sequence in range(op.batch):
+        core, ring = low.cores[sequence % len(rings)], rings[sequence % len(rings)]
         for top in range(0, op.q_len, height):
             count = min(height, op.q_len - top)
             tile = ring.next()[:count, everything]

@@ -1,7 +1,7 @@
 """DMA engine: queues of descriptors that move 2-D windows between memories.
 
 A queue issues transfers in order. A transfer is as slow as the memories and the link at its ends
-(hw/memory.py), or as the ``issue`` cycles that the queue needs per descriptor where those are more:
+(engine/bind.py), or as the ``issue`` cycles that the queue needs per descriptor if those are more:
 it reads the next descriptor while the bytes of the last one move. Several transfers of one queue
 may be in flight: it takes the next one when every port has passed the previous one, and the
 memory's latency passes in the background.

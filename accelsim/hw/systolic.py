@@ -45,7 +45,8 @@ class Systolic(Unit):
     ``weight_load`` is the cycles from the start of a stationary load until it can be used (0: one
     per row); pipelined, it shows only when the array has run dry.
     ``inputs``, ``weights`` and ``outputs`` name the memories it reads A from, reads B from and
-    accumulates into. ``arithmetic`` is how a floating-point sum is formed (numerics.accumulate);
+    accumulates into. ``arithmetic`` names how a floating-point sum is formed: in fp32, product
+    after product in the order of the dataflow (numerics.accumulate), the only one built so far;
     integers are exact.
     """
 

@@ -9,10 +9,10 @@ The cost of a nest is what its two resources need, plus what cannot overlap:
     max(array + first load + last store, memory + last tile on the array,
         tiles x round trip of a buffer / buffers) + latencies + drain
 
-``array`` is the exact occupancy of the busiest array, edge tiles included; ``memory`` the exact
-traffic of the nest over the bandwidth of the core; a buffer's round trip is the time from one load
-into it to the next: memory latency, transfer, compute and drain. The choice is tested against
-exhaustive simulation on small problems.
+``array`` is the exact occupancy of the busiest array, edge tiles included; ``memory`` the traffic
+of the nest over the bandwidth of the core (bias rows and the granules of B's rows left out). A
+buffer's round trip is the time from one load into it to the next: memory latency, transfer, compute
+and drain. The choice is tested against exhaustive simulation on small problems.
 """
 
 from __future__ import annotations

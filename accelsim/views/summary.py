@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -62,6 +63,9 @@ def bar(share: float, width: int = _BAR) -> str:
     return "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
 
 
+_CORE = re.compile(r"core\d+\.")
+
+
 @dataclass(frozen=True)
 class Resource:
     """How much of a unit, memory or link a run used; ``bound`` is its lower bound in cycles."""
@@ -75,14 +79,14 @@ class Resource:
 def resources(result: Result) -> list[Resource]:
     """Everything that could limit the run, what limits it most first.
 
-    Ports that exist once per core ("core0.spad") are shown as one, the busiest.
+    Ports that exist once per core are shown as one, the busiest.
     """
     found = {
         name: Resource(name, share, _meaning(result, name), result.bounds.get(name))
         for name, share in result.utilization.items()
     }
     for name, bound in sorted(result.bounds.items(), key=lambda one: one[1]):
-        short = name.partition(".")[2] or name
+        short = _CORE.sub("", name)  # "dram-core0.spad" is a link, "core0.spad" a scratchpad
         if name not in found and result.cycles:
             label = short if short == name else f"{short} (busiest core)"
             found[label] = Resource(label, bound / result.cycles, "of its port's time", bound)
