@@ -37,7 +37,8 @@ def njit(function: Callable[P, R_co]) -> Kernel[P, R_co]:
     ``NUMBA_DISABLE_JIT=1`` leaves the function as it is.
     """
     if "numba" not in sys.modules:
-        os.environ.setdefault("NUMBA_CACHE_DIR", str(_writable(_user_cache())))
+        wanted = Path(os.environ.get("NUMBA_CACHE_DIR") or _user_cache())
+        os.environ["NUMBA_CACHE_DIR"] = str(_writable(wanted))
         if _lean:
             _import_numba_without_blas()
     import numba
@@ -89,10 +90,13 @@ def kernels_are_cached(*rooms: str) -> bool:
         return True
     cache = Path(os.environ.get("NUMBA_CACHE_DIR") or _user_cache())
     source = Path(__file__).parent
-    return all(
-        any(cache.glob(f"{room}_*/*.nbi")) or any((source / room / "__pycache__").glob("*.nbi"))
-        for room in rooms or ("engine",)
-    )
+    try:
+        return all(
+            any(cache.glob(f"{room}_*/*.nbi")) or any((source / room / "__pycache__").glob("*.nbi"))
+            for room in rooms or ("engine",)
+        )
+    except OSError:  # a folder that this user may not enter
+        return False
 
 
 def _user_cache() -> Path:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from accelsim.errors import AccelsimError, CapacityError
+from accelsim.errors import CapacityError
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.products import Product, accumulator_format, gemm_products, steps
 from accelsim.mapping.registry import mapper
+from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Gemm
 
@@ -92,6 +93,9 @@ class _CoreTiles:
         b_shape = (tiles.n, tiles.k) if product.transpose_b else (tiles.k, tiles.n)
         self.a_ring = core.ring(array.inputs, "a", tiles.m, tiles.k, product.a.fmt)
         self.b_ring = core.ring(array.weights, "b", *b_shape, fmt)
+        if product.bias is not None:
+            widest = min(self.width, tiles.n)
+            self.bias_ring = core.ring(array.outputs, "bias", 1, widest, product.bias.fmt)
         # One pair of buffers per block of columns, so that a block is stored once it is finished.
         self.c_rings = [
             core.ring(array.outputs, f"c{i}", tiles.m, b.stop - b.start, accumulator_format(fmt))
@@ -130,8 +134,15 @@ class _CoreTiles:
         """Store an output tile, block by block as they are finished."""
         for j, view in enumerate(acc):
             first = cols.start + j * self.width
+            if product.bias is not None:
+                self._add_bias(view, product.bias[:, first : first + view.cols])
             target = product.c[rows, first : first + view.cols]
             self.build.store(self.core.store_queue, target, view)
+
+    def _add_bias(self, acc: View, bias: View) -> None:
+        row = self.bias_ring.next()[:, : bias.cols]
+        self.build.load(self.core.load_queues[0], row, bias)
+        self.build.vector(self.core.vector(self.array.outputs)[0], Function.ADD, acc, acc, row)
 
     def _load_b(self, product: Product, b: View, cols: slice, ks: slice, block: slice) -> None:
         source = product.b[cols, ks] if product.transpose_b else product.b[ks, cols]
@@ -148,8 +159,6 @@ def within(whole: slice, part: slice) -> slice:
 def gemmini_gemm(op: Gemm, low: Lowering) -> None:
     """Square output tiles by the Gemmini heuristic, dealt to the cores in turn (ONNXim)."""
     for product in gemm_products(op, low):
-        if product.bias is not None:
-            raise AccelsimError("gemmini-gemm has no bias; use the mapper systolic-gemm")
         _lower_product(low, product)
 
 

@@ -52,6 +52,16 @@ class Im2col:
                 ]
                 self._fetch_taps(build, queue, window, y, first, (tap_row, x_tap, c0))
 
+    def fetches(self, rows: int, cols: int) -> int:
+        return -(-rows // self.op.out_w) * -(-cols // self._run)
+
+    @property
+    def _run(self) -> int:
+        """Taps that lie side by side in memory: a filter row, or the channels of one tap."""
+        op = self.op
+        channels = op.cin // op.groups
+        return op.fw * channels if op.groups == 1 and not any(op.padding[2:]) else channels
+
     def _image_rows(self, rows: slice) -> Iterator[tuple[int, int, int]]:
         """(output row over the whole batch, first pixel, last pixel + 1) of a range of pixels."""
         pixel = rows.start
@@ -64,9 +74,7 @@ class Im2col:
     def _taps(self, cols: slice) -> Iterator[tuple[int, int, int, int]]:
         """(filter row, filter column, first matrix column, last + 1) of contiguous runs of taps."""
         op = self.op
-        channels = op.cin // op.groups
-        whole_row = op.groups == 1 and not any(op.padding[2:])
-        run = op.fw * channels if whole_row else channels
+        channels, run = op.cin // op.groups, self._run
         start = cols.start // run * run
         for c in range(start, cols.stop, run):
             tap = c // channels

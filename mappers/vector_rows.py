@@ -5,8 +5,10 @@ from __future__ import annotations
 from accelsim.hw.dma import Dma
 from accelsim.hw.vector import Vector
 from accelsim.mapping.lowering import Lowering
+from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import Recipe, Steps, Tile, Vectors, lower_rowwise
+from accelsim.numerics.formats import row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.workload.operators import (
     Activation,
@@ -159,20 +161,43 @@ def vector_rotary(op: Rotary, low: Lowering) -> None:
         lower_rowwise(low, Recipe(same_position, [x], out, tables, wide=2, functions=functions))
         return
 
+    heads = _heads_at_once(op, low)
+
     def per_head(v: Vectors, t: Tile) -> None:
         (x, cos, sin), (turned, straight) = t.inputs, t.wide
         v(F.ROTATE_HALF, turned, x, imm=d)
-        for head in range(op.heads):
+        for head in range(x.cols // d):
             columns = slice(head * d, (head + 1) * d)
             v(F.MUL, turned[:, columns], turned[:, columns], sin)
             v(F.MUL, straight[:, columns], x[:, columns], cos)
         v(F.ADD, t.out, straight, turned)
 
     for sequence in range(op.tokens // op.q_len):
-        first = sequence * op.q_len * width
-        x, out = (low.window(n, first, op.q_len, width, width) for n in (op.inputs[0], op.output))
-        tables = [low.window(n, op.position * d, op.q_len, d, d) for n in op.inputs[1:]]
-        recipe = Recipe(
-            per_head, [x, *tables], out, wide=2, functions=functions, instructions=2 + 2 * op.heads
-        )
-        lower_rowwise(low, recipe)
+        for first in range(0, op.heads, heads):
+            cols = min(heads, op.heads - first) * d
+            start = sequence * op.q_len * width + first * d
+            x, out = (
+                low.window(n, start, op.q_len, cols, width) for n in (op.inputs[0], op.output)
+            )
+            tables = [low.window(n, op.position * d, op.q_len, d, d) for n in op.inputs[1:]]
+            count = 2 + 2 * cols // d
+            lower_rowwise(
+                low,
+                Recipe(
+                    per_head, [x, *tables], out, wide=2, functions=functions, instructions=count
+                ),
+            )
+
+
+def _heads_at_once(op: Rotary, low: Lowering) -> int:
+    """Heads of one row that fit on chip with their buffers: all, or a half, a quarter, ..."""
+    fmt, heads = low.format(op.inputs[0]), op.heads
+    unit = low.cores[0].vector()[1]
+    capacity = max(low.cores[0].arenas[name].capacity for name in unit.memory)
+    while heads > 1:
+        # x and out twice, two fp32 temporaries, and the two tables twice, a few boundaries.
+        row = 4 * row_bytes(heads * op.head_dim, fmt) + 8 * heads * op.head_dim
+        if row + 16 * op.head_dim + 12 * ALIGNMENT <= capacity:
+            break
+        heads = -(-heads // 2)
+    return heads

@@ -55,7 +55,7 @@ def scalesim(
     graph = read_topology(topology, form=input_type)
     terminal.check_files(out)
     folder = _report_folder(scalesim_reports, config)
-    if run:
+    if folder is not None and run:
         check_reportable(graph, arch, "ideal")
         terminal.check_folder(folder)
     typer.echo(_machine_text(config, arch, graph))
@@ -131,7 +131,11 @@ def _run(graph: Graph, arch: Architecture, folder: Path | None) -> str:
     with terminal.working() as progress:
         result = simulate_graph(graph, arch, "ideal", progress=progress)
     if folder is None:
-        return _layers_text(layer_reports(result))
+        try:
+            return _layers_text(layer_reports(result))
+        except AccelsimError as fault:  # batches, groups: what SCALE-Sim has no report for
+            cycles = "\n".join(f"{op.name}  {op.cycles:,.0f} cycles" for op in result.operators)
+            return f"{cycles}\nall layers  {result.cycles:,} cycles ({fault})"
     layers = write_reports(result, folder)
     return f"{_layers_text(layers)}\nreports in {folder}"
 

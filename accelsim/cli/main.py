@@ -24,6 +24,14 @@ TRACEBACK = "ACCELSIM_TRACEBACK"
 class _Commands(TyperGroup):
     """All commands behind one boundary: what goes wrong becomes one line and an exit code."""
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().make_context(*args, **extra)
+        except Exception as fault:
+            if not _is_usage_error(fault):
+                raise
+            raise typer.Exit(_usage(fault)) from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             done = super().invoke(ctx)
@@ -38,6 +46,8 @@ class _Commands(TyperGroup):
 
 def _exit_code(fault: BaseException) -> int | None:
     """Say what went wrong and return the exit code; None for what the command parser handles."""
+    if _is_usage_error(fault):
+        return _usage(fault)
     if isinstance(fault, (typer.Abort, SystemExit, GeneratorExit)) or hasattr(fault, "exit_code"):
         return None
     if isinstance(fault, BrokenPipeError):
@@ -51,6 +61,20 @@ def _exit_code(fault: BaseException) -> int | None:
     message, code = _explain(fault)
     sys.stderr.write(f"accelsim: error: {' '.join(message.split())}\n")
     return code
+
+
+def _is_usage_error(fault: BaseException) -> bool:
+    """An unknown option or a missing argument, as the parser raises it (help on no arguments is
+    no error)."""
+    return hasattr(fault, "format_message") and "NoArgsIsHelp" not in type(fault).__name__
+
+
+def _usage(fault: Any) -> int:
+    context = getattr(fault, "ctx", None)
+    command = context.command_path if context is not None else "accelsim"
+    message = " ".join(str(fault.format_message()).split()).rstrip(".")
+    sys.stderr.write(f"accelsim: error: {message}; see `{command} --help`\n")
+    return BAD_INPUT
 
 
 def _explain(fault: BaseException) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from accelsim.cli import options, terminal
+from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
     from accelsim.results.result import Result
@@ -44,6 +45,9 @@ def run(
     from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
     from accelsim.simulation import simulate_graph
 
+    for file in (report, trace, listing):
+        if file is not None and str(file) == terminal.STDOUT:
+            raise AccelsimError("only --json writes to stdout (-); accepted: the name of a file")
     terminal.check_files(json, report, trace, listing)
     terminal.check_folder(scalesim_reports)
     fidelity = options.fidelity(memory)

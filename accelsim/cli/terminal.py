@@ -20,8 +20,11 @@ Progress = Callable[[str, int, int], None]
 
 def check_files(*files: str | Path | None) -> None:
     """Raise AccelsimError if one of the files cannot be written; to be called before the work."""
-    for file in files:
-        if file is not None and str(file) != STDOUT:
+    given = [str(file) for file in files if file is not None]
+    for file in given:
+        if given.count(file) > 1:
+            raise AccelsimError(f"two outputs are called {file}; accepted: different files")
+        if file != STDOUT:
             _try_file(Path(file))
 
 

@@ -75,6 +75,8 @@ class LocalExecutor:
 
         from joblib.externals.loky import get_reusable_executor
 
+        # Workers start with ``python -m``, which would import from the current folder first.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
         with _interrupts_wait():
             pool: Any = get_reusable_executor(
                 self.jobs,

@@ -16,7 +16,7 @@ a plain number with a unit in its name or docstring.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -75,6 +75,10 @@ class Block:
 
     def check(self) -> None:
         """Raise AccelsimError if parameters contradict each other; ranges are checked here too."""
+        for parameter in fields(self):
+            if "_pj" in parameter.name and getattr(self, parameter.name) < 0:
+                energy = getattr(self, parameter.name)
+                raise AccelsimError(f"{parameter.name} must not be negative, not {energy}")
 
     def energy_pj_per_action(self) -> Mapping[str, float]:
         """Energy of one counted action in picojoules; {} if the architecture gives none."""
@@ -89,6 +93,7 @@ class Unit(Block):
     count: int = 1
 
     def check(self) -> None:
+        super().check()
         require(self.count >= 1, f"count must be at least 1, not {self.count}")
 
     def cost(self, work: Work) -> Cost:
@@ -121,6 +126,7 @@ class Memory(Block):
     shared: ClassVar[bool] = False
 
     def check(self) -> None:
+        super().check()
         require(self.capacity > 0, f"capacity must be positive, not {self.capacity}")
 
     @property

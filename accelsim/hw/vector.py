@@ -70,7 +70,7 @@ _INTEGER = frozenset(
 class Vector(Unit):
     """Vector unit of ``lanes`` lanes.
 
-    ``memory`` names the memories it works on, the first being where its operands are staged.
+    ``memory`` names the scratchpads it works on; row-wise operators are staged in the largest.
     ``slots`` overrides the issue cycles of single functions, e.g. ``{exp: 1}``.
     """
 

@@ -200,6 +200,13 @@ class Machine:
             spaces = tuple(replace(s, capacity=UNLIMITED_BYTES) for s in spaces)
         self.build = Builder(slots, spaces, instruction_limit)
         self.main_name, self.main = main_memory(arch)
+        for name, unit in arch.units.items():
+            for memory in unit.memories():
+                if arch.memories[memory].shared:
+                    raise AccelsimError(
+                        f"{arch.name}: unit {name!r} works on {memory!r}, which all cores share;"
+                        " accepted: a scratchpad of its core (kind: sram)"
+                    )
         self.main_space = next(i for i, s in enumerate(spaces) if s.memory == self.main_name)
         self.main_capacity = spaces[self.main_space].capacity
         self.cores = [

@@ -32,6 +32,9 @@ class Operand(Protocol):
     ) -> None:
         """Load the window [rows, cols] into ``dst``; ``part``: others fill the rest of dst."""
 
+    def fetches(self, rows: int, cols: int) -> int:
+        """Instructions that a window of [rows, cols] takes, about."""
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -55,6 +58,9 @@ class Stored:
         self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
     ) -> None:
         build.load(queue, dst, self.view[rows, cols], part=part)
+
+    def fetches(self, rows: int, cols: int) -> int:
+        return 1
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,9 @@ class Rows:
         self.whole.fetch(
             build, queue, dst, slice(rows.start + first, rows.stop + first), cols, part=part
         )
+
+    def fetches(self, rows: int, cols: int) -> int:
+        return self.whole.fetches(rows, cols)
 
 
 def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
@@ -219,10 +228,19 @@ class CoreProducts:
         limit = low.build.instruction_limit - len(low.build)
         self.tiling = best_tiling(self.problem, resources(low, core, array), limit)
         low.build.reserve(
-            int(self.tiling.instructions), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
+            self._instructions(first), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
         )
         low.build.note(str(self.tiling))
         self._reserve_buffers(array, first)
+
+    def _instructions(self, first: Product) -> int:
+        """Instructions of the nest; a tile of A may take more than one load."""
+        t, p = self.tiling, self.problem
+        tiles = -(-p.m // t.tm) * -(-p.k // t.tk) * p.jobs
+        if not (t.resident and t.outer == "m"):
+            tiles *= -(-p.n // t.tn)
+        extra = tiles * (first.a.fetches(min(t.tm, p.m), min(t.tk, p.k)) - 1)
+        return int(t.instructions) + extra
 
     def _reserve_buffers(self, array: Systolic, first: Product) -> None:
         t, core = self.tiling, self.core

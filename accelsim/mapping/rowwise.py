@@ -100,8 +100,8 @@ class _Stream:
     def __init__(self, low: Lowering, core: Core, recipe: Recipe) -> None:
         self.low, self.core, self.recipe = low, core, recipe
         self.slot, self.unit = core.vector()
-        self.memory = self.unit.memory[0]
         core.reset()
+        self.memory = max(self.unit.memory, key=lambda name: core.arenas[name].capacity)
 
     def emit(self, first: int, last: int) -> None:
         r = self.recipe
@@ -195,7 +195,8 @@ class _Stream:
         if not r.columns_split:
             raise CapacityError(
                 f"one row of {r.out.cols} elements needs {readable(self._row_bytes(r.out.cols))}"
-                f" with its double buffers, {self.memory} has {readable(max(free, 0))}"
+                f" with its double buffers, {self.memory} has"
+                f" {readable(self.core.arenas[self.memory].capacity)}"
             )
         # Held row vectors are cut with the columns, two buffers each.
         per_column = self._row_bytes(64) // 64 + sum(2 * row_bytes(64, h.fmt) // 64 for h in r.held)

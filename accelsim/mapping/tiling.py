@@ -373,7 +373,8 @@ def _too_small(p: Problem, r: Resources) -> CapacityError:
     a, b, c = tm * tk * p.a_bits // 8, tn * tk * p.b_bits // 8, tm * tn * p.acc_bits // 8
     have = " + ".join(readable(c) for c in r.capacities)
     return CapacityError(
-        f"the smallest tile [{tm}, {tk}] @ [{tk}, {tn}] needs two buffers each of {readable(a)},"
-        f" {readable(b)} and {readable(c)} (accumulators), more than the on-chip memory of {have}:"
+        f"the smallest tile [{tm}, {tk}] @ [{tk}, {tn}] needs buffers of {readable(a)},"
+        f" {readable(b)} and {readable(c)} (accumulators), up to two of each on"
+        f" {2 * ALIGNMENT}-byte boundaries, more than the on-chip memory of {have}:"
         " enlarge the memories or use a smaller array"
     )

@@ -133,9 +133,11 @@ def _cells(line: str) -> list[str]:
 
 
 def _form(header: list[str], first: list[str]) -> str:
-    """GEMM when the header says M, N, K, or when there are too few columns for a convolution."""
+    """What the header says, else GEMM when there are too few columns for a convolution."""
     if header[1:4] == ["m", "n", "k"]:
         return "gemm"
+    if len(header) > 1 and "ifmap" in header[1]:
+        return "conv"
     return "gemm" if len(first) <= len(GEMM_COLUMNS) + 2 else "conv"
 
 

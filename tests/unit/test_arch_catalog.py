@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +108,16 @@ def test_the_package_itself_is_callable() -> None:
     assert package("systolic", {"array.rows": 8}) == arch("systolic", {"array.rows": 8})
 
 
-def test_warm_lookup_takes_less_than_a_millisecond() -> None:
-    arch("tpu-v3")
-    start = time.process_time()
-    for _ in range(200):
-        arch("tpu-v3")
-    assert time.process_time() - start < 0.2
+def test_a_warm_lookup_reads_no_yaml(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = arch("tpu-v3")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert arch("tpu-v3") == first
 
 
+CHECKOUT = Path(accelsim.__file__).parents[1]
+
+
+@pytest.mark.skipif(not (CHECKOUT / "arch_configs").is_dir(), reason="installed from a wheel")
 def test_a_checkout_that_is_not_installed_finds_its_library() -> None:
     code = (
         "import sys, accelsim; sys.modules['accelsim.arch_configs'] = None;"

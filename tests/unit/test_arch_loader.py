@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,15 +266,6 @@ def test_faults_of_a_dict_name_the_parameter() -> None:
     content["units"]["mxu"]["rows"] = 0
     with pytest.raises(AccelsimError, match=r"^mxu\.rows: rows must be at least 1, not 0$"):
         from_dict(content)
-
-
-def test_loading_warm_takes_less_than_a_millisecond(tmp_path: Path) -> None:
-    file = write(tmp_path, GOOD)
-    load(file)
-    start = time.process_time()
-    for _ in range(100):
-        load(file)
-    assert time.process_time() - start < 0.1
 
 
 # -- YAML scalars --------------------------------------------------------------------------------

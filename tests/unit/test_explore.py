@@ -395,7 +395,9 @@ def test_ctrl_c_ends_the_workers(tmp_path, moment):
     code = (
         "import os, signal, subprocess, sys, time\n"
         f"child = subprocess.Popen([sys.executable, {str(script)!r}], start_new_session=True,"
-        " stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)\n"
+        " stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,"
+        # A suite run in the background inherits an ignored SIGINT.
+        " preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))\n"
         "child.stdout.readline()\n"
         f"time.sleep({moment})\n"
         "os.killpg(child.pid, signal.SIGINT)\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from accelsim.api import grid, sweep
+from accelsim.arch.catalog import library_folder
 from accelsim.errors import AccelsimError
 from accelsim.explore.spec import read_spec, run_spec
 
@@ -59,7 +60,7 @@ def test_workload_settings_are_axes(spec):
 
 
 def test_an_architecture_file_is_looked_for_beside_the_sweep_file(spec, tmp_path, monkeypatch):
-    source = Path(__file__).parents[2] / "arch_configs" / "systolic.yaml"
+    source = library_folder() / "systolic.yaml"
     (tmp_path / "mine.yaml").write_text(source.read_text().replace("systolic\n", "mine\n", 1))
     monkeypatch.chdir(tmp_path.parent)
     read = read_spec(spec(GOOD.replace("arch: systolic", "arch: mine.yaml")))

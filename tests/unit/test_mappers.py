@@ -69,7 +69,7 @@ def test_model_is_exact_in_clock_order(machine: str, model: str) -> None:
 @pytest.mark.parametrize("shape", ["m=300,n=200,k=100", "m=1,n=777,k=300", "m=640,n=640,k=90"])
 @pytest.mark.parametrize("machine", ["onnxim-mobile", "onnxim-server"])
 def test_gemmini_heuristic_is_exact(machine: str, shape: str) -> None:
-    for extra in ("", ",dtype=int8,out=int8", ",transpose_b=true,batch=2"):
+    for extra in ("", ",dtype=int8,out=int8", ",transpose_b=true,batch=2", ",bias=true"):
         result = check(machine, f"gemm:{shape}{extra}")
         assert result.ok, result.first
 
