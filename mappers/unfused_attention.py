@@ -12,7 +12,15 @@ from accelsim.hw.vector import Vector
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, Stored, lower_products
 from accelsim.mapping.registry import mapper
-from accelsim.mapping.rowwise import FP32, Recipe, Tile, Vectors, lower_rowwise
+from accelsim.mapping.rowwise import (
+    FP32,
+    SOFTMAX_FUNCTIONS,
+    Recipe,
+    Tile,
+    Vectors,
+    lower_rowwise,
+    softmax_of,
+)
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
@@ -87,20 +95,14 @@ def _softmax(op: Attention, low: Lowering, scores: View, weights: View) -> None:
     masked = op.causal and op.q_len > 1
 
     def steps(v: Vectors, t: Tile) -> None:
-        (x,), (e,), (top, total) = t.inputs, t.wide, t.narrow
-        v(F.MUL_IMM, e, x, imm=op.scale)
+        (scaled,) = t.wide
+        v(F.MUL_IMM, scaled, t.inputs[0], imm=op.scale)
         if masked:
             position = op.kv_len - op.q_len + t.first_row % op.q_len
-            v(F.CAUSAL_MASK, e, e, imm=position)
-        v(F.ROW_MAX, top, e)
-        v(F.SUB, e, e, top)
-        v(F.EXP, e, e)
-        v(F.ROW_SUM, total, e)
-        v(F.RECIPROCAL, total, total)
-        v(F.MUL, t.out, e, total)
+            v(F.CAUSAL_MASK, scaled, scaled, imm=position)
+        softmax_of(v, t, scaled)
 
-    functions = (F.MUL_IMM, *((F.CAUSAL_MASK,) if masked else ()), F.ROW_MAX, F.SUB, F.EXP,
-                 F.ROW_SUM, F.RECIPROCAL, F.MUL)  # fmt: skip
+    functions = (F.MUL_IMM, *((F.CAUSAL_MASK,) if masked else ()), *SOFTMAX_FUNCTIONS)
     recipe = Recipe(
         steps, [scores], weights, wide=1, narrow=2,
         row_period=op.q_len if masked else 0, functions=functions,

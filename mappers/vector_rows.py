@@ -7,7 +7,15 @@ from accelsim.hw.vector import Vector
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.registry import mapper
-from accelsim.mapping.rowwise import Recipe, Steps, Tile, Vectors, lower_rowwise
+from accelsim.mapping.rowwise import (
+    SOFTMAX_FUNCTIONS,
+    Recipe,
+    Steps,
+    Tile,
+    Vectors,
+    lower_rowwise,
+    softmax_of,
+)
 from accelsim.numerics.formats import row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.workload.operators import (
@@ -32,26 +40,16 @@ ACTIVATION_FUNCTIONS = {
 }
 
 
-def softmax_steps(v: Vectors, t: Tile) -> None:
-    """Subtract the row maximum, exponentiate, divide by the row sum."""
-    (x,), (e,), (top, total) = t.inputs, t.wide, t.narrow
-    v(F.ROW_MAX, top, x)
-    v(F.SUB, e, x, top)
-    v(F.EXP, e, e)
-    v(F.ROW_SUM, total, e)
-    v(F.RECIPROCAL, total, total)
-    v(F.MUL, t.out, e, total)
-
-
-SOFTMAX_FUNCTIONS = (F.ROW_MAX, F.SUB, F.EXP, F.ROW_SUM, F.RECIPROCAL, F.MUL)
-
-
 @mapper("vector-softmax", lowers=("softmax",), needs=(Vector, Dma))
 def vector_softmax(op: Softmax, low: Lowering) -> None:
     """Row softmax in three passes over a tile that stays on chip."""
     x = low.matrix(op.inputs[0], op.rows, op.cols)
     out = low.matrix(op.output, op.rows, op.cols)
-    recipe = Recipe(softmax_steps, [x], out, wide=1, narrow=2, functions=SOFTMAX_FUNCTIONS)
+
+    def steps(v: Vectors, t: Tile) -> None:
+        softmax_of(v, t, t.inputs[0])
+
+    recipe = Recipe(steps, [x], out, wide=1, narrow=2, functions=SOFTMAX_FUNCTIONS)
     lower_rowwise(low, recipe)
 
 

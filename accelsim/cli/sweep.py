@@ -18,7 +18,8 @@ def sweep(
     spec: Annotated[
         Path,
         typer.Argument(
-            metavar="SPEC.yaml", help="arch, workload, set: {PATH: [values]}, pareto: [metrics]."
+            metavar="SPEC.yaml",
+            help="arch, workload, set (lists of values by path), pareto (a list of metrics).",
         ),
     ],
     executor: Annotated[str, typer.Option(metavar="NAME", help="Where points run.")] = "local",

@@ -55,6 +55,26 @@ class Vectors:
 
 Steps = Callable[[Vectors, Tile], None]
 
+SOFTMAX_FUNCTIONS = (
+    Function.ROW_MAX,
+    Function.SUB,
+    Function.EXP,
+    Function.ROW_SUM,
+    Function.RECIPROCAL,
+    Function.MUL,
+)
+
+
+def softmax_of(v: Vectors, t: Tile, x: View) -> None:
+    """Softmax of each row of ``x`` into the tile's result: one wide, two narrow temporaries."""
+    (e,), (top, total) = t.wide, t.narrow
+    v(Function.ROW_MAX, top, x)
+    v(Function.SUB, e, x, top)
+    v(Function.EXP, e, e)
+    v(Function.ROW_SUM, total, e)
+    v(Function.RECIPROCAL, total, total)
+    v(Function.MUL, t.out, e, total)
+
 
 @dataclass(frozen=True)
 class Recipe:

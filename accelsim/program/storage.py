@@ -107,10 +107,6 @@ class View:
         base = self.base + r0 * self.stride + row_bytes(c0, self.fmt)
         return View(self.storage, base, r1 - r0, c1 - c0, self.stride, self.fmt)
 
-    def as_format(self, fmt: Format) -> View:
-        """The same first bytes read as packed rows of another format (buffers only)."""
-        return View(self.storage, self.base, self.rows, self.cols, row_bytes(self.cols, fmt), fmt)
-
     def row(self) -> tuple[int, ...]:
         """The operand-descriptor row of this window (see table.OPERAND_COLUMNS)."""
         return (
