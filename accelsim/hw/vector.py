@@ -31,9 +31,10 @@ from accelsim.numerics import functions
 from accelsim.program.opcodes import REDUCTIONS, Function, Opcode
 from accelsim.quantities import Cycles, Picojoules
 
-# Issue cycles of one function over one full set of lanes: 1 for what an ALU does in a slot, and
-# for the rest the slots of a table/polynomial sequence (exp and tanh as in Gemmini's and ONNXim's
-# special-function pipelines; composite activations are the sum of their steps).
+# Issue cycles of one function over one full set of lanes: 1 for what an ALU does in a slot. The
+# others are round choices, not a datasheet's: about four slots for a table look-up with a short
+# polynomial (exp, reciprocal, rsqrt), more for what is composed of several. An architecture that
+# knows better says so in ``slots``.
 SLOTS: dict[str, int] = {
     "copy": 1, "add": 1, "sub": 1, "mul": 1, "max": 1,
     "add_imm": 1, "mul_imm": 1, "max_imm": 1, "relu": 1,

@@ -189,3 +189,9 @@ def test_a_unit_on_a_shared_memory_is_refused(path: str) -> None:
 def test_negative_energy_is_refused() -> None:
     with pytest.raises(AccelsimError, match="mac_pj must not be negative"):
         arch("systolic", {"array.mac_pj": -1})
+
+
+def test_every_vector_function_has_a_cost() -> None:
+    from accelsim.hw.vector import SLOTS
+
+    assert set(SLOTS) == {f.name.lower() for f in Function if f is not Function.NONE}
