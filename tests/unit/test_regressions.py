@@ -195,3 +195,19 @@ def test_every_vector_function_has_a_cost() -> None:
     from accelsim.hw.vector import SLOTS
 
     assert set(SLOTS) == {f.name.lower() for f in Function if f is not Function.NONE}
+
+
+def test_spread_addresses_are_ranked_in_order() -> None:
+    import numpy as np
+
+    from accelsim.program.verify.cell_kernels import _rank
+
+    generator = np.random.default_rng(0)
+    for size in (1, 2, 3, 50, 1000):
+        values = generator.integers(0, 1 << 40, size) // 3 * 3
+        values = np.concatenate([values, values[: size // 2]])
+        ranks, cuts = np.empty_like(values), np.empty_like(values)
+        count = _rank(values, ranks, cuts)
+        expected, positions = np.unique(values, return_inverse=True)
+        assert np.array_equal(cuts[:count], expected)
+        assert np.array_equal(ranks, positions)
