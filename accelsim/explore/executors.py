@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,7 +102,31 @@ class LocalExecutor:
             finished = True
         finally:
             if not finished:
-                pool.shutdown(wait=True, kill_workers=True)
+                _kill(pool)
+
+
+def _kill(pool: Any) -> None:
+    """End a pool in the middle of its work, without a word from its threads.
+
+    loky's manager thread may look for a task that the shutdown has just dropped; it then ends with
+    a KeyError, and its processes have to be ended here.
+    """
+    processes = list((pool._processes or {}).values())
+    report = threading.excepthook
+
+    def quiet(fault: threading.ExceptHookArgs) -> None:
+        manager = fault.thread is not None and "ExecutorManager" in fault.thread.name
+        if not (manager and fault.exc_type is KeyError):
+            report(fault)
+
+    threading.excepthook = quiet
+    try:
+        pool.shutdown(wait=True, kill_workers=True)
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+    finally:
+        threading.excepthook = report
 
 
 @contextmanager
