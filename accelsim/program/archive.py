@@ -31,7 +31,7 @@ TABLES = {"instructions": np.int64, "immediate": np.float64, "operands": np.int6
 # What a damaged or foreign file makes numpy, zipfile and json raise.
 UNREADABLE = (
     zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, EOFError,
-    NotImplementedError, AttributeError,
+    RuntimeError, AttributeError,
 )  # fmt: skip
 
 

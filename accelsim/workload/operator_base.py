@@ -91,11 +91,11 @@ class Operator:
 
     def input_shapes(self) -> tuple[Shape, ...]:
         """Shape that each input tensor must have, in elements."""
-        raise NotImplementedError
+        raise NotImplementedError("abstract: every kind says its own")
 
     def output_shapes(self) -> tuple[Shape, ...]:
         """Shape that each output tensor must have, in elements."""
-        raise NotImplementedError
+        raise NotImplementedError("abstract: every kind says its own")
 
     def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
         """Accepted dtypes of (inputs, outputs) when the first input has dtype `main`.
