@@ -15,6 +15,7 @@ a plain number with a unit in its name or docstring.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, TypeVar
@@ -146,6 +147,15 @@ class Memory(Block):
     def latency_cycles(self, hz: int) -> int:
         """Cycles of this memory's clock until the first byte of an access."""
         return 0
+
+
+def whole_cycles(nbytes: Ints, hz: int, bandwidth: float) -> Ints:
+    """Cycles of a clock of ``hz`` that ``nbytes`` take at ``bandwidth`` bytes/s, rounded up.
+
+    In integers, so that nothing is lost: a transfer takes whole cycles.
+    """
+    common = math.gcd(hz, int(bandwidth))
+    return -(-(nbytes * (hz // common)) // (int(bandwidth) // common))
 
 
 def require(condition: bool, message: str) -> None:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
+from accelsim.hw.block import Cost, Ints, Unit, Work, block, require, whole_cycles
 from accelsim.program.opcodes import Opcode
 from accelsim.quantities import BytesPerSecond, Cycles
 
@@ -47,4 +47,4 @@ class Dma(Unit):
         """Cycles that one queue needs for ``nbytes`` by its own bandwidth (0: not limited)."""
         if not self.bandwidth:
             return np.zeros_like(nbytes)
-        return -(-nbytes * hz // int(self.bandwidth))
+        return whole_cycles(nbytes, hz, self.bandwidth)

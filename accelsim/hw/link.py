@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from accelsim.hw.block import Block, Ints, block, require
+from accelsim.hw.block import Block, Ints, block, require, whole_cycles
 from accelsim.quantities import BytesPerSecond, Seconds
 
 ENDS = {"from": "source", "to": "target"}
@@ -37,8 +37,7 @@ class Link(Block):
 
     def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
         """Cycles of the link's clock (``hz``) that ``nbytes`` keep it busy."""
-        common = math.gcd(hz, int(self.bandwidth))
-        return -(-(nbytes * (hz // common)) // (int(self.bandwidth) // common))
+        return whole_cycles(nbytes, hz, self.bandwidth)
 
     def latency_cycles(self, hz: int) -> int:
         """Cycles of the link's clock from one end to the other."""

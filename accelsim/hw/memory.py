@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.hw.block import Ints, Memory, block, require
+from accelsim.hw.block import Ints, Memory, block, require, whole_cycles
 from accelsim.quantities import Bytes, BytesPerSecond, PicojoulesPerByte, Seconds
 
 
@@ -44,9 +44,7 @@ class MainMemory(Memory):
         return moved
 
     def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
-        # cycles = ceil(bytes * hz / bandwidth), in integers: a transfer takes whole cycles.
-        common = math.gcd(hz, int(self.bandwidth))
-        return -(-(nbytes * (hz // common)) // (int(self.bandwidth) // common))
+        return whole_cycles(nbytes, hz, self.bandwidth)
 
     def latency_cycles(self, hz: int) -> int:
         return math.ceil(self.latency * hz - 1e-9)

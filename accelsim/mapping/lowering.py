@@ -24,7 +24,7 @@ from accelsim.program.storage import Storage, View
 from accelsim.program.table import OperatorInfo, Program, StorageInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from accelsim.arch.model import Architecture
     from accelsim.workload.graph import Graph
@@ -80,10 +80,7 @@ class Core:
     def arrays(self) -> list[tuple[int, Systolic]]:
         """The arrays of the unit with the highest peak; mappers share work among equals only."""
         arrays = self.of(Systolic)
-        peaks: dict[Systolic, int] = {}
-        for _, unit in arrays:
-            peaks[unit] = unit.count * unit.peak_macs_per_cycle()
-        best = max(peaks, key=lambda unit: peaks[unit]) if peaks else None
+        best = leading_array(unit for _, unit in arrays)
         return [(slot, unit) for slot, unit in arrays if unit is best]
 
     def vector(self, memory: str | None = None) -> tuple[int, Vector]:
@@ -168,14 +165,20 @@ class Lowering:
         ).view(rows, cols, fmt)
 
 
+def leading_array(arrays: Iterable[Systolic]) -> Systolic | None:
+    """The unit that products go to: the highest peak of all its instances, the first of equals."""
+    return max(arrays, key=lambda unit: unit.count * unit.peak_macs_per_cycle(), default=None)
+
+
 def unused_parts(arch: Architecture) -> list[str]:
     """What the built-in mappers leave idle on this architecture, for its results to declare."""
-    arrays = list(arch.units_of(Systolic).items())
+    arrays = arch.units_of(Systolic)
+    best = leading_array(arrays.values())
+    used = [name for name, unit in arrays.items() if unit is best]
+    idle = [name for name, unit in arrays.items() if unit is not best]
     memories = [name for name, m in arch.memories.items() if isinstance(m, MainMemory)]
-    best = max(arrays, key=lambda a: a[1].count * a[1].peak_macs_per_cycle(), default=None)
-    idle = [name for name, _ in arrays if best and name != best[0]]
     return [
-        *(f"unit {name} is left idle: products go to {best[0]}" for name in idle if best),
+        *(f"unit {name} is left idle: products go to {used[0]}" for name in idle),
         *(f"memory {name} is left empty: tensors lie in {memories[0]}" for name in memories[1:]),
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,7 +73,7 @@ def judge(program: Program, extents: Extents) -> Ints:
     """The fault of every operand descriptor, 0 if it has none."""
     from accelsim.program.verify.structure_kernels import judge_operands
 
-    return judge_operands(program.operands, extents.table, _formats(len(FORMATS))[0])
+    return judge_operands(program.operands, extents.table, _formats()[0])
 
 
 def structure_violations(program: Program, verdicts: Ints, limit: int) -> list[Violation]:
@@ -86,7 +86,7 @@ def structure_violations(program: Program, verdicts: Ints, limit: int) -> list[V
         program.immediate,
         program.operands,
         verdicts,
-        *_formats(len(FORMATS)),
+        *_formats(),
         *_forms(),
         len(program.units),
         len(program.operators),
@@ -95,9 +95,8 @@ def structure_violations(program: Program, verdicts: Ints, limit: int) -> list[V
     return [_worded(program, *map(int, row)) for row in found[:count]]
 
 
-@lru_cache(maxsize=1)
-def _formats(count: int) -> tuple[Ints, Ints]:
-    """(bits, whether integer) by format code; ``count`` formats are registered now."""
+def _formats() -> tuple[Ints, Ints]:
+    """(bits, whether integer) by format code, of all formats registered by now."""
     formats = FORMATS.values()
     bits = np.array([f.bits for f in formats], dtype=np.int64)
     return bits, np.array([f.is_integer for f in formats], dtype=np.int64)
