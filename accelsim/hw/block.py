@@ -76,7 +76,7 @@ class Block:
 
     @property
     def own_clock_hz(self) -> int | None:
-        """Frequency of a clock that the block brings along (a DRAM's); None: ``clock`` drives it."""
+        """Frequency of a clock that the block brings along (DRAM); None: ``clock`` drives it."""
         return None
 
     def check(self) -> None:
