@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from accelsim.hw.block import block, require
 from accelsim.hw.noc.coordinates import Coordinates, Positions
 from accelsim.hw.noc.network import Network
-from accelsim.hw.noc.topology import Grid, Node, Star, Topology
+from accelsim.hw.noc.topology import MAX_NODES, Grid, Node, Star, Topology
 
 
 @block("bus")
@@ -38,8 +38,9 @@ class Crossbar(Network):
     def topology(self, blocks: int) -> Topology:
         return Star(blocks, shared=False)
 
-    def node_count(self, memory: str) -> int:
-        return self.ports.get(memory, 1)
+    @property
+    def port_counts(self) -> Mapping[str, int]:
+        return self.ports
 
 
 @block("ring")
@@ -57,7 +58,7 @@ class Ring(Network):
 
     def check(self) -> None:
         super().check()
-        require(self.nodes >= 0, f"nodes must not be negative, not {self.nodes}")
+        require(0 <= self.nodes <= MAX_NODES, f"nodes must be 0 to {MAX_NODES}, not {self.nodes}")
 
     def topology(self, blocks: int) -> Topology:
         return Grid((self.nodes or blocks,), wraps=True, both_ways=self.bidirectional)
@@ -88,6 +89,10 @@ class Mesh(Network):
         super().check()
         require(self.rows >= 1, f"rows must be at least 1, not {self.rows}")
         require(self.cols >= 1, f"cols must be at least 1, not {self.cols}")
+        require(
+            self.rows * self.cols <= MAX_NODES,
+            f"rows x cols make {self.rows * self.cols} nodes; accepted: at most {MAX_NODES}",
+        )
 
     def topology(self, blocks: int) -> Topology:
         return Grid((self.rows, self.cols))

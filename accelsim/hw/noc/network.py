@@ -51,6 +51,9 @@ class Network(Block):
             f"header of {self.header} bytes needs a packet size; accepted: packet: BYTES",
         )
         require(self.interleave >= 1, f"interleave must be at least 1, not {self.interleave}")
+        for name in self.endpoints:
+            once = self.endpoints.count(name) == 1
+            require(once, f"endpoints has {name!r} twice; accepted: every endpoint once")
 
     @abstractmethod
     def topology(self, blocks: int) -> Topology:
@@ -61,9 +64,10 @@ class Network(Block):
         """Nodes of the endpoints whose place is declared."""
         return {}
 
-    def node_count(self, memory: str) -> int:
-        """How many nodes a memory takes whose place is not declared."""
-        return 1
+    @property
+    def port_counts(self) -> Mapping[str, int]:
+        """How many nodes memories take, where that is declared without places."""
+        return {}
 
     @property
     def shape(self) -> str:

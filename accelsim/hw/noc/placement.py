@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, islice
 
 import numpy as np
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.noc.network import CORES, Network
-from accelsim.hw.noc.topology import Node, Routes, Topology, label, routes_of
+from accelsim.hw.noc.topology import MAX_NODES, Node, Routes, Topology, routes_of
 
 
 class PlacementError(AccelsimError):
@@ -39,6 +40,13 @@ class Placement:
     def routes(self) -> Routes:
         """The routing table of the network."""
         return routes_of(self.topology)
+
+    def pairs(self) -> Iterator[frozenset[str]]:
+        """The endpoints that the network joins, two by two; and cores with each other."""
+        names = [*self.memories, *([CORES] if self.cores else [])]
+        yield from map(frozenset, combinations(names, 2))
+        if self.cores:
+            yield frozenset({CORES})
 
     def nodes_of(self, memory: str, core: int) -> tuple[Node, ...]:
         """Where the bytes of a memory instance are: of a shared one, or of one inside a core.
@@ -70,30 +78,50 @@ class Placement:
         return self.network.hop_latency * sum(hops) / len(hops)
 
 
-def endpoints_of(network: Network, shared: Sequence[str]) -> tuple[str, ...]:
-    """Names of what a network joins: "cores" and shared memories."""
-    return network.endpoints or (CORES, *shared)
-
-
 def place(network: Network, cores: int, shared: Sequence[str]) -> Placement:
     """Put ``cores`` cores and the ``shared`` memories on the nodes of a network.
 
-    What is not placed by the network takes the first free nodes in their order: memories, then
+    What the network does not place takes the first free nodes in their order: memories, then
     cores.
 
     Raises:
         PlacementError: an endpoint that does not exist, a node that does not exist or is taken, or
             more blocks than nodes.
     """
-    joined = endpoints_of(network, shared)
+    wanted = _wanted(network, cores, shared)
+    blocks = sum(wanted.values())
+    if not 2 <= blocks <= MAX_NODES:
+        raise PlacementError(
+            "endpoints", f"{blocks} blocks to join ({_listed(wanted)}); accepted: 2 to {MAX_NODES}"
+        )
+    topology = network.topology(blocks)
+    places = _declared(network, topology)
+    taken = {node for nodes in places.values() for node in nodes}
+    free = [node for node in topology.nodes if node not in taken]
+    if blocks > len(topology.nodes):
+        raise PlacementError(
+            "",
+            f"{blocks} blocks ({_listed(wanted)}) do not fit on the {len(topology.nodes)} nodes of"
+            f" a {network.shape}; accepted: a node for each",
+        )
+    unplaced = iter(free)
+    for name, count in wanted.items():
+        if name not in places:
+            places[name] = tuple(islice(unplaced, count))
+    return Placement(network, topology, places.pop(CORES, ()), places)
+
+
+def _wanted(network: Network, cores: int, shared: Sequence[str]) -> dict[str, int]:
+    """How many nodes each endpoint takes: memories first, then the cores."""
+    joined = network.endpoints or (*shared, CORES)
     for name in joined:
         _known(name, (CORES, *shared), "endpoints")
-    counted: Mapping[str, int] = getattr(network, "ports", {})
+    memories = [name for name in joined if name != CORES]
+    for name in network.port_counts:
+        _known(name, memories, f"ports.{name}")
     for name in network.places:
         _known(name, joined, f"at.{name}")
-    for name in counted:
-        _known(name, [memory for memory in joined if memory != CORES], f"ports.{name}")
-    wanted = {name: network.node_count(name) for name in joined if name != CORES}
+    wanted = {name: network.port_counts.get(name, 1) for name in memories}
     if CORES in joined:
         wanted[CORES] = cores
     for name, nodes in network.places.items():
@@ -102,20 +130,7 @@ def place(network: Network, cores: int, shared: Sequence[str]) -> Placement:
                 f"at.{CORES}", f"{len(nodes)} nodes for {cores} cores; accepted: one for each"
             )
         wanted[name] = len(nodes)
-    blocks = sum(wanted.values())
-    topology = network.topology(blocks)
-    places = dict(_declared(network, topology))
-    taken = {node for nodes in places.values() for node in nodes}
-    free = iter([node for node in topology.nodes if node not in taken])
-    if blocks > len(topology.nodes):
-        raise PlacementError(
-            "", f"{blocks} blocks ({_listed(wanted)}) do not fit on {len(topology.nodes)} nodes of"
-            f" the {network.shape}; accepted: a node for each"
-        )  # fmt: skip
-    for name, count in wanted.items():
-        if name not in places:
-            places[name] = tuple(next(free) for _ in range(count))
-    return Placement(network, topology, places.pop(CORES, ()), places)
+    return wanted
 
 
 def _known(name: str, accepted: Sequence[str], parameter: str) -> None:
@@ -126,16 +141,17 @@ def _known(name: str, accepted: Sequence[str], parameter: str) -> None:
 
 
 def _declared(network: Network, topology: Topology) -> dict[str, tuple[Node, ...]]:
-    """Declared places, each node of the topology and used once."""
+    """Declared places: nodes of the topology, each used once."""
     nodes, owners = set(topology.nodes), dict[Node, str]()
     for name, places in network.places.items():
         for i, node in enumerate(places):
             owner = f"core {i}" if name == CORES else name
             if node not in nodes:
+                first, last = topology.nodes[0], topology.nodes[-1]
                 raise PlacementError(
                     f"at.{name}",
-                    f"{owner} is at {list(node)}, which the {network.shape} does not have; "
-                    f"accepted: {label(topology.nodes[0])} to {label(topology.nodes[-1])}",
+                    f"{owner} is at {list(node)}, outside the {network.shape}; "
+                    f"accepted: {list(first)} to {list(last)}",
                 )
             if node in owners:
                 raise PlacementError(

@@ -23,6 +23,10 @@ Node: TypeAlias = tuple[int, ...]
 Vertex: TypeAlias = tuple[str | int, ...]
 
 
+MAX_NODES = 4096
+"""Nodes of one network; more is a typing error, not a chip (and links have 16-bit numbers)."""
+
+
 class Edge(NamedTuple):
     """A directed connection; edges of one ``name`` are one link, that transfers take turns on.
 
