@@ -104,8 +104,9 @@ def specified(case):
         for name in names
     }
     busy = [
-        sum(level.busy[bank] for level in system.levels[name])
+        level.busy[bank]
         for name in names
+        for level in system.levels[name]
         for bank in range(caches[name].banks)
     ]
     return seen, counts, busy, held

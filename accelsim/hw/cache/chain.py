@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.block import Ints, require
+from accelsim.hw.block import Ints, Memory, require
 from accelsim.hw.cache.block import BankHash, Cache, Policy
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ sector; bytes of the sectors that reads and writes looked up, and of those that 
 filled from behind, written back behind by evictions, and written through or around it at once.
 """
 
-LARGEST_WAYS = 1 << 28
-"""Ways of all instances together; the state of more would not fit in a machine's memory."""
+MOST_LINES = 1 << 28
+"""Lines of all instances together: 6 GiB of state."""
 
 
-def check_chains(caches: Mapping[str, Cache], memories: Collection[str]) -> None:
+def check_chains(caches: Mapping[str, Cache], memories: Mapping[str, Memory]) -> None:
     """Raise AccelsimError unless every cache leads to a memory, shared ones through shared ones."""
     for name, cache in caches.items():
         require(cache.of != name, f"cache {name!r}: of names itself; accepted: what is behind it")
@@ -37,9 +37,9 @@ def check_chains(caches: Mapping[str, Cache], memories: Collection[str]) -> None
             cache.of in known,
             f"cache {name!r}: of names {cache.of!r}; accepted: {', '.join(known)}",
         )
-        behind = caches.get(cache.of)
+        behind = caches.get(cache.of) or memories[cache.of]
         require(
-            not cache.shared or behind is None or behind.shared,
+            behind.shared or not cache.shared,
             f"cache {name!r} is shared, but {cache.of!r} behind it exists once per core",
         )
     for name in caches:
@@ -72,42 +72,48 @@ def build(caches: Mapping[str, Cache], cores: int, seed: int = 0) -> Caches:
     """
     from accelsim.hw.cache import kernels as k
 
-    shape = np.zeros((len(caches), k.COLUMNS), np.int64)
+    table = np.zeros((len(caches), k.COLUMNS), np.int64)
     ways = instances = banks = 0
-    number = {name: i for i, name in enumerate(caches)}
-    for row, cache in zip(shape, caches.values(), strict=True):
-        row[k.LINE_BITS] = cache.line.bit_length() - 1
-        row[k.SECTOR_BITS] = cache.sector.bit_length() - 1
-        row[k.SECTORS], row[k.WAYS], row[k.BANKS] = cache.sectors, cache.ways, cache.banks
-        row[k.SETS_PER_BANK] = cache.sets // cache.banks
-        # One bank needs no hash.
-        row[k.HASH] = get_args(BankHash).index(cache.bank_hash) if cache.banks > 1 else k.PLAIN
-        row[k.POLICY] = get_args(Policy).index(cache.policy)
-        row[k.WRITE_BACK], row[k.ALLOCATE] = cache.write == "back", cache.allocate
-        row[k.WIDTH] = cache.width
-        row[k.BEHIND] = number.get(cache.of, k.MEMORY)
+    for row, cache in zip(table, caches.values(), strict=True):
+        _describe(row, cache)
+        copies = 1 if cache.shared else cores
+        row[k.INSTANCES] = copies
+        row[k.BEHIND] = list(caches).index(cache.of) if cache.of in caches else k.MEMORY
         row[k.FIRST_WAY], row[k.FIRST_INSTANCE], row[k.FIRST_BANK] = ways, instances, banks
-        row[k.INSTANCES] = 1 if cache.shared else cores
-        ways += int(row[k.INSTANCES]) * cache.sets * cache.ways
-        instances += int(row[k.INSTANCES])
-        banks += cache.banks
-    if ways > LARGEST_WAYS:
-        raise AccelsimError(f"the caches have {ways} lines; accepted: at most {LARGEST_WAYS}")
+        ways += copies * cache.sets * cache.ways
+        instances += copies
+        banks += copies * cache.banks
+        require(ways <= MOST_LINES, f"the caches hold over {MOST_LINES} lines; accepted: fewer")
     lines = np.zeros((3, ways), np.int64)
     lines[k.TAG] = -1
-    for row in shape:
+    for row in table:
         stop = row[k.FIRST_WAY] + row[k.INSTANCES] * _ways(row)
         stamps = lines[k.STAMP, row[k.FIRST_WAY] : stop].reshape(-1, row[k.WAYS])
         stamps[:] = k.NEVER_USED + np.arange(row[k.WAYS])
-        row[k.OPENED : k.OPENED + 4] = k.NOTHING
-        row[k.NEXT_ADDRESS] = k.AT_START
     return k.Caches(
-        caches=shape,
+        caches=table,
         ways=lines,
         instances=np.stack([np.zeros(instances, np.int64), _seeds(seed, instances)], axis=1),
         pieces=np.zeros((k.PIECES, 5), np.int64),
         queues=np.zeros((len(caches), k.QUEUE, 3), np.int64),
     )
+
+
+def _describe(row: Ints, cache: Cache) -> None:
+    """The columns that the parameters of a cache give, and nothing open or queued."""
+    from accelsim.hw.cache import kernels as k
+
+    row[k.LINE_BITS] = cache.line.bit_length() - 1
+    row[k.SECTOR_BITS] = cache.sector.bit_length() - 1
+    row[k.SECTORS], row[k.WAYS], row[k.BANKS] = cache.sectors, cache.ways, cache.banks
+    row[k.SETS_PER_BANK] = cache.sets // cache.banks
+    # One bank needs no hash.
+    row[k.HASH] = get_args(BankHash).index(cache.bank_hash) if cache.banks > 1 else k.PLAIN
+    row[k.POLICY] = get_args(Policy).index(cache.policy)
+    row[k.WRITE_BACK], row[k.ALLOCATE] = cache.write == "back", cache.allocate
+    row[k.WIDTH] = cache.width
+    row[k.OPENED : k.OPENED + 4] = k.NOTHING
+    row[k.NEXT_ADDRESS] = k.AT_START
 
 
 def _seeds(seed: int, instances: int) -> Ints:
@@ -128,11 +134,10 @@ def new_counts(state: Caches) -> Ints:
 
 
 def new_busy(state: Caches) -> Ints:
-    """Zero cycles for every bank of every cache."""
+    """Zeros for every bank of every instance: its cycles of work, or when it is free."""
     from accelsim.hw.cache import kernels as k
 
-    last = state.caches[-1]
-    return np.zeros(last[k.FIRST_BANK] + last[k.BANKS], np.int64)
+    return np.zeros((state.caches[:, k.INSTANCES] * state.caches[:, k.BANKS]).sum(), np.int64)
 
 
 def new_runs(capacity: int) -> Ints:

@@ -87,10 +87,11 @@ def walk(
 ) -> int:
     """Read or write a window through the chain that begins at cache ``entry``, on ``core``.
 
-    Adds to ``counts`` [cache, column] and to ``busy``, the cycles of every bank (FIRST_BANK). What
-    reaches the memory is appended to ``runs`` [n, (address, bytes, write)] from ``used`` on.
-    Returns the runs used then; more than there is room for means that the last ones are lost,
-    though the caches have moved on (``most_runs`` bounds them).
+    Adds to ``counts`` [cache, column] and to ``busy``, the cycles of every bank of every instance,
+    from which ``slowest_bank`` or ``pass_banks`` take them. What reaches the memory is appended to
+    ``runs`` [n, (address, bytes, write)] from ``used`` on. Returns the runs used then; more than
+    there is room for means that the last ones are lost, though the caches have moved on
+    (``most_runs`` bounds them).
     """
     if stride == row_bytes:
         row_bytes *= rows
@@ -150,13 +151,42 @@ def drop(c: Caches, cache: int, core: int) -> None:
 
 
 @njit
-def slowest_bank(c: Caches, cache: int, busy: NDArray[np.int64]) -> int:
-    """Cycles of the bank of a cache that has most to do; its banks are set to idle."""
-    first, most = c.caches[cache, FIRST_BANK], 0
-    for b in range(first, first + c.caches[cache, BANKS]):
-        most = max(most, busy[b])
-        busy[b] = 0
+def slowest_bank(c: Caches, cache: int, core: int, busy: NDArray[np.int64]) -> int:
+    """Cycles of the bank that has most to do in one instance; its banks are idle then.
+
+    For a cache that is one port: a window holds it as long as its slowest bank works.
+    """
+    shape, most = c.caches[cache], 0
+    first = shape[FIRST_BANK] + (core if shape[INSTANCES] > 1 else 0) * shape[BANKS]
+    for bank in range(first, first + shape[BANKS]):
+        most = max(most, busy[bank])
+        busy[bank] = 0
     return most
+
+
+@njit
+def pass_banks(
+    c: Caches,
+    cache: int,
+    core: int,
+    at: int,
+    tick: int,
+    busy: NDArray[np.int64],
+    free: NDArray[np.int64],
+) -> int:
+    """When the last bank of one instance is through with its work, which begins at ``at``.
+
+    For a cache whose banks serve different windows at once: ``free`` is when each bank is, in
+    ticks, ``tick`` of them per cycle. The work is taken from ``busy``.
+    """
+    shape, last = c.caches[cache], at
+    first = shape[FIRST_BANK] + (core if shape[INSTANCES] > 1 else 0) * shape[BANKS]
+    for bank in range(first, first + shape[BANKS]):
+        if busy[bank] > 0:
+            free[bank] = max(free[bank], at) + busy[bank] * tick
+            last = max(last, free[bank])
+            busy[bank] = 0
+    return last
 
 
 @njit
@@ -226,10 +256,11 @@ def _serve(
     sets_per_bank, hashed = shape[SETS_PER_BANK], shape[HASH]
     policy, back, allocate = shape[POLICY], shape[WRITE_BACK], shape[ALLOCATE]
     every = (1 << shape[SECTORS]) - 1
-    width, first_bank = shape[WIDTH], shape[FIRST_BANK]
+    width = shape[WIDTH]
     line_cycles = (line_bytes + width - 1) // width if width else 0
     instance = core if shape[INSTANCES] > 1 else 0
     first = shape[FIRST_WAY] + instance * sets_per_bank * banks * ways
+    first_bank = shape[FIRST_BANK] + instance * banks
     instance += shape[FIRST_INSTANCE]
     clock = c.instances[instance, CLOCK]
     began, hits, noted = clock, 0, 0
