@@ -71,6 +71,14 @@ def test_a_cyclic_sweep_of_one_line_more_always_misses_under_lru():
     assert chain.walk(READ, 0, 1, 65 * LINE).hits == 60
 
 
+def test_use_makes_a_line_young_again():
+    chain = Chain(l1=cache(capacity=2 * LINE, ways=2))
+    for line, hits in ((0, 0), (1, 0), (0, 1), (2, 0), (0, 1), (1, 0)):
+        assert chain.walk(READ, line * LINE, 1, 4).hits == hits
+    for line, hits in ((0, 1), (3, 0), (0, 1)):
+        assert chain.walk(WRITE, line * LINE, 1, SECTOR).hits == hits
+
+
 def test_random_replacement_keeps_some_of_a_sweep_that_lru_loses():
     """n lines in n - 1 random ways: the miss ratio of a cyclic sweep lies well between 0 and 1."""
     chain = Chain(l1=cache(ways=64, policy="random"))
