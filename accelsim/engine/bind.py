@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.arch.model import Architecture
+from accelsim.engine.flows import Flows, flows
 from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Ports, merge_same_port, packed
 from accelsim.engine.schedule import TimedProgram
 from accelsim.errors import AccelsimError
@@ -50,7 +51,8 @@ class BoundProgram:
 
     ``unit_index`` gives, per instruction row, the position of its unit in ``arch.units``;
     ``work`` the ticks that the unit itself needs for it, memories aside; ``actions`` maps a unit
-    name to its counted energy actions per row.
+    name to its counted energy actions per row. ``port_groups`` names, per port, what results call
+    it: the links of a network are one resource. ``flows`` are what crosses each network.
     """
 
     program: Program
@@ -59,6 +61,8 @@ class BoundProgram:
     timed: TimedProgram
     accesses: Accesses
     port_names: tuple[str, ...]
+    port_groups: tuple[str, ...]
+    flows: tuple[Flows, ...]
     unit_index: Ints
     work: Ints
     actions: dict[str, dict[str, Ints]]
@@ -89,9 +93,14 @@ class _Binding:
         self.nbytes = np.zeros((n, ACCESSES), dtype=np.int64)
         self.actions: dict[str, dict[str, Ints]] = {}
         self.ports = Ports(program, arch)
+        self.flows: tuple[Flows, ...] = ()
 
     def bound(self) -> BoundProgram:
         self._locate_accesses()
+        self.flows = tuple(
+            flows(self.program, self.arch, name, first)
+            for name, first in self.ports.first_link.items()
+        )
         transfers = _IS_TRANSFER[self.opcode]
         for name, unit, rows in self._rows_by_unit():
             if len(rows):
@@ -121,8 +130,8 @@ class _Binding:
         )
         return BoundProgram(
             self.program, self.arch, self.fidelity, timed,
-            Accesses(self.space, self.nbytes), tuple(self.ports.names),
-            self.unit_index, self.work, self.actions,
+            Accesses(self.space, self.nbytes), tuple(self.ports.names), tuple(self.ports.groups),
+            self.flows, self.unit_index, self.work, self.actions,
         )  # fmt: skip
 
     # -- bytes -----------------------------------------------------------------------------------
@@ -140,6 +149,9 @@ class _Binding:
             there = operand >= 0
             self.space[:, column] = np.where(there, spaces[operand], -1)
             self.nbytes[:, column] = np.where(there, moved[operand], 0)
+        # All that a multicast delivers was read once.
+        delivers = self.opcode == Opcode.DELIVER
+        self.space[delivers, 0], self.nbytes[delivers, 0] = -1, 0
         # A gather reads the rows that are named, not the whole table.
         gathers = np.flatnonzero(self.opcode == Opcode.GATHER)
         if len(gathers):
@@ -184,7 +196,10 @@ class _Binding:
         core = np.array([s.core for s in spaces] + [-1])[self.space[rows]]
         own = np.array([s.core for s in self.program.units])[self.unit[rows], None]
         reachable = [not unit.memories() or s.memory in unit.memories() for s in spaces]
-        good = np.array([*reachable, True])[self.space[rows]] & ((core < 0) | (core == own))
+        near = (core < 0) | (core == own)
+        if not unit.memories() and any(one.cores for one in self.arch.placements.values()):
+            near[:] = True  # a DMA reaches the other cores over the network
+        good = np.array([*reachable, True])[self.space[rows]] & near
         if not good.all():
             row, column = np.argwhere(~good)[0]
             raise AccelsimError(
@@ -212,6 +227,8 @@ class _Binding:
 
     def _cost(self, name: str, unit: Unit, rows: Ints) -> None:
         """What the unit itself needs, and how often it passes over its operands."""
+        # A delivery is the end of a transfer that has been paid for.
+        rows = rows[self.opcode[rows] != Opcode.DELIVER]
         work = self._work(rows)
         cost = unit.cost(work)
         hz, tick = self.arch.clocks[unit.clock], self.arch.ticks_per_cycle(unit.clock)
@@ -238,9 +255,28 @@ class _Binding:
         port, hold, delay = self.ports.of(self.space, self.nbytes)
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
-        port, hold = packed(
-            np.concatenate([port, crossed], axis=1), np.concatenate([hold, crossing], axis=1)
-        )
+        gathered = [(port, hold), (crossed, crossing), self._deliveries(port, hold)]
+        gathered += [flow.columns() for flow in self.flows]
+        ports, holds = zip(*gathered, strict=True)
+        port, hold = packed(np.concatenate(ports, axis=1), np.concatenate(holds, axis=1))
+        way += sum(flow.flight for flow in self.flows)
+        delay[self.opcode == Opcode.DELIVER] = 0
         # The first byte arrives after the latencies of both ends and of the way between them, the
         # last one after the slowest port has passed them all.
         return port.astype(np.int16), hold, delay + way
+
+    def _deliveries(self, port: Ints, hold: Ints) -> tuple[Ints, Ints]:
+        """(port, hold ticks) that MULTICASTs hold at their further destinations.
+
+        The data arrive everywhere while the MULTICAST runs, so the ports move from the DELIVERs
+        to it; the DELIVERs retire with it and take no time.
+        """
+        heads = np.flatnonzero(self.opcode == Opcode.MULTICAST)
+        count = self.program.column("k")[heads]
+        shape = (len(self.program), int(count.max(initial=1)) - 1)
+        moved, ticks = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        for i in range(shape[1]):
+            mine = heads[count > i + 1]
+            moved[mine, i], ticks[mine, i] = port[mine + i + 1, WRITE], hold[mine + i + 1, WRITE]
+        port[self.opcode == Opcode.DELIVER] = -1
+        return moved, ticks

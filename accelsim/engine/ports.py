@@ -1,4 +1,4 @@
-"""Ports: the memory and link instances that instructions take turns on."""
+"""Ports: the memories, links and network links that instructions take turns on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.arch.model import Architecture
+from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints
 from accelsim.program.table import Program
 
@@ -17,13 +18,20 @@ from accelsim.program.table import Program
 ACCESSES = 4
 READ_BACK, WRITE = 2, 3
 
+MAX_PORTS = 1 << 15  # the engine numbers them in 16 bits
+
 
 class Ports:
-    """Numbering of the ports of an architecture's memory and link instances."""
+    """Numbering of the ports of an architecture's memories, links and networks.
+
+    ``names`` by port; ``groups`` name what results show: all links of a network are one.
+    ``first_link`` is the port of a network's link 0.
+    """
 
     def __init__(self, program: Program, arch: Architecture) -> None:
         self.arch, self.program = arch, program
         self.names: list[str] = []
+        self.groups: list[str] = []
         spaces = len(program.spaces)
         self.read = np.full(spaces + 1, -1, dtype=np.int64)
         self.write = np.full(spaces + 1, -1, dtype=np.int64)
@@ -41,8 +49,20 @@ class Ports:
             for link in arch.links
         }
 
-    def _new(self, name: str) -> int:
+        self.first_link: dict[str, int] = {}
+        for network, placement in arch.placements.items():
+            self.first_link[network] = len(self.names)
+            for link in placement.routes.names:
+                self._new(f"{network} {link}".rstrip(), network)
+
+    def _new(self, name: str, group: str = "") -> int:
+        if len(self.names) == MAX_PORTS:
+            raise AccelsimError(
+                f"{self.arch.name} has more than {MAX_PORTS} ports of memories and links;"
+                " accepted: fewer cores or network nodes"
+            )
         self.names.append(name)
+        self.groups.append(group or name)
         return len(self.names) - 1
 
     def of(self, space: Ints, nbytes: Ints) -> tuple[Ints, Ints, Ints]:
