@@ -67,11 +67,7 @@ def peak_macs_per_second(arch: Architecture) -> int:
 def peak_bytes_per_second(arch: Architecture, memory: str) -> int:
     """Bytes per second of one instance of a memory; 0 if it is not limited."""
     block = arch.memories[memory]
-    bandwidth = getattr(block, "bandwidth", None)
-    if bandwidth is not None:
-        return int(bandwidth)
-    per_cycle: int = getattr(block, "bytes_per_cycle", 0) * getattr(block, "ports", 1)
-    return per_cycle * arch.clocks[block.clock]
+    return block.peak_bytes_per_second(arch.hz_of(block))
 
 
 def _peaks(arch: Architecture) -> str:

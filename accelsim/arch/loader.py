@@ -11,9 +11,9 @@ from accelsim.arch.checks import CLOCK_MISSING, check_name
 from accelsim.arch.faults import ParameterError, unknown
 from accelsim.arch.model import Architecture, parse_frequency
 from accelsim.arch.parameters import block_class, make_block, shown
-from accelsim.arch.yaml_lines import Item, as_items, read_yaml
 from accelsim.errors import AccelsimError
 from accelsim.hw.link import ENDS, Link
+from accelsim.yaml_lines import Item, as_items, read_yaml
 
 if TYPE_CHECKING:
     from accelsim.hw.block import Memory, Unit

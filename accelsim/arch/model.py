@@ -100,9 +100,11 @@ class Architecture:
 
     @cached_property
     def _ticks_per_second(self) -> int:
-        ticks = math.lcm(*self.clocks.values())
+        own = {name: memory.own_clock_hz for name, memory in self.memories.items()}
+        frequencies = {**self.clocks, **{name: hz for name, hz in own.items() if hz}}
+        ticks = math.lcm(*frequencies.values())
         if ticks > MAX_TICKS_PER_SECOND:
-            listed = ", ".join(f"{name} {HERTZ.format(hz)}" for name, hz in self.clocks.items())
+            listed = ", ".join(f"{name} {HERTZ.format(hz)}" for name, hz in frequencies.items())
             raise AccelsimError(
                 f"{self.name}: the clocks ({listed}) share no tick longer than 1 fs; "
                 "accepted: rounder frequencies, e.g. whole MHz"
@@ -129,6 +131,14 @@ class Architecture:
         if clock not in self.clocks:
             raise AccelsimError(f"{self.name}: {unknown('clock', clock, self.clocks)}")
         return self._ticks_per_second // self.clocks[clock]
+
+    def hz_of(self, block: Block) -> int:
+        """Frequency at which a unit, memory or link counts its cycles."""
+        return block.own_clock_hz or self.clocks[block.clock]
+
+    def ticks_of(self, block: Block) -> int:
+        """Ticks in one cycle of a unit, memory or link."""
+        return self._ticks_per_second // self.hz_of(block)
 
     # -- instances -------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from accelsim.arch.checks import BLOCK_SECTIONS, blocks_of, parameter_paths, unknown_path
 from accelsim.arch.faults import ParameterError
 from accelsim.arch.parameters import shown, with_values
-from accelsim.arch.yaml_lines import parse_yaml, resolve_scalar
 from accelsim.errors import AccelsimError
 from accelsim.hw.link import ENDS
+from accelsim.yaml_lines import parse_yaml, resolve_scalar
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture

@@ -231,7 +231,7 @@ class _Binding:
         rows = rows[self.opcode[rows] != Opcode.DELIVER]
         work = self._work(rows)
         cost = unit.cost(work)
-        hz, tick = self.arch.clocks[unit.clock], self.arch.ticks_per_cycle(unit.clock)
+        hz, tick = self.arch.hz_of(unit), self.arch.ticks_of(unit)
         moving = unit.transfer_cycles(self.nbytes[rows].max(axis=1), hz)
         self.work[rows] = (cost.occupancy_cycles + moving) * tick
         self.latency[rows] = (cost.latency_cycles + moving) * tick

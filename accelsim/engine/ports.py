@@ -74,7 +74,7 @@ class Ports:
         delay = np.zeros(len(space), dtype=np.int64)
         for i, info in enumerate(self.program.spaces):
             memory = self.arch.memories[info.memory]
-            hz, tick = self.arch.clocks[memory.clock], self.arch.ticks_per_cycle(memory.clock)
+            hz, tick = self.arch.hz_of(memory), self.arch.ticks_of(memory)
             touched = space == i
             if not touched.any():
                 continue
@@ -90,7 +90,7 @@ class Ports:
         port = np.full((n, 1), -1, dtype=np.int64)
         hold, delay = np.zeros((n, 1), dtype=np.int64), np.zeros(n, dtype=np.int64)
         for link in self.arch.links:
-            hz, tick = self.arch.clocks[link.clock], self.arch.ticks_per_cycle(link.clock)
+            hz, tick = self.arch.hz_of(link), self.arch.ticks_of(link)
             for a, b, number in self._crossings[link]:
                 source, target = space[:, 0], space[:, WRITE]
                 crosses = transfers & (
