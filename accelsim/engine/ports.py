@@ -53,7 +53,7 @@ class Ports:
         for network, placement in arch.placements.items():
             self.first_link[network] = len(self.names)
             for link in placement.routes.names:
-                self._new(f"{network} {link}".rstrip(), network)
+                self._new(f"{network} {link}", network)
 
     def _new(self, name: str, group: str = "") -> int:
         if len(self.names) == MAX_PORTS:

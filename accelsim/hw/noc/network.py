@@ -26,9 +26,9 @@ class Network(Block):
 
     ``packet`` is the payload of one packet, each preceded by ``header`` bytes (0: no packets).
     The bytes of a memory that sits at several nodes are dealt to them in blocks of ``interleave``,
-    in turn or ``skewed`` (see interleave.py). ``multicast`` routers copy a transfer to several destinations. ``endpoints`` names what is
-    joined: memories and "cores" (empty: the cores and all shared memories). Energy is that of a
-    byte over one hop.
+    in turn or ``skewed`` (see interleave.py). ``multicast`` routers copy a transfer to several
+    destinations. ``endpoints`` names what is joined: memories and "cores" (empty: the cores and
+    all shared memories). Energy is that of a byte over one hop.
     """
 
     bandwidth: BytesPerSecond
