@@ -24,7 +24,6 @@ from accelsim.program.storage import Storage, View
 from accelsim.program.table import (
     DEPENDENCIES,
     OPERAND_WIDTH,
-    SOURCES,
     WIDTH,
     AddressSpace,
     OperatorInfo,
@@ -120,20 +119,18 @@ class Builder:
         """
         if len(dsts) == 1:
             return [self.load(queue, dsts[0], src, part=part)]
-        deps: list[int] = []
+        waits: list[int] = []
         for dst in dsts:
             _same_shape(dst, src)
-            deps += self._waits(queue, dst.storage, (src,), part, store=False)
-        rows, source = [], self._operand(src)
-        for i, dst in enumerate(dsts):
-            opcode, count = (Opcode.DELIVER, 0) if i else (Opcode.MULTICAST, len(dsts))
-            shape = (src.rows, src.cols, count)
-            written = self._operand(dst)
-            rows.append(self._wait_and_do(queue, opcode, shape, deps, (written, source)))
-            _wrote(dst.storage, queue, rows[-1], part)
-            deps = []
-        src.storage.readers[queue] = rows[-1]
-        return rows
+            waits += self._waits(queue, dst.storage, (src,), part, False)
+        head = self._emit(
+            queue, Opcode.MULTICAST, dsts[0], (src,), src.rows, src.cols, len(dsts),
+            part=part, after=waits,
+        )  # fmt: skip
+        return [head] + [
+            self._emit(queue, Opcode.DELIVER, dst, (src,), src.rows, src.cols, part=part)
+            for dst in dsts[1:]
+        ]
 
     def store(self, queue: int, dst: View, src: View) -> int:
         """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ."""
@@ -239,38 +236,24 @@ class Builder:
         function: int = 0,
         flags: int = 0,
         part: bool = False,
+        after: Iterable[int] = (),
     ) -> int:
-        deps = self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)
-        # Sources are described before the destination, as listings and archives have them.
-        read = [self._operand(source) for source in sources]
-        windows = (self._operand(dst), *read)
-        i = self._wait_and_do(unit, opcode, (m, n, k), deps, windows, function, flags)
+        deps = [*after, *self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)]
+        operator = self.current_operator
+        while len(deps) > DEPENDENCIES:
+            # More waits than columns: joins ahead of it on the same queue wait for the others.
+            head, deps = deps[:DEPENDENCIES], deps[DEPENDENCIES:]
+            self._row((unit, Opcode.JOIN, 0, 0, operator, 0, 0, 0, *head, -1, -1, -1, -1))
+        padded = (*deps, -1, -1, -1)[:DEPENDENCIES]
+        operands = (*(self._operand(s) for s in sources), -1, -1, -1)[:3]
+        written = self._operand(dst)
+        i = self._row(
+            (unit, opcode, function, flags, operator, m, n, k, *padded, written, *operands)
+        )
         for source in sources:
             source.storage.readers[unit] = i
         _wrote(dst.storage, unit, i, part)
         return i
-
-    def _wait_and_do(
-        self,
-        unit: int,
-        opcode: Opcode,
-        shape: tuple[int, int, int],
-        deps: list[int],
-        windows: tuple[int, ...],
-        function: int = 0,
-        flags: int = 0,
-    ) -> int:
-        """One instruction, with joins ahead of it for the waits that its columns do not hold.
-
-        ``windows`` are the descriptors of the destination and of the sources.
-        """
-        operator = self.current_operator
-        while len(deps) > DEPENDENCIES:
-            head, deps = deps[:DEPENDENCIES], deps[DEPENDENCIES:]
-            self._row((unit, Opcode.JOIN, 0, 0, operator, 0, 0, 0, *head, -1, -1, -1, -1))
-        padded = (*deps, -1, -1, -1)[:DEPENDENCIES]
-        operands = (*windows, -1, -1, -1)[: 1 + SOURCES]
-        return self._row((unit, opcode, function, flags, operator, *shape, *padded, *operands))
 
     def _row(self, row: tuple[int, ...]) -> int:
         i = len(self._rows) // WIDTH
