@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from accelsim.arch.model import Architecture
 from accelsim.engine.flows import Flows, flows
-from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Ports, merge_same_port, packed
+from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Holds, Ports, merge_same_port, table
 from accelsim.engine.schedule import TimedProgram
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Unit, Work
@@ -149,9 +149,9 @@ class _Binding:
             there = operand >= 0
             self.space[:, column] = np.where(there, spaces[operand], -1)
             self.nbytes[:, column] = np.where(there, moved[operand], 0)
-        # All that a multicast delivers was read once.
+        # What a multicast delivers was read once, so a DELIVER only writes.
         delivers = self.opcode == Opcode.DELIVER
-        self.space[delivers, 0], self.nbytes[delivers, 0] = -1, 0
+        self.space[delivers, :WRITE], self.nbytes[delivers, :WRITE] = -1, 0
         # A gather reads the rows that are named, not the whole table.
         gathers = np.flatnonzero(self.opcode == Opcode.GATHER)
         if len(gathers):
@@ -255,28 +255,16 @@ class _Binding:
         port, hold, delay = self.ports.of(self.space, self.nbytes)
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
-        gathered = [(port, hold), (crossed, crossing), self._deliveries(port, hold)]
-        gathered += [flow.columns() for flow in self.flows]
-        ports, holds = zip(*gathered, strict=True)
-        port, hold = packed(np.concatenate(ports, axis=1), np.concatenate(holds, axis=1))
+        holds = [Holds.of(port, hold), Holds.of(crossed, crossing)]
+        holds += [flow.holds for flow in self.flows]
         way += sum(flow.flight for flow in self.flows)
-        delay[self.opcode == Opcode.DELIVER] = 0
+        # A multicast arrives everywhere at once, so it holds the ports of all its destinations;
+        # the DELIVERs retire with it and take no time.
+        rows = np.arange(len(self.program))
+        delivers = self.opcode == Opcode.DELIVER
+        owner = np.maximum.accumulate(np.where(delivers, 0, rows))
+        delay[delivers] = 0
+        ports, ticks = table(len(rows), [one._replace(row=owner[one.row]) for one in holds])
         # The first byte arrives after the latencies of both ends and of the way between them, the
         # last one after the slowest port has passed them all.
-        return port.astype(np.int16), hold, delay + way
-
-    def _deliveries(self, port: Ints, hold: Ints) -> tuple[Ints, Ints]:
-        """(port, hold ticks) that MULTICASTs hold at their further destinations.
-
-        The data arrive everywhere while the MULTICAST runs, so the ports move from the DELIVERs
-        to it; the DELIVERs retire with it and take no time.
-        """
-        heads = np.flatnonzero(self.opcode == Opcode.MULTICAST)
-        count = self.program.column("k")[heads]
-        shape = (len(self.program), int(count.max(initial=1)) - 1)
-        moved, ticks = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for i in range(shape[1]):
-            mine = heads[count > i + 1]
-            moved[mine, i], ticks[mine, i] = port[mine + i + 1, WRITE], hold[mine + i + 1, WRITE]
-        port[self.opcode == Opcode.DELIVER] = -1
-        return moved, ticks
+        return ports, ticks, delay + way

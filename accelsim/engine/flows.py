@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from accelsim.arch.model import Architecture
+from accelsim.engine.ports import Holds
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints
 from accelsim.hw.noc import Placement
@@ -52,16 +53,10 @@ class Flows:
             self.link, weights=self.wire_bytes, minlength=len(self.links)
         ).astype(np.int64)  # fmt: skip
 
-    def columns(self) -> tuple[Ints, Ints]:
-        """(port, hold ticks), one row per instruction and one column per link, -1 for none."""
-        order = np.argsort(self.row, kind="stable")
-        row = self.row[order]
-        column = np.arange(len(row)) - np.searchsorted(row, row)
-        shape = (len(self.flight), int(column.max(initial=-1)) + 1)
-        port, hold = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        port[row, column] = self.first_port + self.link[order]
-        hold[row, column] = self.hold[order]
-        return port, hold
+    @property
+    def holds(self) -> Holds:
+        """The ports that the links are, and how long instructions hold them."""
+        return Holds(self.row, self.first_port + self.link, self.hold)
 
 
 class Way(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -121,13 +122,27 @@ def merge_same_port(port: Ints, hold: Ints) -> None:
         hold[same, later] = 0
 
 
-def packed(port: Ints, hold: Ints) -> tuple[Ints, Ints]:
-    """The same entries moved to the left, in as few columns as the fullest row needs."""
-    used = port >= 0
-    column = np.cumsum(used, axis=1) - 1
-    width = int(column[:, -1].max(initial=-1)) + 1
-    row = np.nonzero(used)[0]
-    shape = (len(port), max(width, 1))
-    left, ticks = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    left[row, column[used]], ticks[row, column[used]] = port[used], hold[used]
-    return left, ticks
+class Holds(NamedTuple):
+    """Instructions, the ports that they hold, and for how many ticks: one entry per port held."""
+
+    row: Ints
+    port: Ints
+    ticks: Ints
+
+    @classmethod
+    def of(cls, port: Ints, hold: Ints) -> Holds:
+        """The entries of a table with one row per instruction; -1 where there is no port."""
+        row, column = np.nonzero(port >= 0)
+        return cls(row, port[row, column], hold[row, column])
+
+
+def table(n: int, holds: Sequence[Holds]) -> tuple[npt.NDArray[np.int16], Ints]:
+    """(port, hold ticks) of n instructions, in as few columns as the fullest one needs."""
+    row, port, ticks = (np.concatenate(part) for part in zip(*holds, strict=True))
+    order = np.argsort(row, kind="stable")
+    row = row[order]
+    column = np.arange(len(row)) - np.searchsorted(row, row)
+    shape = (n, int(column.max(initial=0)) + 1)
+    ports, hold = np.full(shape, -1, dtype=np.int16), np.zeros(shape, dtype=np.int64)
+    ports[row, column], hold[row, column] = port[order], ticks[order]
+    return ports, hold
