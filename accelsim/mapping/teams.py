@@ -55,26 +55,31 @@ def choose_grid(low: Lowering, products: Sequence[Product]) -> Grid:
     Raises:
         CapacityError: no tile of any share fits into the scratchpads.
     """
-    first, core = products[0], low.cores[0]
+    return min(grids(low, products), key=lambda grid: grid.tiling.cycles)
+
+
+def grids(low: Lowering, products: Sequence[Product]) -> list[Grid]:
+    """Every arrangement of the cores whose tiles fit, with the best tiles of each."""
+    first, core, cores = products[0], low.cores[0], len(low.cores)
     core.reset()
     array = core.arrays[0][1]
     gm, gn, _ = granules(array)
-    limit = (low.build.instruction_limit - len(low.build)) // len(low.cores)
-    found, fault = list[Grid](), None
-    for count in (n for n in range(1, len(low.cores) + 1) if len(low.cores) % n == 0):
+    limit = (low.build.instruction_limit - len(low.build)) // cores
+    found, fault = list[Grid](), CapacityError("no share of the product fits")
+    for count in (n for n in range(1, cores + 1) if cores % n == 0):
         rows = steps(first.m, even_share(first.m, count, gm))
-        cols = steps(first.n, even_share(first.n, len(low.cores) // count, gn))
+        cols = steps(first.n, even_share(first.n, cores // count, gn))
         share = first.rows(rows[0]).columns(cols[0])
         team = resources(low, core, array, a_readers=len(cols), b_readers=len(rows))
         try:
             tiling = best_tiling(problem_of(share, len(products)), team, limit)
         except CapacityError as problem:
             fault = problem
-            continue
-        found.append(Grid(tuple(rows), tuple(cols), tiling))
+        else:
+            found.append(Grid(tuple(rows), tuple(cols), tiling))
     if not found:
-        raise fault or CapacityError("no share of the product fits")
-    return min(found, key=lambda grid: grid.tiling.cycles)
+        raise fault
+    return found
 
 
 class TeamProducts:

@@ -60,7 +60,9 @@ class Bench:
         if base < 0:
             base = self.used[space]
             self.used[space] += nbytes
-        info = StorageInfo(f"s{space}@{base}", space, base, nbytes, role)
+        name = f"s{space}@{base}"
+        form = ("", ()) if role == "buffer" else ("int8", (1, nbytes))
+        info = StorageInfo(name, space, base, nbytes, role, form[1], form[0])
         return self.build.storage(info).view(1, nbytes, INT8)
 
     def copy(self, one: Copy) -> None:
