@@ -261,9 +261,7 @@ class _Binding:
         # A multicast arrives everywhere at once, so it holds the ports of all its destinations;
         # the DELIVERs retire with it and take no time.
         rows = np.arange(len(self.program))
-        delivers = self.opcode == Opcode.DELIVER
-        owner = np.maximum.accumulate(np.where(delivers, 0, rows))
-        delay[delivers] = 0
+        owner = np.maximum.accumulate(np.where(self.opcode == Opcode.DELIVER, 0, rows))
         ports, ticks = table(len(rows), [one._replace(row=owner[one.row]) for one in holds])
         # The first byte arrives after the latencies of both ends and of the way between them, the
         # last one after the slowest port has passed them all.

@@ -52,6 +52,14 @@ def test_a_team_reads_every_operand_once() -> None:
     assert sum(into) > 4 * team.traffic_bytes["hbm"]["read"]
 
 
+def test_operators_that_a_network_holds_up_say_so() -> None:
+    corner = {"noc.bandwidth": "32 GB/s", "noc.at": {"hbm": [0, 0]}}  # nothing passes most links
+    narrow = simulate("mesh-npu", "gemm:m=64,n=512,k=512", overrides=corner)
+    assert narrow.bottleneck == narrow.operators[0].bottleneck == "noc"
+    wide = simulate("mesh-npu", "gemm:m=512,n=512,k=512", overrides={"noc.bandwidth": "1 TB/s"})
+    assert wide.bottleneck == wide.operators[0].bottleneck == "array"
+
+
 def test_teams_need_a_network_with_multicast_and_fewer_products_than_cores() -> None:
     assert Opcode.MULTICAST not in opcodes_of(simulate("quad-npu", "gemm:m=64,n=64,k=64"))
     many = simulate("mesh-npu", "gemm:m=64,n=64,k=64,batch=16")

@@ -183,6 +183,40 @@ def test_multicast_waits_for_the_slowest_scratchpad_and_holds_them_all() -> None
     assert (timed.port[2:] == -1).all()
 
 
+def test_a_multicast_is_one_descriptor() -> None:
+    mesh = Mesh(rows=2, cols=3, at={"hbm": ((0, 0),)}, multicast=True, **LINK)
+    arch = machine(5, mesh).override({"dma.issue": 70, "dma.bandwidth": 10**10})
+    bench = Bench(arch)
+    bench.multicast(0, [1, 3, 4], 80)
+    bench.copy(Copy(0, 0, -1, 80))
+    bound = bench.bound()
+    # 70 cycles for the descriptor and 8 for its bytes through the queue, then for the next one.
+    assert finishes(bound) == [78 + 9 + 3] * 3 + [78 + 78 + 3]
+    assert bound.work[1:3].tolist() == [0, 0]
+
+
+def test_between_two_memories_every_node_serves_every_node() -> None:
+    mesh = Mesh(
+        rows=1, cols=5, at={"hbm": ((0, 0), (0, 1)), "flash": ((0, 3), (0, 4))},
+        interleave=100, skewed=False, **LINK,
+    )  # fmt: skip
+    plain = machine(1, Bus(**LINK))
+    arch = type(plain).build(
+        name="two", clock="1 GHz", units=plain.units, networks={"net": mesh},
+        memories={**plain.memories, "flash": plain.memories["hbm"]},
+    )  # fmt: skip
+    bench = Bench(arch)
+    hbm, flash = (next(i for i, s in enumerate(bench.build.spaces) if s.name == name)
+                  for name in ("hbm", "flash"))  # fmt: skip
+    bench.build.load(0, bench.window(flash - 1, 300, "buffer"), bench.window(hbm - 1, 300, "input"))
+    (flows,) = bench.bound().flows
+    # 200 bytes at the first node of the source and 100 at the second, half of each to each node.
+    assert links_of(flows, 0) == {
+        "from 0,0": 200, "0,0>0,1": 200, "from 0,1": 100, "0,1>0,2": 300, "0,2>0,3": 300,
+        "0,3>0,4": 150, "to 0,3": 150, "to 0,4": 150,
+    }  # fmt: skip
+
+
 def test_multicast_needs_a_network_that_has_it() -> None:
     bench = Bench(machine(4, LINE))
     bench.multicast(0, [1, 3], 800)
