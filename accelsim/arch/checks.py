@@ -154,9 +154,9 @@ def _check_end(arch: Architecture, path: str, end: str) -> None:
 
 def _check_caches(arch: Architecture) -> None:
     """Caches form chains, and what they lead to serves all cores."""
-    behind = [name for name, memory in arch.memories.items() if memory.shared]
+    shared = {name: memory for name, memory in arch.memories.items() if memory.shared}
     try:
-        check_chains(arch.caches, behind)
+        check_chains(arch.caches, shared)
     except AccelsimError as fault:
         raise ParameterError("caches", str(fault)) from None
 

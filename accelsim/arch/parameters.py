@@ -156,9 +156,13 @@ def _read_parameters(kind: type[Block]) -> dict[str, Parameter]:
         for field in fields(kind)
         if field.init
     }
-    # A block's own parameters read better before those that every unit has (clock, count).
-    common = {field.name for field in fields(Unit)}
-    return {name: found[name] for name in sorted(found, key=lambda name: name in common)}
+    # A block's own parameters read better before those that every network has (bandwidth, ...),
+    # and those before what every unit has (clock, count).
+    common = [field.name for field in fields(Unit)]
+    if issubclass(kind, Network):
+        common = [field.name for field in fields(Network) if field.name not in common] + common
+    rank = {name: place for place, name in enumerate(common, 1)}
+    return {name: found[name] for name in sorted(found, key=lambda name: rank.get(name, 0))}
 
 
 def block_class(kind: object, section: str, path: str) -> type[Block]:

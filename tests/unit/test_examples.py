@@ -65,6 +65,21 @@ def test_a_cache_keeps_weights_or_not_by_its_policy() -> None:
     assert 0 < kept(4 * mib, "random") < kept(4 * mib, "streaming")
 
 
+def test_a_network_is_a_few_words_in_an_architecture() -> None:
+    machine = arch(str(EXAMPLES / "ring-npu.yaml"))
+    assert machine.placements["ring"].memories == {"dram": ((0,), (3,))}
+    assert machine.placements["ring"].cores == ((1,), (2,), (4,), (5,))
+    assert check(machine, "gemm:m=100,n=70,k=90").ok
+    work = "gemm:m=256,n=256,k=256"
+    shared = simulate(machine, work)
+    assert shared.traffic_bytes["dram"]["read"] == 2 * 2 * 256 * 256  # both operands once
+    alone = simulate(machine, work, overrides={"ring.multicast": False})
+    assert alone.traffic_bytes["dram"]["read"] > 2 * shared.traffic_bytes["dram"]["read"]
+    around = simulate(machine, work, overrides={"ring.bidirectional": False})
+    assert around.cycles > shared.cycles
+    assert sum(use["bytes"] > 0 for use in around.links["ring"].values()) == 6 + 2 * 6
+
+
 def test_the_command_line_loads_plugins() -> None:
     from typer.testing import CliRunner
 
