@@ -191,9 +191,12 @@ class _One:
         if "clock" not in own:
             raise self.fail("", "clock is missing; accepted: 1200 MHz, ...")
         try:
-            return int(HERTZ.parse(own["clock"].plain()))
+            clock_hz = int(HERTZ.parse(own["clock"].plain()))
         except AccelsimError as fault:
             raise self.fail("clock", f"clock: {fault}") from None
+        if clock_hz <= 0:
+            raise self.fail("clock", f"clock must be positive, not {clock_hz} Hz; accepted: 1 GHz")
+        return clock_hz
 
     def timings(self, clock_hz: int) -> dict[str, int]:
         """Cycles by name; a formula may use any other timing, wherever it stands."""
@@ -201,9 +204,15 @@ class _One:
         found = {name: one.value for name, one in given.items() if type(one.value) is int}
         waiting = {name: one for name, one in given.items() if name not in found}
         while waiting:
-            # Only a circle or a name that does not exist keeps every formula waiting.
-            name = next((one for one in waiting if self.ready(waiting[one], found)), "")
-            name = name or next(iter(waiting))
+            # A formula of names that nobody gives is tried, too: evaluating says what is wrong.
+            name = next((one for one in waiting if self.names(waiting[one]) <= found.keys()), "")
+            name = name or next(
+                (one for one in waiting if self.names(waiting[one]) - given.keys()), ""
+            )
+            if not name:
+                circle = ", ".join(waiting)
+                name = next(iter(waiting))
+                raise self.fail(f"timings.{name}", f"the formulas of {circle} need each other")
             text = self.file.text(waiting.pop(name), f"timing {name}")
             try:
                 found[name] = evaluate(text, found, clock_hz, down=name in INTERVALS)
@@ -212,8 +221,8 @@ class _One:
         return {name: found[name] for name in given}
 
     @staticmethod
-    def ready(item: Item, found: Mapping[str, int]) -> bool:
-        return isinstance(item.value, str) and names_in(item.value) <= found.keys()
+    def names(item: Item) -> set[str]:
+        return names_in(item.value) if isinstance(item.value, str) else set()
 
     def refresh(self, timings: Mapping[str, int]) -> Refresh:
         given = self.section("refresh")
