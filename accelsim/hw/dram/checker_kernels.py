@@ -121,14 +121,24 @@ def check_constraints(log: Columns, rules: Rules, shape: Shape, found: Ints) -> 
     history = np.zeros((instances, COMMANDS, rules.depth), np.int64)
     count = np.zeros((instances, COMMANDS), np.int64)
     at = np.zeros(shape.groups * shape.banks + shape.ranks, np.int64)
+    own = np.zeros(OTHER_RANKS, np.int64)  # of a command on one bank: its instance, by scope
     total = 0
     for i in range(log.cycle.shape[0]):
         command = log.command[i]
         place = (log.pseudo_channel[i], log.rank[i])
         span = reach(command, log.group[i], log.bank[i], shape)
+        wide = command in (REFAB, REFPB, PREAB)
+        if not wide:
+            for scope in range(OTHER_RANKS):
+                places(scope, place, span, shape, own[scope:])
         for rule in range(rules.first[command], rules.first[command + 1]):
-            before, window = rules.before[rule], rules.window[rule]
-            for k in range(places(rules.scope[rule], place, span, shape, at)):
+            before, window, scope = rules.before[rule], rules.window[rule], rules.scope[rule]
+            n = 1
+            if wide or scope == OTHER_RANKS:
+                n = places(scope, place, span, shape, at)
+            else:
+                at[0] = own[scope]
+            for k in range(n):
                 seen = count[at[k], before]
                 if seen < window:
                     continue
