@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 from accelsim.arch.faults import ParameterError, unknown
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block, Memory, Unit
+from accelsim.hw.cache import Cache
 from accelsim.hw.catalog import block_kinds
 from accelsim.hw.noc import Network
 from accelsim.quantities import LARGEST, Quantity, quantity_of
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 B = TypeVar("B", bound=Block)
 
-SECTION_OF: dict[str, type[Block]] = {"units": Unit, "memories": Memory, "networks": Network}
+SECTION_OF: dict[str, type[Block]] = {
+    "units": Unit,
+    "memories": Memory,
+    "caches": Cache,
+    "networks": Network,
+}
 """Sections of an architecture file, and what the blocks in them are."""
 
 # What pydantic's error types mean to someone who writes an architecture.

@@ -1,5 +1,6 @@
 """The worked examples of CONTRIBUTING.md do what it says."""
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def test_a_new_number_format_is_one_entry() -> None:
     wide = simulate("tpu-v3", "gemm:m=64,n=512,k=512").traffic_bytes["hbm"]["read"]
     narrow = simulate("tpu-v3", "gemm:m=64,n=512,k=512,dtype=fp8_e5m2").traffic_bytes["hbm"]["read"]
     assert narrow == pytest.approx(wide / 2, rel=0.1)
+
+
+def test_a_cache_keeps_weights_or_not_by_its_policy() -> None:
+    kept = runpy.run_path(str(EXAMPLES / "cache_capacity.py"))["kept"]
+    mib = 1 << 20
+    # A cyclic sweep over more than the capacity: LRU keeps nothing, a stream through one way of
+    # sixteen keeps all that fits into the others.
+    assert [kept(size * mib, "lru") for size in (2, 4, 8)] == [0, 0, 1]
+    assert kept(4 * mib, "streaming") == pytest.approx(15 / 16)
+    assert 0 < kept(4 * mib, "random") < kept(4 * mib, "streaming")
 
 
 def test_a_network_is_a_few_words_in_an_architecture() -> None:
