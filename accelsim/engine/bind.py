@@ -1,7 +1,7 @@
 """Binding a program to an architecture: rows get ticks, ports and bytes.
 
 Compute instructions take what their block's cost model says, in its own clock. Transfers take what
-the memories and the link at their ends say. Every instruction holds the ports of the memories that
+the memories at their ends and the links between them say. Every instruction holds the ports of the memories that
 it touches for as long as its bytes need there, so units, DMA and other cores contend; the engine
 itself keeps a unit until the slowest port has passed what it works on.
 
