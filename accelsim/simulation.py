@@ -218,7 +218,8 @@ def _approximations(
     else:
         found.append("memory bandwidth: latency plus shared bandwidth, no banks, rows or refresh")
     found += [
-        f"network {name}: links serve whole transfers in turn, routers hold what waits"
+        f"network {name}: links serve whole transfers in turn, routers hold what waits; gathers"
+        " draw on all nodes of a memory alike"
         for name in arch.networks
         if memory != "ideal"
     ]

@@ -1,9 +1,9 @@
 """Binding a program to an architecture: rows get ticks, ports and bytes.
 
 Compute instructions take what their block's cost model says, in its own clock. Transfers take what
-the memories and the link at their ends say. Every instruction holds the ports of the memories that
-it touches for as long as its bytes need there, so units, DMA and other cores contend; the engine
-itself keeps a unit until the slowest port has passed what it works on.
+the memories at their ends and the links between them say. Every instruction holds the ports of the
+memories and links that it touches for as long as its bytes need there, so units, DMA and other
+cores contend; the engine itself keeps a unit until the slowest port has passed what it works on.
 
 At ``ideal`` fidelity memories are infinitely fast and large: transfers take no time, nothing is
 held, and the clock shows the compute units alone.
