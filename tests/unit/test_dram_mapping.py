@@ -1,0 +1,96 @@
+"""Address maps: every address has one place, every place one address; strings say what is wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.dram.device import Organization
+from accelsim.hw.dram.mapping import FIELDS, AddressMap
+
+SMALL = Organization(
+    pseudo_channels=2, ranks=2, bank_groups=4, banks=2, rows=6, columns=4, column_bytes=32
+)
+WORDS = [field for field in FIELDS if field != "pc"]
+
+
+@given(
+    st.permutations(WORDS).flatmap(
+        lambda words: st.sampled_from([words, [*words, "pc"], ["pc", *words]])
+    ),
+    st.integers(1, 5),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=60)
+def test_addresses_and_places_are_one_to_one_and_the_compiled_form_agrees(
+    words: list[str], channels: int, hashing: bool
+) -> None:
+    from accelsim.hw.dram.mapping_kernels import locate
+
+    made = AddressMap.of("".join(words), SMALL, channels, hashing)
+    bursts = np.arange(made.capacity_bytes // SMALL.column_bytes)
+    places = made.locate(bursts * SMALL.column_bytes + 7)
+    assert len(set(zip(*(p.tolist() for p in places), strict=True))) == len(bursts)
+    for digit, size in zip(places, made.sizes, strict=True):
+        assert digit.min() == 0
+        assert digit.max() == size - 1
+    scratch, compiled = np.zeros(len(FIELDS), np.int64), made.compiled
+    for burst in bursts[:: max(1, len(bursts) // 50)].tolist():
+        channel, bank, row, column, run = locate(compiled, burst, scratch)
+        p = [int(part[burst]) for part in places]
+        inside = ((p[4] * SMALL.ranks + p[1]) * SMALL.bank_groups + p[2]) * SMALL.banks + p[3]
+        assert (channel, bank, row, column) == (p[5], inside, p[0], p[6])
+        ahead = slice(burst, burst + run)
+        assert (np.diff(places.column[ahead]) == 1).all()
+        for part in (*places[:6],):
+            assert len(set(part[ahead].tolist())) == 1
+
+
+def test_fields_read_from_the_most_significant() -> None:
+    made = AddressMap.of("RoBaRaBgCoCh", SMALL, 2)
+    at = made.locate([0, 32, 64, 128, 4 * 128])
+    # Without pc the pseudo-channel is the lowest part of ch.
+    assert at.pseudo_channel.tolist() == [0, 1, 0, 0, 0]
+    assert at.channel.tolist() == [0, 0, 1, 0, 0]
+    assert at.column.tolist() == [0, 0, 0, 1, 0]
+    assert at.bank_group.tolist() == [0, 0, 0, 0, 1]
+
+
+def test_bank_groups_are_the_low_part_of_banks_unless_named() -> None:
+    made = AddressMap.of("RoBaRaCoCh", SMALL, 1)
+    assert made.order == AddressMap.of("RoBaBgRaCoChPc", SMALL, 1).order
+
+
+def test_hashing_spreads_power_of_two_strides_over_channels() -> None:
+    stride = 32 * 4 * 4 * 4 * 2  # columns, groups, channels and pseudo-channels
+    plain, hashed = (AddressMap.of("RoRaBaChCoBg", SMALL, 4, hashing) for hashing in (0, 1))
+    addresses = np.arange(16) * stride
+    assert len(set(plain.locate(addresses).channel.tolist())) == 1
+    assert len(set(hashed.locate(addresses).channel.tolist())) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("RoBaBgCo", "does not cover the address: ra (rank), ch (channel) missing"),
+        ("RoBaRaCoChBgRo", "names ro (row) twice"),
+        ("RoBaRaCoChXx", "unknown field 'xx'"),
+        ("", "does not cover the address"),
+    ],
+)
+def test_a_bad_string_is_one_clear_line(text: str, message: str) -> None:
+    with pytest.raises(AccelsimError) as fault:
+        AddressMap.of(text, SMALL, 1)
+    assert message in str(fault.value)
+    assert "accepted" in str(fault.value)
+
+
+def test_no_channels_and_addresses_outside_are_refused() -> None:
+    with pytest.raises(AccelsimError, match="0 channels; accepted: 1 or more"):
+        AddressMap.of("RoBaRaBgCoCh", SMALL, 0)
+    made = AddressMap.of("RoBaRaBgCoCh", SMALL, 1)
+    with pytest.raises(AccelsimError, match="outside the memory; accepted: 0 to 0x5fff"):
+        made.locate([made.capacity_bytes])
