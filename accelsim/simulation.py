@@ -215,6 +215,11 @@ def _approximations(
     found = [f"{arch.name}: {text}" for text in arch.assumptions]
     if memory == "ideal":
         found.append("memory ideal: transfers take no time and on-chip capacity is not limited")
+    elif memory == "dram":
+        found.append(
+            "memory dram: a gather's rows are spread evenly over its table, a store is done when"
+            " the write buffers have it, and requests of one transfer arrive all at once"
+        )
     else:
         found.append("memory bandwidth: latency plus shared bandwidth, no banks, rows or refresh")
     found += [

@@ -33,7 +33,7 @@ Mappers = Annotated[
     typer.Option("--mapper", metavar="NAME|FILE.py[:NAME]", help="Prefer this mapper."),
 ]
 Memory = Annotated[
-    str, typer.Option("--memory", metavar="FIDELITY", help="ideal (stall-free) or bandwidth.")
+    str, typer.Option("--memory", metavar="FIDELITY", help="ideal (stall-free), bandwidth or dram.")
 ]
 Json = Annotated[
     str | None,

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from accelsim.engine.memory_system import activity_of, levels_of, port_of
+from accelsim.engine.memory_system import activity_of, channels_of, levels_of, port_of
 from accelsim.engine.merge import column, fault
 from accelsim.engine.schedule import Schedule, TimedProgram
 
+FIRST_NODES = 1 << 15
 
-def run_agents(timed: TimedProgram) -> Schedule:
-    """Schedule every instruction; as ``engine.run``, and with an account of the memory."""
+
+def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
+    """Schedule every instruction; as ``engine.run``, and with an account of the memory.
+
+    ``nodes`` runs of bursts may wait before the channels; if that is not enough, it starts anew
+    with more.
+    """
     from accelsim.engine import traffic_kernels as k
     from accelsim.engine.kernels import NEVER, link_queues
 
@@ -18,8 +24,10 @@ def run_agents(timed: TimedProgram) -> Schedule:
     assert traffic is not None
     n, units = len(timed), timed.units
     levels, port = levels_of(traffic), port_of(traffic)
+    channels = channels_of(traffic, units, n, nodes)
     caches = len(traffic.arch.caches)
-    bits = max(0, (units - 1).bit_length())
+    actors = units + (0 if channels is None else traffic.dram.channels)
+    bits = max(0, (actors - 1).bit_length())
     horizon = (1 << (62 - bits)) - 1
     following, head = np.empty(n, np.int32), np.empty(units, np.int64)
     out = k.Outcome(
@@ -55,9 +63,11 @@ def run_agents(timed: TimedProgram) -> Schedule:
         window=traffic.window,
     )
     retired = k.merge_agents(
-        rows, levels, port, agents, out, timed.port.shape[1], bits, horizon,
+        rows, levels, port, channels, agents, out, timed.port.shape[1], bits, horizon,
         np.zeros(timed.ports, np.int64),
     )  # fmt: skip
+    if retired == k.POOL_USED_UP:
+        return run_agents(timed, 4 * nodes)
     if retired != n:
         raise fault(timed, retired, horizon, head, out.finish)
-    return Schedule(out.start, out.finish, out.order, activity_of(levels, out))
+    return Schedule(out.start, out.finish, out.order, activity_of(traffic, levels, channels, out))

@@ -25,11 +25,12 @@ from accelsim.engine.schedule import TimedProgram
 from accelsim.engine.traffic import Traffic, traffic_of
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Unit, Work
+from accelsim.hw.dram.block import Dram
 from accelsim.program.opcodes import TRANSFERS, Opcode
 from accelsim.program.table import Program
 
-Fidelity = Literal["ideal", "bandwidth"]
-FIDELITIES: tuple[Fidelity, ...] = ("ideal", "bandwidth")
+Fidelity = Literal["ideal", "bandwidth", "dram"]
+FIDELITIES: tuple[Fidelity, ...] = ("ideal", "bandwidth", "dram")
 
 _IS_TRANSFER = np.zeros(max(Opcode) + 1, dtype=bool)
 _IS_TRANSFER[list(TRANSFERS)] = True
@@ -95,9 +96,14 @@ class _Binding:
         self.actions: dict[str, dict[str, Ints]] = {}
         self.ports = Ports(program, arch)
         self.flows: tuple[Flows, ...] = ()
-        main, _ = arch.main_memory()
+        main, memory = arch.main_memory()
+        if fidelity == "dram" and not isinstance(memory, Dram):
+            raise AccelsimError(
+                f"{arch.name}: {main} (kind: {memory.kind}) has no DRAM channels to simulate;"
+                " accepted: kind: dram with a device, or --memory bandwidth"
+            )
         self.main = next(i for i, space in enumerate(program.spaces) if space.memory == main)
-        self.dynamic = fidelity != "ideal" and bool(arch.caches)
+        self.dynamic = fidelity == "dram" or (fidelity != "ideal" and bool(arch.caches))
 
     def bound(self) -> BoundProgram:
         self._locate_accesses()
@@ -260,7 +266,15 @@ class _Binding:
         if not self.dynamic:
             return None
         once = self._moved_bytes_of_operands()
-        return traffic_of(self.program, self.space, self.nbytes, once, self.main, self.ports, False)
+        return traffic_of(
+            self.program,
+            self.space,
+            self.nbytes,
+            once,
+            self.main,
+            self.ports,
+            self.fidelity == "dram",
+        )
 
     # -- ports -----------------------------------------------------------------------------------
 

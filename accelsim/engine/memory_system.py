@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accelsim.engine.traffic import Activity, Traffic
+from accelsim.engine.traffic import Activity, ChannelsActivity, Traffic
 from accelsim.errors import AccelsimError
+from accelsim.hw.block import Ints
 from accelsim.hw.cache import build, most_runs
 from accelsim.hw.cache.chain import new_busy, new_counts, new_runs
+from accelsim.hw.dram.commands import COLUMN_COMMANDS
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
-    from accelsim.engine.traffic_kernels import CacheLevels, Outcome, Port
+    from accelsim.engine.traffic_kernels import CacheLevels, Channels, Outcome, Port
 
 TRUSTED_SHARE = 0.5
 """Share of a shared cache that may have been refilled before a window is walked again.
@@ -91,14 +93,89 @@ def port_of(traffic: Traffic) -> Port | None:
     )
 
 
-def activity_of(levels: CacheLevels | None, out: Outcome) -> Activity:
+def channels_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> Channels | None:
+    """The main memory's channels, idle, with room for ``nodes`` runs of bursts; None at bandwidth
+    fidelity."""
+    from accelsim.engine.traffic_kernels import Channels
+    from accelsim.hw.dram.mapping import FIELDS
+    from accelsim.hw.dram.state import memory
+
+    if not traffic.by_channels:
+        return None
+    dram = traffic.dram
+    tick = traffic.arch.ticks_of(dram)
+    return Channels(
+        state=memory(
+            dram.part, dram.controller, dram.channels, nodes=nodes, transfers=instructions
+        ),
+        map=dram.address_map.compiled,
+        digits=np.zeros(len(FIELDS), np.int64),
+        tick=tick,
+        latency=dram.added_cycles * tick,
+        first=units,
+        touched=np.zeros(dram.channels, np.int64),
+        full=np.zeros(1, np.int64),
+    )
+
+
+def channels_activity(traffic: Traffic, channels: Channels) -> ChannelsActivity:
+    """Commands, outcomes and energy of all channels up to their last byte."""
+    from accelsim.hw.dram import state as s
+    from accelsim.hw.dram.energy import energy_pj
+
+    dram, state = traffic.dram, channels.state.state
+    device = dram.part
+    commands = {
+        command: state[:, s.COUNTS + kind] for kind, command in enumerate(s.COMMAND_OF_KIND)
+    }
+    columns = sum(commands[command] for command in COLUMN_COMMANDS)
+    pseudo = device.organization.pseudo_channels
+    burst = max(device.timings["burst_cycles"], device.timings["tCCD_S"])
+    last = int(state[:, s.LAST_DATA].max())
+    ranks = dram.channels * pseudo * device.organization.ranks
+    active = open_cycles(state)
+    totals = {command: int(count.sum()) for command, count in commands.items()}
+    idle = max(0, ranks * last - active)
+    return ChannelsActivity(
+        counts={
+            **{command.name: count for command, count in commands.items()},
+            "hits": state[:, s.HITS],
+            "misses": state[:, s.MISSES],
+            "conflicts": state[:, s.CONFLICTS],
+        },
+        busiest_ticks=int(np.max(columns, initial=0)) * burst * channels.tick // pseudo,
+        energy_pj=energy_pj(device, totals, active, idle)["total"],
+    )
+
+
+def open_cycles(state: Ints) -> int:
+    """Clocks, summed over ranks, in which a bank of the rank was open."""
+    from accelsim.hw.dram import state as s
+
+    total = 0
+    for row in state:
+        first, ranks = int(row[s.FIRST_RANK]), int(row[s.RANKS])
+        for rank in range(first, first + ranks * s.RANK_WORDS, s.RANK_WORDS):
+            total += int(row[rank + s.OPEN_CYCLES])
+            if row[rank + s.OPEN_BANKS] > 0:
+                total += int(max(0, row[s.LAST_DATA] - row[rank + s.OPEN_SINCE]))
+    return total
+
+
+def activity_of(
+    traffic: Traffic, levels: CacheLevels | None, channels: Channels | None, out: Outcome
+) -> Activity:
     """What caches and memory did, after the loop."""
+    from accelsim.hw.dram.state import LAST_DATA
+
     none = np.zeros((0, 9), np.int64)
+    idle = 0 if channels is None else int(channels.state.state[:, LAST_DATA].max())
     return Activity(
         moved=out.moved,
         looked=out.looked,
         served=out.served,
         counts=none if levels is None else levels.counts,
         bank_ticks=none[:, 0] if levels is None else levels.bank_ticks,
-        idle_tick=0,
+        idle_tick=0 if channels is None else idle * channels.tick,
+        channels=None if channels is None else channels_activity(traffic, channels),
     )

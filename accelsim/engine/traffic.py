@@ -15,6 +15,7 @@ import numpy.typing as npt
 from accelsim.arch.model import Architecture
 from accelsim.engine.ports import WRITE, Ports
 from accelsim.hw.block import Ints
+from accelsim.hw.dram.block import Dram
 from accelsim.hw.memory import OffChipMemory
 from accelsim.program.opcodes import Opcode
 from accelsim.program.table import Program
@@ -47,6 +48,13 @@ class Traffic:
     def block(self) -> OffChipMemory:
         found = self.arch.memories[self.memory]
         assert isinstance(found, OffChipMemory)
+        return found
+
+    @property
+    def dram(self) -> Dram:
+        """The memory whose channels are simulated."""
+        found = self.block
+        assert isinstance(found, Dram)
         return found
 
     @property

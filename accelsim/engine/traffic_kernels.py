@@ -17,9 +17,15 @@ from accelsim._jit import njit
 from accelsim.engine.kernels import NEVER, NOBODY
 from accelsim.hw.cache import kernels as cache_kernels
 from accelsim.hw.cache.kernels import Caches, pass_banks, walk
+from accelsim.hw.dram.mapping import CompiledMap
+from accelsim.hw.dram.mapping_kernels import locate
+from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT, EVENTS, IDLE_CLOCK, Memory
+from accelsim.hw.dram.state import NEVER as NO_CLOCK
+from accelsim.hw.dram.window_kernels import ACCEPTANCE, advance, push
 
 BASE, ROWS, ROW_BYTES, STRIDE, IS_WRITE, CORE, OPERAND = range(7)  # columns of a window
 READ, WRITTEN = 0, 1  # columns of moved
+PAST_HORIZON, POOL_USED_UP = -1, -2
 UNKNOWN = -1  # in ended: not committed, or bytes are still under way
 # Columns of the cache counts, as plain numbers for the compiler.
 LOOKUPS, READS, WRITES = cache_kernels.LOOKUPS, cache_kernels.READ, cache_kernels.WRITE
@@ -70,6 +76,21 @@ class Port(NamedTuple):
     latency: int
 
 
+class Channels(NamedTuple):
+    """Main memory at dram fidelity."""
+
+    state: Memory
+    map: CompiledMap
+    digits: NDArray[np.int64]  # scratch for the map
+    tick: int
+    latency: int
+    first: int  # agent number of channel 0
+    touched: NDArray[
+        np.int64
+    ]  # [channel] 1: bursts were pushed, its next decision may have changed
+    full: NDArray[np.int64]  # [1] set when the pool of nodes was used up
+
+
 class Agents(NamedTuple):
     """Where every unit stands, and the tournament that picks who acts next.
 
@@ -113,6 +134,7 @@ def merge_agents(
     rows: Rows,
     levels: CacheLevels | None,
     port: Port | None,
+    channels: Channels | None,
     agents: Agents,
     out: Outcome,
     slots: int,
@@ -120,8 +142,9 @@ def merge_agents(
     horizon: int,
     port_free: NDArray[np.int64],
 ) -> int:
-    """Commit heads and step channels; return the instructions that retired, -1 past the horizon.
+    """Commit heads and step channels; return the instructions that retired.
 
+    PAST_HORIZON if a time is negative or too late, POOL_USED_UP if channels need more nodes.
     Fewer than all means deadlock: ``agents.head`` holds the waiting heads.
     """
     units = agents.head.shape[0]
@@ -133,15 +156,21 @@ def merge_agents(
         agent = agents.key[1] & mask
         at = agents.key[1] >> bits
         if at > horizon:
-            return -1
+            return PAST_HORIZON
         if agent < units:
             i = agents.head[agent]
             out.order[committed] = i
             committed += 1
-            sane = _commit(rows, levels, port, agents, out, slots, bits, port_free, agent, i, at)
+            sane = _commit(
+                rows, levels, port, channels, agents, out, slots, bits, port_free, agent, i, at
+            )
             if sane < 0 or sane > horizon:
-                return -1
+                return PAST_HORIZON
             retired += _retire(rows, agents, out, bits, agent)
+        elif channels is not None:
+            retired += _step_channel(rows, channels, agents, out, bits, agent)
+        if channels is not None and channels.full[0]:
+            return POOL_USED_UP
     return retired
 
 
@@ -221,6 +250,7 @@ def _commit(
     rows: Rows,
     levels: CacheLevels | None,
     port: Port | None,
+    channels: Channels | None,
     agents: Agents,
     out: Outcome,
     slots: int,
@@ -245,7 +275,7 @@ def _commit(
             port_free[p] = turn + rows.hold[slots * i + k]
             passed = max(passed, port_free[p])
     if rows.first_window[i] < rows.first_window[i + 1]:
-        turn, done, late = _move(rows, levels, port, agents, out, bits, port_free, i, at)
+        turn, done, late = _move(rows, levels, port, channels, agents, out, bits, port_free, i, at)
         first = min(first, turn)
         passed = max(passed, done)
     if first != NEVER:
@@ -256,6 +286,9 @@ def _commit(
     out.start[i] = at
     agents.tail[i] = tail + late
     held, under_way = 0, 0
+    if channels is not None:
+        held = 1 if channels.state.transfers[i, ACCEPT_LEFT] > 0 else 0
+        under_way = channels.state.transfers[i, DONE_LEFT]
     agents.least[i] = end
     agents.ended[i] = UNKNOWN if under_way > 0 else end
     _next_head(rows, agents, out, bits, u, rows.following[i], free, held)
@@ -267,6 +300,7 @@ def _move(
     rows: Rows,
     levels: CacheLevels | None,
     port: Port | None,
+    channels: Channels | None,
     agents: Agents,
     out: Outcome,
     bits: int,
@@ -282,7 +316,14 @@ def _move(
             for r in range(used):
                 nbytes, direction = levels.runs[r, 1], levels.runs[r, 2]
                 missed += nbytes
+                if channels is not None:
+                    nbytes = _push(channels, i, levels.runs[r, 0], 1, nbytes, nbytes, direction, at)
                 out.moved[i, direction] += nbytes
+        elif channels is not None:
+            v = rows.window[w]
+            nbytes = _push(channels, i, v[BASE], v[ROWS], v[ROW_BYTES], v[STRIDE], v[IS_WRITE], at)
+            missed += nbytes
+            out.moved[i, v[IS_WRITE]] += nbytes
     if levels is not None:
         first = at
         passed, late = _serve(levels, rows, out, i, at)
@@ -294,6 +335,12 @@ def _move(
         out.served[i, -1] = cycles * port.tick
         passed = max(passed, port_free[port.number])
         late += port.latency
+    if channels is not None and missed > 0:
+        late += channels.latency
+        for c in range(channels.touched.shape[0]):
+            if channels.touched[c]:
+                channels.touched[c] = 0
+                _set_channel(channels, agents, bits, c)
     return first, passed, late
 
 
@@ -358,3 +405,72 @@ def _spread(busy: NDArray[np.int64], first: int, end: int, nbytes: int, width: i
         each = -(-nbytes // (width * (end - first)))
         for bank in range(first, end):
             busy[bank] += each
+
+
+@njit
+def _push(
+    channels: Channels,
+    transfer: int,
+    base: int,
+    rows: int,
+    row_bytes: int,
+    stride: int,
+    write: int,
+    at: int,
+) -> int:
+    """Send a window to its channels, burst by burst in address order; the bytes that this moves."""
+    m, a = channels.state, channels.map
+    clock = -(-at // channels.tick)
+    if stride == row_bytes:
+        row_bytes *= rows
+        rows = 1
+    bursts = 0
+    for r in range(rows):
+        burst = (base + r * stride) // a.column_bytes
+        last = (base + r * stride + row_bytes - 1) // a.column_bytes
+        bursts += last - burst + 1
+        while burst <= last:
+            c, bank, row, column, run = locate(a, burst, channels.digits)
+            n = min(run, last - burst + 1)
+            if not push(m, c, transfer, bank, row, column, n, 1, write, clock):
+                channels.full[0] = 1
+                return 0
+            channels.touched[c] = 1
+            burst += n
+    m.transfers[transfer, ACCEPT_LEFT] += bursts
+    m.transfers[transfer, DONE_LEFT] += bursts
+    return bursts * a.column_bytes
+
+
+@njit
+def _set_channel(channels: Channels, agents: Agents, bits: int, c: int) -> None:
+    """Enter the next decision of channel c into the tournament."""
+    agent = channels.first + c
+    clock = channels.state.state[c, IDLE_CLOCK]
+    key = NEVER if clock >= NO_CLOCK else clock * channels.tick << bits | agent
+    _set_key(agents, bits, agent, key)
+
+
+@njit
+def _step_channel(
+    rows: Rows, channels: Channels, agents: Agents, out: Outcome, bits: int, agent: int
+) -> int:
+    """Let a channel decide until somebody else may act; hand on what it finished."""
+    m, c = channels.state, agent - channels.first
+    _set_key(agents, bits, agent, NEVER)
+    other = agents.key[1]
+    limit = NO_CLOCK if other == NEVER else -(-(other >> bits) // channels.tick)
+    advance(m, c, max(limit, m.state[c, IDLE_CLOCK] + 1), False)
+    count = 0
+    for e in range(m.book[EVENTS]):
+        i, clock = m.events[e, 0], m.events[e, 2]
+        u = rows.unit[i]
+        if m.events[e, 1] == ACCEPTANCE:
+            _supply(agents, bits, u, clock * channels.tick)
+        else:
+            arrived = clock * channels.tick + agents.tail[i]
+            agents.ended[i] = max(agents.least[i], arrived)
+            count += _retire(rows, agents, out, bits, u)
+    m.book[EVENTS] = 0
+    _set_channel(channels, agents, bits, c)
+    return count

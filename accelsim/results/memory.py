@@ -75,7 +75,7 @@ def bounds(run: SegmentRun) -> dict[str, float]:
     name, _ = arch.main_memory()
     found[name] = float(busy[name].sum())
     if activity.channels is not None:
-        found[name] = max(found[name], float(activity.channels.busiest_ticks))
+        found[name] = float(activity.channels.busiest_ticks)
     return found
 
 
