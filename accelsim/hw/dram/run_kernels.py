@@ -1,0 +1,199 @@
+"""Compiled driving of channels by a request stream. ``drive`` says what ways of offering mean."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim._jit import njit, njit_in_place
+from accelsim.hw.dram.mapping import CompiledMap
+from accelsim.hw.dram.mapping_kernels import locate
+from accelsim.hw.dram.state import (
+    ACCEPT_LEFT,
+    BANKS,
+    CURSOR,
+    DONE_LEFT,
+    EVENTS,
+    FIRST_QUEUE,
+    LAST,
+    LOGGED,
+    NEVER,
+    NONE,
+    PUSHED,
+    QUEUE_WORDS,
+    QUEUES,
+    WAKE,
+    WINDOW,
+    WRITE_BUFFER,
+    Memory,
+)  # fmt: skip
+from accelsim.hw.dram.window_kernels import advance, push
+
+Int64 = NDArray[np.int64]
+Int32 = NDArray[np.int32]
+Bools = NDArray[np.bool_]
+
+SPARE = 64  # nodes a queue is stocked up with beyond what it can accept at once, twice
+FILLED, DONE = 0, 1  # why driving stopped: the log is full, everything is done
+
+
+class Places(NamedTuple):
+    """Where the bursts of a stream lie, one entry each, and who asks for them when."""
+
+    queue: Int32  # pseudo-channel of channel, counted through
+    bank: Int32  # in the channel
+    row: Int32
+    column: Int32
+    write: Bools
+    clock: Int64  # of arrival; empty: 0
+
+
+@njit
+def place(a: CompiledMap, address: Int64, banks_per_queue: int, queues: int, p: Places) -> None:
+    """Decode all addresses; neighbours in a row are counted on."""
+    digit = np.zeros(a.sizes.shape[0], np.int64)
+    n, size = address.shape[0], a.column_bytes
+    i = 0
+    while i < n:
+        channel, bank, row, column, run = locate(a, address[i] // size, digit)
+        queue = channel * queues + bank // banks_per_queue
+        first, k = address[i], 0
+        while True:
+            p.queue[i], p.bank[i], p.row[i], p.column[i] = queue, bank, row, column + k
+            i += 1
+            k += 1
+            if k >= run or i >= n or address[i] != first + k * size:
+                break
+
+
+@njit
+def sort_by_queue(queue: Int32, first: Int64, order: Int32) -> None:
+    """Requests of each queue in their order: those of q from first[q] to first[q + 1]."""
+    for i in range(queue.shape[0]):
+        first[queue[i] + 1] += 1
+    for q in range(first.shape[0] - 1):
+        first[q + 1] += first[q]
+    at = first.copy()
+    for i in range(queue.shape[0]):
+        q = queue[i]
+        order[at[q]] = i
+        at[q] += 1
+
+
+@njit_in_place
+def _offer(m: Memory, c: int, k: int, p: Places, order: Int32, begin: int, end: int) -> int:
+    """Push some requests of queue k; returns the place of the first one not pushed.
+
+    One in the middle says when it is accepted, so that a queue is stocked up before it runs dry.
+    """
+    s = m.state[c]
+    pushes = 2 * (s[WINDOW] + s[WRITE_BUFFER]) + SPARE
+    for turn in range(pushes):
+        if begin >= end:
+            break
+        i = order[begin]
+        write, row, bank = p.write[i], p.row[i], p.bank[i]
+        at = p.clock[i] if p.clock.shape[0] > 0 else 0
+        count = 1
+        while (
+            begin + count < end
+            and order[begin + count] == i + count
+            and p.column[i + count] == p.column[i] + count
+            and p.row[i + count] == row
+            and p.bank[i + count] == bank
+            and p.write[i + count] == write
+            and (p.clock.shape[0] == 0 or p.clock[i + count] == at)
+        ):
+            count += 1
+        transfer = k if turn == pushes // 2 else NONE
+        if transfer >= 0:
+            m.transfers[k, ACCEPT_LEFT] = count
+            m.transfers[k, DONE_LEFT] = NEVER
+        m.book[PUSHED] = i  # ages are places in the stream, whatever queue is stocked up first
+        way = 1 if write else 0
+        if not push(m, c, transfer, int(bank), int(row), int(p.column[i]), count, 1, way, at):
+            break
+        begin += count
+    return begin
+
+
+@njit_in_place
+def saturate(m: Memory, c: int, p: Places, order: Int32, first: Int64, following: Int64) -> int:
+    """Drive channel c until its requests are done or the log is full.
+
+    ``following`` holds for each queue the place in ``order`` of the request to push next, and one
+    more than the end behind the end mark: requests that never arrive, so that an advance knows
+    that nothing else does.
+    """
+    s = m.state[c]
+    queues = s[QUEUES]
+    banks = s[BANKS] // queues
+    while True:
+        dry = 0
+        for event in range(m.book[EVENTS]):
+            dry |= 1 << m.events[event, 0]
+        for k in range(queues):
+            g, end = c * queues + k, first[c * queues + k + 1]
+            empty = s[s[FIRST_QUEUE] + k * QUEUE_WORDS + CURSOR] < 0
+            if following[g] > end or (not empty and (dry >> k) & 1 == 0):
+                continue
+            following[g] = _offer(m, c, k, p, order, following[g], end)
+            if following[g] == end:
+                m.book[PUSHED] = order.shape[0]
+                if push(m, c, NONE, k * banks, 0, 0, 2, 1, 0, NEVER):
+                    following[g] = end + 1
+        m.book[EVENTS] = 0
+        at = advance(m, c, 0, False)
+        if is_full(m):
+            return FILLED
+        if at == NEVER:
+            return DONE
+
+
+@njit_in_place
+def one_by_one(m: Memory, p: Places, progress: Int64) -> int:
+    """Offer each request when the one before is complete, until all are or the log is full.
+
+    ``progress``: the request, the clock at which it is offered, and whether it has been.
+    """
+    while progress[0] < p.bank.shape[0]:
+        i = progress[0]
+        c = p.queue[i] // m.state[0, QUEUES]
+        if progress[2] == 0:
+            at = progress[1] if p.clock.shape[0] == 0 else max(progress[1], p.clock[i])
+            m.transfers[0, ACCEPT_LEFT] = NEVER
+            m.transfers[0, DONE_LEFT] = 1
+            m.book[EVENTS] = 0
+            m.book[PUSHED] = i
+            way = 1 if p.write[i] else 0
+            push(m, c, 0, int(p.bank[i]), int(p.row[i]), int(p.column[i]), 1, 1, way, at)
+            progress[2] = 1
+        advance(m, c, NEVER, False)
+        if m.book[EVENTS] == 0:
+            return FILLED
+        progress[0], progress[1], progress[2] = i + 1, m.finished[i], 0
+    return DONE
+
+
+@njit_in_place
+def finish(m: Memory, c: int) -> int:
+    """Issue what is left in the queues of a channel."""
+    advance(m, c, NEVER, False)
+    return FILLED if is_full(m) else DONE
+
+
+@njit_in_place
+def idle_until(m: Memory, c: int, clock: int) -> int:
+    """Refresh a channel without requests up to a clock."""
+    s = m.state[c]
+    for k in range(s[QUEUES]):  # an end mark has served
+        q = s[FIRST_QUEUE] + k * QUEUE_WORDS
+        s[q + CURSOR], s[q + LAST], s[q + WAKE] = NONE, NONE, NEVER
+    advance(m, c, clock, True)
+    return FILLED if is_full(m) else DONE
+
+
+@njit_in_place
+def is_full(m: Memory) -> bool:
+    """Whether ``advance`` stopped because the log is full."""
+    return bool(m.log.shape[0] > 0 and m.book[LOGGED] + 2 > m.log.shape[0])
