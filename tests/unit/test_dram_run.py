@@ -125,6 +125,35 @@ def test_no_stream_is_faster_than_its_bursts(times):
             assert found.acknowledged_cycles <= found.cycles
 
 
+@pytest.mark.parametrize("hashing", [False, True])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("name", ["hbm2", "hbm3e", "ddr4-2400"])  # hbm3e: 24,576 rows
+@pytest.mark.parametrize("mapping", [MAPPING, ROW_BY_ROW, "RoBaRaPcCoBgCh"])
+def test_places_are_those_of_the_address_map(name, channels, mapping, hashing):
+    from accelsim.hw.dram import run_kernels as kernels
+    from accelsim.hw.dram.mapping import AddressMap
+
+    parts = device(name).organization
+    where = AddressMap.of(mapping, parts, channels, hashing)
+    random = np.random.default_rng(1).integers(where.capacity_bytes, size=200)
+    address = np.concatenate([random, random[:9, None].repeat(300, 1).ravel()])
+    address[200:] += np.tile(np.arange(300) * parts.column_bytes, 9)
+    address %= where.capacity_bytes
+    places = kernels.Places(
+        *np.zeros((4, len(address)), np.int32),
+        write=np.zeros(0, np.bool_),
+        clock=np.zeros(0, np.int64),
+    )
+    banks, queues = parts.ranks * parts.banks_per_rank, parts.pseudo_channels
+    kernels.place(where.compiled, address, banks, queues, places)
+    at = where.locate(address)
+    bank = (at.pseudo_channel * parts.ranks + at.rank) * parts.bank_groups + at.bank_group
+    assert np.array_equal(places.queue, at.channel * queues + at.pseudo_channel)
+    assert np.array_equal(places.bank, bank * parts.banks + at.bank)
+    assert np.array_equal(places.row, at.row)
+    assert np.array_equal(places.column, at.column)
+
+
 # --- the independent checker
 
 

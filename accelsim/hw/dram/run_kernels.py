@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit, njit_in_place
-from accelsim.hw.dram.mapping import CompiledMap
+from accelsim.hw.dram.mapping import (
+    BANK,
+    CHANNEL,
+    COLUMN,
+    GROUP,
+    PSEUDO,
+    RANK,
+    ROW,
+    CompiledMap,
+)
 from accelsim.hw.dram.mapping_kernels import locate
 from accelsim.hw.dram.state import (
     ACCEPT_LEFT,
@@ -53,6 +62,9 @@ def place(a: CompiledMap, address: Int64, banks_per_queue: int, queues: int, p: 
     """Decode all addresses; neighbours in a row are counted on."""
     digit = np.zeros(a.sizes.shape[0], np.int64)
     n, size = address.shape[0], a.column_bytes
+    if _is_binary(a):
+        _place_binary(a, address, banks_per_queue, queues, p, digit)
+        return
     i = 0
     while i < n:
         channel, bank, row, column, run = locate(a, address[i] // size, digit)
@@ -64,6 +76,48 @@ def place(a: CompiledMap, address: Int64, banks_per_queue: int, queues: int, p: 
             k += 1
             if k >= run or i >= n or address[i] != first + k * size:
                 break
+
+
+@njit
+def _is_binary(a: CompiledMap) -> bool:
+    """Whether shifts will do: powers of two, not hashed."""
+    binary = a.hashed == 0 and a.column_bytes & (a.column_bytes - 1) == 0
+    for size in a.sizes:
+        binary = binary and size & (size - 1) == 0
+    return binary
+
+
+@njit
+def _place_binary(
+    a: CompiledMap, address: Int64, banks_per_queue: int, queues: int, p: Places, shift: Int64
+) -> None:
+    """``place`` by shifts: divisions cost more than everything else that is done to a burst."""
+    low = _bits(a.column_bytes)
+    for k in range(a.fields.shape[0]):
+        shift[a.fields[k, 0]] = low
+        low += _bits(a.fields[k, 1])
+    ranks, groups, banks = _bits(a.sizes[RANK]), _bits(a.sizes[GROUP]), _bits(a.sizes[BANK])
+    queue_bits, all_queues = _bits(banks_per_queue), _bits(queues)
+    for i in range(address.shape[0]):
+        at = address[i]
+        bank = (at >> shift[PSEUDO]) & (a.sizes[PSEUDO] - 1)
+        bank = bank << ranks | (at >> shift[RANK]) & (a.sizes[RANK] - 1)
+        bank = bank << groups | (at >> shift[GROUP]) & (a.sizes[GROUP] - 1)
+        bank = bank << banks | (at >> shift[BANK]) & (a.sizes[BANK] - 1)
+        channel = (at >> shift[CHANNEL]) & (a.sizes[CHANNEL] - 1)
+        p.queue[i] = channel << all_queues | bank >> queue_bits
+        p.bank[i] = bank
+        p.row[i] = (at >> shift[ROW]) & (a.sizes[ROW] - 1)
+        p.column[i] = (at >> shift[COLUMN]) & (a.sizes[COLUMN] - 1)
+
+
+@njit
+def _bits(size: int) -> int:
+    """Binary digits of a power of two."""
+    bits = 0
+    while size >> bits > 1:
+        bits += 1
+    return bits
 
 
 @njit
