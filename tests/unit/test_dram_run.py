@@ -231,7 +231,7 @@ def test_queues_do_not_wait_for_one_another():
     assert first.channel_loads[1].requests == 0
 
 
-def all_at_once(name, stream, requests):
+def all_at_once(name, stream, requests, mapping):
     """Commands and completion clocks when everything is pushed before anything is decided."""
     from accelsim.hw.dram import state
     from accelsim.hw.dram.controller import Controller
@@ -241,9 +241,9 @@ def all_at_once(name, stream, requests):
 
     one = device(name)
     parts = one.organization
-    where = AddressMap.of(MAPPING, parts, 1)
+    where = AddressMap.of(mapping, parts, 1)
     extent = Extent(parts.column_bytes, where.capacity_bytes // parts.rows, where.capacity_bytes)
-    asked = make_stream(stream, requests, extent)
+    asked = make_stream(stream, requests, extent) if isinstance(stream, str) else stream
     at = where.locate(asked.address)
     bank = (at.pseudo_channel * parts.ranks + at.rank) * parts.bank_groups + at.bank_group
     bank = bank * parts.banks + at.bank
@@ -256,11 +256,20 @@ def all_at_once(name, stream, requests):
     return log[:, [0, 1, 4, 5]].tolist(), int(m.finished.max())
 
 
+def phases(requests):
+    """Random addresses, mostly writes and mostly reads in turn: write buffers fill and drain."""
+    random = np.random.default_rng(5)
+    write = random.random(requests) < np.where(np.arange(requests) // 300 % 2, 0.1, 0.95)
+    return Requests("phases", random.integers(1 << 18, size=requests) * 64, write)
+
+
 @pytest.mark.parametrize("name", ["ddr4-2400", "hbm2"])
-@pytest.mark.parametrize("stream", STREAMS)
-def test_piecewise_driving_changes_nothing(name, stream):
-    commands, last = all_at_once(name, stream, 3000)
-    found = memory_stream(name, stream, 3000, refresh=False, log=True)
+@pytest.mark.parametrize("stream", [*STREAMS, phases(9000)], ids=[*STREAMS, "phases"])
+@pytest.mark.parametrize("mapping", [MAPPING, ROW_BY_ROW])
+def test_piecewise_driving_changes_nothing(name, stream, mapping):
+    requests = 3000 if isinstance(stream, str) else len(stream)
+    commands, last = all_at_once(name, stream, requests, mapping)
+    found = memory_stream(name, stream, requests, refresh=False, log=True, mapping=mapping)
     log = found.logs[0]
     driven = zip(log.cycle, log.command, log.row, log.column, strict=True)
     assert [list(map(int, one)) for one in driven] == commands
@@ -287,6 +296,30 @@ def test_writes_are_merged_and_reads_forwarded():
     found = memory_stream("ddr4-2400", Requests("mine", address, write), refresh=False)
     assert found.merged == 2
     assert (found.commands["WR"], found.commands["RD"]) == (1, 1)
+
+
+def test_reads_and_writes_of_one_row_stay_apart():
+    write = np.arange(64) // 4 % 2 == 1
+    mine = Requests("mine", np.arange(64) * 64, write)
+    found = memory_stream("ddr4-2400", mine, mapping=ROW_BY_ROW)
+    assert (found.commands["RD"], found.commands["WR"]) == (32, 32)
+
+
+def test_posted_writes_are_written_in_the_end():
+    one = Requests("one", np.array([0]), np.array([True]))
+    t = device("ddr4-2400").timings
+    for inject in ("saturating", "qd1"):
+        found = memory_stream("ddr4-2400", one, inject=inject)
+        assert found.commands["WR"] == 1
+        assert found.acknowledged_cycles == 1
+        assert found.cycles == 1 + t["tRCDWR"] + t["CWL"] + t["burst_cycles"]
+
+
+def test_channels_without_requests_are_refreshed():
+    found = memory_stream("ddr4-2400", "strided", 3000, channels=2)
+    assert [one.requests for one in found.channel_loads] == [3000, 0]
+    refreshes = found.cycles // device("ddr4-2400").refresh.interval_cycles
+    assert found.commands["REFAB"] == pytest.approx(2 * refreshes, abs=1)
 
 
 def test_counts_add_up(times):
@@ -322,7 +355,20 @@ def test_energy_of_a_known_run():
     assert found.energy_pj["standby"] == pytest.approx(standby)
 
 
-def test_latencies_are_nearest_ranks():
+def test_percentiles_are_nearest_ranks():
+    from accelsim.hw.dram.run import _latency
+
+    clocks = np.random.default_rng(3).permutation(np.arange(1, 201)) * 10
+    reads = np.zeros(200, np.bool_)
+    found = _latency(np.full(200, 7), clocks + 7, reads, 0)
+    assert (found.min, found.p50, found.p90, found.p99) == (10, 1000, 1800, 1980)
+    assert (found.max, found.mean) == (2000, 1005)
+    slow = clocks > 1000
+    assert _latency(np.zeros(200, np.int64), clocks, slow, 100).p99 == 990
+    assert _latency(np.zeros(200, np.int64), clocks, ~reads, 200) is None
+
+
+def test_latencies_of_reads_one_by_one():
     found = memory_stream("ddr4-2400", "rand_read", 999, inject="qd1", refresh=False)
     one = found.read_latency
     assert one.min <= one.p50 <= one.p90 <= one.p99 <= one.max

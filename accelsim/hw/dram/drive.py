@@ -29,7 +29,6 @@ Ints = NDArray[np.int64]
 
 INJECTS = ("saturating", "qd1")
 LOG_ROWS = 1 << 18  # commands that are logged before Python takes them
-OUTSIDE = 256  # bursts' worth of nodes beyond what queues and their stock can hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +81,8 @@ def drive_window(job: Job) -> Outcome:
     kernels.sort_by_queue(places.queue, first, order)
     memory = state.memory(
         job.device, job.controller, job.channels,
-        nodes=queues * (6 * (job.controller.window + job.controller.write_buffer) + OUTSIDE),
-        transfers=job.device.organization.pseudo_channels,
+        nodes=queues * (job.controller.window + job.controller.write_buffer + kernels.STOCK + 2),
+        transfers=1,
         requests=len(job.requests),
         log=LOG_ROWS if job.log else 0,
     )  # fmt: skip
@@ -100,7 +99,6 @@ def drive_window(job: Job) -> Outcome:
     following = first.copy()
     for c in range(job.channels):
         if job.inject == "saturating":
-            memory.book[state.EVENTS] = 0
             complete(lambda c=c: kernels.saturate(memory, c, places, order, first, following))  # type: ignore[misc]
         complete(lambda c=c: kernels.finish(memory, c))  # type: ignore[misc]
     last = int(memory.state[:, state.LAST_DATA].max())

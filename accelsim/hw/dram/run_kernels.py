@@ -32,8 +32,6 @@ from accelsim.hw.dram.state import (
     QUEUE_WORDS,
     QUEUES,
     WAKE,
-    WINDOW,
-    WRITE_BUFFER,
     Memory,
 )  # fmt: skip
 from accelsim.hw.dram.window_kernels import advance, push
@@ -42,7 +40,7 @@ Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
 Bools = NDArray[np.bool_]
 
-SPARE = 64  # nodes a queue is stocked up with beyond what it can accept at once, twice
+STOCK = 128  # nodes that a FIFO is stocked up with at a time
 FILLED, DONE = 0, 1  # why driving stopped: the log is full, everything is done
 
 
@@ -135,14 +133,9 @@ def sort_by_queue(queue: Int32, first: Int64, order: Int32) -> None:
 
 
 @njit_in_place
-def _offer(m: Memory, c: int, k: int, p: Places, order: Int32, begin: int, end: int) -> int:
-    """Push some requests of queue k; returns the place of the first one not pushed.
-
-    One in the middle says when it is accepted, so that a queue is stocked up before it runs dry.
-    """
-    s = m.state[c]
-    pushes = 2 * (s[WINDOW] + s[WRITE_BUFFER]) + SPARE
-    for turn in range(pushes):
+def _offer(m: Memory, c: int, p: Places, order: Int32, begin: int, end: int) -> int:
+    """Push some requests of a queue; returns the place of the first one not pushed."""
+    for _ in range(STOCK):
         if begin >= end:
             break
         i = order[begin]
@@ -159,13 +152,9 @@ def _offer(m: Memory, c: int, k: int, p: Places, order: Int32, begin: int, end: 
             and (p.clock.shape[0] == 0 or p.clock[i + count] == at)
         ):
             count += 1
-        transfer = k if turn == pushes // 2 else NONE
-        if transfer >= 0:
-            m.transfers[k, ACCEPT_LEFT] = count
-            m.transfers[k, DONE_LEFT] = NEVER
         m.book[PUSHED] = i  # ages are places in the stream, whatever queue is stocked up first
         way = 1 if write else 0
-        if not push(m, c, transfer, int(bank), int(row), int(p.column[i]), count, 1, way, at):
+        if not push(m, c, NONE, int(bank), int(row), int(p.column[i]), count, 1, way, at):
             break
         begin += count
     return begin
@@ -175,28 +164,24 @@ def _offer(m: Memory, c: int, k: int, p: Places, order: Int32, begin: int, end: 
 def saturate(m: Memory, c: int, p: Places, order: Int32, first: Int64, following: Int64) -> int:
     """Drive channel c until its requests are done or the log is full.
 
-    ``following`` holds for each queue the place in ``order`` of the request to push next, and one
-    more than the end behind the end mark: requests that never arrive, so that an advance knows
-    that nothing else does.
+    ``advance`` stops when a FIFO runs dry, in the clock in which it does, and goes on there once it
+    is stocked up: pieces change nothing. ``following`` holds for each queue the place in ``order``
+    of the request to push next, and one more than the end behind the end mark: requests that never
+    arrive, so that an advance knows that nothing else does.
     """
     s = m.state[c]
     queues = s[QUEUES]
     banks = s[BANKS] // queues
     while True:
-        dry = 0
-        for event in range(m.book[EVENTS]):
-            dry |= 1 << m.events[event, 0]
         for k in range(queues):
             g, end = c * queues + k, first[c * queues + k + 1]
-            empty = s[s[FIRST_QUEUE] + k * QUEUE_WORDS + CURSOR] < 0
-            if following[g] > end or (not empty and (dry >> k) & 1 == 0):
+            if following[g] > end or s[s[FIRST_QUEUE] + k * QUEUE_WORDS + CURSOR] >= 0:
                 continue
-            following[g] = _offer(m, c, k, p, order, following[g], end)
+            following[g] = _offer(m, c, p, order, following[g], end)
             if following[g] == end:
                 m.book[PUSHED] = order.shape[0]
                 if push(m, c, NONE, k * banks, 0, 0, 2, 1, 0, NEVER):
                     following[g] = end + 1
-        m.book[EVENTS] = 0
         at = advance(m, c, 0, False)
         if is_full(m):
             return FILLED
