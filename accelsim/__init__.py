@@ -16,7 +16,16 @@ from accelsim._version import __version__
 from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
-    from accelsim.api import arch, check, grid, load_plugin, simulate, sweep, workload
+    from accelsim.api import (
+        arch,
+        check,
+        grid,
+        load_plugin,
+        memory_stream,
+        simulate,
+        sweep,
+        workload,
+    )
 
 __all__ = [
     "AccelsimError",
@@ -25,6 +34,7 @@ __all__ = [
     "check",
     "grid",
     "load_plugin",
+    "memory_stream",
     "simulate",
     "sweep",
     "workload",

@@ -1,4 +1,4 @@
-"""What people import: architectures, workloads, simulate, check, sweep."""
+"""What people import: architectures, workloads, simulate, check, sweep, memory streams."""
 
 from __future__ import annotations
 
@@ -19,9 +19,21 @@ if TYPE_CHECKING:
     from accelsim.explore.outcome import Sweep
     from accelsim.explore.space import DesignPoint, Grid, Value
     from accelsim.functional.check import Check
+    from accelsim.hw.dram.device import Device
+    from accelsim.hw.dram.streams import Requests
+    from accelsim.views.memory import StreamRun
     from accelsim.views.run import Run
 
-__all__ = ["arch", "check", "grid", "load_plugin", "simulate", "sweep", "workload"]
+__all__ = [
+    "arch",
+    "check",
+    "grid",
+    "load_plugin",
+    "memory_stream",
+    "simulate",
+    "sweep",
+    "workload",
+]
 
 
 def as_arch(
@@ -137,3 +149,37 @@ def sweep(
         points, workload, out=out, resume=resume, executor=executor, jobs=jobs,
         memory=memory, mapper=mapper, objectives=objectives,
     )  # fmt: skip
+
+
+def memory_stream(
+    device: str | Device,
+    stream: str | Requests = "seq_read",
+    requests: int | None = None,
+    *,
+    inject: str = "saturating",
+    seed: int = 42,
+    mapping: str | None = None,
+    hashing: bool = False,
+    channels: int | None = None,
+    log: bool = False,
+    check: bool = False,
+    **controller: object,
+) -> StreamRun:
+    """Drive a DRAM device by a request stream, command by command.
+
+    ``device`` is a name ("hbm2"), ``FILE.yaml:NAME`` or DRAMsim3's ``FILE.ini``; ``stream`` a name
+    ("rand_read"), a trace file or ``Requests``; ``inject`` "saturating" or "qd1"; ``mapping`` the
+    address fields from the top; ``controller`` its settings: policy, page, window, hit_cap,
+    refresh ... ``log`` keeps the commands in ``.logs``, ``check`` has them checked. Raises
+    AccelsimError.
+    """
+    from accelsim.hw.dram.run import controller_with, memory_device, run_stream
+    from accelsim.views.memory import StreamRun
+
+    memory = memory_device(device)
+    run = run_stream(
+        memory, stream=stream, requests=requests, inject=inject, seed=seed,
+        controller=controller_with(memory.controller, controller), mapping=mapping,
+        hashing=hashing, channels=channels, log=log, check=check,
+    )  # fmt: skip
+    return StreamRun.of(run)

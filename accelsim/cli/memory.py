@@ -1,0 +1,124 @@
+"""``accelsim memory``: a request stream on a DRAM device, command by command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from accelsim.cli import options, terminal
+from accelsim.errors import AccelsimError
+
+if TYPE_CHECKING:
+    from accelsim.hw.dram.run import MemoryRun
+
+FAILED = 1
+_SWITCH = {"on": True, "off": False}
+
+
+def memory(
+    device: Annotated[
+        str,
+        typer.Argument(
+            metavar="DEVICE",
+            help="A device from `accelsim list memories`, FILE.yaml:NAME, or DRAMsim3's FILE.ini.",
+        ),
+    ],
+    stream: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="seq_read, seq_write, rand_read, strided, mix21_seq, mix21_rand, or a trace file.",
+        ),
+    ] = "seq_read",
+    requests: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Bursts: 100,000, or the whole trace, if not given."),
+    ] = None,
+    inject: Annotated[
+        str,
+        typer.Option(
+            metavar="saturating|qd1", help="All requests at once, or one after the other."
+        ),
+    ] = "saturating",
+    seed: Annotated[int, typer.Option(metavar="N", help="Of random streams.")] = 42,
+    mapping: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELDS", help="Address fields from the top, e.g. RoBaRaCoCh, RoRaBaCoBgCh."
+        ),
+    ] = None,
+    hashing: Annotated[
+        bool, typer.Option("--hashing", help="Permute banks and channels by the row.")
+    ] = False,
+    channels: Annotated[
+        int | None, typer.Option(metavar="C", help="Channels of the device.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="window: reorder within a read window and write buffer."),
+    ] = None,
+    page: Annotated[
+        str | None, typer.Option(metavar="open|closed", help="Keep rows open, or precharge.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(metavar="N", help="Reads among which is reordered.")
+    ] = None,
+    hit_cap: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Hits of a row before an older request to its bank."),
+    ] = None,
+    refresh: Annotated[str, typer.Option(metavar="on|off", help="Refresh in time.")] = "on",
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write every command; compressed if FILE ends in .gz."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check every command; exit 1 on a violation.")
+    ] = False,
+    json: options.Json = None,
+) -> None:
+    """Drive a memory by a request stream: bandwidth, latency, rows, energy."""
+    if log is not None and str(log) == terminal.STDOUT:
+        raise AccelsimError("only --json writes to stdout (-); accepted: the name of a file")
+    terminal.check_files(json, log)
+    if refresh not in _SWITCH:
+        raise AccelsimError(f"unknown refresh {refresh!r}; accepted: {', '.join(_SWITCH)}")
+    terminal.note_first_run()
+    from accelsim.api import memory_stream
+
+    settings = {"policy": policy, "page": page, "window": window, "hit_cap": hit_cap}
+    run = memory_stream(
+        device,
+        stream,
+        requests,
+        inject=inject,
+        seed=seed,
+        mapping=mapping,
+        hashing=hashing,
+        channels=channels,
+        log=log is not None,
+        check=check,
+        refresh=_SWITCH[refresh],
+        **{name: value for name, value in settings.items() if value is not None},
+    )
+    if log is not None:
+        _write_logs(run, log)
+    if json is not None:
+        terminal.write_json(json, run.to_dict())
+    if json != terminal.STDOUT:
+        typer.echo(str(run), nl=False)
+    if run.violations:
+        raise typer.Exit(FAILED)
+
+
+def _write_logs(run: MemoryRun, file: Path) -> None:
+    """One file, or one per channel: commands.log becomes commands.ch0.log, commands.ch1.log."""
+    from accelsim.hw.dram.log import write_log
+
+    first = file.name.find(".", 1)
+    stem, suffix = (file.name, "") if first < 0 else (file.name[:first], file.name[first:])
+    for channel, log in enumerate(run.logs):
+        one = run.channels == 1
+        write_log(file if one else file.with_name(f"{stem}.ch{channel}{suffix}"), log)
