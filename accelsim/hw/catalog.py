@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 # Importing a room registers its blocks.
-from accelsim.hw import dma, link, memory, sram, systolic, vector  # noqa: F401
+from accelsim.hw import (  # noqa: F401
+    dma,
+    link,
+    memory,
+    simt,
+    sram,
+    systolic,
+    tensor_core,
+    vector,
+)
 from accelsim.hw.block import BLOCKS, Block
 
 

@@ -205,7 +205,7 @@ class Machine:
         self.main_name, self.main = main_memory(arch)
         for name, unit in arch.units.items():
             for memory in unit.memories():
-                if arch.memories[memory].shared:
+                if arch.memories[memory].shared and not unit.reads_main_memory:
                     raise AccelsimError(
                         f"{arch.name}: unit {name!r} works on {memory!r}, which all cores share;"
                         " accepted: a scratchpad of its core (kind: sram)"
