@@ -16,6 +16,7 @@ from accelsim.hw import (  # noqa: F401
     vector,
 )
 from accelsim.hw.block import BLOCKS, Block
+from accelsim.hw.noc import kinds  # noqa: F401
 
 
 def block_kinds() -> Mapping[str, type[Block]]:
