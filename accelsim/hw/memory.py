@@ -59,11 +59,14 @@ class OffChipMemory(Memory):
 class MainMemory(OffChipMemory):
     """Main memory with a peak ``bandwidth`` (bytes/s) behind one port and an access ``latency``.
 
-    ``granule`` is the bytes of one access: shorter rows cost a whole one.
+    ``efficiency`` is the share of the peak that streams reach: refresh, turnarounds between reads
+    and writes, and rows that must be opened take the rest. ``granule`` is the bytes of one access:
+    shorter rows cost a whole one.
     """
 
     capacity: Bytes
     bandwidth: BytesPerSecond
+    efficiency: float = 1.0
     latency: Seconds = 0.0
     granule: Bytes = 1
     read_pj_per_byte: PicojoulesPerByte = 0.0
@@ -72,12 +75,23 @@ class MainMemory(OffChipMemory):
     def check(self) -> None:
         super().check()
         require(self.bandwidth > 0, f"bandwidth must be positive, not {self.bandwidth}")
+        require(0 < self.efficiency <= 1, f"efficiency must be in (0, 1], not {self.efficiency}")
         require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
         require(self.granule >= 1, f"granule must be at least 1 byte, not {self.granule}")
 
     @property
     def peak_bandwidth(self) -> int:
         return self.bandwidth
+
+    @property
+    def sustained_bandwidth(self) -> int:
+        """Bytes/s that a stream reaches; in whole MB/s, so that ticks stay small numbers."""
+        if self.efficiency == 1:
+            return self.bandwidth
+        return max(1, int(self.bandwidth * self.efficiency / 1e6)) * 10**6
+
+    def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
+        return whole_cycles(nbytes, hz, self.sustained_bandwidth)
 
     @property
     def access_bytes(self) -> int:

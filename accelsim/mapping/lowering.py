@@ -14,7 +14,9 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.block import Unit
 from accelsim.hw.dma import Dma
 from accelsim.hw.memory import OffChipMemory
+from accelsim.hw.simt import Simt
 from accelsim.hw.systolic import Systolic
+from accelsim.hw.tensor_core import TensorCore
 from accelsim.hw.vector import Vector
 from accelsim.mapping.placement import Arena, Plan
 from accelsim.mapping.registry import choose
@@ -91,6 +93,16 @@ class Core:
         raise AccelsimError(f"no vector unit of core {self.index} works on memory {memory!r}")
 
     @cached_property
+    def tensor_cores(self) -> tuple[int, TensorCore]:
+        """Slot and block of a multiprocessor's tensor cores."""
+        return self.of(TensorCore)[0]
+
+    @cached_property
+    def threads(self) -> tuple[int, Simt]:
+        """Slot and block of a multiprocessor's SIMT lanes."""
+        return self.of(Simt)[0]
+
+    @cached_property
     def load_queues(self) -> list[int]:
         """DMA queues for loads: all but the last, if there are several."""
         slots = [slot for slot, _ in self.of(Dma)]
@@ -157,6 +169,10 @@ class Lowering:
         return self.tensors[tensor].view(
             rows, cols, fmt, offset=row_bytes(first_element, fmt), stride=row_bytes(row_stride, fmt)
         )
+
+    def launch(self) -> None:
+        """Start a kernel: it comes after everything before it, and before all that follows."""
+        self.build.launch(self.cores[0].threads[0])
 
     def scratch(self, name: str, rows: int, cols: int, fmt: Format) -> View:
         """An off-chip [rows, cols] tensor of the mapper's own, for this operator only."""
