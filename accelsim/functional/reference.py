@@ -20,6 +20,7 @@ from accelsim.workload.operators import (
     Conv2d,
     Elementwise,
     EmbeddingGather,
+    GatedActivation,
     Gemm,
     KvAppend,
     LayerNorm,
@@ -160,6 +161,12 @@ def activation(op: Activation, x: Array) -> Array:
     return result
 
 
+def glu(op: GatedActivation, x: Array) -> Array:
+    """function(gate) * up."""
+    gated: Array = _SCALAR[op.function](x[:, : op.cols]) * x[:, op.cols :]
+    return gated
+
+
 def elementwise(op: Elementwise, a: Array, b: Array) -> Array:
     """Two operands combined; a row vector b serves every row."""
     return _wrapped(_BINARY[op.function](a, b))
@@ -224,6 +231,7 @@ MEANINGS: dict[str, Callable[..., Array]] = {
     RmsNorm.kind: rmsnorm,
     Rotary.kind: rotary,
     Activation.kind: activation,
+    GatedActivation.kind: glu,
     Elementwise.kind: elementwise,
     Residual.kind: elementwise,
     EmbeddingGather.kind: embedding,

@@ -24,6 +24,7 @@ from accelsim.workload.operators import (
     Conv2d,
     Elementwise,
     EmbeddingGather,
+    GatedActivation,
     Gemm,
     KvAppend,
     LayerNorm,
@@ -140,6 +141,12 @@ def _activation(op: Activation, lowering: Lowering, x: Floats) -> Ball:
     return bounds.activation(op.function, Ball.exact(x), lowering.vector_format)
 
 
+def _glu(op: GatedActivation, lowering: Lowering, x: Floats) -> Ball:
+    gate = bounds.activation(op.function, Ball.exact(x[:, : op.cols]), lowering.vector_format)
+    up = Ball.exact(x[:, op.cols :])
+    return bounds.elementwise("mul", gate, up, lowering.vector_format)
+
+
 def _elementwise(op: Elementwise, lowering: Lowering, a: Floats, b: Floats) -> Ball:
     exact_a, exact_b = Ball.exact(a), Ball.exact(b)
     return bounds.elementwise(op.function, exact_a, exact_b, lowering.vector_format)
@@ -154,6 +161,7 @@ RULES: dict[str, Callable[..., Ball]] = {
     RmsNorm.kind: _rmsnorm,
     Rotary.kind: _rotary,
     Activation.kind: _activation,
+    GatedActivation.kind: _glu,
     Elementwise.kind: _elementwise,
     Residual.kind: _elementwise,
 }

@@ -112,6 +112,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "position": _offset("position"),
     },
     "activation": {"function": _Key("function", parse_text), **_MATRIX},
+    "glu": {"function": _Key("function", parse_text), **_MATRIX},
     "elementwise": {
         "function": _Key("function", parse_text),
         **_MATRIX,

@@ -10,6 +10,7 @@ from accelsim.workload.vector_operators import (
     Activation,
     Elementwise,
     EmbeddingGather,
+    GatedActivation,
     LayerNorm,
     Residual,
     RmsNorm,
@@ -21,7 +22,8 @@ KINDS: dict[str, type[Operator]] = {
     cls.kind: cls
     for cls in (
         *(Gemm, Conv2d, Attention, KvAppend),
-        *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, Elementwise, Residual),
+        *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
+        *(Elementwise, Residual),
         EmbeddingGather,
     )
 }
@@ -35,6 +37,7 @@ __all__ = [
     "Conv2d",
     "Elementwise",
     "EmbeddingGather",
+    "GatedActivation",
     "Gemm",
     "KvAppend",
     "LayerNorm",

@@ -13,6 +13,9 @@ from accelsim.workload.tensors import DTYPES, Shape
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmoid", "exp")
 """gelu is the erf form, gelu_tanh the tanh approximation, quick_gelu x * sigmoid(1.702 x)."""
 
+GATES = ("silu", "gelu", "gelu_tanh", "sigmoid")
+"""Activations of gated linear units: SwiGLU, GEGLU and its approximation, GLU."""
+
 ELEMENTWISE = ("add", "sub", "mul", "max")
 
 
@@ -159,6 +162,29 @@ class Activation(RowOperator):
 
     def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
         return (tuple(DTYPES) if self.function == "relu" else float_dtypes(),), ((main,),)
+
+
+@dataclass(frozen=True)
+class GatedActivation(RowOperator):
+    """A gated linear unit's activation: function(gate) * up, both halves of one matrix.
+
+    Shapes: x [rows, 2*cols], gate first; out [rows, cols].
+    """
+
+    function: str
+
+    kind: ClassVar[str] = "glu"
+    ops_per_element: ClassVar[int] = 2
+
+    def check_fields(self) -> None:
+        if self.function not in GATES:
+            raise self.error(f"function {self.function!r}; accepted: {listed(GATES)}")
+
+    def input_shapes(self) -> tuple[Shape, ...]:
+        return ((self.rows, 2 * self.cols),)
+
+    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
+        return (float_dtypes(),), ((main,),)
 
 
 @dataclass(frozen=True)
