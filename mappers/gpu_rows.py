@@ -265,6 +265,7 @@ class _RotaryOnCore:
         fmt, table = t.low.format(op.inputs[0]), t.low.format(op.inputs[1])
         self.read = t.ring("x", op.heads, d, fmt)
         self.tables = [t.ring(name, 1, d, table) for name in ("cos", "sin")]
+        self.spread = t.ring("cos of each head", op.heads, d, table)
         self.turned, self.straight = (t.ring(n, op.heads, d, FP32, 1) for n in ("turned", "x cos"))
         self.result = t.ring("y", op.heads, d, fmt)
 
@@ -278,12 +279,22 @@ class _RotaryOnCore:
 
         def work(tiles: list[View]) -> None:
             source, cos, sin = tiles
+            spread = self.spread.next()
+            # Every head reads the table for itself, from the L1 cache. The kernel's holds half a
+            # head of each function: a pair of elements reads two entries, as from one table here.
+            self.t.build.load(
+                self.t.core.load_queues[0], spread, _repeated(cos, op.heads), scalar=True
+            )
             turned = self.t.do(F.ROTATE_HALF, self.turned.next(), source, imm=d)
             self.t.do(F.MUL, turned, turned, sin)
-            straight = self.t.do(F.MUL, self.straight.next(), source, cos)
+            straight = self.t.do(F.MUL, self.straight.next(), source, spread)
             y = self.t.do(F.ADD, self.result.next(), straight, turned)
             self.t.store(out, y, scalar=True)
 
-        loads = [(self.read, x, True)]
-        loads += [(ring, view, True) for ring, view in zip(self.tables, tables, strict=True)]
-        return Step(loads, work)
+        loads = [(ring, view, False) for ring, view in zip(self.tables, tables, strict=True)]
+        return Step([(self.read, x, True), *loads], work)
+
+
+def _repeated(row: View, rows: int) -> View:
+    """One row seen ``rows`` times."""
+    return View(row.storage, row.base, rows, row.cols, 0, row.fmt)
