@@ -33,7 +33,7 @@ from accelsim.program.table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 # 4 M instructions take about 0.5 GB as tables and a second of engine and verifier time.
 DEFAULT_INSTRUCTION_LIMIT = 4_000_000
@@ -131,6 +131,28 @@ class Builder:
         return self._emit(
             queue, Opcode.LOAD, dst, (src,), src.rows, src.cols, flags=flags, part=part
         )
+
+    def multicast(
+        self, queue: int, dsts: Sequence[View], src: View, *, part: bool = False
+    ) -> list[int]:
+        """Copy off-chip ``src`` to on-chip windows of several cores in one transfer.
+
+        It starts when all of ``dsts`` may be overwritten. Returns one instruction per destination.
+        """
+        if len(dsts) == 1:
+            return [self.load(queue, dsts[0], src, part=part)]
+        waits: list[int] = []
+        for dst in dsts:
+            _same_shape(dst, src)
+            waits += self._waits(queue, dst.storage, (src,), part, False)
+        head = self._emit(
+            queue, Opcode.MULTICAST, dsts[0], (src,), src.rows, src.cols, len(dsts),
+            part=part, after=waits,
+        )  # fmt: skip
+        return [head] + [
+            self._emit(queue, Opcode.DELIVER, dst, (src,), src.rows, src.cols, part=part)
+            for dst in dsts[1:]
+        ]
 
     def store(self, queue: int, dst: View, src: View, *, scalar: bool = False) -> int:
         """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ."""
@@ -239,8 +261,9 @@ class Builder:
         function: int = 0,
         flags: int = 0,
         part: bool = False,
+        after: Iterable[int] = (),
     ) -> int:
-        deps = self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)
+        deps = [*after, *self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)]
         row = self._joined(unit, opcode, deps, function, flags, m, n, k)
         operands = (*(self._operand(s) for s in sources), -1, -1, -1)[:3]
         i = self._row((*row, self._operand(dst), *operands))

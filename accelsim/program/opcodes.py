@@ -14,11 +14,14 @@ class Opcode(IntEnum):
     GATHER = 3  # dst[r, :] = src0[src1[r], :], rows chosen by an index column
     FILL = 4  # dst[r, c] = immediate
     LAUNCH = 5  # waits for its dependencies and starts a kernel: its unit says how long that takes
+    MULTICAST = 6  # a LOAD into k scratchpads at once: this row's and those of the DELIVERs behind
+    DELIVER = 7  # dst[r, c] = src0[r, c], one more destination of the MULTICAST before it
     MATMUL = 8  # dst[m, n] (+)= src0[m, k] @ src1[k, n]
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
 
-TRANSFERS = (Opcode.LOAD, Opcode.STORE, Opcode.GATHER, Opcode.FILL)
+COPIES = (Opcode.LOAD, Opcode.STORE, Opcode.MULTICAST, Opcode.DELIVER)
+TRANSFERS = (*COPIES, Opcode.GATHER, Opcode.FILL)
 
 
 class Function(IntEnum):
