@@ -9,7 +9,7 @@ from accelsim._version import __version__
 from accelsim.engine.bind import Fidelity, bind
 from accelsim.engine.merge import run as run_engine
 from accelsim.errors import AccelsimError
-from accelsim.mapping.lowering import UNLIMITED_BYTES, lower, main_memory
+from accelsim.mapping.lowering import UNLIMITED_BYTES, lower
 from accelsim.mapping.placement import Plan, plan_tensors, readable
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
 from accelsim.program.verify import verify
@@ -109,7 +109,7 @@ def check_graph(
 
 def plan_memory(graph: Graph, arch: Architecture, memory: Fidelity) -> Plan:
     """Place all tensors of a graph in the architecture's main memory."""
-    name, block = main_memory(arch)
+    name, block = arch.main_memory()
     return plan_tensors(graph, name, UNLIMITED_BYTES if memory == "ideal" else block.capacity)
 
 
@@ -218,7 +218,8 @@ def _approximations(
     else:
         found.append("memory bandwidth: latency plus shared bandwidth, no banks, rows or refresh")
     found += [
-        f"network {name}: links serve whole transfers in turn, routers hold what waits"
+        f"network {name}: links serve whole transfers in turn, routers hold what waits; gathers"
+        " draw on all nodes of a memory alike"
         for name in arch.networks
         if memory != "ideal"
     ]

@@ -17,6 +17,7 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block, Memory, Unit
 from accelsim.hw.cache import Cache
 from accelsim.hw.link import ENDS, Link
+from accelsim.hw.memory import OffChipMemory
 from accelsim.hw.noc import Network, Placement, PlacementError, place
 from accelsim.program.table import AddressSpace, UnitSlot
 from accelsim.quantities import HERTZ
@@ -172,6 +173,19 @@ class Architecture:
             if not memory.shared
         ]
         return (*shared, *private)
+
+    def main_memory(self) -> tuple[str, OffChipMemory]:
+        """Name and block of the memory that holds the tensors: the first one off chip.
+
+        Raises:
+            AccelsimError: there is none.
+        """
+        for name, memory in self.memories.items():
+            if isinstance(memory, OffChipMemory):
+                return name, memory
+        raise AccelsimError(
+            f"{self.name}: no main memory (kind: memory or dram) to hold the tensors"
+        )
 
     def _prefix(self, core: int) -> str:
         return f"core{core}." if self.cores > 1 else ""

@@ -21,7 +21,7 @@ def list_library(
         ),
     ] = None,
 ) -> None:
-    """List what ships: architectures, workloads, mappers, number formats, memory models."""
+    """List what ships: architectures, workloads, mappers, number formats, memories."""
     if what is not None and what not in _SECTIONS:
         from accelsim.arch.faults import unknown
 
@@ -35,7 +35,19 @@ def list_library(
 
 
 def show(arch: options.Arch, sets: options.Sets = None) -> None:
-    """Show an architecture: block diagram, peaks, and every parameter with its source."""
+    """Show an architecture: block diagram, peaks, and every parameter with its source.
+
+    Also a DRAM device: organisation, timings, constraints, energy, with sources.
+    """
+    from accelsim.hw.dram.catalog import device, list_devices
+
+    if arch in list_devices() or ".yaml:" in arch:
+        from accelsim.hw.dram.describe import describe as describe_device
+
+        if sets:
+            raise AccelsimError(f"--set {sets[0]}: {arch} is a device; accepted: an architecture")
+        typer.echo(describe_device(device(arch)), nl=False)
+        return
     from accelsim.api import as_arch
     from accelsim.arch.describe import describe
 
@@ -88,6 +100,8 @@ def _floating(one: object) -> str:
 def _memories() -> list[Entry]:
     from accelsim.hw.block import Memory
     from accelsim.hw.catalog import block_kinds
+    from accelsim.hw.dram.catalog import shipped_devices
+    from accelsim.hw.dram.describe import summary
 
     kinds = [
         (f"kind: {kind}", (one.__doc__ or "").split("\n")[0])
@@ -98,6 +112,7 @@ def _memories() -> list[Entry]:
         ("--memory ideal", "stall-free: transfers take no time, capacities do not limit"),
         ("--memory bandwidth", "latency and bandwidth that all requesters share"),
         *kinds,
+        *((name, summary(device)) for name, device in shipped_devices().items()),
     ]
 
 

@@ -1,9 +1,9 @@
 """Binding a program to an architecture: rows get ticks, ports and bytes.
 
 Compute instructions take what their block's cost model says, in its own clock. Transfers take what
-the memories and the link at their ends say. Every instruction holds the ports of the memories that
-it touches for as long as its bytes need there, so units, DMA and other cores contend; the engine
-itself keeps a unit until the slowest port has passed what it works on.
+the memories at their ends and the links between them say. Every instruction holds the ports of the
+memories and links that it touches for as long as its bytes need there, so units, DMA and other
+cores contend; the engine itself keeps a unit until the slowest port has passed what it works on.
 
 At ``ideal`` fidelity memories are infinitely fast and large: transfers take no time, nothing is
 held, and the clock shows the compute units alone.
@@ -22,6 +22,7 @@ from accelsim.arch.model import Architecture
 from accelsim.engine.flows import Flows, flows
 from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Holds, Ports, merge_same_port, table
 from accelsim.engine.schedule import TimedProgram
+from accelsim.engine.traffic import Traffic, traffic_of
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Unit, Work
 from accelsim.program.opcodes import TRANSFERS, Opcode
@@ -94,6 +95,9 @@ class _Binding:
         self.actions: dict[str, dict[str, Ints]] = {}
         self.ports = Ports(program, arch)
         self.flows: tuple[Flows, ...] = ()
+        main, _ = arch.main_memory()
+        self.main = next(i for i, space in enumerate(program.spaces) if space.memory == main)
+        self.dynamic = fidelity != "ideal" and bool(arch.caches)
 
     def bound(self) -> BoundProgram:
         self._locate_accesses()
@@ -110,9 +114,11 @@ class _Binding:
             n = len(self.program)
             port = np.full((n, 1), -1, dtype=np.int16)
             hold = np.zeros((n, 1), dtype=np.int64)
+            traffic = None
             self.work[transfers] = 0
             self.occupancy, self.latency = self.work, np.where(transfers, 0, self.latency)
         else:
+            traffic = self._traffic()
             port, hold, in_flight = self._hold_ports(transfers)
             # A queue is as slow as its descriptors, its own bandwidth or the slowest port.
             slowest = np.maximum(self.work, hold.max(axis=1))
@@ -127,6 +133,7 @@ class _Binding:
             hold=hold,
             units=len(self.program.units),
             ports=len(self.ports.names),
+            traffic=traffic,
         )
         return BoundProgram(
             self.program, self.arch, self.fidelity, timed,
@@ -253,13 +260,25 @@ class _Binding:
             counts[rows] = count
             self.actions[name][action] = counts
 
+    # -- memory that decides while time passes -------------------------------------------------
+
+    def _traffic(self) -> Traffic | None:
+        """The windows of main memory, where caches or channels decide how long they take."""
+        if not self.dynamic:
+            return None
+        once = self._moved_bytes_of_operands()
+        return traffic_of(self.program, self.space, self.nbytes, once, self.main, self.ports, False)
+
     # -- ports -----------------------------------------------------------------------------------
 
     def _hold_ports(
         self, transfers: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[np.int16], Ints, Ints]:
         """(port, hold ticks) of everything an instruction uses, and ticks that bytes fly."""
-        port, hold, delay = self.ports.of(self.space, self.nbytes)
+        space = self.space
+        if self.dynamic:
+            space = np.where(space == self.main, -1, space)
+        port, hold, delay = self.ports.of(space, self.nbytes)
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
         holds = [Holds.of(port, hold), Holds.of(crossed, crossing)]

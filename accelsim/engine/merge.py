@@ -25,19 +25,23 @@ def run(timed: TimedProgram) -> Schedule:
     from accelsim.engine.kernels import link_queues, merge_heads
 
     check_layout(timed)
+    if timed.traffic is not None:
+        from accelsim.engine.agents import run_agents
+
+        return run_agents(timed)
     n = len(timed)
     following, head = np.empty(n, np.int32), np.empty(timed.units, np.int64)
     start, finish, order = (np.empty(n, np.int64) for _ in range(3))
-    link_queues(_column(timed.unit), following, head, finish)
+    link_queues(column(timed.unit), following, head, finish)
     bits = (timed.units - 1).bit_length() if timed.units else 0
     horizon = (1 << (62 - bits)) - 1
     contended = timed.port.max(initial=-1) >= 0
     committed = merge_heads(
-        _column(timed.occupancy),
-        _column(timed.latency),
-        _column(timed.dep),
-        _column(timed.port) if contended else None,
-        _column(timed.hold) if contended else None,
+        column(timed.occupancy),
+        column(timed.latency),
+        column(timed.dep),
+        column(timed.port) if contended else None,
+        column(timed.hold) if contended else None,
         timed.port.shape[1],
         following,
         head,
@@ -49,10 +53,7 @@ def run(timed: TimedProgram) -> Schedule:
         order,
     )
     if committed != n:
-        check_values(timed)
-        if committed < 0:
-            raise AccelsimError(f"the program runs past tick {horizon}; use a coarser tick")
-        raise deadlock(timed, [i for i in head.tolist() if i >= 0], finish >= 0)
+        raise fault(timed, committed, horizon, head, finish)
     return Schedule(start, finish, order)
 
 
@@ -74,7 +75,21 @@ def warm_up() -> None:
         )
 
 
-def _column(array: NDArray[Any]) -> NDArray[Any]:
+def fault(
+    timed: TimedProgram,
+    committed: int,
+    horizon: int,
+    head: NDArray[np.int64],
+    finish: NDArray[np.int64],
+) -> AccelsimError:
+    """Why the loop stopped before the end of the program."""
+    check_values(timed)
+    if committed < 0:
+        return AccelsimError(f"the program runs past tick {horizon}; use a coarser tick")
+    return deadlock(timed, [i for i in head.tolist() if i >= 0], finish >= 0)
+
+
+def column(array: NDArray[Any]) -> NDArray[Any]:
     """A flat read-only view: one type for numba, however the caller's array came about."""
     flat = np.ascontiguousarray(array).reshape(-1)
     flat.flags.writeable = False

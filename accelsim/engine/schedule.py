@@ -25,13 +25,19 @@ first served (of equal ready times the lower unit's), never in program order. Wh
 candidate and instructions are left, the program is deadlocked.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.errors import AccelsimError
+
+if TYPE_CHECKING:
+    from accelsim.engine.traffic import Activity, Traffic
 
 DEPENDENCIES = 3  # of one instruction; more become explicit joins
 
@@ -50,6 +56,7 @@ class TimedProgram:
     hold: NDArray[np.int64]  # [n, s] ticks for which each port serves the instruction
     units: int
     ports: int
+    traffic: Traffic | None = None  # what caches and channels decide while the clock runs
 
     def __len__(self) -> int:
         return len(self.unit)
@@ -62,11 +69,13 @@ class Schedule:
     start: NDArray[np.int64]  # [n] the instruction leaves its queue, or its first port's queue
     finish: NDArray[np.int64]  # [n] the result may be used
     order: NDArray[np.int64]  # [n] order[j] is the instruction committed j-th
+    activity: Activity | None = None  # of caches and channels, where they decide
 
     @property
     def ticks(self) -> int:
-        """The tick at which the last result is there; 0 for an empty program."""
-        return int(self.finish.max()) if len(self.finish) else 0
+        """The tick at which the last result is there and memory is idle; 0 for an empty program."""
+        last = int(self.finish.max()) if len(self.finish) else 0
+        return max(last, self.activity.idle_tick) if self.activity else last
 
 
 class DeadlockError(AccelsimError):

@@ -151,7 +151,7 @@ class Lowering:
     @cached_property
     def network(self) -> Placement | None:
         """The network between the cores and the memory of the tensors, if there is one."""
-        name = main_memory(self.arch)[0]
+        name = self.arch.main_memory()[0]
         joined = (p for p in self.arch.placements.values() if p.cores and name in p.memories)
         return next(joined, None)
 
@@ -166,14 +166,14 @@ class Lowering:
         share = self.memory.peak_bandwidth / len(self.cores)
         if self.network is None:
             return share
-        return min(share, self.network.core_bytes_per_second(main_memory(self.arch)[0]))
+        return min(share, self.network.core_bytes_per_second(self.arch.main_memory()[0]))
 
     @cached_property
     def read_seconds(self) -> float:
         """Time until the first byte of a read arrives: memory and way."""
         if self.network is None:
             return self.memory.access_seconds
-        cycles = self.network.read_cycles(main_memory(self.arch)[0])
+        cycles = self.network.read_cycles(self.arch.main_memory()[0])
         return self.memory.access_seconds + cycles / self.arch.clocks[self.network.network.clock]
 
     def format(self, tensor: str) -> Format:
@@ -228,14 +228,6 @@ def unused_parts(arch: Architecture) -> list[str]:
     ]
 
 
-def main_memory(arch: Architecture) -> tuple[str, OffChipMemory]:
-    """Name and block of the memory that holds the tensors: the first main memory."""
-    for name, memory in arch.memories.items():
-        if isinstance(memory, OffChipMemory):
-            return name, memory
-    raise AccelsimError(f"{arch.name}: no main memory (kind: memory or dram) to hold the tensors")
-
-
 class Machine:
     """An architecture laid out as program units, address spaces and cores."""
 
@@ -247,7 +239,7 @@ class Machine:
         if ideal:
             spaces = tuple(replace(s, capacity=UNLIMITED_BYTES) for s in spaces)
         self.build = Builder(slots, spaces, instruction_limit)
-        self.main_name, self.main = main_memory(arch)
+        self.main_name, self.main = arch.main_memory()
         for name, unit in arch.units.items():
             for memory in unit.memories():
                 if arch.memories[memory].shared and not unit.reads_main_memory:

@@ -15,11 +15,13 @@ from accelsim.engine.bind import BoundProgram
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints
 from accelsim.program.opcodes import Opcode
+from accelsim.results import memory
+from accelsim.results.result import SegmentRun
 
 
-def lower_bound_ticks(bound: BoundProgram) -> dict[str, float]:
-    """Ticks that each unit and each port needs at least, by name."""
-    return {**_unit_bounds(bound), **_port_bounds(bound)}
+def lower_bound_ticks(run: SegmentRun) -> dict[str, float]:
+    """Ticks that each unit, port, cache and channel needs at least, by name."""
+    return {**_unit_bounds(run.bound), **_port_bounds(run.bound), **memory.bounds(run)}
 
 
 def operators_on(bound: BoundProgram, kind: int) -> Ints:

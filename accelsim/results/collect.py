@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.engine.bind import BoundProgram
-from accelsim.engine.ports import WRITE
+from accelsim.results import memory
 from accelsim.results.bounds import check_bounds, lower_bound_ticks, operators_on, port_ticks
 from accelsim.results.result import OperatorResult, SegmentRun
 
@@ -46,13 +46,13 @@ class Totals:
 def collect(run: SegmentRun) -> Totals:
     """Everything a result says about one segment; raises if it beats a lower bound."""
     bound, schedule = run.bound, run.schedule
-    bounds = lower_bound_ticks(bound)
+    bounds = lower_bound_ticks(run)
     check_bounds(schedule.ticks, bounds, run.name)
-    energy = _energy_per_instruction(bound)
+    energy = _energy_per_instruction(run)
     return Totals(
         ticks=schedule.ticks,
         bounds_ticks=bounds,
-        traffic_bytes=_traffic(bound),
+        traffic_bytes=memory.traffic(run),
         energy_pj={name: float(pj.sum()) for name, pj in energy.items()},
         busy_ticks=_busy(bound, bounds),
         operators=_operators(run, energy),
@@ -67,53 +67,28 @@ def _busy(bound: BoundProgram, bounds: dict[str, float]) -> dict[str, float]:
         mine = bound.unit_index == kind
         issuing = int(bound.timed.occupancy[mine].sum()) / (block.count * bound.arch.cores)
         busy[name] = bounds[name] if block.peak_macs_per_cycle() else issuing
-    for name, memory in bound.arch.memories.items():
-        if memory.shared and name in bounds:
+    shared = [name for name, block in bound.arch.memories.items() if block.shared]
+    for name in (*shared, *bound.arch.caches, *bound.arch.networks):
+        if name in bounds:
             busy[name] = bounds[name]
-    for name in bound.arch.networks:
-        busy[name] = bounds[name]
     return busy
 
 
-def _traffic(bound: BoundProgram) -> dict[str, dict[str, int]]:
-    """Bytes read and written per memory, all its instances together."""
-    accesses = bound.accesses
-    traffic = {name: {"read": 0, "write": 0} for name in bound.arch.memories}
-    for i, space in enumerate(bound.program.spaces):
-        here = np.where(accesses.space == i, accesses.nbytes, 0)
-        traffic[space.memory]["read"] += int(here[:, :WRITE].sum())
-        traffic[space.memory]["write"] += int(here[:, WRITE].sum())
-    return traffic
-
-
-def _energy_per_instruction(bound: BoundProgram) -> dict[str, Floats]:
+def _energy_per_instruction(run: SegmentRun) -> dict[str, Floats]:
     """Picojoules of every instruction, per unit, memory and network with energy parameters."""
+    bound = run.bound
     energy: dict[str, Floats] = {}
     for name, counts in bound.actions.items():
         price = bound.arch.units[name].energy_pj_per_action()
         used = [count * price[a] for a, count in counts.items() if price.get(a)]
         if used:
             energy[name] = np.sum(used, axis=0)
-    for name, memory in bound.arch.memories.items():
-        price = memory.energy_pj_per_action()
-        read, write = price.get("read_byte", 0.0), price.get("write_byte", 0.0)
-        if not (read or write):
-            continue
-        spaces = [i for i, s in enumerate(bound.program.spaces) if s.memory == name]
-        here = _bytes_in(bound, spaces)
-        energy[name] = here[:, :WRITE].sum(axis=1) * read + here[:, WRITE] * write
+    energy.update(memory.energy(run))
     for flow in bound.flows:
         hop_pj = bound.arch.networks[flow.network].hop_pj_per_byte
         if hop_pj:
             energy[flow.network] = flow.byte_hops.astype(np.float64) * hop_pj
     return energy
-
-
-def _bytes_in(bound: BoundProgram, spaces: list[int]) -> Ints:
-    """int64[n, 4]: the bytes of each access that lie in some address spaces, 0 elsewhere."""
-    inside = np.zeros(len(bound.program.spaces) + 1, dtype=bool)  # the last one stands for -1
-    inside[spaces] = True
-    return np.where(inside[bound.accesses.space], bound.accesses.nbytes, 0)
 
 
 def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResult, ...]:
@@ -131,8 +106,9 @@ def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResu
     tick = bound.arch.ticks_per_cycle("core")
     total_pj = np.sum(list(energy.values()), axis=0) if energy else np.zeros(len(program))
     pj = np.bincount(op, weights=total_pj, minlength=count)
-    read, write = _main_traffic(bound, op, count)
-    peak_ticks, limiting = _limits(bound, op, count)
+    moved = memory.main_bytes(run)
+    read, write = (np.bincount(op, weights=part, minlength=count) for part in moved.T)
+    peak_ticks, limiting = _limits(run, op, count)
     rows = []
     for i, info in enumerate(program.operators):
         cycles = moved_end[i] / tick
@@ -156,17 +132,9 @@ def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResu
     return tuple(rows)
 
 
-def _main_traffic(bound: BoundProgram, op: Ints, count: int) -> tuple[Numbers, Numbers]:
-    """Bytes that each operator reads from and writes to the shared memories."""
-    shared = [i for i, s in enumerate(bound.program.spaces) if s.core < 0]
-    here = _bytes_in(bound, shared)
-    read = np.bincount(op, weights=here[:, :WRITE].sum(axis=1), minlength=count)
-    write = np.bincount(op, weights=here[:, WRITE], minlength=count)
-    return read, write
-
-
-def _limits(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, list[str]]:
+def _limits(run: SegmentRun, op: Ints, count: int) -> tuple[Floats, list[str]]:
     """(ticks its MACs need at peak, name of the resource it keeps busy longest) per operator."""
+    bound = run.bound
     program, arch = bound.program, bound.arch
     needs: dict[str, Numbers] = {}
     peak = np.zeros(count)
@@ -180,6 +148,8 @@ def _limits(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, list[str
                 peak[i] += program.operators[i].macs / rate
     for name, ticks in zip(bound.port_groups, _port_ticks_of(bound, op, count), strict=True):
         needs[name] = np.maximum(needs[name], ticks) if name in needs else ticks
+    for name, ticks in memory.busy_ticks(run).items():
+        needs[name] = np.bincount(op, weights=ticks, minlength=count)
     names = list(needs)
     table = np.array([needs[n] for n in names])
     longest = table.argmax(axis=0)

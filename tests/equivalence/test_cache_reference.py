@@ -62,12 +62,12 @@ def windows(draw):
     return draw(st.integers(0, REACH // 8)), rows, row_bytes, stride
 
 
-cases = st.tuples(
-    systems(),
-    st.lists(
-        st.tuples(st.integers(0, 9), st.integers(0, 9), windows(), st.booleans()), max_size=12
-    ),
+# Windows with the cache they enter, the core, whether they write, and whether that cache forgets
+# its clean lines afterwards.
+accesses = st.tuples(
+    st.integers(0, 9), st.integers(0, 9), windows(), st.booleans(), st.sampled_from([0, 0, 0, 1])
 )
+cases = st.tuples(systems(), st.lists(accesses, max_size=12))
 
 
 def compiled(case):
@@ -76,13 +76,15 @@ def compiled(case):
     names = list(caches)
     state = rooms.build(caches, cores, seed)
     counts, busy, seen = rooms.new_counts(state), rooms.new_busy(state), []
-    for entry, core, window, write in accesses:
+    for entry, core, window, write, drop in accesses:
         runs = rooms.new_runs(rooms.most_runs(state, entry % len(names), *window[1:]))
         used = kernels.walk(
             state, entry % len(names), core % cores, *window, int(write), counts, busy, runs, 0
         )
         assert used <= len(runs)
         seen.append([tuple(run) for run in runs[:used].tolist()])
+        if drop:
+            kernels.drop(state, entry % len(names), core % cores)
     held = np.sort(state.ways[kernels.TAG][state.ways[kernels.TAG] >= 0]).tolist()
     seen.append([tuple(run) for run in rooms.flush(state, counts, busy).tolist()])
     return seen, {name: counts[i].tolist() for i, name in enumerate(names)}, busy.tolist(), held
@@ -92,10 +94,12 @@ def specified(case):
     (caches, cores, seed), accesses = case
     names = list(caches)
     system = System(caches, cores, seed)
-    seen = [
-        system.walk(names[entry % len(names)], core % cores, *window, write)
-        for entry, core, window, write in accesses
-    ]
+    seen = []
+    for entry, core, window, write, drop in accesses:
+        name = names[entry % len(names)]
+        seen.append(system.walk(name, core % cores, *window, write))
+        if drop:
+            system.levels[name][core % cores % len(system.levels[name])].drop()
     levels = [level for each in system.levels.values() for level in each]
     held = sorted(number for level in levels for lines in level.sets for number in lines)
     seen.append(system.flush())
@@ -142,6 +146,6 @@ def test_long_windows_through_three_levels(policy):
     for _ in range(12):
         window = (int(rng.integers(0, 4096)), int(rng.integers(1, 300)), int(rng.integers(1, 200)))
         stride = int(rng.integers(0, 400))
-        accesses.append((0, int(rng.integers(2)), (*window, stride), bool(rng.integers(2))))
+        accesses.append((0, int(rng.integers(2)), (*window, stride), bool(rng.integers(2)), 0))
     case = (caches, 2, 3), accesses
     assert compiled(case) == specified(case)

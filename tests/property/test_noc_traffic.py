@@ -21,6 +21,7 @@ from accelsim.numerics.formats import FORMATS
 from accelsim.program.builder import Builder
 from accelsim.program.table import OperatorInfo, StorageInfo
 from accelsim.results.bounds import check_bounds, lower_bound_ticks
+from accelsim.results.result import SegmentRun
 
 INT8 = FORMATS["int8"]
 SPEED = {"bandwidth": 4 * 10**9, "endpoints": ("cores",)}  # 4 bytes per cycle
@@ -116,8 +117,9 @@ def test_no_run_beats_its_busiest_link_and_none_takes_longer_than_one_by_one(
     kind: type[Network], cores: int, seed: int, each: int
 ) -> None:
     bound = traffic(machine(cores, kind(**SPEED)), seed, each, 300)
-    ticks = run(bound.timed).ticks
-    bounds = lower_bound_ticks(bound)
+    schedule = run(bound.timed)
+    ticks = schedule.ticks
+    bounds = lower_bound_ticks(SegmentRun("traffic", 1, bound, schedule))
     check_bounds(ticks, bounds, "traffic")
     (flows,) = bound.flows
     tick = bound.arch.ticks_per_cycle("core")
@@ -129,8 +131,9 @@ def test_no_run_beats_its_busiest_link_and_none_takes_longer_than_one_by_one(
 def test_heavy_uniform_traffic_uses_the_links_of_a_mesh_at_once() -> None:
     """The other side of the bound; messages that wait in order for their turn leave some unused."""
     bound = traffic(machine(16, Mesh(rows=4, cols=4, **SPEED)), seed=7, each=200, longest=64)
-    busiest = lower_bound_ticks(bound)["net"]
-    assert run(bound.timed).ticks < 2 * busiest
+    schedule = run(bound.timed)
+    busiest = lower_bound_ticks(SegmentRun("traffic", 1, bound, schedule))["net"]
+    assert schedule.ticks < 2 * busiest
 
 
 # Karol, Hluchyj and Morgan, Input Versus Output Queueing on a Space-Division Packet Switch, IEEE

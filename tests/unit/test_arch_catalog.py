@@ -12,6 +12,7 @@ import pytest
 import accelsim.arch
 from accelsim.arch import arch, describe, list_archs
 from accelsim.arch.catalog import library_folder
+from accelsim.arch.checks import blocks_of
 from accelsim.arch.describe import peak_bytes_per_second, peak_macs_per_second
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
@@ -39,8 +40,8 @@ def test_shipped_architecture(name: str) -> None:
 @pytest.mark.parametrize("name", list_archs())
 def test_energy_and_bandwidth_of_shipped_architectures_have_sources(name: str) -> None:
     made = arch(name)
-    for block_name, block in (*made.units.items(), *made.memories.items()):
-        for parameter in ("mac_pj", "bandwidth"):
+    for block_name, block in blocks_of(made).items():
+        for parameter in ("mac_pj", "bandwidth", "hop_pj_per_byte"):
             if getattr(block, parameter, 0):
                 path = f"{block_name}.{parameter}"
                 assert path in made.sources or block_name in made.sources, path

@@ -8,6 +8,7 @@ import pytest
 
 from accelsim.api import arch, check, simulate
 from accelsim.hw.block import BLOCKS
+from accelsim.hw.dram.catalog import device
 from accelsim.mapping.registry import MAPPERS, load_builtin_mappers, load_plugin
 from accelsim.numerics.formats import FORMATS
 
@@ -34,6 +35,15 @@ def test_a_new_block_is_one_file_and_an_architecture_that_names_it() -> None:
     assert alone.cycles == 16 + 16 + 2
     slower = simulate(machine, work, overrides={"array.wire_cycles": 200})
     assert slower.cycles > simulate(machine, work).cycles
+
+
+def test_a_new_dram_device_is_its_timings() -> None:
+    new, known = device(str(EXAMPLES / "ddr4-2133.yaml")), device("ddr4-2400")
+    assert new.channel_bytes_per_second == 1066e6 * 2 * 8
+    assert new.timings["tRC"] == 36 + 15
+    assert (new.timings["tRRD_L"], new.timings["tFAW"], new.timings["tRFC"]) == (6, 23, 374)
+    assert {rule.name for rule in new.constraints} == {rule.name for rule in known.constraints}
+    assert new.timings.keys() == known.timings.keys()
 
 
 def test_a_new_mapper_is_one_file() -> None:

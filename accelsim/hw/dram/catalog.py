@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 from accelsim.errors import AccelsimError, unknown
 from accelsim.hw.dram.device import Device
-from accelsim.hw.dram.loader import load_devices
-
-FOLDER = Path(__file__).parent / "devices"
+from accelsim.hw.dram.loader import FOLDER, load_devices
 
 
 @cache

@@ -97,8 +97,8 @@ class Refresh:
 class Currents:
     """Supply currents of one die (mA), for the power method of Micron's TN-40-07.
 
-    ``dies`` share a command (the width of a rank over the width of a die). ``vpp`` and ``ipp0`` are
-    the word-line supply where it has a pin of its own (DDR4, DDR5).
+    ``dies`` share a command (the width of a rank over the width of a die). Only the core supply:
+    the pins' own (VDDQ, termination) and the word lines' (VPP) are not in these currents.
     """
 
     vdd: float
@@ -111,8 +111,6 @@ class Currents:
     idd2p: float = 0.0
     idd3p: float = 0.0
     idd5pb: float = 0.0
-    vpp: float = 0.0
-    ipp0: float = 0.0
     dies: int = 1
 
 
@@ -122,14 +120,16 @@ class BitEnergy:
 
     ``read_pj_per_bit`` and ``write_pj_per_bit`` hold everything between the sense amplifiers and
     the host's pins, ``activate_pj`` one ACT with its precharge, ``refresh_pj`` one all-bank
-    refresh of a rank, ``background_mw`` the stand-by power of a pseudo-channel.
+    refresh of a rank (0: the activation of its rows), ``idle_mw`` and ``active_mw`` the stand-by
+    power of one rank of a pseudo-channel with all banks precharged and with one open.
     """
 
     activate_pj: float
     read_pj_per_bit: float
     write_pj_per_bit: float
     refresh_pj: float = 0.0
-    background_mw: float = 0.0
+    idle_mw: float = 0.0
+    active_mw: float = 0.0
 
 
 @dataclass(frozen=True)

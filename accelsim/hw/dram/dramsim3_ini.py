@@ -37,6 +37,12 @@ REFRESH_POLICIES = {
     "RANK_LEVEL_SIMULTANEOUS": "simultaneous",
     "BANK_LEVEL_STAGGERED": "per-bank",
 }
+KEYS = {
+    "burst_cycles": "BL", "tRC": "tRAS", "tRFCpb": "tRFCb", "tREFIpb": "tREFIb",
+    "bank_groups": "bankgroups", "banks": "banks_per_group", "column_bytes": "bus_width",
+}  # fmt: skip
+"""What the file calls the parameters that a fault is found in."""
+
 QUEUES = {"PER_BANK": "per-bank", "PER_RANK": "per-rank"}
 PAGES = {"OPEN_PAGE": "open", "CLOSE_PAGE": "closed"}
 
@@ -81,6 +87,7 @@ def import_dramsim3(path: str | Path) -> Imported:
         check(device)
     except ParameterError as fault:
         key = fault.path.rpartition(".")[2]
+        key = KEYS.get(key, key)
         raise AccelsimError(f"{ini.where(key)}: {fault.message}") from None
     return Imported(device, _settings(ini))
 

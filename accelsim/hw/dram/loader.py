@@ -10,9 +10,10 @@
         timings: {CL: 17, tWR: 15 ns, tRC: tRAS + tRP}
 
 ``organization``, ``timings``, ``refresh`` and ``sources`` beside ``devices`` hold for all devices
-of the file unless a device says otherwise. Times become cycles of the device's clock: minima
-rounded up, refresh intervals down. A constraint that comes out at zero or less asks nothing and is
-left out.
+of the file unless a device says otherwise; ``extends: ddr4`` takes them, and the constraints, from
+a shipped file, so that another speed grade is a few lines. Times become cycles of the device's
+clock: minima rounded up, refresh intervals down. A constraint that comes out at zero or less asks
+nothing and is left out.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from accelsim.hw.dram.device import (
 )
 from accelsim.hw.dram.expression import evaluate, names_in
 from accelsim.quantities import HERTZ
-from accelsim.yaml_lines import Item, read_yaml
+from accelsim.yaml_lines import Item, as_items, read_yaml
 
 FILE_KEYS = {
+    "extends": "a shipped file (ddr4, hbm3, ...) whose sections and constraints are taken over",
     "standard": "name of the standard",
     "description": "one line about the file",
     "dual_command": "whether a row and a column command may share a clock",
@@ -60,6 +62,10 @@ DEVICE_KEYS = {
     "sources": "where numbers come from, by parameter",
 }
 CONSTRAINT_KEYS = ("before", "after", "scope", "cycles", "window", "name")
+SHARED_SECTIONS = ("organization", "timings", "refresh", "sources")
+FOLDER = Path(__file__).parent / "devices"
+"""The shipped device files."""
+
 INTERVALS = frozenset({"tREFI", "tREFIpb"})
 """Timings that are upper limits: a time is rounded down."""
 
@@ -84,7 +90,7 @@ class _File:
         return AccelsimError(f"{self.name}:{line}: {message}")
 
     def devices(self) -> dict[str, Device]:
-        top = self.mapping(self.root, "device file", FILE_KEYS)
+        top = self.sections()
         for key in ("standard", "constraints", "devices"):
             if key not in top:
                 raise self.fail(self.root.line, f"{key} is missing; accepted: {FILE_KEYS[key]}")
@@ -92,6 +98,25 @@ class _File:
         if not listed:
             raise self.fail(top["devices"].line, "devices is empty; accepted: one device or more")
         return {name: _One(self, top, name, item).device() for name, item in listed.items()}
+
+    def sections(self) -> dict[str, Item]:
+        """The file's sections over those of the shipped file it extends."""
+        own = self.mapping(self.root, "device file", FILE_KEYS)
+        if "extends" not in own:
+            return own
+        shipped = {file.stem: file for file in FOLDER.glob("*.yaml")}
+        name = str(own["extends"].value)
+        if name not in shipped:
+            raise self.fail(own["extends"].line, unknown("device file", name, shipped))
+        line = own["extends"].line  # whatever is wrong with what is taken over, it is wrong there
+        taken = _File(self.name, as_items(read_yaml(shipped[name]).plain(), line)).sections()
+        base = {key: item for key, item in taken.items() if key != "devices"}
+        merged = base | own
+        for key in SHARED_SECTIONS:
+            parts = [self.mapping(level[key], key) for level in (base, own) if key in level]
+            inside = {name: item for part in parts for name, item in part.items()}
+            merged[key] = Item(inside, own.get(key, self.root).line)
+        return merged
 
     def mapping(self, item: Item, what: str, keys: Iterable[str] | None = None) -> dict[str, Item]:
         if not isinstance(item.value, dict):
@@ -166,9 +191,12 @@ class _One:
         if "clock" not in own:
             raise self.fail("", "clock is missing; accepted: 1200 MHz, ...")
         try:
-            return int(HERTZ.parse(own["clock"].plain()))
+            clock_hz = int(HERTZ.parse(own["clock"].plain()))
         except AccelsimError as fault:
             raise self.fail("clock", f"clock: {fault}") from None
+        if clock_hz <= 0:
+            raise self.fail("clock", f"clock must be positive, not {clock_hz} Hz; accepted: 1 GHz")
+        return clock_hz
 
     def timings(self, clock_hz: int) -> dict[str, int]:
         """Cycles by name; a formula may use any other timing, wherever it stands."""
@@ -176,9 +204,15 @@ class _One:
         found = {name: one.value for name, one in given.items() if type(one.value) is int}
         waiting = {name: one for name, one in given.items() if name not in found}
         while waiting:
-            # Only a circle or a name that does not exist keeps every formula waiting.
-            name = next((one for one in waiting if self.ready(waiting[one], found)), "")
-            name = name or next(iter(waiting))
+            # A formula of names that nobody gives is tried, too: evaluating says what is wrong.
+            name = next((one for one in waiting if self.names(waiting[one]) <= found.keys()), "")
+            name = name or next(
+                (one for one in waiting if self.names(waiting[one]) - given.keys()), ""
+            )
+            if not name:
+                circle = ", ".join(waiting)
+                name = next(iter(waiting))
+                raise self.fail(f"timings.{name}", f"the formulas of {circle} need each other")
             text = self.file.text(waiting.pop(name), f"timing {name}")
             try:
                 found[name] = evaluate(text, found, clock_hz, down=name in INTERVALS)
@@ -187,8 +221,8 @@ class _One:
         return {name: found[name] for name in given}
 
     @staticmethod
-    def ready(item: Item, found: Mapping[str, int]) -> bool:
-        return isinstance(item.value, str) and names_in(item.value) <= found.keys()
+    def names(item: Item) -> set[str]:
+        return names_in(item.value) if isinstance(item.value, str) else set()
 
     def refresh(self, timings: Mapping[str, int]) -> Refresh:
         given = self.section("refresh")

@@ -1,0 +1,63 @@
+"""The compiled engine for programs with traffic: units, caches and channels in one merge."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from accelsim.engine.memory_system import activity_of, levels_of, port_of
+from accelsim.engine.merge import column, fault
+from accelsim.engine.schedule import Schedule, TimedProgram
+
+
+def run_agents(timed: TimedProgram) -> Schedule:
+    """Schedule every instruction; as ``engine.run``, and with an account of the memory."""
+    from accelsim.engine import traffic_kernels as k
+    from accelsim.engine.kernels import NEVER, link_queues
+
+    traffic = timed.traffic
+    assert traffic is not None
+    n, units = len(timed), timed.units
+    levels, port = levels_of(traffic), port_of(traffic)
+    caches = len(traffic.arch.caches)
+    bits = max(0, (units - 1).bit_length())
+    horizon = (1 << (62 - bits)) - 1
+    following, head = np.empty(n, np.int32), np.empty(units, np.int64)
+    out = k.Outcome(
+        start=np.zeros(n, np.int64),
+        finish=np.empty(n, np.int64),
+        order=np.zeros(n, np.int64),
+        moved=np.zeros((n, 2), np.int64),
+        looked=np.zeros((n, caches), np.int64),
+        served=np.zeros((n, caches + 1), np.int64),
+    )
+    link_queues(column(timed.unit), following, head, out.finish)
+    agents = k.Agents(
+        key=np.full(2 << bits, NEVER, np.int64),
+        head=head,
+        retiring=head.copy(),
+        seen=np.zeros(units, np.int64),
+        missing=np.zeros(units, np.int64),
+        retired=np.zeros(units, np.int64),
+        waiter=np.zeros(4 * units, np.int64),
+        ended=np.full(n, k.UNKNOWN, np.int64),
+        least=np.zeros(n, np.int64),
+        tail=np.zeros(n, np.int64),
+    )
+    rows = k.Rows(
+        occupancy=column(timed.occupancy),
+        latency=column(timed.latency),
+        dep=column(timed.dep),
+        port=column(timed.port),
+        hold=column(timed.hold),
+        unit=column(timed.unit),
+        following=following,
+        first_window=column(traffic.first),
+        window=traffic.window,
+    )
+    retired = k.merge_agents(
+        rows, levels, port, agents, out, timed.port.shape[1], bits, horizon,
+        np.zeros(timed.ports, np.int64),
+    )  # fmt: skip
+    if retired != n:
+        raise fault(timed, retired, horizon, head, out.finish)
+    return Schedule(out.start, out.finish, out.order, activity_of(levels, out))

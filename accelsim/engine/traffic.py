@@ -1,0 +1,150 @@
+"""Traffic: what instructions move in main memory where caches or DRAM channels decide its time.
+
+A transfer's bytes are not known to be there, or to take so long, before it runs: that depends on
+what ran before. So an instruction carries the windows that it moves, and the clock passes them
+through the caches and to the channels in the order in which instructions commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.arch.model import Architecture
+from accelsim.engine.ports import WRITE, Ports
+from accelsim.hw.block import Ints
+from accelsim.hw.memory import OffChipMemory
+from accelsim.program.opcodes import Opcode
+from accelsim.program.table import Program
+
+WINDOW = ("base", "rows", "row_bytes", "stride", "write", "core", "operand")
+"""Columns of a window of main memory."""
+
+# Knuth's multiplicative hash (TAOCP 3, 6.4): which rows of a table a gather reads is not known
+# before it runs, so the clock spreads them.
+SCATTER = 2654435761
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """Windows of main memory by instruction, and the machine that they go through.
+
+    The windows of instruction i are ``window[first[i] : first[i + 1]]``, columns as ``WINDOW``.
+    ``memory`` is the name of the main memory, ``port`` its port at bandwidth fidelity, -1 where
+    its channels are simulated.
+    """
+
+    first: Ints
+    window: Ints
+    arch: Architecture
+    memory: str
+    port: int
+    operands: int
+
+    @property
+    def block(self) -> OffChipMemory:
+        found = self.arch.memories[self.memory]
+        assert isinstance(found, OffChipMemory)
+        return found
+
+    @property
+    def by_channels(self) -> bool:
+        """Whether the channels of a DRAM are simulated, command by command."""
+        return self.port < 0
+
+
+@dataclass(frozen=True, eq=False)
+class Activity:
+    """What caches and main memory did while a program ran.
+
+    ``moved`` are bytes of main memory that instructions read and wrote, misses and evictions of
+    their windows where there are caches; ``looked`` the bytes that they looked up, per cache;
+    ``served`` the ticks that each cache and at last main memory's port served them. ``counts`` is
+    the table of ``hw.cache.COUNTS`` per cache, ``channels`` the account of every DRAM channel,
+    ``idle_tick`` when the last byte had moved.
+    """
+
+    moved: Ints  # [n, (read, written)]
+    looked: Ints  # [n, cache]
+    served: Ints  # [n, caches and memory]
+    counts: Ints
+    bank_ticks: Ints  # [bank] of all caches, instance by instance
+    idle_tick: int
+    channels: ChannelsActivity | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelsActivity:
+    """The account of DRAM channels: commands and row outcomes, energy with refresh and stand-by.
+
+    ``busiest_ticks`` is the time of the channel with most bytes on its data bus.
+    """
+
+    counts: dict[str, Ints]  # by name, [channel]
+    busiest_ticks: int
+    energy_pj: float
+
+    def total(self, name: str) -> int:
+        return int(self.counts[name].sum())
+
+
+def traffic_of(
+    program: Program,
+    space: Ints,
+    nbytes: Ints,
+    once: Ints,
+    main: int,
+    ports: Ports,
+    by_channels: bool,
+) -> Traffic:
+    """The windows that the instructions of a program move in address space ``main``.
+
+    ``space`` and ``nbytes`` are the accesses of ``engine.bind`` (int64[n, 4]); ``once`` the bytes
+    of every operand when it is moved once, so that repeated passes show.
+    """
+    sources, dst = program.sources, program.column("dst")
+    opcode = program.column("opcode")
+    operand_of = np.stack([sources[:, 0], sources[:, 1], dst, dst], axis=1)
+    here = (space == main) & (nbytes > 0)
+    row, column = np.nonzero(here)
+    operand = operand_of[row, column]
+    gathers = (opcode[row] == Opcode.GATHER) & (column == 0)
+    passes = np.maximum(1, nbytes[row, column] // np.maximum(1, once[operand]))
+    passes[gathers] = program.column("m")[row[gathers]]
+    row, column, operand, gathers = (
+        np.repeat(part, passes) for part in (row, column, operand, gathers)
+    )
+    core = np.array([slot.core for slot in program.units])[program.column("unit")[row]]
+    window = np.stack(
+        [
+            *(program.operand_column(name)[operand] for name in WINDOW[:4]),
+            (column == WRITE).astype(np.int64),
+            core,
+            operand,
+        ],
+        axis=1,
+    )
+    _scatter(window, gathers)
+    first = np.searchsorted(row, np.arange(len(program) + 1))
+    return Traffic(
+        first=first,
+        window=window,
+        arch=ports.arch,
+        memory=program.spaces[main].memory,
+        port=-1 if by_channels else int(ports.read[main]),
+        operands=len(program.operands),
+    )
+
+
+def _scatter(window: Ints, gathers: npt.NDArray[np.bool_]) -> None:
+    """Turn every pass of a gather into one row of its table, spread over all rows."""
+    picked = window[gathers]
+    if not len(picked):
+        return
+    count, stride = picked[:, 1], picked[:, 3]
+    nth = np.arange(len(picked))
+    window[gathers, 0] = picked[:, 0] + (nth * SCATTER % np.maximum(1, count)) * stride
+    window[gathers, 1] = 1
+    window[gathers, 3] = picked[:, 2]
