@@ -150,11 +150,9 @@ class _NormOnCore:
         self, rows: slice, cols: slice, load: Load, mean: View, scale: View
     ) -> Step:
         loads = [load]
-        # Each row's CTA reads the weights for itself.
-        readers = rows.stop - rows.start if self.norm.scalar else 1
         for ring, weight in zip(self.weights, self.norm.weights, strict=True):
-            loads += [(ring, weight[:, cols], self.norm.scalar)] * readers
-        return Step(loads, lambda tiles: self._result(tiles, readers, rows, cols, mean, scale))
+            loads.append((ring, weight[:, cols], False))
+        return Step(loads, lambda tiles: self._result(tiles, rows, cols, mean, scale))
 
     def _fold(self, source: View, total: View, cols: slice) -> None:
         """Add a piece of the rows to their sums; at the end take the mean."""
@@ -181,9 +179,9 @@ class _NormOnCore:
             self.t.do(F.RSQRT, scale, scale)
 
     def _result(
-        self, tiles: list[View], readers: int, rows: slice, cols: slice, mean: View, scale: View
+        self, tiles: list[View], rows: slice, cols: slice, mean: View, scale: View
     ) -> None:
-        x, weights = tiles[0], tiles[readers::readers]
+        x, *weights = tiles
         t, y = self.t, self.wide[1].next()[: tiles[0].rows, : tiles[0].cols]
         out = self.result.next()[: x.rows, : x.cols]
         t.do(F.MUL, y, self._centred(x, mean), scale)
@@ -265,7 +263,6 @@ class _RotaryOnCore:
         fmt, table = t.low.format(op.inputs[0]), t.low.format(op.inputs[1])
         self.read = t.ring("x", op.heads, d, fmt)
         self.tables = [t.ring(name, 1, d, table) for name in ("cos", "sin")]
-        self.spread = t.ring("cos of each head", op.heads, d, table)
         self.turned, self.straight = (t.ring(n, op.heads, d, FP32, 1) for n in ("turned", "x cos"))
         self.result = t.ring("y", op.heads, d, fmt)
 
@@ -279,22 +276,11 @@ class _RotaryOnCore:
 
         def work(tiles: list[View]) -> None:
             source, cos, sin = tiles
-            spread = self.spread.next()
-            # Every head reads the table for itself, from the L1 cache. The kernel's holds half a
-            # head of each function: a pair of elements reads two entries, as from one table here.
-            self.t.build.load(
-                self.t.core.load_queues[0], spread, _repeated(cos, op.heads), scalar=True
-            )
             turned = self.t.do(F.ROTATE_HALF, self.turned.next(), source, imm=d)
             self.t.do(F.MUL, turned, turned, sin)
-            straight = self.t.do(F.MUL, self.straight.next(), source, spread)
+            straight = self.t.do(F.MUL, self.straight.next(), source, cos)
             y = self.t.do(F.ADD, self.result.next(), straight, turned)
             self.t.store(out, y, scalar=True)
 
         loads = [(ring, view, False) for ring, view in zip(self.tables, tables, strict=True)]
         return Step([(self.read, x, True), *loads], work)
-
-
-def _repeated(row: View, rows: int) -> View:
-    """One row seen ``rows`` times."""
-    return View(row.storage, row.base, rows, row.cols, 0, row.fmt)
