@@ -42,6 +42,9 @@ from accelsim.workload.operators import (
 
 F = Function
 
+INDUCTOR_CTAS, VLLM_CTAS = 8, 2
+"""Rows that a multiprocessor works on at once: CTAs of 256 and of 1024 of its 2048 threads."""
+
 ACTIVATION_FUNCTIONS = {
     "relu": F.RELU,
     "gelu": F.GELU,
@@ -63,26 +66,30 @@ def gpu_softmax(op: Softmax, low: Lowering) -> None:
 
 @dataclass(frozen=True)
 class _Norm:
-    """What distinguishes the norms: where the mean is taken out, and how the kernel reads."""
+    """What distinguishes the norms: where the mean is taken out, and how the kernel reads.
+
+    ``resident`` rows are worked on at once by the CTAs that a multiprocessor holds.
+    """
 
     eps: float
     weights: Sequence[View]  # weight, and bias if there is one
     centred: bool
     scalar: bool
+    resident: int
 
 
 @mapper("gpu-layernorm", lowers=("layernorm",), needs=(Simt, LoadStore), preference=1)
 def gpu_layernorm(op: LayerNorm, low: Lowering) -> None:
     """Mean, centred variance, scale and shift; long rows are read again for the result."""
     weights = [low.matrix(name, 1, op.cols) for name in op.inputs[1:]]
-    _norm_kernel(op, low, _Norm(op.eps, weights, centred=True, scalar=False))
+    _norm_kernel(op, low, _Norm(op.eps, weights, centred=True, scalar=False, resident=INDUCTOR_CTAS))
 
 
 @mapper("gpu-rmsnorm", lowers=("rmsnorm",), needs=(Simt, LoadStore), preference=1)
 def gpu_rmsnorm(op: RmsNorm, low: Lowering) -> None:
     """Mean square and scale, element by element, one CTA for each row."""
     weights = [low.matrix(op.inputs[1], 1, op.cols)]
-    _norm_kernel(op, low, _Norm(op.eps, weights, centred=False, scalar=True))
+    _norm_kernel(op, low, _Norm(op.eps, weights, centred=False, scalar=True, resident=VLLM_CTAS))
 
 
 def _norm_kernel(op: LayerNorm | RmsNorm, low: Lowering, norm: _Norm) -> None:
@@ -102,10 +109,11 @@ class _NormOnCore:
         self.t, self.x, self.out, self.norm = t, x, out, norm
         held = sum(2 * w.fmt.bits // 8 for w in norm.weights)
         element = (2 * x.fmt.bits + 2 * out.fmt.bits) // 8 + 8
-        self.width = piece_width(x.cols, element + held, t.free)
-        free = t.free - held * self.width
         share = -(-x.rows // len(t.low.cores))
-        self.height = tile_height(share, self.width, element * self.width + 64, free)
+        resident = min(share, norm.resident)
+        self.width = piece_width(x.cols, resident * element + held, t.free)
+        free = t.free - held * self.width
+        self.height = tile_height(share, self.width, element * self.width + 64, free, resident)
         self.read = t.ring("x", self.height, self.width, x.fmt)
         self.weights = [
             t.ring(f"w{i}", 1, self.width, w.fmt) for i, w in enumerate(norm.weights)

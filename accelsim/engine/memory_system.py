@@ -81,11 +81,12 @@ def port_of(traffic: Traffic) -> Port | None:
         return None
     memory = traffic.block
     hz, tick = traffic.arch.hz_of(memory), traffic.arch.ticks_of(memory)
-    common = math.gcd(hz, memory.peak_bandwidth)
+    bandwidth = memory.sustained_bandwidth
+    common = math.gcd(hz, bandwidth)
     return Port(
         number=traffic.port,
         numerator=hz // common,
-        denominator=memory.peak_bandwidth // common,
+        denominator=bandwidth // common,
         tick=tick,
         latency=memory.latency_cycles(hz) * tick,
     )

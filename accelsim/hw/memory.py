@@ -16,7 +16,7 @@ from accelsim.quantities import Bytes, BytesPerSecond, PicojoulesPerByte, Second
 
 @dataclass(frozen=True, kw_only=True)
 class OffChipMemory(Memory):
-    """Main memory of all cores: a transfer holds its port for the bytes over ``peak_bandwidth``,
+    """Main memory of all cores: a transfer holds its port for the bytes over ``sustained_bandwidth``,
     and its first byte arrives ``access_seconds`` after it starts.
 
     ``access_bytes`` is the smallest access: shorter rows cost a whole one.
@@ -28,6 +28,11 @@ class OffChipMemory(Memory):
     def peak_bandwidth(self) -> int:
         """Bytes/s that no stream can exceed."""
         raise AccelsimError(f"a {self.kind} memory has no bandwidth")
+
+    @property
+    def sustained_bandwidth(self) -> int:
+        """Bytes/s that a stream reaches at bandwidth fidelity."""
+        return self.peak_bandwidth
 
     @property
     def access_bytes(self) -> int:
@@ -45,7 +50,7 @@ class OffChipMemory(Memory):
         return moved
 
     def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
-        return whole_cycles(nbytes, hz, self.peak_bandwidth)
+        return whole_cycles(nbytes, hz, self.sustained_bandwidth)
 
     def latency_cycles(self, hz: int) -> int:
         return math.ceil(self.access_seconds * hz - 1e-9)
@@ -89,9 +94,6 @@ class MainMemory(OffChipMemory):
         if self.efficiency == 1:
             return self.bandwidth
         return max(1, int(self.bandwidth * self.efficiency / 1e6)) * 10**6
-
-    def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
-        return whole_cycles(nbytes, hz, self.sustained_bandwidth)
 
     @property
     def access_bytes(self) -> int:

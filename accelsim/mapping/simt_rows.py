@@ -106,14 +106,19 @@ def shares(low: Lowering, count: int, period: int = 0) -> Iterator[tuple[Core, s
             first = end
 
 
-def tile_height(rows: int, width: int, bytes_per_row: int, free: int) -> int:
-    """Rows of a tile ``width`` wide: a few tiles for each share, as far as they fit."""
+def tile_height(
+    rows: int, width: int, bytes_per_row: int, free: int, resident: int = 1
+) -> int:
+    """Rows of a tile ``width`` wide: a few tiles for each share, as far as they fit.
+
+    ``resident`` rows at least, whose CTAs a multiprocessor holds at once.
+    """
     fits = (free - MARGIN // 2) // bytes_per_row
     if fits < 1:
         raise CapacityError(
             f"one row needs {readable(bytes_per_row)} with its buffers, {readable(free)} are left"
         )
-    return min(fits, rows, max(-(-rows // MOST_TILES), -(-RESIDENT // width)))
+    return min(fits, rows, max(resident, -(-rows // MOST_TILES), -(-RESIDENT // width)))
 
 
 def cut(window: slice, height: int) -> list[slice]:

@@ -23,6 +23,8 @@ from accelsim.program.storage import View
 
 F = Function
 
+CTAS = 2
+"""Rows that a multiprocessor works on at once: CTAs of 1024 of its 2048 threads."""
 IN_REGISTERS = 1024
 """Columns of a row that PyTorch's warp softmax keeps in registers."""
 
@@ -54,10 +56,12 @@ class _Softmax:
         self.t, self.x, self.out = t, x, out
         self.scale, self.q_len, self.first = scale, q_len, first
         element = 2 * x.fmt.bits // 8 + 2 * out.fmt.bits // 8 + 4
-        self.width = piece_width(x.cols, element, t.free)
         share = -(-x.rows // len(t.low.cores))
+        rows = min(share, q_len or share)
+        resident = min(rows, CTAS)
+        self.width = piece_width(x.cols, resident * element, t.free)
         self.height = tile_height(
-            min(share, q_len or share), self.width, element * self.width + 64, t.free
+            rows, self.width, element * self.width + 64, t.free, resident
         )
         self.read = t.ring("x", self.height, self.width, x.fmt)
         self.wide = t.ring("e", self.height, self.width, FP32, 1)

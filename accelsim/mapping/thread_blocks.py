@@ -49,7 +49,7 @@ def gpu_of(low: Lowering) -> Gpu:
         launch=core.threads[1].launch,
         cores=len(low.cores),
         register_bytes=core.arenas[tensor.accumulators].capacity,
-        memory_bytes=0.0 if low.ideal else low.memory.peak_bandwidth / hz,
+        memory_bytes=0.0 if low.ideal else low.memory.sustained_bandwidth / hz,
         latency=low.memory.access_seconds * hz,
         cache_bytes=0.0 if low.ideal else cache,
         cache_capacity=capacity,
@@ -58,6 +58,10 @@ def gpu_of(low: Lowering) -> Gpu:
 
 def shared_cache(low: Lowering, hz: int) -> tuple[int, float]:
     """Capacity of the cache that all cores share before main memory, and its bytes per cycle."""
+    arch = low.arch
+    for cache in arch.caches.values():
+        if cache.shared and cache.of == arch.main_memory()[0]:
+            return cache.capacity, cache.bytes_per_cycle * arch.hz_of(cache) / hz
     return 0, 0.0
 
 
