@@ -88,7 +88,7 @@ class _CoreTiles:
         core.reset()
         array, fmt = self.array, product.b.fmt
         # A block of B or C is one array wide, and not narrower than one access of main memory.
-        access = -(-low.memory.granule * 8 // fmt.bits // array.cols) * array.cols
+        access = -(-low.memory.access_bytes * 8 // fmt.bits // array.cols) * array.cols
         self.width = max(array.cols, access)
         b_shape = (tiles.n, tiles.k) if product.transpose_b else (tiles.k, tiles.n)
         self.a_ring = core.ring(array.inputs, "a", tiles.m, tiles.k, product.a.fmt)

@@ -1,4 +1,4 @@
-"""Whether the parts of an architecture fit together: names, clocks, memories, ends of links."""
+"""Whether the parts of an architecture fit together: names, clocks, memories, links, networks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from accelsim.arch.faults import ParameterError, unknown
 from accelsim.arch.parameters import parameters_of, shown, values_of
 from accelsim.hw.block import Block, Memory, Unit
 from accelsim.hw.link import ENDS
+from accelsim.hw.noc import CORES, Network
 from accelsim.quantities import closest
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 # Starting with a letter keeps names apart from the numbers of a path ("links.0.latency").
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_RESERVED = frozenset({"name", "cores", "clock", "clocks", "links", "mappers"})
+_RESERVED = frozenset({"name", "cores", "clock", "clocks", "links", "networks", "mappers"})
+
+BLOCK_SECTIONS = ("units", "memories", "networks")
+"""Sections whose blocks are addressed by their names."""
 
 CLOCK_MISSING = "clock is missing; accepted: the core's frequency, e.g. clock: 1 GHz"
 
@@ -34,7 +38,7 @@ def check_architecture(arch: Architecture) -> None:
     _check_kinds(arch)
     _check_scale(arch)
     _check_names(arch)
-    for name, block in (*arch.units.items(), *arch.memories.items()):
+    for name, block in blocks_of(arch).items():
         _check_clock(arch, name, block)
     for name, unit in arch.units.items():
         _check_memories(arch, name, unit)
@@ -42,6 +46,7 @@ def check_architecture(arch: Architecture) -> None:
         _check_clock(arch, f"links.{index}", link)
         for end in ("source", "target"):
             _check_end(arch, f"links.{index}.{end}", getattr(link, end))
+    _check_networks(arch)
     _check_sources(arch)
 
 
@@ -72,7 +77,8 @@ def _check_scale(arch: Architecture) -> None:
 
 
 def _check_kinds(arch: Architecture) -> None:
-    for base, section in ((Unit, arch.units), (Memory, arch.memories)):
+    sections = ((Unit, arch.units), (Memory, arch.memories), (Network, arch.networks))
+    for base, section in sections:
         for name, block in section.items():
             if not isinstance(block, base):
                 kind = getattr(block, "kind", type(block).__name__)
@@ -80,14 +86,18 @@ def _check_kinds(arch: Architecture) -> None:
 
 
 def _check_names(arch: Architecture) -> None:
-    for section in ("units", "memories", "clocks"):
+    for section in (*BLOCK_SECTIONS, "clocks"):
         for name in getattr(arch, section):
             check_name(section, name)
-    for name in arch.units:
-        if name in arch.memories:
-            raise ParameterError(
-                f"memories.{name}", f"{name!r} is also a unit's name; accepted: another name"
-            )
+    owners: dict[str, str] = {}
+    for section, what in zip(BLOCK_SECTIONS, ("unit", "memory", "network"), strict=True):
+        for name in getattr(arch, section):
+            if name in owners:
+                raise ParameterError(
+                    f"{section}.{name}",
+                    f"{name!r} is also a {owners[name]}'s name; accepted: another name",
+                )
+            owners[name] = what
     _check_slots(arch.units)
 
 
@@ -141,6 +151,33 @@ def _check_end(arch: Architecture, path: str, end: str) -> None:
         raise ParameterError(path, unknown("unit or memory", end, (*arch.units, *arch.memories)))
 
 
+def _check_networks(arch: Architecture) -> None:
+    """Every endpoint has its place, and no two ways join the same blocks."""
+    joined: dict[frozenset[str], str] = {}
+    for name, placement in arch.placements.items():
+        for pair in placement.pairs():
+            if pair in joined:
+                raise ParameterError(
+                    f"{name}.endpoints",
+                    f"{' and '.join(sorted(pair))} are joined by {joined[pair]}, too; "
+                    "accepted: one network for each pair",
+                )
+            joined[pair] = name
+    for index, link in enumerate(arch.links):
+        ends = (link.source, link.target)
+        pair = frozenset(CORES if arch.is_per_core(end) else end for end in ends)
+        if len(pair) == 2 and pair in joined:
+            raise ParameterError(
+                f"links.{index}",
+                f"{' and '.join(ends)} are joined by {joined[pair]}, too; accepted: one of the two",
+            )
+
+
+def blocks_of(arch: Architecture) -> dict[str, Block]:
+    """Every named block: units, memories, networks."""
+    return {**arch.units, **arch.memories, **arch.networks}
+
+
 def _check_sources(arch: Architecture) -> None:
     for path in arch.sources:
         if not _exists(arch, path):
@@ -151,7 +188,7 @@ def _check_sources(arch: Architecture) -> None:
 
 def _exists(arch: Architecture, path: str) -> bool:
     name, _, parameter = path.partition(".")
-    block: Block | None = arch.units.get(name) or arch.memories.get(name)
+    block: Block | None = blocks_of(arch).get(name)
     if name == "links":
         index, _, parameter = parameter.partition(".")
         if index.isdecimal() and int(index) < len(arch.links):
@@ -166,7 +203,7 @@ def unknown_path(arch: Architecture, path: str) -> str:
     nearest = closest(path, parameter_paths(arch))
     hint = f"did you mean {nearest!r}? " if nearest else ""
     # All parameters of all blocks would make no readable line.
-    blocks, plain = (*arch.units, *arch.memories), (f"clocks.{name}" for name in arch.clocks)
+    blocks, plain = blocks_of(arch), (f"clocks.{name}" for name in arch.clocks)
     links = [f"links.{index}.PARAMETER" for index in range(len(arch.links))]
     accepted = ", ".join(("cores", "clock", *plain, *links, "mappers.KIND"))
     return (
@@ -178,7 +215,7 @@ def unknown_path(arch: Architecture, path: str) -> str:
 def parameter_paths(arch: Architecture) -> list[str]:
     """Every path that an override or a source may name."""
     paths = list(_top_level_paths(arch))
-    for name, block in (*arch.units.items(), *arch.memories.items()):
+    for name, block in blocks_of(arch).items():
         paths += [name, *(f"{name}.{parameter}" for parameter in values_of(block))]
     return paths
 

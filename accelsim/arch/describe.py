@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+from accelsim.arch.checks import blocks_of
 from accelsim.arch.diagram import WIDTH, diagram
+from accelsim.arch.floorplan import networks_text
 from accelsim.arch.model import Architecture
 from accelsim.arch.parameters import parameters_of
 from accelsim.hw.block import Block
+from accelsim.hw.noc import Placement
 from accelsim.quantities import BYTES_PER_SECOND, HERTZ
 
 _NAME_COLUMN, _VALUE_COLUMN = 22, 18
@@ -27,6 +30,7 @@ def describe(arch: Architecture) -> str:
         _title(arch),
         diagram(arch),
         _links(arch),
+        networks_text(arch, WIDTH),
         _peaks(arch),
         _parameters(arch),
         _assumptions(arch),
@@ -63,11 +67,7 @@ def peak_macs_per_second(arch: Architecture) -> int:
 def peak_bytes_per_second(arch: Architecture, memory: str) -> int:
     """Bytes per second of one instance of a memory; 0 if it is not limited."""
     block = arch.memories[memory]
-    bandwidth = getattr(block, "bandwidth", None)
-    if bandwidth is not None:
-        return int(bandwidth)
-    per_cycle: int = getattr(block, "bytes_per_cycle", 0) * getattr(block, "ports", 1)
-    return per_cycle * arch.clocks[block.clock]
+    return block.peak_bytes_per_second(arch.hz_of(block))
 
 
 def _peaks(arch: Architecture) -> str:
@@ -85,10 +85,20 @@ def _peak_lines(arch: Architecture) -> Iterator[tuple[str, str]]:
         rate = peak_bytes_per_second(arch, name)
         where = " per core" if arch.cores > 1 and arch.is_per_core(name) else ""
         yield f"{name}{where}", BYTES_PER_SECOND.format(rate) if rate else "not limiting"
+    for name, placement in arch.placements.items():
+        cut = placement.topology.bisection_links * placement.network.bandwidth
+        yield f"{name} bisection, one way", BYTES_PER_SECOND.format(cut)
+        for memory in placement.memories if placement.cores else ():
+            yield f"{memory} to every core at once", _per_core(placement, memory)
     for name in arch.memories:
         rate = peak_bytes_per_second(arch, name)
         if macs and rate and not arch.is_per_core(name):
             yield f"ridge point over {name}", f"{float(Fraction(2 * macs, rate)):.4g} FLOP/B"
+
+
+def _per_core(placement: Placement, memory: str) -> str:
+    rate = round(placement.core_bytes_per_second(memory))
+    return f"{BYTES_PER_SECOND.format(rate)} each through the network"
 
 
 def _scaled(value: int) -> str:
@@ -109,7 +119,7 @@ def _parameters(arch: Architecture) -> str:
         if name != "core":
             lines += _row(arch, f"clocks.{name}", HERTZ.format(hertz), f"clocks.{name}")
     lines += _row(arch, "cores", str(arch.cores), "cores")
-    for name, block in (*arch.units.items(), *arch.memories.items()):
+    for name, block in blocks_of(arch).items():
         lines += _block(arch, name, block)
     for index, link in enumerate(arch.links):
         lines += _block(arch, f"links.{index}", link)
@@ -146,8 +156,10 @@ def _row(arch: Architecture, label: str, value: str, *paths: str) -> list[str]:
     source = next((arch.sources[path] for path in paths if path in arch.sources), "")
     indent = _NAME_COLUMN + 2 + _VALUE_COLUMN
     head = f"{label:<{_NAME_COLUMN + 1}} {value:<{_VALUE_COLUMN - 1}} "
-    if len(head) > indent and source:
-        return [head.rstrip(), *_wrapped(source, " " * indent)]
+    if len(head) > indent and (source or len(head.rstrip()) > WIDTH):
+        values = _wrapped(value, " " * (_NAME_COLUMN + 2))
+        values[0] = f"{label:<{_NAME_COLUMN + 1}} {values[0].lstrip()}"
+        return [*values, *_wrapped(source, " " * indent)]
     first, *others = _wrapped(source, " " * indent) or [""]
     return [(head + first.strip()).rstrip(), *others]
 

@@ -1,4 +1,4 @@
-"""The block diagram as text: shared memories on top, then each core from its DMA to its units.
+"""The block diagram as text: shared memories, networks, then each core from DMA to units.
 
 Every memory of a core is a wire of its own, so the drawing shows which unit reads which memory. A
 wire that passes over another is drawn through it without a joint.
@@ -13,6 +13,8 @@ from accelsim.arch.canvas import NORTH, SOUTH, Canvas
 from accelsim.arch.model import Architecture
 from accelsim.arch.parameters import parameters_of
 from accelsim.hw.block import Memory, Unit
+from accelsim.hw.noc import Network
+from accelsim.quantities import BYTES_PER_SECOND
 
 WIDTH = 88
 _GAP = 2
@@ -53,8 +55,12 @@ def diagram(arch: Architecture) -> str:
     if len(compute) > 1:
         compute = _rows([_unit_box(n, u) for n, u in arch.units.items() if u.memories()])
     canvas = Canvas()
-    row = top = _draw_rows(canvas, 0, shared)
-    above = shared
+    row = _draw_rows(canvas, 0, shared)
+    networks = _rows([_network_box(n, one) for n, one in arch.networks.items()])
+    if shared and networks:
+        row = _bus(canvas, row, shared[-1], networks[0])
+    row = top = _draw_rows(canvas, row, networks)
+    above = networks or shared
     for below in (movers, private):
         if above and below:
             row = _bus(canvas, row, above[-1], below[0], passing=1 if row == top else 0)
@@ -74,6 +80,11 @@ def _frame_width(rows: list[list[Box]]) -> int:
 
 def _memory_box(name: str, memory: Memory) -> Box:
     return Box(name, name, (memory.kind, *_key_figures(memory)))
+
+
+def _network_box(name: str, network: Network) -> Box:
+    rate = f"{BYTES_PER_SECOND.format(network.bandwidth)} per link"
+    return Box(name, name, (network.shape, rate))
 
 
 def _unit_box(name: str, unit: Unit, wired: Collection[str] = ()) -> Box:

@@ -11,12 +11,13 @@ from accelsim.arch.checks import CLOCK_MISSING, check_name
 from accelsim.arch.faults import ParameterError, unknown
 from accelsim.arch.model import Architecture, parse_frequency
 from accelsim.arch.parameters import block_class, make_block, shown
-from accelsim.arch.yaml_lines import Item, as_items, read_yaml
 from accelsim.errors import AccelsimError
 from accelsim.hw.link import ENDS, Link
+from accelsim.yaml_lines import Item, as_items, read_yaml
 
 if TYPE_CHECKING:
     from accelsim.hw.block import Memory, Unit
+    from accelsim.hw.noc import Network
 
 SECTIONS = {
     "name": "the name shown with results",
@@ -27,6 +28,7 @@ SECTIONS = {
     "units": "units of a core by name",
     "memories": "memories by name",
     "links": "point-to-point connections",
+    "networks": "networks on chip by name",
     "mappers": "preferred mapper per operator kind",
     "assumptions": "declared approximations of the description",
     "sources": "where numbers come from, by parameter",
@@ -84,13 +86,13 @@ def _architecture(root: Item, file: str, origin: str) -> Architecture:
 def line_of(root: Item, path: str) -> int:
     """Line of the parameter at a fault's path, or of the nearest thing around it that exists."""
     section, _, rest = path.partition(".")
-    if section in ("units", "memories", "clocks", "sources", "mappers"):
+    if section in ("units", "memories", "networks", "clocks", "sources", "mappers"):
         return root.line_of(section, rest)
     keys = path.split(".")
     if section == "links" and len(keys) > 2:
         spelt = next((word for word, name in ENDS.items() if name == keys[2]), keys[2])
         return max(root.line_of(*keys), root.line_of(*keys[:2], spelt))
-    for blocks in ("units", "memories"):
+    for blocks in ("units", "memories", "networks"):
         if section not in SECTIONS and root.holds(blocks, section):
             return root.line_of(blocks, *keys)
     return root.line_of(*keys)
@@ -118,6 +120,7 @@ class _Description:
             units=self.units(),
             memories=self.memories(),
             links=self.links(),
+            networks=self.networks(),
             mappers=self.words("mappers"),
             assumptions=self.assumptions(),
             sources=self.words("sources"),
@@ -178,6 +181,10 @@ class _Description:
     def memories(self) -> dict[str, Memory]:
         blocks = self.mapping("memories")
         return {name: self.block(item, "memories", name) for name, item in blocks.items()}
+
+    def networks(self) -> dict[str, Network]:
+        blocks = self.mapping("networks")
+        return {name: self.block(item, "networks", name) for name, item in blocks.items()}
 
     def block(self, item: Item, section: str, name: str) -> Any:
         check_name(section, name)

@@ -1,4 +1,4 @@
-"""An accelerator: its cores, clocks, units, memories and links, with every number's source."""
+"""An accelerator: cores, clocks, units, memories, links, networks, and every number's source."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from accelsim.arch.parameters import revalidated, values_of
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block, Memory, Unit
 from accelsim.hw.link import ENDS, Link
+from accelsim.hw.noc import Network, Placement, PlacementError, place
 from accelsim.program.table import AddressSpace, UnitSlot
 from accelsim.quantities import HERTZ
 
@@ -46,6 +47,7 @@ class Architecture:
     description: str = ""
     cores: int = 1
     links: tuple[Link, ...] = ()
+    networks: Mapping[str, Network] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     mappers: Mapping[str, str] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Architecture:
         clocks: Mapping[str, int | str] | None = None,
         cores: int = 1,
         links: Iterable[Link] = (),
+        networks: Mapping[str, Network] | None = None,
         description: str = "",
         assumptions: Iterable[str] = (),
         sources: Mapping[str, str] | None = None,
@@ -86,6 +89,7 @@ class Architecture:
             units={key: revalidated(unit, key) for key, unit in units.items()},
             memories={key: revalidated(memory, key) for key, memory in memories.items()},
             links=tuple(revalidated(link, f"links.{i}") for i, link in enumerate(links)),
+            networks={key: revalidated(one, key) for key, one in (networks or {}).items()},
             assumptions=tuple(assumptions),
             sources=dict(sources or {}),
             mappers=dict(mappers or {}),
@@ -96,9 +100,11 @@ class Architecture:
 
     @cached_property
     def _ticks_per_second(self) -> int:
-        ticks = math.lcm(*self.clocks.values())
+        own = {name: memory.own_clock_hz for name, memory in self.memories.items()}
+        frequencies = {**self.clocks, **{name: hz for name, hz in own.items() if hz}}
+        ticks = math.lcm(*frequencies.values())
         if ticks > MAX_TICKS_PER_SECOND:
-            listed = ", ".join(f"{name} {HERTZ.format(hz)}" for name, hz in self.clocks.items())
+            listed = ", ".join(f"{name} {HERTZ.format(hz)}" for name, hz in frequencies.items())
             raise AccelsimError(
                 f"{self.name}: the clocks ({listed}) share no tick longer than 1 fs; "
                 "accepted: rounder frequencies, e.g. whole MHz"
@@ -125,6 +131,14 @@ class Architecture:
         if clock not in self.clocks:
             raise AccelsimError(f"{self.name}: {unknown('clock', clock, self.clocks)}")
         return self._ticks_per_second // self.clocks[clock]
+
+    def hz_of(self, block: Block) -> int:
+        """Frequency at which a unit, memory or link counts its cycles."""
+        return block.own_clock_hz or self.clocks[block.clock]
+
+    def ticks_of(self, block: Block) -> int:
+        """Ticks in one cycle of a unit, memory or link."""
+        return self._ticks_per_second // self.hz_of(block)
 
     # -- instances -------------------------------------------------------------------------------
 
@@ -163,6 +177,23 @@ class Architecture:
         memory = self.memories.get(name)
         return memory is None or not memory.shared
 
+    @cached_property
+    def placements(self) -> Mapping[str, Placement]:
+        """Which core and which shared memory sits at which node, by network.
+
+        Raises:
+            ParameterError: endpoints that do not fit their network.
+        """
+        shared = [name for name, memory in self.memories.items() if memory.shared]
+        found = {}
+        for name, network in self.networks.items():
+            try:
+                found[name] = place(network, self.cores, shared)
+            except PlacementError as fault:
+                where = f"{name}.{fault.parameter}" if fault.parameter else name
+                raise ParameterError(where, fault.message) from None
+        return found
+
     # -- blocks ----------------------------------------------------------------------------------
 
     @overload
@@ -189,7 +220,7 @@ class Architecture:
     def override(self, overrides: Mapping[str, object]) -> Architecture:
         """The architecture with parameters replaced: {"array.rows": 256, "clock": "1.2 GHz"}.
 
-        A path is a unit or memory and its parameter, "cores", "clock", "clocks.NAME",
+        A path is a unit, memory or network and its parameter, "cores", "clock", "clocks.NAME",
         "links.INDEX.PARAMETER" or "mappers.KIND". Values are read as in a file.
 
         Raises:
@@ -214,6 +245,7 @@ class Architecture:
             "units": {name: _block_dict(unit) for name, unit in self.units.items()},
             "memories": {name: _block_dict(memory) for name, memory in self.memories.items()},
             "links": [_link_dict(link) for link in self.links],
+            "networks": {name: _block_dict(one) for name, one in self.networks.items()},
             "mappers": self.mappers,
             "assumptions": self.assumptions,
             "sources": self.sources,

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from accelsim.arch.checks import parameter_paths, unknown_path
+from accelsim.arch.checks import BLOCK_SECTIONS, blocks_of, parameter_paths, unknown_path
 from accelsim.arch.faults import ParameterError
 from accelsim.arch.parameters import shown, with_values
-from accelsim.arch.yaml_lines import parse_yaml, resolve_scalar
 from accelsim.errors import AccelsimError
 from accelsim.hw.link import ENDS
+from accelsim.yaml_lines import parse_yaml, resolve_scalar
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
@@ -63,8 +63,8 @@ def overridden(arch: Architecture, overrides: Mapping[str, object]) -> Architect
 def _locate(arch: Architecture, path: str) -> tuple[str, str, str]:
     """(section, name in it, parameter) of a path; no parameter for clocks, mappers and cores."""
     name, _, rest = path.partition(".")
-    for section, blocks in (("units", arch.units), ("memories", arch.memories)):
-        if name in blocks:
+    for section in BLOCK_SECTIONS:
+        if name in getattr(arch, section):
             if not rest or rest == "kind":
                 raise _whole_block(arch, path, name)
             return section, name, rest
@@ -82,7 +82,7 @@ def _locate(arch: Architecture, path: str) -> tuple[str, str, str]:
 
 def _whole_block(arch: Architecture, path: str, name: str) -> ParameterError:
     offered = ", ".join(one for one in parameter_paths(arch) if one.startswith(f"{name}."))
-    kind = arch.block(name).kind
+    kind = blocks_of(arch)[name].kind
     return ParameterError(path, f"{name} is a block of kind {kind}; accepted: one of {offered}")
 
 

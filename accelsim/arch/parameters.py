@@ -18,6 +18,7 @@ from accelsim.arch.faults import ParameterError, unknown
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block, Memory, Unit
 from accelsim.hw.catalog import block_kinds
+from accelsim.hw.noc import Network
 from accelsim.quantities import LARGEST, Quantity, quantity_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 B = TypeVar("B", bound=Block)
+
+SECTION_OF: dict[str, type[Block]] = {"units": Unit, "memories": Memory, "networks": Network}
+"""Sections of an architecture file, and what the blocks in them are."""
 
 # What pydantic's error types mean to someone who writes an architecture.
 _EXPECTED = {
@@ -111,7 +115,7 @@ def _fault(path: str, error: ErrorDetails) -> ParameterError:
     """The first thing that pydantic found wrong, in the words of an architecture file."""
     where = ".".join((path, *map(str, error["loc"])))
     kind, value = error["type"], error["input"]
-    if kind == "quantity":
+    if kind in ("quantity", "nodes"):
         return ParameterError(where, error["msg"])
     if kind == "literal_error":
         return ParameterError(where, _unknown_choice(value, error["ctx"]["expected"]))
@@ -152,20 +156,19 @@ def _read_parameters(kind: type[Block]) -> dict[str, Parameter]:
 
 
 def block_class(kind: object, section: str, path: str) -> type[Block]:
-    """The registered class of a kind that may stand in ``section`` ("units" or "memories").
+    """The registered class of a kind that may stand in ``section`` (a key of SECTION_OF).
 
     Raises:
         ParameterError: at ``path``, the kind is unknown or belongs into the other section.
     """
-    base: type[Block] = Unit if section == "units" else Memory
     kinds = block_kinds()
-    fitting = [name for name, cls in kinds.items() if issubclass(cls, base)]
+    fitting = [name for name, cls in kinds.items() if issubclass(cls, SECTION_OF[section])]
     name = shown(kind) if not isinstance(kind, str) else kind
     if name not in kinds:
         raise ParameterError(path, unknown("kind", name, fitting))
     if name not in fitting:
-        home = "memories" if issubclass(kinds[name], Memory) else "units"
-        home = home if issubclass(kinds[name], (Memory, Unit)) else "links"
+        homes = [home for home, base in SECTION_OF.items() if issubclass(kinds[name], base)]
+        home = homes[0] if homes else "links"
         raise ParameterError(
             path,
             f"kind {name!r} belongs under {home}, not {section}; "

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.arch.model import Architecture
-from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Ports, merge_same_port
-from accelsim.engine.schedule import SLOTS, TimedProgram
+from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Ports, merge_same_port, packed
+from accelsim.engine.schedule import TimedProgram
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Unit, Work
 from accelsim.program.opcodes import TRANSFERS, Opcode
@@ -99,8 +99,8 @@ class _Binding:
                 self._cost(name, unit, rows)
         if self.fidelity == "ideal":
             n = len(self.program)
-            port = np.full((n, SLOTS), -1, dtype=np.int16)
-            hold = np.zeros((n, SLOTS), dtype=np.int64)
+            port = np.full((n, 1), -1, dtype=np.int16)
+            hold = np.zeros((n, 1), dtype=np.int64)
             self.work[transfers] = 0
             self.occupancy, self.latency = self.work, np.where(transfers, 0, self.latency)
         else:
@@ -214,7 +214,7 @@ class _Binding:
         """What the unit itself needs, and how often it passes over its operands."""
         work = self._work(rows)
         cost = unit.cost(work)
-        hz, tick = self.arch.clocks[unit.clock], self.arch.ticks_per_cycle(unit.clock)
+        hz, tick = self.arch.hz_of(unit), self.arch.ticks_of(unit)
         moving = unit.transfer_cycles(self.nbytes[rows].max(axis=1), hz)
         self.work[rows] = (cost.occupancy_cycles + moving) * tick
         self.latency[rows] = (cost.latency_cycles + moving) * tick
@@ -234,28 +234,13 @@ class _Binding:
     def _hold_ports(
         self, transfers: npt.NDArray[np.bool_]
     ) -> tuple[npt.NDArray[np.int16], Ints, Ints]:
-        """(port, hold ticks) of every access, one entry per port, and ticks that bytes fly.
-
-        The engine has three slots: two reads (or a read and the link) and the write. The read-back
-        of a sum shares the write's slot where both use one port, else takes a free one; with both
-        operands and the sums in three two-ported memories it goes unheld.
-        """
+        """(port, hold ticks) of everything an instruction uses, and ticks that bytes fly."""
         port, hold, delay = self.ports.of(self.space, self.nbytes)
-        link, link_hold, link_delay = self.ports.links(self.space, self.nbytes, transfers)
-        # A transfer has at most two memory ends (a gather's index column rides along), so the
-        # second source's slot is free for the link; compute has no link.
-        riding = transfers & (port[:, 0] == port[:, 1])
-        hold[riding, 0] += hold[riding, 1]
-        port[transfers, 1] = link[transfers]
-        hold[transfers, 1] = link_hold[transfers]
         merge_same_port(port, hold)
-        for free in (1, 0):
-            moves = (port[:, READ_BACK] >= 0) & (port[:, free] < 0)
-            port[moves, free], hold[moves, free] = port[moves, READ_BACK], hold[moves, READ_BACK]
-            port[moves, READ_BACK] = -1
-        slots = [0, 1, WRITE]
-        port, hold = port[:, slots], hold[:, slots]
-        hold[port < 0] = 0
-        # The first byte arrives after the latencies of both ends and the link, the last one after
-        # the slowest port has passed them all.
-        return port.astype(np.int16), hold, delay + link_delay
+        crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
+        port, hold = packed(
+            np.concatenate([port, crossed], axis=1), np.concatenate([hold, crossing], axis=1)
+        )
+        # The first byte arrives after the latencies of both ends and of the way between them, the
+        # last one after the slowest port has passed them all.
+        return port.astype(np.int16), hold, delay + way

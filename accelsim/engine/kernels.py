@@ -1,6 +1,7 @@
 """The compiled head-merge loop: one commit per turn, no event queue, no rescanning.
 
-Flat columns throughout: slot k of instruction i stands at ``3 * i + k``. The kernels never look at
+Flat columns throughout: dependency k of instruction i stands at ``3 * i + k``, its port k at
+``slots * i + k``. The kernels never look at
 an index outside its range, provided that ``schedule.check_layout`` accepted the program.
 """
 
@@ -42,6 +43,7 @@ def merge_heads(
     dep: NDArray[np.int32],
     port: NDArray[np.int16] | None,
     hold: NDArray[np.int64] | None,
+    slots: int,
     following: NDArray[np.int32],
     head: NDArray[np.int64],
     bits: int,
@@ -75,7 +77,7 @@ def merge_heads(
     missing = np.zeros(units, np.int64)
     retired = np.zeros(units, np.int64)
     waiter = np.zeros(4 * units, np.int64)
-    served = np.zeros(3, np.int64)
+    served = np.zeros(slots, np.int64)
     for u in range(units):
         i = head[u]
         if i >= 0:
@@ -102,23 +104,23 @@ def merge_heads(
         passed = at
         if port is not None and hold is not None:
             first = NEVER
-            for k in range(3):
-                p = port[3 * i + k]
+            for k in range(slots):
+                p = port[slots * i + k]
                 if p >= 0:
                     turn = max(at, port_free[p])
                     first = min(first, turn)
-                    sane |= hold[3 * i + k]
-                    served[k] = turn + hold[3 * i + k]
+                    sane |= hold[slots * i + k]
+                    served[k] = turn + hold[slots * i + k]
                     passed = max(passed, served[k])
             # Only now, for a port may be named twice.
-            for k in range(3):
-                p = port[3 * i + k]
+            for k in range(slots):
+                p = port[slots * i + k]
                 if p >= 0:
                     port_free[p] = max(port_free[p], served[k])
             if first != NEVER:
                 at = first
-            prefetch(port, 3 * (i + AHEAD))
-            prefetch(hold, 3 * (i + AHEAD))
+            prefetch(port, slots * (i + AHEAD))
+            prefetch(hold, slots * (i + AHEAD))
         free = max(at + occupancy[i], passed)
         end = max(at + latency[i], passed + max(0, latency[i] - occupancy[i]))
         if retired[u] > end:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.engine.schedule import (
-    SLOTS,
+    DEPENDENCIES,
     Schedule,
     TimedProgram,
     check_layout,
@@ -38,6 +38,7 @@ def run(timed: TimedProgram) -> Schedule:
         _column(timed.dep),
         _column(timed.port) if contended else None,
         _column(timed.hold) if contended else None,
+        timed.port.shape[1],
         following,
         head,
         bits,
@@ -57,7 +58,7 @@ def run(timed: TimedProgram) -> Schedule:
 
 def warm_up() -> None:
     """Compile every kernel of this room, or load it from the cache."""
-    none = np.full((1, SLOTS), -1)
+    none = np.full((1, DEPENDENCIES), -1)
     for port in (none, none + 1):
         run(
             TimedProgram(
@@ -66,7 +67,7 @@ def warm_up() -> None:
                 latency=np.ones(1, np.int64),
                 dep=none.astype(np.int32),
                 port=port.astype(np.int16),
-                hold=np.zeros((1, SLOTS), np.int64),
+                hold=np.zeros(none.shape, np.int64),
                 units=1,
                 ports=1,
             )

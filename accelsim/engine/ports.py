@@ -54,7 +54,7 @@ class Ports:
         delay = np.zeros(len(space), dtype=np.int64)
         for i, info in enumerate(self.program.spaces):
             memory = self.arch.memories[info.memory]
-            hz, tick = self.arch.clocks[memory.clock], self.arch.ticks_per_cycle(memory.clock)
+            hz, tick = self.arch.hz_of(memory), self.arch.ticks_of(memory)
             touched = space == i
             if not touched.any():
                 continue
@@ -62,23 +62,23 @@ class Ports:
             delay += touched.any(axis=1) * (memory.latency_cycles(hz) * tick)
         return port, hold, delay
 
-    def links(
+    def crossings(
         self, space: Ints, nbytes: Ints, transfers: npt.NDArray[np.bool_]
     ) -> tuple[Ints, Ints, Ints]:
-        """(port, hold ticks, latency ticks) of the link that each transfer crosses, -1 if none."""
+        """(port, hold ticks) of the links that each transfer crosses, -1 none, and its latency."""
         n = len(space)
-        port = np.full(n, -1, dtype=np.int64)
-        hold, delay = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        port = np.full((n, 1), -1, dtype=np.int64)
+        hold, delay = np.zeros((n, 1), dtype=np.int64), np.zeros(n, dtype=np.int64)
         for link in self.arch.links:
-            hz, tick = self.arch.clocks[link.clock], self.arch.ticks_per_cycle(link.clock)
+            hz, tick = self.arch.hz_of(link), self.arch.ticks_of(link)
             for a, b, number in self._crossings[link]:
                 source, target = space[:, 0], space[:, WRITE]
                 crosses = transfers & (
                     ((source == a) & (target == b)) | ((source == b) & (target == a))
                 )
-                port[crosses] = number
+                port[crosses, 0] = number
                 payload = np.minimum(nbytes[crosses, 0], nbytes[crosses, WRITE])
-                hold[crosses] = link.transfer_cycles(payload, hz) * tick
+                hold[crosses, 0] = link.transfer_cycles(payload, hz) * tick
                 delay[crosses] = link.latency_cycles(hz) * tick
         return port, hold, delay
 
@@ -99,3 +99,15 @@ def merge_same_port(port: Ints, hold: Ints) -> None:
         hold[same, earlier] += hold[same, later]
         port[same, later] = -1
         hold[same, later] = 0
+
+
+def packed(port: Ints, hold: Ints) -> tuple[Ints, Ints]:
+    """The same entries moved to the left, in as few columns as the fullest row needs."""
+    used = port >= 0
+    column = np.cumsum(used, axis=1) - 1
+    width = int(column[:, -1].max(initial=-1)) + 1
+    row = np.nonzero(used)[0]
+    shape = (len(port), max(width, 1))
+    left, ticks = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    left[row, column[used]], ticks[row, column[used]] = port[used], hold[used]
+    return left, ticks

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from accelsim.errors import AccelsimError
 
-SLOTS = 3  # dependencies, and ports, of one instruction
+DEPENDENCIES = 3  # of one instruction; more become explicit joins
 
 Waiting = tuple[int, int, int]  # unit, its head, the instruction that the head waits for
 
@@ -46,8 +46,8 @@ class TimedProgram:
     occupancy: NDArray[np.int64]  # [n] ticks until the unit can take its next instruction
     latency: NDArray[np.int64]  # [n] ticks until the result may be used
     dep: NDArray[np.int32]  # [n, 3] instructions that must finish first; -1 none; may point ahead
-    port: NDArray[np.int16]  # [n, 3] shared resources held: memory ports, links; -1 none
-    hold: NDArray[np.int64]  # [n, 3] ticks for which each port serves the instruction
+    port: NDArray[np.int16]  # [n, s] shared resources held: memory ports, links; -1 none
+    hold: NDArray[np.int64]  # [n, s] ticks for which each port serves the instruction
     units: int
     ports: int
 
@@ -113,16 +113,17 @@ def port_service(
 def check_layout(timed: TimedProgram) -> None:
     """Refuse arrays of the wrong type, shape or index range: what no engine could even read."""
     n = np.size(timed.unit)
+    slots = np.shape(timed.port)[-1] if np.ndim(timed.port) == 2 else DEPENDENCIES
     for name, dtype, width in (
-        ("unit", "int32", 1),
-        ("occupancy", "int64", 1),
-        ("latency", "int64", 1),
-        ("dep", "int32", SLOTS),
-        ("port", "int16", SLOTS),
-        ("hold", "int64", SLOTS),
+        ("unit", "int32", None),
+        ("occupancy", "int64", None),
+        ("latency", "int64", None),
+        ("dep", "int32", DEPENDENCIES),
+        ("port", "int16", slots),
+        ("hold", "int64", slots),
     ):
         column = getattr(timed, name)
-        shape = (n,) if width == 1 else (n, width)
+        shape = (n,) if width is None else (n, width)
         if not isinstance(column, np.ndarray):
             raise AccelsimError(f"{name} must be {dtype}{list(shape)}, got {type(column).__name__}")
         if column.dtype != dtype or column.shape != shape:

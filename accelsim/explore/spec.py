@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 from accelsim.arch.faults import unknown
 from accelsim.arch.parameters import shown
-from accelsim.arch.yaml_lines import Item, read_yaml
 from accelsim.errors import AccelsimError
 from accelsim.explore.evaluate import objective_names
 from accelsim.explore.pareto import check_objective
 from accelsim.explore.space import RUN_AXES, Grid, Value, grid
 from accelsim.explore.sweep import sweep
+from accelsim.yaml_lines import Item, read_yaml
 
 if TYPE_CHECKING:
     from accelsim.explore.executors import Executor

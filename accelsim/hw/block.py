@@ -74,6 +74,11 @@ class Block:
     kind: ClassVar[str]
     clock: str = "core"
 
+    @property
+    def own_clock_hz(self) -> int | None:
+        """Frequency of a clock that the block brings along (DRAM); None: ``clock`` drives it."""
+        return None
+
     def check(self) -> None:
         """Raise AccelsimError if parameters contradict each other; ranges are checked here too."""
         for parameter in fields(self):
@@ -146,6 +151,10 @@ class Memory(Block):
 
     def latency_cycles(self, hz: int) -> int:
         """Cycles of this memory's clock until the first byte of an access."""
+        return 0
+
+    def peak_bytes_per_second(self, hz: int) -> int:
+        """Bytes/s of all ports of one instance at a clock of ``hz``; 0 if it never limits."""
         return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 # Importing a room registers its blocks.
 from accelsim.hw import dma, link, memory, sram, systolic, vector  # noqa: F401
 from accelsim.hw.block import BLOCKS, Block
+from accelsim.hw.noc import kinds  # noqa: F401
 
 
 def block_kinds() -> Mapping[str, type[Block]]:

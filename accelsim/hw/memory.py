@@ -1,4 +1,4 @@
-"""Off-chip memory at bandwidth fidelity: a latency and a bandwidth that all requesters share."""
+"""Off-chip memory: what tensors lie in. Here the plain kind, a latency and a shared bandwidth."""
 
 from __future__ import annotations
 
@@ -9,20 +9,58 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Memory, block, require, whole_cycles
 from accelsim.quantities import Bytes, BytesPerSecond, PicojoulesPerByte, Seconds
 
 
-@block("memory")
 @dataclass(frozen=True, kw_only=True)
-class MainMemory(Memory):
-    """Main memory with a peak ``bandwidth`` (bytes/s) behind one port and an access ``latency``.
+class OffChipMemory(Memory):
+    """Main memory of all cores: a transfer holds its port for the bytes over ``peak_bandwidth``,
+    and its first byte arrives ``access_seconds`` after it starts.
 
-    ``granule`` is the bytes of one access: shorter rows cost a whole one. A transfer holds the
-    port for its bytes / bandwidth and its first byte arrives ``latency`` seconds after it starts.
+    ``access_bytes`` is the smallest access: shorter rows cost a whole one.
     """
 
     shared: ClassVar[bool] = True
+
+    @property
+    def peak_bandwidth(self) -> int:
+        """Bytes/s that no stream can exceed."""
+        raise AccelsimError(f"a {self.kind} memory has no bandwidth")
+
+    @property
+    def access_bytes(self) -> int:
+        return 1
+
+    @property
+    def access_seconds(self) -> float:
+        """From a request to its first byte when nobody else uses the memory."""
+        return 0.0
+
+    def moved_bytes(self, rows: Ints, row_bytes: Ints, contiguous: npt.NDArray[np.bool_]) -> Ints:
+        lines = np.where(contiguous, 1, rows)
+        line_bytes = np.where(contiguous, rows * row_bytes, row_bytes)
+        moved: Ints = lines * -(-line_bytes // self.access_bytes) * self.access_bytes
+        return moved
+
+    def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
+        return whole_cycles(nbytes, hz, self.peak_bandwidth)
+
+    def latency_cycles(self, hz: int) -> int:
+        return math.ceil(self.access_seconds * hz - 1e-9)
+
+    def peak_bytes_per_second(self, hz: int) -> int:
+        return self.peak_bandwidth
+
+
+@block("memory")
+@dataclass(frozen=True, kw_only=True)
+class MainMemory(OffChipMemory):
+    """Main memory with a peak ``bandwidth`` (bytes/s) behind one port and an access ``latency``.
+
+    ``granule`` is the bytes of one access: shorter rows cost a whole one.
+    """
 
     capacity: Bytes
     bandwidth: BytesPerSecond
@@ -37,17 +75,17 @@ class MainMemory(Memory):
         require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
         require(self.granule >= 1, f"granule must be at least 1 byte, not {self.granule}")
 
-    def moved_bytes(self, rows: Ints, row_bytes: Ints, contiguous: npt.NDArray[np.bool_]) -> Ints:
-        lines = np.where(contiguous, 1, rows)
-        line_bytes = np.where(contiguous, rows * row_bytes, row_bytes)
-        moved: Ints = lines * -(-line_bytes // self.granule) * self.granule
-        return moved
+    @property
+    def peak_bandwidth(self) -> int:
+        return self.bandwidth
 
-    def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
-        return whole_cycles(nbytes, hz, self.bandwidth)
+    @property
+    def access_bytes(self) -> int:
+        return self.granule
 
-    def latency_cycles(self, hz: int) -> int:
-        return math.ceil(self.latency * hz - 1e-9)
+    @property
+    def access_seconds(self) -> float:
+        return self.latency
 
     def energy_pj_per_action(self) -> dict[str, float]:
         return {"read_byte": self.read_pj_per_byte, "write_byte": self.write_pj_per_byte}

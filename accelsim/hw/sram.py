@@ -53,5 +53,8 @@ class Sram(Memory):
     def latency_cycles(self, hz: int) -> int:
         return self.latency
 
+    def peak_bytes_per_second(self, hz: int) -> int:
+        return self.bytes_per_cycle * self.ports * hz
+
     def energy_pj_per_action(self) -> dict[str, float]:
         return {"read_byte": self.read_pj_per_byte, "write_byte": self.write_pj_per_byte}

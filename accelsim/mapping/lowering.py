@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Unit
 from accelsim.hw.dma import Dma
-from accelsim.hw.memory import MainMemory
+from accelsim.hw.memory import OffChipMemory
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
 from accelsim.mapping.placement import Arena, Plan
@@ -132,7 +132,7 @@ class Lowering:
     cores: list[Core]
     tensors: dict[str, Storage]
     scratch_arena: Arena
-    memory: MainMemory
+    memory: OffChipMemory
     ideal: bool
 
     def format(self, tensor: str) -> Format:
@@ -176,19 +176,19 @@ def unused_parts(arch: Architecture) -> list[str]:
     best = leading_array(arrays.values())
     used = [name for name, unit in arrays.items() if unit is best]
     idle = [name for name, unit in arrays.items() if unit is not best]
-    memories = [name for name, m in arch.memories.items() if isinstance(m, MainMemory)]
+    memories = [name for name, m in arch.memories.items() if isinstance(m, OffChipMemory)]
     return [
         *(f"unit {name} is left idle: products go to {used[0]}" for name in idle),
         *(f"memory {name} is left empty: tensors lie in {memories[0]}" for name in memories[1:]),
     ]
 
 
-def main_memory(arch: Architecture) -> tuple[str, MainMemory]:
+def main_memory(arch: Architecture) -> tuple[str, OffChipMemory]:
     """Name and block of the memory that holds the tensors: the first main memory."""
     for name, memory in arch.memories.items():
-        if isinstance(memory, MainMemory):
+        if isinstance(memory, OffChipMemory):
             return name, memory
-    raise AccelsimError(f"{arch.name}: no main memory (kind: memory) to hold the tensors")
+    raise AccelsimError(f"{arch.name}: no main memory (kind: memory or dram) to hold the tensors")
 
 
 class Machine:

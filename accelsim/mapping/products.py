@@ -195,7 +195,7 @@ def resources(low: Lowering, core: Core, array: Systolic) -> Resources:
     """What the tile choice may count on in one core."""
     names = list(dict.fromkeys(array.memories()))
     hz = low.arch.clocks[array.clock]
-    bandwidth = 0.0 if low.ideal else low.memory.bandwidth / len(low.cores) / hz
+    bandwidth = 0.0 if low.ideal else low.memory.peak_bandwidth / len(low.cores) / hz
     return Resources(
         array=array,
         arrays=len(core.arrays),
@@ -204,8 +204,8 @@ def resources(low: Lowering, core: Core, array: Systolic) -> Resources:
         b_memory=names.index(array.weights),
         c_memory=names.index(array.outputs),
         bytes_per_cycle=bandwidth,
-        latency=low.memory.latency * hz,
-        granule=low.memory.granule,
+        latency=low.memory.access_seconds * hz,
+        granule=low.memory.access_bytes,
     )
 
 

@@ -251,8 +251,8 @@ class _Stream:
         stalls += tiles * sum(f in REDUCTIONS for f in r.functions) * self.unit.lanes.bit_length()
         if self.low.ideal:
             return float(busy + stalls)
-        bandwidth = self.low.memory.bandwidth / len(self.low.cores) / hz
-        latency = self.low.memory.latency * hz
+        bandwidth = self.low.memory.peak_bandwidth / len(self.low.cores) / hz
+        latency = self.low.memory.access_seconds * hz
         row = self._streamed_row_bytes(cols)
         stored = height * row_bytes(cols, r.out.fmt) / bandwidth
         loaded = height * row / bandwidth - stored

@@ -72,13 +72,23 @@ def tiny_programs(draw):
 
 
 def random_program(
-    seed, n, units, ports, *, longest=3, periods=(1,), dep_density=0.5, ahead=0.0, reach=40
+    seed,
+    n,
+    units,
+    ports,
+    *,
+    longest=3,
+    periods=(1,),
+    dep_density=0.5,
+    ahead=0.0,
+    reach=40,
+    slots=3,
 ):
     """A program drawn from a seed.
 
     ``periods``: clock periods in ticks, one per unit; all times of a unit are multiples of its own.
     ``ahead``: share of the dependencies that point to a later instruction, as in a FIFO program;
-    ``reach``: how far dependencies reach.
+    ``reach``: how far dependencies reach; ``slots``: how many ports an instruction may name.
     """
     rng = np.random.default_rng(seed)
     unit = rng.integers(0, units, n).astype(np.int32)
@@ -92,8 +102,8 @@ def random_program(
         occupancy=rng.integers(0, longest + 1, n) * period,
         latency=rng.integers(0, longest + 1, n) * period,
         dep=dep.astype(np.int32),
-        port=rng.integers(-1, ports, (n, 3)).astype(np.int16),
-        hold=rng.integers(0, longest + 1, (n, 3)) * period[:, None],
+        port=rng.integers(-1, ports, (n, slots)).astype(np.int16),
+        hold=rng.integers(0, longest + 1, (n, slots)) * period[:, None],
         units=units,
         ports=ports,
     )
@@ -125,6 +135,12 @@ def test_ports_that_are_slower_than_the_units(seed, n, units, ports, factor):
     timed = random_program(seed, n, units, ports, dep_density=0.2)
     timed.hold[:] *= factor
     assert_engines_agree(timed)
+
+
+@given(**{**SHAPES, "ports": st.integers(1, 20)}, slots=st.sampled_from([1, 2, 9, 17]))
+@MANY
+def test_transfers_that_cross_many_links(seed, n, units, ports, slots):
+    assert_engines_agree(random_program(seed, n, units, ports, slots=slots))
 
 
 @given(**SHAPES, reach=st.sampled_from([2, 40]))

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accelsim.arch.loader import from_dict, load
-from accelsim.arch.yaml_lines import parse_yaml, resolve_scalar
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
 from accelsim.hw.memory import MainMemory
 from accelsim.hw.sram import Sram
 from accelsim.hw.systolic import Systolic
+from accelsim.yaml_lines import parse_yaml, resolve_scalar
 
 GOOD = """\
 name: my-npu

@@ -1,0 +1,1 @@
+"""DRAM: devices as data, their timing constraints, and what issues or checks commands."""

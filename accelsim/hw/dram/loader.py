@@ -1,0 +1,282 @@
+"""Device files: one YAML file per standard, its constraints once and its devices by name.
+
+    standard: DDR4
+    constraints:
+      - {before: ACT, after: READ, scope: bank, cycles: tRCDRD, name: tRCD}
+    devices:
+      ddr4-2400:
+        clock: 1200 MHz
+        organization: {...}
+        timings: {CL: 17, tWR: 15 ns, tRC: tRAS + tRP}
+
+``organization``, ``timings``, ``refresh`` and ``sources`` beside ``devices`` hold for all devices
+of the file unless a device says otherwise. Times become cycles of the device's clock: minima
+rounded up, refresh intervals down. A constraint that comes out at zero or less asks nothing and is
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelsim.errors import AccelsimError, ParameterError, unknown
+from accelsim.hw.dram.checks import check
+from accelsim.hw.dram.commands import COMMAND_NAMES, Command, Scope
+from accelsim.hw.dram.device import (
+    BitEnergy,
+    Constraint,
+    Currents,
+    Device,
+    Organization,
+    Refresh,
+    RefreshKind,
+)
+from accelsim.hw.dram.expression import evaluate, names_in
+from accelsim.quantities import HERTZ
+from accelsim.yaml_lines import Item, read_yaml
+
+FILE_KEYS = {
+    "standard": "name of the standard",
+    "description": "one line about the file",
+    "dual_command": "whether a row and a column command may share a clock",
+    "organization": "parts of a channel that all devices share",
+    "timings": "timings that all devices share",
+    "refresh": "refresh of all devices",
+    "sources": "where shared numbers come from, by parameter",
+    "constraints": "what may follow what, and when",
+    "devices": "devices by name",
+}
+DEVICE_KEYS = {
+    "description": "one line about the device",
+    "clock": "frequency of the command clock",
+    "organization": "parts of a channel",
+    "timings": "cycles, times or formulas by name",
+    "refresh": "kind of refresh",
+    "currents": "supply currents of a die",
+    "energy": "published energies, where no currents are",
+    "sources": "where numbers come from, by parameter",
+}
+CONSTRAINT_KEYS = ("before", "after", "scope", "cycles", "window", "name")
+INTERVALS = frozenset({"tREFI", "tREFIpb"})
+"""Timings that are upper limits: a time is rounded down."""
+
+T = TypeVar("T")
+
+
+def load_devices(path: str | Path, origin: str = "") -> dict[str, Device]:
+    """The devices of a file, by name; ``origin`` names the file in messages.
+
+    Raises:
+        AccelsimError: one line, ``FILE:LINE: what was wrong; accepted: ...``.
+    """
+    return _File(origin or str(path), read_yaml(Path(path))).devices()
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    root: Item
+
+    def fail(self, line: int, message: str) -> AccelsimError:
+        return AccelsimError(f"{self.name}:{line}: {message}")
+
+    def devices(self) -> dict[str, Device]:
+        top = self.mapping(self.root, "device file", FILE_KEYS)
+        for key in ("standard", "constraints", "devices"):
+            if key not in top:
+                raise self.fail(self.root.line, f"{key} is missing; accepted: {FILE_KEYS[key]}")
+        listed = self.mapping(top["devices"], "device")
+        if not listed:
+            raise self.fail(top["devices"].line, "devices is empty; accepted: one device or more")
+        return {name: _One(self, top, name, item).device() for name, item in listed.items()}
+
+    def mapping(self, item: Item, what: str, keys: Iterable[str] | None = None) -> dict[str, Item]:
+        if not isinstance(item.value, dict):
+            raise self.fail(item.line, f"{what} must be a mapping; accepted: {what}: {{...}}")
+        if keys is not None:
+            for key, inner in item.value.items():
+                if key not in keys:
+                    raise self.fail(inner.line, unknown(f"key of a {what}", key, keys))
+        return item.value
+
+    def text(self, item: Item, what: str) -> str:
+        if not isinstance(item.value, str):
+            raise self.fail(item.line, f"{what} must be text, not {item.plain()!r}")
+        return item.value
+
+
+@dataclass(frozen=True)
+class _One:
+    """One device of a file: shared sections below its own."""
+
+    file: _File
+    top: Mapping[str, Item]
+    name: str
+    item: Item
+
+    def device(self) -> Device:
+        own = self.file.mapping(self.item, "device", DEVICE_KEYS)
+        clock_hz = self.clock(own)
+        timings = self.timings(clock_hz)
+        device = Device(
+            name=self.name,
+            standard=self.file.text(self.top["standard"], "standard"),
+            clock_hz=clock_hz,
+            organization=self.numbers(Organization, "organization", whole=True),
+            timings=timings,
+            constraints=self.constraints(timings),
+            refresh=self.refresh(timings),
+            power=self.power(own),
+            dual_command=self.flag("dual_command"),
+            description=self.file.text(own["description"], "description")
+            if "description" in own
+            else "",
+            sources={key: str(one.value) for key, one in self.section("sources").items()},
+        )
+        try:
+            check(device)
+        except ParameterError as fault:
+            raise self.fail(fault.path, fault.message) from None
+        return device
+
+    def fail(self, path: str, message: str) -> AccelsimError:
+        """A fault at the line of a parameter: the device's own, else the shared one."""
+        keys = path.split(".")
+        own = self.item.holds(*keys) or not self.file.root.holds(*keys)
+        item = self.item if own else self.file.root
+        return self.file.fail(item.line_of(*keys), f"{self.name}: {message}")
+
+    def section(self, key: str) -> dict[str, Item]:
+        found: dict[str, Item] = {}
+        for level in (self.top, self.file.mapping(self.item, "device")):
+            if key in level:
+                found.update(self.file.mapping(level[key], key))
+        return found
+
+    def flag(self, key: str) -> bool:
+        item = self.top.get(key)
+        if item is not None and not isinstance(item.value, bool):
+            raise self.file.fail(item.line, f"{key} must be true or false, not {item.plain()!r}")
+        return bool(item.value) if item is not None else False
+
+    def clock(self, own: Mapping[str, Item]) -> int:
+        if "clock" not in own:
+            raise self.fail("", "clock is missing; accepted: 1200 MHz, ...")
+        try:
+            return int(HERTZ.parse(own["clock"].plain()))
+        except AccelsimError as fault:
+            raise self.fail("clock", f"clock: {fault}") from None
+
+    def timings(self, clock_hz: int) -> dict[str, int]:
+        """Cycles by name; a formula may use any other timing, wherever it stands."""
+        given = self.section("timings")
+        found = {name: one.value for name, one in given.items() if type(one.value) is int}
+        waiting = {name: one for name, one in given.items() if name not in found}
+        while waiting:
+            # Only a circle or a name that does not exist keeps every formula waiting.
+            name = next((one for one in waiting if self.ready(waiting[one], found)), "")
+            name = name or next(iter(waiting))
+            text = self.file.text(waiting.pop(name), f"timing {name}")
+            try:
+                found[name] = evaluate(text, found, clock_hz, down=name in INTERVALS)
+            except AccelsimError as fault:
+                raise self.fail(f"timings.{name}", f"{name}: {fault}") from None
+        return {name: found[name] for name in given}
+
+    @staticmethod
+    def ready(item: Item, found: Mapping[str, int]) -> bool:
+        return isinstance(item.value, str) and names_in(item.value) <= found.keys()
+
+    def refresh(self, timings: Mapping[str, int]) -> Refresh:
+        given = self.section("refresh")
+        accepted = {"kind", "groups_per_command"}
+        for key in given:
+            if key not in accepted:
+                raise self.fail(f"refresh.{key}", unknown("key of refresh", key, accepted))
+        kinds: dict[str, RefreshKind] = {"all-bank": "all-bank", "per-bank": "per-bank"}
+        kind = str(given["kind"].value) if "kind" in given else "all-bank"
+        if kind not in kinds:
+            raise self.fail("refresh.kind", unknown("refresh kind", kind, kinds))
+        groups = given["groups_per_command"].plain() if "groups_per_command" in given else 1
+        return Refresh(
+            kind=kinds[kind],
+            interval_cycles=timings.get("tREFI", 0),
+            all_bank_cycles=timings.get("tRFC", 0),
+            per_bank_interval_cycles=timings.get("tREFIpb", 0),
+            per_bank_cycles=timings.get("tRFCpb", 0),
+            groups_per_command=groups,
+        )
+
+    def power(self, own: Mapping[str, Item]) -> Currents | BitEnergy | None:
+        if "currents" in own and "energy" in own:
+            raise self.fail("energy", "currents and energy are both given; accepted: one of them")
+        if "currents" in own:
+            return self.numbers(Currents, "currents")
+        return self.numbers(BitEnergy, "energy") if "energy" in own else None
+
+    def numbers(self, kind: Callable[..., T], key: str, whole: bool = False) -> T:
+        """A dataclass of plain numbers from the section of its name."""
+        given = self.section(key)
+        declared = {one.name: one for one in fields(kind)}  # type: ignore[arg-type]
+        for name, item in given.items():
+            if name not in declared:
+                raise self.fail(f"{key}.{name}", unknown(f"key of {key}", name, declared))
+            value: Any = item.value
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                what = "a whole number" if whole else "a number"
+                raise self.fail(f"{key}.{name}", f"{name} must be {what}, not {value!r}")
+            if not whole and value < 0:
+                raise self.fail(f"{key}.{name}", f"{name} must not be negative, not {value}")
+        for name, one in declared.items():
+            if name not in given and one.default is MISSING:
+                raise self.fail(key, f"{name} is missing in {key}; accepted: {name}: a number")
+        return kind(**{name: item.value for name, item in given.items()})
+
+    def constraints(self, timings: Mapping[str, int]) -> tuple[Constraint, ...]:
+        rules = self.top["constraints"]
+        if not isinstance(rules.value, list):
+            raise self.file.fail(
+                rules.line, "constraints must be a list; accepted: - {before: ...}"
+            )
+        return tuple(one for rule in rules.value for one in self.expanded(rule, timings))
+
+    def expanded(self, rule: Item, timings: Mapping[str, int]) -> Iterable[Constraint]:
+        given = self.file.mapping(rule, "constraint", CONSTRAINT_KEYS)
+        for key in CONSTRAINT_KEYS[:4]:
+            if key not in given:
+                raise self.file.fail(rule.line, f"{key} of a constraint is missing")
+        try:
+            cycles = evaluate(str(given["cycles"].value), timings)
+        except AccelsimError as fault:
+            line = given["cycles"].line
+            raise self.file.fail(line, f"{self.name}: constraint: {fault}") from None
+        window = given["window"].value if "window" in given else 1
+        if type(window) is not int or window < 1:
+            raise self.file.fail(rule.line, f"window must be a whole number >= 1, not {window!r}")
+        name = str(given["name"].value) if "name" in given else ""
+        scope = self.scope(given["scope"])
+        if cycles <= 0:
+            return
+        for before in self.commands(given["before"]):
+            for after in self.commands(given["after"]):
+                yield Constraint(before, after, scope, cycles, window, name)
+
+    def scope(self, item: Item) -> Scope:
+        name = str(item.value).upper()
+        if name not in Scope.__members__:
+            accepted = [one.name.lower() for one in Scope]
+            raise self.file.fail(item.line, unknown("scope", str(item.value), accepted))
+        return Scope[name]
+
+    def commands(self, item: Item) -> list[Command]:
+        words = item.value if isinstance(item.value, list) else [item]
+        found: list[Command] = []
+        for word in words:
+            name = str(word.value)
+            if name not in COMMAND_NAMES:
+                raise self.file.fail(item.line, unknown("command", name, COMMAND_NAMES))
+            found += COMMAND_NAMES[name]
+        return found
