@@ -69,10 +69,11 @@ def _product(
     exact = reference.reference(_without_bias(operator), (a, b))
     size = reference.reference(_without_bias(operator), (np.abs(a), np.abs(b)))
     sums = lowering.summation(length)
+    largest = max(float(np.max(np.abs(x), initial=0.0)) for x in (a, b))
     if not bias:
-        return Ball(exact, sums.error(size, length))
+        return Ball(exact, sums.error(size, length, largest))
     later = replace(sums, depth=sums.depth + 1)
-    ball = Ball(exact, later.error(size + np.abs(bias[0]), length + 1))
+    ball = Ball(exact, later.error(size + np.abs(bias[0]), length + 1, largest))
     if lowering.vector_format is not FP32:
         ball = ball.rounded(lowering.vector_format).rounded(FP32)
     return ball + Ball.exact(bias[0])

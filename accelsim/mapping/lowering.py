@@ -14,6 +14,7 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.block import Unit
 from accelsim.hw.dma import Dma
 from accelsim.hw.memory import OffChipMemory
+from accelsim.hw.sequencer import Sequencer
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
 from accelsim.mapping.placement import Arena, Plan
@@ -101,6 +102,11 @@ class Core:
         """The DMA queue for stores: the last."""
         return self.of(Dma)[-1][0]
 
+    @cached_property
+    def sequencer(self) -> int | None:
+        """The queue that starts kernels; None if operators run into each other."""
+        return next((slot for slot, _ in self.of(Sequencer)), None)
+
     def ring(
         self, memory: str, name: str, rows: int, cols: int, fmt: Format, slots: int = 2
     ) -> Ring:
@@ -157,6 +163,12 @@ class Lowering:
         return self.tensors[tensor].view(
             rows, cols, fmt, offset=row_bytes(first_element, fmt), stride=row_bytes(row_stride, fmt)
         )
+
+    def kernel(self) -> None:
+        """A new kernel begins: cores with a sequencer finish what they do, then launch it."""
+        for core in self.cores:
+            if core.sequencer is not None:
+                self.build.launch(core.sequencer, [queue.slot for queue in core.queues])
 
     def scratch(self, name: str, rows: int, cols: int, fmt: Format) -> View:
         """An off-chip [rows, cols] tensor of the mapper's own, for this operator only."""
@@ -312,6 +324,7 @@ def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) 
     low.build.begin_operator(
         OperatorInfo(operator.name, operator.kind, mapper.name, operator.macs, layer)
     )
+    low.kernel()
     try:
         mapper.lower(operator, low)
     except AccelsimError as fault:

@@ -33,7 +33,7 @@ from accelsim.program.table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 # 4 M instructions take about 0.5 GB as tables and a second of engine and verifier time.
 DEFAULT_INSTRUCTION_LIMIT = 4_000_000
@@ -59,6 +59,7 @@ class Builder:
         self._approximations: list[str] = []
         # _seen[u][v]: latest instruction of unit v that unit u is already known to have waited for.
         self._seen: list[dict[int, int]] = [{} for _ in self.units]
+        self._latest: dict[int, int] = {}  # the latest instruction of every unit
 
     def __len__(self) -> int:
         return len(self._rows) // WIDTH
@@ -134,11 +135,13 @@ class Builder:
         accumulate: bool,
         transpose_a: bool = False,
         transpose_b: bool = False,
+        stationary_a: bool = False,
         part: bool = False,
     ) -> int:
         """``dst[m, n] (+)= a[m, k] @ b[k, n]``; transposed operands are stored as [k, m], [n, k].
 
-        ``part``: other units compute the rest of dst's buffer at the same time.
+        ``part``: other units compute the rest of dst's buffer at the same time; ``stationary_a``:
+        a weight-stationary array holds a and streams b.
         """
         m, k = (a.cols, a.rows) if transpose_a else (a.rows, a.cols)
         kb, n = (b.cols, b.rows) if transpose_b else (b.rows, b.cols)
@@ -151,6 +154,7 @@ class Builder:
             (Flag.ACCUMULATE if accumulate else 0)
             | (Flag.TRANSPOSE_A if transpose_a else 0)
             | (Flag.TRANSPOSE_B if transpose_b else 0)
+            | (Flag.STATIONARY_A if stationary_a else 0)
         )
         return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=int(flags), part=part)
 
@@ -181,6 +185,32 @@ class Builder:
             unit, Opcode.VECTOR, dst, sources, dst.rows, dst.cols, k, function=int(function)
         )
         return self._with_immediate(i, imm)
+
+    def launch(self, sequencer: int, queues: Sequence[int]) -> int:
+        """Start a kernel: everything on ``queues`` has finished before, nothing of them is earlier.
+
+        The sequencer waits for the last instruction of every queue, spends its launch, and every
+        queue waits for it.
+        """
+        others = [q for q in queues if q != sequencer]
+        latest = {q: self._latest[q] for q in others if q in self._latest}
+        self._join(sequencer, [i for q, i in latest.items() if self._unseen(sequencer, q, i)])
+        self._seen[sequencer].update(latest)
+        nothing = (*[0] * 3, *[-1] * 7)
+        start = self._row((sequencer, Opcode.LAUNCH, 0, 0, self.current_operator, *nothing))
+        for queue in others:
+            self._join(queue, [start])
+            self._seen[queue].update({**latest, sequencer: start})
+        return start
+
+    def _unseen(self, unit: int, other: int, instruction: int) -> bool:
+        return self._seen[unit].get(other, -1) < instruction
+
+    def _join(self, unit: int, deps: list[int]) -> None:
+        """Joins on a queue that wait for instructions, three each."""
+        for first in range(0, len(deps), DEPENDENCIES):
+            some = (*deps[first : first + DEPENDENCIES], -1, -1, -1)[:DEPENDENCIES]
+            self._row((unit, Opcode.JOIN, 0, 0, self.current_operator, 0, 0, 0, *some, *[-1] * 4))
 
     def finish(self) -> Program:
         """Freeze everything into a Program."""
@@ -217,10 +247,10 @@ class Builder:
     ) -> int:
         deps = self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)
         operator = self.current_operator
-        while len(deps) > DEPENDENCIES:
-            # More waits than columns: joins ahead of it on the same queue wait for the others.
-            head, deps = deps[:DEPENDENCIES], deps[DEPENDENCIES:]
-            self._row((unit, Opcode.JOIN, 0, 0, operator, 0, 0, 0, *head, -1, -1, -1, -1))
+        # More waits than columns: joins ahead of it on the same queue wait for the others.
+        spare = max(0, -(-len(deps) // DEPENDENCIES) - 1) * DEPENDENCIES
+        self._join(unit, deps[:spare])
+        deps = deps[spare:]
         padded = (*deps, -1, -1, -1)[:DEPENDENCIES]
         operands = (*(self._operand(s) for s in sources), -1, -1, -1)[:3]
         written = self._operand(dst)
@@ -237,6 +267,7 @@ class Builder:
         if i >= self.instruction_limit:
             self.reserve(1, self._operators[-1].name if self._operators else "the program")
         self._rows.extend(row)
+        self._latest[row[0]] = i
         return i
 
     def _waits(

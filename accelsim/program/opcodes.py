@@ -14,6 +14,7 @@ class Opcode(IntEnum):
     GATHER = 3  # dst[r, :] = src0[src1[r], :], rows chosen by an index column
     FILL = 4  # dst[r, c] = immediate
     MATMUL = 8  # dst[m, n] (+)= src0[m, k] @ src1[k, n]
+    LAUNCH = 9  # a sequencer starts the next kernel; touches no operand
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
 
@@ -61,3 +62,4 @@ class Flag(IntFlag):
     ACCUMULATE = 1  # MATMUL adds to dst instead of overwriting it
     TRANSPOSE_A = 2  # src0 is stored as [k, m]
     TRANSPOSE_B = 4  # src1 is stored as [n, k]
+    STATIONARY_A = 8  # src0 stays in the array and src1 streams, where the dataflow holds operands

@@ -24,6 +24,7 @@ SHAPES: dict[Opcode, int] = {
     Opcode.GATHER: 2,
     Opcode.FILL: 3,
     Opcode.MATMUL: 4,
+    Opcode.LAUNCH: 0,
     Opcode.VECTOR: 5,
 }
 # Vector functions that are not plain unary ones: 1 takes two sources, 2 reduces, 3 works on heads.
