@@ -76,7 +76,8 @@ class MainMemory(OffChipMemory):
         super().check()
         require(self.bandwidth > 0, f"bandwidth must be positive, not {self.bandwidth}")
         require(
-            0 < self.efficiency <= 1, f"efficiency must be above 0, at most 1, not {self.efficiency}"
+            0 < self.efficiency <= 1,
+            f"efficiency must be above 0, at most 1, not {self.efficiency}",
         )
         require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
         require(self.granule >= 1, f"granule must be at least 1 byte, not {self.granule}")

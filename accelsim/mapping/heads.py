@@ -40,9 +40,13 @@ def outputs(op: Attention, low: Lowering, window: slice) -> View:
     return _token_window(op, low, window, op.output)
 
 
-def cached(op: Attention, low: Lowering, window: slice, operand: int) -> View:
+def keys_or_values(op: Attention, low: Lowering, window: slice, operand: int) -> View:
     """Keys (operand 1) or values (operand 2) [kv_len, head_dim] that a group of rows attends to."""
     sequence, head = _place(op, window)
     kv_head = head // (op.heads // op.kv_heads)
+    if not op.cached:
+        width = op.kv_heads * op.head_dim
+        first = sequence * op.kv_len * width + kv_head * op.head_dim
+        return low.window(op.inputs[operand], first, op.kv_len, op.head_dim, width)
     first = (sequence * op.kv_heads + kv_head) * op.kv_len * op.head_dim
     return low.window(op.inputs[operand], first, op.kv_len, op.head_dim, op.head_dim)

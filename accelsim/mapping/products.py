@@ -8,13 +8,15 @@ from typing import Protocol
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.systolic import Systolic
-from accelsim.mapping.lowering import Core, Lowering, Ring
+from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
+from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.tiling import Problem, Resources, best_tiling, even_share, granules
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.builder import Builder
-from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Gemm
+
+NOTHING = Finish()
 
 
 class Operand(Protocol):
@@ -65,12 +67,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class Product:
-    """One product c[m, n] = a[m, k] @ b[k, n] (+ bias[n]); ``b`` may be stored as [n, k]."""
+    """One product c[m, n] = a[m, k] @ b[k, n], then ``finish``; ``b`` may be stored as [n, k]."""
 
     a: Operand
     b: View
     c: View
-    bias: View | None = None
+    finish: Finish = NOTHING
     transpose_b: bool = False
 
     @property
@@ -89,12 +91,14 @@ class Product:
         """The product for some columns of c only."""
         everything = slice(None)
         b = self.b[cols, everything] if self.transpose_b else self.b[everything, cols]
-        bias = None if self.bias is None else self.bias[everything, cols]
-        return replace(self, b=b, c=self.c[everything, cols], bias=bias)
+        finish = self.finish.window(everything, cols)
+        return replace(self, b=b, c=self.c[everything, cols], finish=finish)
 
     def rows(self, rows: slice) -> Product:
         """The product for some rows of c only."""
-        return replace(self, a=Rows(self.a, rows), c=self.c[rows, slice(None)])
+        everything = slice(None)
+        finish = self.finish.window(rows, everything)
+        return replace(self, a=Rows(self.a, rows), c=self.c[rows, everything], finish=finish)
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class Rows:
 def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
     """One product per batch element; operands are windows of the operator's tensors."""
     a, b, c = op.inputs[0], op.inputs[1], op.output
-    bias = low.matrix(op.inputs[2], rows=1) if op.has_bias else None
+    finish = finish_of(op, low)
     b_rows, b_cols = (op.n, op.k) if op.transpose_b else (op.k, op.n)
     a_all = low.matrix(a, rows=op.batch * op.m)
     b_all = low.matrix(b, rows=b_rows * (1 if op.broadcast_b else op.batch))
@@ -146,7 +150,7 @@ def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
                 Stored(a_all[rows, everything]),
                 b_all[b_window, slice(0, b_cols)],
                 c_all[rows, everything],
-                bias,
+                finish.window(rows, everything),
                 op.transpose_b,
             )
         )
@@ -191,21 +195,26 @@ def _by_shape(products: Sequence[Product]) -> Iterator[list[Product]]:
     yield from groups.values()
 
 
-def resources(low: Lowering, core: Core, array: Systolic) -> Resources:
-    """What the tile choice may count on in one core."""
+def resources(low: Lowering, core: Core, array: Systolic, finish: Finish = NOTHING) -> Resources:
+    """What the tile choice may count on in one core beside an epilogue."""
     names = list(dict.fromkeys(array.memories()))
     hz = low.arch.clocks[array.clock]
     bandwidth = 0.0 if low.ideal else low.memory.peak_bandwidth / len(low.cores) / hz
     return Resources(
         array=array,
         arrays=len(core.arrays),
-        capacities=tuple(core.arenas[n].free for n in names),
+        capacities=tuple(
+            core.arenas[n].free
+            - (reserved_bytes(finish, core.arenas[n].capacity) if n == array.outputs else 0)
+            for n in names
+        ),
         a_memory=names.index(array.inputs),
         b_memory=names.index(array.weights),
         c_memory=names.index(array.outputs),
         bytes_per_cycle=bandwidth,
         latency=low.memory.access_seconds * hz,
         granule=low.memory.access_bytes,
+        alone=core.sequencer is not None,
     )
 
 
@@ -226,7 +235,7 @@ class CoreProducts:
             first.a.fmt.bits, first.b.fmt.bits, first.c.fmt.bits, self.acc_fmt.bits,
         )  # fmt: skip
         limit = low.build.instruction_limit - len(low.build)
-        self.tiling = best_tiling(self.problem, resources(low, core, array), limit)
+        self.tiling = best_tiling(self.problem, resources(low, core, array, first.finish), limit)
         low.build.reserve(
             self._instructions(first), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
         )
@@ -248,10 +257,7 @@ class CoreProducts:
         self.a_ring = core.ring(array.inputs, "a", t.tm, t.tk, first.a.fmt, t.a_slots)
         self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
         self.c_ring = core.ring(array.outputs, "c", t.tm, t.tn, self.acc_fmt, t.c_slots)
-        self.bias_ring: Ring | None = None
-        if first.bias is not None:
-            self.vector = core.vector(array.outputs)[0]
-            self.bias_ring = core.ring(array.outputs, "bias", 1, t.tn, first.bias.fmt, t.c_slots)
+        self.finisher = Finisher(self.low, core, array.outputs, t.tn, first.finish, t.c_slots)
 
     def emit(self) -> None:
         """Emit the whole nest."""
@@ -292,10 +298,7 @@ class CoreProducts:
             if self.tiling.resident:
                 panel[i] = a if outer_m else b
             self._multiply(acc, a, b, product.transpose_b, i > 0, job)
-        if product.bias is not None and self.bias_ring is not None:
-            bias = self.bias_ring.next()[:, :n]
-            self.build.load(self.core.load_queues[-1], bias, product.bias[:, cols])
-            self.build.vector(self.vector, Function.ADD, acc, acc, bias)
+        self.finisher.finish(acc, product.finish.window(rows, cols))
         self.build.store(self.core.store_queue, product.c[rows, cols], acc)
 
     def _multiply(

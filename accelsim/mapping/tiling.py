@@ -60,7 +60,8 @@ class Resources:
 
     ``a_memory``, ``b_memory`` and ``c_memory`` index ``capacities`` (bytes); equal indices share
     one memory. ``bytes_per_cycle`` and ``latency`` are main memory's, in array cycles (0 bytes:
-    unlimited); ``granule`` the bytes of its smallest access.
+    unlimited); ``granule`` the bytes of its smallest access. ``alone``: nothing runs before or after
+    the product that could fill its ends (a core with a sequencer).
     """
 
     array: Systolic
@@ -72,6 +73,7 @@ class Resources:
     bytes_per_cycle: float
     latency: float
     granule: int
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,9 @@ class _Nest:
         exposed = (first + last) / r.bytes_per_cycle
         slowest = np.maximum(busy + exposed, memory + last_busy)
         slowest = np.maximum(slowest, self._round_trips(last, last_busy, slots))
-        slowest = np.maximum(slowest, self._phases(busy) + exposed)
+        # What nothing overlaps with: the ends of the memory's work or, if less, of the arrays'.
+        ends = np.minimum(exposed, last_busy) if r.alone else exposed
+        slowest = np.maximum(slowest, self._phases(busy) + ends)
         total: Floats = slowest + 2 * r.latency + drain
         return total
 

@@ -185,6 +185,15 @@ def elementwise(function: str, a: Ball, b: Ball, mid: Format = FP32) -> Ball:
     return _step({"add": a + b, "sub": a - b, "mul": a * b}[function], mid)
 
 
+def mean_in_any_order(mean: Floats, size: Floats, terms: int, mid: Format = FP32) -> Ball:
+    """Mean of ``terms`` values added in any order, then multiplied by 1/terms; ``size`` is the mean
+    of their absolute values. A sum kept in ``mid`` is rounded again at every addition."""
+    growth = (terms - 1) * (np.log1p(U32) + (0.0 if mid is FP32 else np.log1p(mid.unit_roundoff)))
+    floor = 0.0 if mid is FP32 else terms * mid.smallest_quantum
+    error = terms * (np.expm1(growth) + gamma(terms + 4, _U64)) * size + floor
+    return _step(Ball(terms * mean, error).scaled(1.0 / terms), mid)
+
+
 def rotary(x: Ball, rotated: Ball, cos: Ball, sin: Ball, mid: Format = FP32) -> Ball:
     """x cos + rotate_half(x) sin: two products and a sum, each rounded."""
     return _step(_step(x * cos, mid) + _step(rotated * sin, mid), mid)

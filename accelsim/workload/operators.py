@@ -11,6 +11,7 @@ from accelsim.workload.vector_operators import (
     Elementwise,
     EmbeddingGather,
     LayerNorm,
+    Pool2d,
     Residual,
     RmsNorm,
     Rotary,
@@ -22,7 +23,7 @@ KINDS: dict[str, type[Operator]] = {
     for cls in (
         *(Gemm, Conv2d, Attention, KvAppend),
         *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, Elementwise, Residual),
-        EmbeddingGather,
+        *(EmbeddingGather, Pool2d),
     )
 }
 
@@ -40,6 +41,7 @@ __all__ = [
     "LayerNorm",
     "Operand",
     "Operator",
+    "Pool2d",
     "Residual",
     "RmsNorm",
     "Rotary",

@@ -16,7 +16,7 @@ from accelsim.errors import AccelsimError, CapacityError
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.heads import cached, head_groups, outputs, queries
+from accelsim.mapping.heads import head_groups, keys_or_values, outputs, queries
 from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.products import steps
@@ -27,7 +27,7 @@ from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
 
-from .kernelwise_rows import exponential_sums
+from .multipass_rows import exponential_sums
 
 F = Function
 EVERYTHING = slice(None)
@@ -37,8 +37,8 @@ DEPTH = 2
 STREAMS = 2
 
 
-@mapper("kernelwise-attention", lowers=("attention",), needs=(Systolic, Vector, Dma), preference=-1)
-def kernelwise_attention(op: Attention, low: Lowering) -> None:
+@mapper("multipass-attention", lowers=("attention",), needs=(Systolic, Vector, Dma), preference=-1)
+def multipass_attention(op: Attention, low: Lowering) -> None:
     """Scores with row maxima, sums of exponentials, and the product with V, a kernel each."""
     rows = op.batch * op.heads * op.q_len
     scores = low.scratch(f"{op.name}.scores", rows, op.kv_len, FP32)
@@ -47,9 +47,7 @@ def kernelwise_attention(op: Attention, low: Lowering) -> None:
     groups = head_groups(op)
     for core, mine in _shares(low, groups):
         _Scores(low, core, op).emit(mine, scores, top)
-    low.kernel()
     exponential_sums(low, scores, top, total)
-    low.kernel()
     for core, mine in _shares(low, groups):
         _Values(low, core, op).emit(mine, scores, top, total)
 
@@ -76,7 +74,7 @@ class _Kernel:
         self.vector, unit = self.core.vector(self.memory)
         if {*self.array.memories()} != {self.memory} or self.memory not in unit.memory:
             raise AccelsimError(
-                "kernelwise-attention needs one scratchpad that the arrays and the vector unit"
+                "multipass-attention needs one scratchpad that the arrays and the vector unit"
                 f" share, not {', '.join(dict.fromkeys(self.array.memories()))}"
             )
         self.slots = DEPTH * len(self.core.arrays)
@@ -134,7 +132,7 @@ class _Scores(_Kernel):
         part = self.ring("part", self.height, 1, FP32)
         turn = 0
         for group in groups:
-            keys, rows = cached(op, self.low, group, 1), queries(op, self.low, group)
+            keys, rows = keys_or_values(op, self.low, group, 1), queries(op, self.low, group)
             kept: View | None = None
             for tile in steps(rows.rows, self.height):
                 query = self.load(q, rows[tile, :])
@@ -176,7 +174,7 @@ class _Values(_Kernel):
         acc = self.ring("out", self.height, op.head_dim, FP32)
         turn = 0
         for group in groups:
-            values, out = cached(op, self.low, group, 2), outputs(op, self.low, group)
+            values, out = keys_or_values(op, self.low, group, 2), outputs(op, self.low, group)
             kept: View | None = None
             for tile in steps(out.rows, self.height):
                 rows = _within(group, tile)

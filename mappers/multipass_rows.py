@@ -28,15 +28,13 @@ from accelsim.workload.operators import LayerNorm, RmsNorm, Softmax
 F = Function
 
 
-@mapper("kernelwise-softmax", lowers=("softmax",), needs=(Vector, Dma), preference=-1)
-def kernelwise_softmax(op: Softmax, low: Lowering) -> None:
+@mapper("multipass-softmax", lowers=("softmax",), needs=(Vector, Dma), preference=-1)
+def multipass_softmax(op: Softmax, low: Lowering) -> None:
     """Three kernels over main memory: row maxima, sums of exponentials, quotients."""
     x, out = low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
     top, total = _column(op, low, "max"), _column(op, low, "sum")
     row_maxima(low, x, top)
-    low.kernel()
     exponential_sums(low, x, top, total)
-    low.kernel()
 
     def quotients(v: Vectors, t: Tile) -> None:
         (x, top, total), (e,), (inverse,) = t.inputs, t.wide, t.narrow
@@ -71,8 +69,8 @@ def exponential_sums(low: Lowering, x: View, top: View, total: View) -> None:
     lower_rowwise(low, Recipe(steps, [x, top], total, wide=1, functions=functions))
 
 
-@mapper("kernelwise-layernorm", lowers=("layernorm",), needs=(Vector, Dma), preference=-1)
-def kernelwise_layernorm(op: LayerNorm, low: Lowering) -> None:
+@mapper("multipass-layernorm", lowers=("layernorm",), needs=(Vector, Dma), preference=-1)
+def multipass_layernorm(op: LayerNorm, low: Lowering) -> None:
     """Four kernels over main memory: mean, scale, normalisation, weight and bias."""
     x, out = low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
     mean, scale = _column(op, low, "mean"), _column(op, low, "scale")
@@ -100,20 +98,17 @@ def kernelwise_layernorm(op: LayerNorm, low: Lowering) -> None:
         v(F.ADD, t.out, scaled, bias)
 
     lower_rowwise(low, Recipe(means, [x], mean, (), 0, 1, functions=(F.ROW_SUM, F.MUL_IMM)))
-    low.kernel()
     functions = (F.SUB, F.MUL, F.ROW_SUM, F.MUL_IMM, F.ADD_IMM, F.RSQRT)
     lower_rowwise(low, Recipe(scales, [x, mean], scale, (), 1, 1, functions=functions))
-    low.kernel()
     lower_rowwise(
         low, Recipe(normalised, [x, mean, scale], normal, wide=1, functions=(F.SUB, F.MUL))
     )
-    low.kernel()
     held = [low.matrix(name, 1, op.cols) for name in op.inputs[1:]]
     lower_rowwise(low, Recipe(affine, [normal], out, held, wide=1, functions=(F.MUL, F.ADD)))
 
 
-@mapper("kernelwise-rmsnorm", lowers=("rmsnorm",), needs=(Vector, Dma), preference=-1)
-def kernelwise_rmsnorm(op: RmsNorm, low: Lowering) -> None:
+@mapper("multipass-rmsnorm", lowers=("rmsnorm",), needs=(Vector, Dma), preference=-1)
+def multipass_rmsnorm(op: RmsNorm, low: Lowering) -> None:
     """Two kernels over main memory: scale, normalisation with weight."""
     x, out = low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
     scale = _column(op, low, "scale")
@@ -130,11 +125,8 @@ def kernelwise_rmsnorm(op: RmsNorm, low: Lowering) -> None:
 
     functions = (F.MUL, F.ROW_SUM, F.MUL_IMM, F.ADD_IMM, F.RSQRT)
     lower_rowwise(low, Recipe(scales, [x], scale, (), 1, 1, functions=functions))
-    low.kernel()
     held = [low.matrix(op.inputs[1], 1, op.cols)]
-    lower_rowwise(
-        low, Recipe(normalised, [x, scale], out, held, wide=1, functions=(F.MUL, F.MUL))
-    )
+    lower_rowwise(low, Recipe(normalised, [x, scale], out, held, wide=1, functions=(F.MUL, F.MUL)))
 
 
 def _inverse_root(v: Vectors, t: Tile, square: View, mean: View, cols: int, eps: float) -> None:
