@@ -173,6 +173,7 @@ def _result(
         approximations=_approximations(arch, memory, runs, segments),
         operators=tuple(op for t in totals for op in t.operators),
         wall_seconds=wall_seconds,
+        links=_links(totals, repeats, ticks),
         segments=tuple(runs),
         architecture=arch,
         graph=graph,
@@ -189,6 +190,24 @@ def _traffic(totals: list[Totals], repeats: list[int]) -> dict[str, dict[str, in
     return summed
 
 
+def _links(
+    totals: list[Totals], repeats: list[int], ticks: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Bytes and share of the time for every link of every network, over the whole run."""
+    found = {}
+    for network, use in totals[0].links.items() if totals else ():
+        parts = [(t.links[network], r) for t, r in zip(totals, repeats, strict=True)]
+        found[network] = {
+            link: {
+                "bytes": sum(int(part.nbytes[i]) * r for part, r in parts),
+                "utilization": sum(float(part.busy_ticks[i]) * r for part, r in parts)
+                / max(ticks, 1),
+            }
+            for i, link in enumerate(use.names)
+        }
+    return found
+
+
 def _approximations(
     arch: Architecture, memory: Fidelity, runs: list[SegmentRun], segments: Sequence[Segment]
 ) -> tuple[str, ...]:
@@ -198,6 +217,11 @@ def _approximations(
         found.append("memory ideal: transfers take no time and on-chip capacity is not limited")
     else:
         found.append("memory bandwidth: latency plus shared bandwidth, no banks, rows or refresh")
+    found += [
+        f"network {name}: links serve whole transfers in turn, routers hold what waits"
+        for name in arch.networks
+        if memory != "ideal"
+    ]
     for segment in segments:
         if segment.count > 1:
             found.append(

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from accelsim.arch.faults import ParameterError, unknown
-from accelsim.arch.parameters import parameters_of, shown, values_of
-from accelsim.hw.block import Block, Memory, Unit
+from accelsim.arch.parameters import SECTION_OF, parameters_of, shown, values_of
+from accelsim.errors import AccelsimError
+from accelsim.hw.block import Block, Unit
+from accelsim.hw.cache import check_chains
 from accelsim.hw.link import ENDS
-from accelsim.hw.noc import CORES, Network
+from accelsim.hw.noc import CORES
 from accelsim.quantities import closest
 
 if TYPE_CHECKING:
@@ -18,10 +20,9 @@ if TYPE_CHECKING:
 
 # Starting with a letter keeps names apart from the numbers of a path ("links.0.latency").
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_RESERVED = frozenset({"name", "cores", "clock", "clocks", "links", "networks", "mappers"})
-
-BLOCK_SECTIONS = ("units", "memories", "networks")
-"""Sections whose blocks are addressed by their names."""
+_RESERVED = frozenset(
+    {"name", "cores", "clock", "clocks", "links", "caches", "networks", "mappers"}
+)
 
 CLOCK_MISSING = "clock is missing; accepted: the core's frequency, e.g. clock: 1 GHz"
 
@@ -46,6 +47,7 @@ def check_architecture(arch: Architecture) -> None:
         _check_clock(arch, f"links.{index}", link)
         for end in ("source", "target"):
             _check_end(arch, f"links.{index}.{end}", getattr(link, end))
+    _check_caches(arch)
     _check_networks(arch)
     _check_sources(arch)
 
@@ -77,27 +79,26 @@ def _check_scale(arch: Architecture) -> None:
 
 
 def _check_kinds(arch: Architecture) -> None:
-    sections = ((Unit, arch.units), (Memory, arch.memories), (Network, arch.networks))
-    for base, section in sections:
-        for name, block in section.items():
+    for section, base in SECTION_OF.items():
+        for name, block in getattr(arch, section).items():
             if not isinstance(block, base):
                 kind = getattr(block, "kind", type(block).__name__)
                 raise ParameterError(name, f"kind {kind!r} is no {base.__name__.lower()}")
 
 
 def _check_names(arch: Architecture) -> None:
-    for section in (*BLOCK_SECTIONS, "clocks"):
+    for section in (*SECTION_OF, "clocks"):
         for name in getattr(arch, section):
             check_name(section, name)
     owners: dict[str, str] = {}
-    for section, what in zip(BLOCK_SECTIONS, ("unit", "memory", "network"), strict=True):
+    for section, base in SECTION_OF.items():
         for name in getattr(arch, section):
             if name in owners:
                 raise ParameterError(
                     f"{section}.{name}",
                     f"{name!r} is also a {owners[name]}'s name; accepted: another name",
                 )
-            owners[name] = what
+            owners[name] = base.__name__.lower()
     _check_slots(arch.units)
 
 
@@ -151,6 +152,15 @@ def _check_end(arch: Architecture, path: str, end: str) -> None:
         raise ParameterError(path, unknown("unit or memory", end, (*arch.units, *arch.memories)))
 
 
+def _check_caches(arch: Architecture) -> None:
+    """Caches form chains, and what they lead to serves all cores."""
+    shared = {name: memory for name, memory in arch.memories.items() if memory.shared}
+    try:
+        check_chains(arch.caches, shared)
+    except AccelsimError as fault:
+        raise ParameterError("caches", str(fault)) from None
+
+
 def _check_networks(arch: Architecture) -> None:
     """Every endpoint has its place, and no two ways join the same blocks."""
     joined: dict[frozenset[str], str] = {}
@@ -174,8 +184,8 @@ def _check_networks(arch: Architecture) -> None:
 
 
 def blocks_of(arch: Architecture) -> dict[str, Block]:
-    """Every named block: units, memories, networks."""
-    return {**arch.units, **arch.memories, **arch.networks}
+    """Every named block: units, memories, caches, networks."""
+    return {**arch.units, **arch.memories, **arch.caches, **arch.networks}
 
 
 def _check_sources(arch: Architecture) -> None:

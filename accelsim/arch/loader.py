@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelsim.arch.checks import CLOCK_MISSING, check_name
 from accelsim.arch.faults import ParameterError, unknown
 from accelsim.arch.model import Architecture, parse_frequency
-from accelsim.arch.parameters import block_class, make_block, shown
+from accelsim.arch.parameters import SECTION_OF, block_class, make_block, shown
 from accelsim.errors import AccelsimError
 from accelsim.hw.link import ENDS, Link
 from accelsim.yaml_lines import Item, as_items, read_yaml
-
-if TYPE_CHECKING:
-    from accelsim.hw.block import Memory, Unit
-    from accelsim.hw.noc import Network
 
 SECTIONS = {
     "name": "the name shown with results",
@@ -28,6 +24,7 @@ SECTIONS = {
     "units": "units of a core by name",
     "memories": "memories by name",
     "links": "point-to-point connections",
+    "caches": "caches before memories by name",
     "networks": "networks on chip by name",
     "mappers": "preferred mapper per operator kind",
     "assumptions": "declared approximations of the description",
@@ -86,13 +83,13 @@ def _architecture(root: Item, file: str, origin: str) -> Architecture:
 def line_of(root: Item, path: str) -> int:
     """Line of the parameter at a fault's path, or of the nearest thing around it that exists."""
     section, _, rest = path.partition(".")
-    if section in ("units", "memories", "networks", "clocks", "sources", "mappers"):
+    if section in (*SECTION_OF, "clocks", "sources", "mappers"):
         return root.line_of(section, rest)
     keys = path.split(".")
     if section == "links" and len(keys) > 2:
         spelt = next((word for word, name in ENDS.items() if name == keys[2]), keys[2])
         return max(root.line_of(*keys), root.line_of(*keys[:2], spelt))
-    for blocks in ("units", "memories", "networks"):
+    for blocks in SECTION_OF:
         if section not in SECTIONS and root.holds(blocks, section):
             return root.line_of(blocks, *keys)
     return root.line_of(*keys)
@@ -117,10 +114,11 @@ class _Description:
             description=self.text("description"),
             clocks=self.clocks(),
             cores=self.cores(),
-            units=self.units(),
-            memories=self.memories(),
+            units=self.blocks("units"),
+            memories=self.blocks("memories"),
             links=self.links(),
-            networks=self.networks(),
+            caches=self.blocks("caches"),
+            networks=self.blocks("networks"),
             mappers=self.words("mappers"),
             assumptions=self.assumptions(),
             sources=self.words("sources"),
@@ -174,17 +172,9 @@ class _Description:
         value = self.plain("cores")
         return 1 if "cores" not in self.sections else value
 
-    def units(self) -> dict[str, Unit]:
-        blocks = self.mapping("units")
-        return {name: self.block(item, "units", name) for name, item in blocks.items()}
-
-    def memories(self) -> dict[str, Memory]:
-        blocks = self.mapping("memories")
-        return {name: self.block(item, "memories", name) for name, item in blocks.items()}
-
-    def networks(self) -> dict[str, Network]:
-        blocks = self.mapping("networks")
-        return {name: self.block(item, "networks", name) for name, item in blocks.items()}
+    def blocks(self, section: str) -> dict[str, Any]:
+        listed = self.mapping(section)
+        return {name: self.block(item, section, name) for name, item in listed.items()}
 
     def block(self, item: Item, section: str, name: str) -> Any:
         check_name(section, name)

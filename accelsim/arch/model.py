@@ -15,6 +15,7 @@ from accelsim.arch.faults import ParameterError, unknown
 from accelsim.arch.parameters import revalidated, values_of
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block, Memory, Unit
+from accelsim.hw.cache import Cache
 from accelsim.hw.link import ENDS, Link
 from accelsim.hw.noc import Network, Placement, PlacementError, place
 from accelsim.program.table import AddressSpace, UnitSlot
@@ -47,6 +48,7 @@ class Architecture:
     description: str = ""
     cores: int = 1
     links: tuple[Link, ...] = ()
+    caches: Mapping[str, Cache] = field(default_factory=dict)
     networks: Mapping[str, Network] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Architecture:
         clocks: Mapping[str, int | str] | None = None,
         cores: int = 1,
         links: Iterable[Link] = (),
+        caches: Mapping[str, Cache] | None = None,
         networks: Mapping[str, Network] | None = None,
         description: str = "",
         assumptions: Iterable[str] = (),
@@ -89,6 +92,7 @@ class Architecture:
             units={key: revalidated(unit, key) for key, unit in units.items()},
             memories={key: revalidated(memory, key) for key, memory in memories.items()},
             links=tuple(revalidated(link, f"links.{i}") for i, link in enumerate(links)),
+            caches={key: revalidated(one, key) for key, one in (caches or {}).items()},
             networks={key: revalidated(one, key) for key, one in (networks or {}).items()},
             assumptions=tuple(assumptions),
             sources=dict(sources or {}),
@@ -245,6 +249,7 @@ class Architecture:
             "units": {name: _block_dict(unit) for name, unit in self.units.items()},
             "memories": {name: _block_dict(memory) for name, memory in self.memories.items()},
             "links": [_link_dict(link) for link in self.links],
+            "caches": {name: _block_dict(one) for name, one in self.caches.items()},
             "networks": {name: _block_dict(one) for name, one in self.networks.items()},
             "mappers": self.mappers,
             "assumptions": self.assumptions,

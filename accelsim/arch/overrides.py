@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from accelsim.arch.checks import BLOCK_SECTIONS, blocks_of, parameter_paths, unknown_path
+from accelsim.arch.checks import blocks_of, parameter_paths, unknown_path
 from accelsim.arch.faults import ParameterError
-from accelsim.arch.parameters import shown, with_values
+from accelsim.arch.parameters import SECTION_OF, shown, with_values
 from accelsim.errors import AccelsimError
 from accelsim.hw.link import ENDS
 from accelsim.yaml_lines import parse_yaml, resolve_scalar
@@ -63,7 +63,7 @@ def overridden(arch: Architecture, overrides: Mapping[str, object]) -> Architect
 def _locate(arch: Architecture, path: str) -> tuple[str, str, str]:
     """(section, name in it, parameter) of a path; no parameter for clocks, mappers and cores."""
     name, _, rest = path.partition(".")
-    for section in BLOCK_SECTIONS:
+    for section in SECTION_OF:
         if name in getattr(arch, section):
             if not rest or rest == "kind":
                 raise _whole_block(arch, path, name)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
 from accelsim.arch.faults import ParameterError, unknown
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block, Memory, Unit
+from accelsim.hw.cache import Cache
 from accelsim.hw.catalog import block_kinds
 from accelsim.hw.noc import Network
 from accelsim.quantities import LARGEST, Quantity, quantity_of
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 B = TypeVar("B", bound=Block)
 
-SECTION_OF: dict[str, type[Block]] = {"units": Unit, "memories": Memory, "networks": Network}
+SECTION_OF: dict[str, type[Block]] = {
+    "units": Unit,
+    "memories": Memory,
+    "caches": Cache,
+    "networks": Network,
+}
 """Sections of an architecture file, and what the blocks in them are."""
 
 # What pydantic's error types mean to someone who writes an architecture.
@@ -150,9 +156,13 @@ def _read_parameters(kind: type[Block]) -> dict[str, Parameter]:
         for field in fields(kind)
         if field.init
     }
-    # A block's own parameters read better before those that every unit has (clock, count).
-    common = {field.name for field in fields(Unit)}
-    return {name: found[name] for name in sorted(found, key=lambda name: name in common)}
+    # A block's own parameters read better before those that every network has (bandwidth, ...),
+    # and those before what every unit has (clock, count).
+    common = [field.name for field in fields(Unit)]
+    if issubclass(kind, Network):
+        common = [field.name for field in fields(Network) if field.name not in common] + common
+    rank = {name: place for place, name in enumerate(common, 1)}
+    return {name: found[name] for name in sorted(found, key=lambda name: rank.get(name, 0))}
 
 
 def block_class(kind: object, section: str, path: str) -> type[Block]:

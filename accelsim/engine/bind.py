@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.arch.model import Architecture
-from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Ports, merge_same_port, packed
+from accelsim.engine.flows import Flows, flows
+from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Holds, Ports, merge_same_port, table
 from accelsim.engine.schedule import TimedProgram
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Unit, Work
@@ -50,7 +51,8 @@ class BoundProgram:
 
     ``unit_index`` gives, per instruction row, the position of its unit in ``arch.units``;
     ``work`` the ticks that the unit itself needs for it, memories aside; ``actions`` maps a unit
-    name to its counted energy actions per row.
+    name to its counted energy actions per row. ``port_groups`` names, per port, what results call
+    it: the links of a network are one resource. ``flows`` are what crosses each network.
     """
 
     program: Program
@@ -59,6 +61,8 @@ class BoundProgram:
     timed: TimedProgram
     accesses: Accesses
     port_names: tuple[str, ...]
+    port_groups: tuple[str, ...]
+    flows: tuple[Flows, ...]
     unit_index: Ints
     work: Ints
     actions: dict[str, dict[str, Ints]]
@@ -89,9 +93,14 @@ class _Binding:
         self.nbytes = np.zeros((n, ACCESSES), dtype=np.int64)
         self.actions: dict[str, dict[str, Ints]] = {}
         self.ports = Ports(program, arch)
+        self.flows: tuple[Flows, ...] = ()
 
     def bound(self) -> BoundProgram:
         self._locate_accesses()
+        self.flows = tuple(
+            flows(self.program, self.arch, name, first)
+            for name, first in self.ports.first_link.items()
+        )
         transfers = _IS_TRANSFER[self.opcode]
         for name, unit, rows in self._rows_by_unit():
             if len(rows):
@@ -121,8 +130,8 @@ class _Binding:
         )
         return BoundProgram(
             self.program, self.arch, self.fidelity, timed,
-            Accesses(self.space, self.nbytes), tuple(self.ports.names),
-            self.unit_index, self.work, self.actions,
+            Accesses(self.space, self.nbytes), tuple(self.ports.names), tuple(self.ports.groups),
+            self.flows, self.unit_index, self.work, self.actions,
         )  # fmt: skip
 
     # -- bytes -----------------------------------------------------------------------------------
@@ -140,6 +149,9 @@ class _Binding:
             there = operand >= 0
             self.space[:, column] = np.where(there, spaces[operand], -1)
             self.nbytes[:, column] = np.where(there, moved[operand], 0)
+        # What a multicast delivers was read once, so a DELIVER only writes.
+        delivers = self.opcode == Opcode.DELIVER
+        self.space[delivers, :WRITE], self.nbytes[delivers, :WRITE] = -1, 0
         # A gather reads the rows that are named, not the whole table.
         gathers = np.flatnonzero(self.opcode == Opcode.GATHER)
         if len(gathers):
@@ -184,7 +196,10 @@ class _Binding:
         core = np.array([s.core for s in spaces] + [-1])[self.space[rows]]
         own = np.array([s.core for s in self.program.units])[self.unit[rows], None]
         reachable = [not unit.memories() or s.memory in unit.memories() for s in spaces]
-        good = np.array([*reachable, True])[self.space[rows]] & ((core < 0) | (core == own))
+        near = (core < 0) | (core == own)
+        if not unit.memories() and any(one.cores for one in self.arch.placements.values()):
+            near[:] = True  # a DMA reaches the other cores over the network
+        good = np.array([*reachable, True])[self.space[rows]] & near
         if not good.all():
             row, column = np.argwhere(~good)[0]
             raise AccelsimError(
@@ -212,6 +227,8 @@ class _Binding:
 
     def _cost(self, name: str, unit: Unit, rows: Ints) -> None:
         """What the unit itself needs, and how often it passes over its operands."""
+        # A delivery is the end of a transfer that has been paid for.
+        rows = rows[self.opcode[rows] != Opcode.DELIVER]
         work = self._work(rows)
         cost = unit.cost(work)
         hz, tick = self.arch.hz_of(unit), self.arch.ticks_of(unit)
@@ -238,9 +255,14 @@ class _Binding:
         port, hold, delay = self.ports.of(self.space, self.nbytes)
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
-        port, hold = packed(
-            np.concatenate([port, crossed], axis=1), np.concatenate([hold, crossing], axis=1)
-        )
+        holds = [Holds.of(port, hold), Holds.of(crossed, crossing)]
+        holds += [flow.holds for flow in self.flows]
+        way += sum(flow.flight for flow in self.flows)
+        # A multicast arrives everywhere at once, so it holds the ports of all its destinations;
+        # the DELIVERs retire with it and take no time.
+        rows = np.arange(len(self.program))
+        owner = np.maximum.accumulate(np.where(self.opcode == Opcode.DELIVER, 0, rows))
+        ports, ticks = table(len(rows), [one._replace(row=owner[one.row]) for one in holds])
         # The first byte arrives after the latencies of both ends and of the way between them, the
         # last one after the slowest port has passed them all.
-        return port.astype(np.int16), hold, delay + way
+        return ports, ticks, delay + way

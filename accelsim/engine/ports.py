@@ -1,14 +1,16 @@
-"""Ports: the memory and link instances that instructions take turns on."""
+"""Ports: the memories, links and network links that instructions take turns on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from accelsim.arch.model import Architecture
+from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints
 from accelsim.program.table import Program
 
@@ -17,13 +19,20 @@ from accelsim.program.table import Program
 ACCESSES = 4
 READ_BACK, WRITE = 2, 3
 
+MAX_PORTS = 1 << 15  # the engine numbers them in 16 bits
+
 
 class Ports:
-    """Numbering of the ports of an architecture's memory and link instances."""
+    """Numbering of the ports of an architecture's memories, links and networks.
+
+    ``names`` by port; ``groups`` name what results show: all links of a network are one.
+    ``first_link`` is the port of a network's link 0.
+    """
 
     def __init__(self, program: Program, arch: Architecture) -> None:
         self.arch, self.program = arch, program
         self.names: list[str] = []
+        self.groups: list[str] = []
         spaces = len(program.spaces)
         self.read = np.full(spaces + 1, -1, dtype=np.int64)
         self.write = np.full(spaces + 1, -1, dtype=np.int64)
@@ -41,8 +50,20 @@ class Ports:
             for link in arch.links
         }
 
-    def _new(self, name: str) -> int:
+        self.first_link: dict[str, int] = {}
+        for network, placement in arch.placements.items():
+            self.first_link[network] = len(self.names)
+            for link in placement.routes.names:
+                self._new(f"{network} {link}", network)
+
+    def _new(self, name: str, group: str = "") -> int:
+        if len(self.names) == MAX_PORTS:
+            raise AccelsimError(
+                f"{self.arch.name} has more than {MAX_PORTS} ports of memories and links;"
+                " accepted: fewer cores or network nodes"
+            )
         self.names.append(name)
+        self.groups.append(group or name)
         return len(self.names) - 1
 
     def of(self, space: Ints, nbytes: Ints) -> tuple[Ints, Ints, Ints]:
@@ -101,13 +122,27 @@ def merge_same_port(port: Ints, hold: Ints) -> None:
         hold[same, later] = 0
 
 
-def packed(port: Ints, hold: Ints) -> tuple[Ints, Ints]:
-    """The same entries moved to the left, in as few columns as the fullest row needs."""
-    used = port >= 0
-    column = np.cumsum(used, axis=1) - 1
-    width = int(column[:, -1].max(initial=-1)) + 1
-    row = np.nonzero(used)[0]
-    shape = (len(port), max(width, 1))
-    left, ticks = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    left[row, column[used]], ticks[row, column[used]] = port[used], hold[used]
-    return left, ticks
+class Holds(NamedTuple):
+    """Instructions, the ports that they hold, and for how many ticks: one entry per port held."""
+
+    row: Ints
+    port: Ints
+    ticks: Ints
+
+    @classmethod
+    def of(cls, port: Ints, hold: Ints) -> Holds:
+        """The entries of a table with one row per instruction; -1 where there is no port."""
+        row, column = np.nonzero(port >= 0)
+        return cls(row, port[row, column], hold[row, column])
+
+
+def table(n: int, holds: Sequence[Holds]) -> tuple[npt.NDArray[np.int16], Ints]:
+    """(port, hold ticks) of n instructions, in as few columns as the fullest one needs."""
+    row, port, ticks = (np.concatenate(part) for part in zip(*holds, strict=True))
+    order = np.argsort(row, kind="stable")
+    row = row[order]
+    column = np.arange(len(row)) - np.searchsorted(row, row)
+    shape = (n, int(column.max(initial=0)) + 1)
+    ports, hold = np.full(shape, -1, dtype=np.int16), np.zeros(shape, dtype=np.int64)
+    ports[row, column], hold[row, column] = port[order], ticks[order]
+    return ports, hold

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.functional.memory import Memory, Values, poisoned
-from accelsim.program.opcodes import Flag, Function, Opcode
+from accelsim.program.opcodes import COPIES, Flag, Function, Opcode
 from accelsim.program.table import COLUMN, Ints, Program
 
 # Storages whose contents are a workload tensor's.
@@ -156,6 +156,8 @@ class _Machine:
         self._write: dict[int, Callable[[int, list[Values]], None]] = {
             Opcode.LOAD: self._copy,
             Opcode.STORE: self._copy,
+            Opcode.MULTICAST: self._copy,
+            Opcode.DELIVER: self._copy,
             Opcode.GATHER: self._copy,
             Opcode.FILL: self._fill,
             Opcode.MATMUL: self._matmul,
@@ -166,17 +168,19 @@ class _Machine:
         """Operands of instruction ``i`` as they are now: carriers, or stored bits of a copy."""
         row = self._row[i]
         opcode, memory = row[_OPCODE], self._memory
-        if opcode in (Opcode.LOAD, Opcode.STORE):
+        if opcode in COPIES:
             return [memory.window(row[_SRC]).copy()]
         if opcode == Opcode.GATHER:
             return [_pick(memory.window(row[_SRC]), memory.read(row[_SRC + 1])[:, 0])]
         return [memory.read(operand) for operand in row[_SRC : _SRC + 3] if operand >= 0]
 
     def invalidate(self, i: int) -> None:
-        """Poison what instruction ``i`` is about to overwrite."""
+        """Poison what instruction ``i`` is about to overwrite, a multicast everywhere at once."""
         row = self._row[i]
-        if row[_DST] >= 0 and not row[_FLAGS] & Flag.ACCUMULATE:
-            self._memory.poison(row[_DST])
+        count = row[_K] if row[_OPCODE] == Opcode.MULTICAST else 1
+        for one in self._row[i : i + count]:
+            if one[_DST] >= 0 and not one[_FLAGS] & Flag.ACCUMULATE:
+                self._memory.poison(one[_DST])
 
     def write(self, i: int, operands: list[Values]) -> None:
         """Compute instruction ``i`` from its operands and store the result."""
@@ -231,7 +235,7 @@ class _Machine:
 
 
 _OPCODE, _UNIT, _FUNCTION = COLUMN["opcode"], COLUMN["unit"], COLUMN["function"]
-_FLAGS, _OPERATOR = COLUMN["flags"], COLUMN["operator"]
+_FLAGS, _OPERATOR, _K = COLUMN["flags"], COLUMN["operator"], COLUMN["k"]
 _DST, _SRC = COLUMN["dst"], COLUMN["src0"]
 
 

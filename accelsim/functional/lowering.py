@@ -15,11 +15,11 @@ import numpy as np
 
 from accelsim.numerics.bounds import Summation
 from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format
-from accelsim.program.opcodes import Flag, Function, Opcode
+from accelsim.program.opcodes import COPIES, Flag, Function, Opcode
 from accelsim.program.table import COLUMN, OPERAND_COLUMN, Program
 
 FP32 = FORMATS["fp32"]
-_COPIES = (Opcode.LOAD, Opcode.STORE, Opcode.GATHER)
+_COPIES = (*COPIES, Opcode.GATHER)
 
 
 @runtime_checkable

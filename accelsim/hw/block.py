@@ -149,6 +149,16 @@ class Memory(Block):
         """Cycles of this memory's clock (``hz``) that a port is busy with ``nbytes``."""
         return np.zeros_like(nbytes)
 
+    def conflict_cycles(self, base: Ints, rows: Ints, row_bytes: Ints, stride: Ints) -> Ints:
+        """Cycles that 2-D windows take longer than ``transfer_cycles`` of their bytes, because of
+        where these lie: what one pass over a window adds, 0 for contiguous ones."""
+        return np.zeros_like(rows)
+
+    def window_cycles(self, base: Ints, rows: Ints, row_bytes: Ints, stride: Ints, hz: int) -> Ints:
+        """Cycles of this memory's clock (``hz``) that a port is busy with one pass over windows."""
+        moved = self.moved_bytes(rows, row_bytes, stride == row_bytes)
+        return self.transfer_cycles(moved, hz) + self.conflict_cycles(base, rows, row_bytes, stride)
+
     def latency_cycles(self, hz: int) -> int:
         """Cycles of this memory's clock until the first byte of an access."""
         return 0

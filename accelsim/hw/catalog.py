@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 # Importing a room registers its blocks.
-from accelsim.hw import dma, link, memory, sequencer, sram, systolic, vector  # noqa: F401
+from accelsim.hw import cache, dma, link, memory, sequencer, sram, systolic, vector  # noqa: F401
 from accelsim.hw.block import BLOCKS, Block
 from accelsim.hw.noc import kinds  # noqa: F401
 

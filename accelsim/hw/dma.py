@@ -29,7 +29,14 @@ class Dma(Unit):
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset(
-        {Opcode.LOAD, Opcode.STORE, Opcode.GATHER, Opcode.FILL}
+        {
+            Opcode.LOAD,
+            Opcode.STORE,
+            Opcode.GATHER,
+            Opcode.FILL,
+            Opcode.MULTICAST,
+            Opcode.DELIVER,
+        }
     )
 
     issue: Cycles = 0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from accelsim.hw.banks import busiest_bank
 from accelsim.hw.block import Ints, Memory, block, require
 from accelsim.quantities import Bytes, Cycles, PicojoulesPerByte
 
@@ -16,7 +17,8 @@ class Sram(Memory):
     """Scratchpad of ``banks`` banks, each ``width`` bytes wide, one access per bank and cycle.
 
     ``ports: 1`` shares the bandwidth between reads and writes, ``ports: 2`` gives each its own.
-    Storage is interleaved over the banks, so a transfer uses them all. ``width: 0`` means that the
+    Words of ``width`` bytes are interleaved over the banks, so a contiguous transfer uses them
+    all; the rows of a strided one may fall on few (``hw/banks.py``). ``width: 0`` means that the
     memory never limits anything (its bandwidth is matched to the units). ``latency`` is what a
     transfer pays; the units' own pipelines contain theirs.
     """
@@ -49,6 +51,16 @@ class Sram(Memory):
         if not self.bytes_per_cycle:
             return np.zeros_like(nbytes)
         return -(-nbytes // self.bytes_per_cycle)
+
+    def conflict_cycles(self, base: Ints, rows: Ints, row_bytes: Ints, stride: Ints) -> Ints:
+        """Words on the busiest bank beyond an even share; contiguous windows are streams."""
+        cycles = np.zeros_like(rows)
+        strided = (rows > 1) & (stride != row_bytes)
+        if self.bytes_per_cycle and strided.any():
+            window = (base[strided], rows[strided], row_bytes[strided], stride[strided])
+            even = -(-window[1] * window[2] // self.bytes_per_cycle)
+            cycles[strided] = busiest_bank(*window, self.banks, self.width) - even
+        return cycles
 
     def latency_cycles(self, hz: int) -> int:
         return self.latency

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from accelsim.arch.model import Architecture
+    from accelsim.hw.noc import Placement
     from accelsim.workload.graph import Graph
     from accelsim.workload.operators import Operator
 
@@ -140,6 +141,34 @@ class Lowering:
     scratch_arena: Arena
     memory: OffChipMemory
     ideal: bool
+
+    @cached_property
+    def network(self) -> Placement | None:
+        """The network between the cores and the memory of the tensors, if there is one."""
+        name = main_memory(self.arch)[0]
+        joined = (p for p in self.arch.placements.values() if p.cores and name in p.memories)
+        return next(joined, None)
+
+    @property
+    def multicasts(self) -> bool:
+        """Whether several cores can receive what is read from main memory once."""
+        return self.network is not None and self.network.network.multicast and len(self.cores) > 1
+
+    @cached_property
+    def core_bytes_per_second(self) -> float:
+        """What every core gets of main memory when all of them read at once."""
+        share = self.memory.peak_bandwidth / len(self.cores)
+        if self.network is None:
+            return share
+        return min(share, self.network.core_bytes_per_second(main_memory(self.arch)[0]))
+
+    @cached_property
+    def read_seconds(self) -> float:
+        """Time until the first byte of a read arrives: memory and way."""
+        if self.network is None:
+            return self.memory.access_seconds
+        cycles = self.network.read_cycles(main_memory(self.arch)[0])
+        return self.memory.access_seconds + cycles / self.arch.clocks[self.network.network.clock]
 
     def format(self, tensor: str) -> Format:
         """Number format of a workload tensor."""

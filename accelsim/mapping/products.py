@@ -10,7 +10,14 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
 from accelsim.mapping.lowering import Core, Lowering
-from accelsim.mapping.tiling import Problem, Resources, best_tiling, even_share, granules
+from accelsim.mapping.tiling import (
+    Problem,
+    Resources,
+    Tiling,
+    best_tiling,
+    even_share,
+    granules,
+)
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.builder import Builder
 from accelsim.program.storage import View
@@ -157,6 +164,20 @@ def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
     return products
 
 
+def all_stored(products: Sequence[Product]) -> bool:
+    """Whether the first operands lie in memory as they are multiplied."""
+    return all(isinstance(product.a, Stored) for product in products)
+
+
+def problem_of(product: Product, jobs: int) -> Problem:
+    """What the tile choice needs to know of ``jobs`` products like this one."""
+    sums = accumulator_format(product.b.fmt)
+    return Problem(
+        product.m, product.n, product.k, jobs,
+        product.a.fmt.bits, product.b.fmt.bits, product.c.fmt.bits, sums.bits,
+    )  # fmt: skip
+
+
 def accumulator_format(operand: Format) -> Format:
     """What a sum of products is kept in: int32 for integers, fp32 for floating point."""
     return number_format("int32" if operand.is_integer else "fp32")
@@ -164,6 +185,11 @@ def accumulator_format(operand: Format) -> Format:
 
 def lower_products(low: Lowering, products: Sequence[Product]) -> None:
     """Emit products of equal shape, shared out over the cores."""
+    if low.multicasts and len(products) < len(low.cores) and all_stored(products):
+        from accelsim.mapping.teams import lower_in_team
+
+        lower_in_team(low, products)
+        return
     for core, share in _over_cores(low, products):
         for same_shape in _by_shape(share):
             CoreProducts(low, core, same_shape).emit()
@@ -195,11 +221,22 @@ def _by_shape(products: Sequence[Product]) -> Iterator[list[Product]]:
     yield from groups.values()
 
 
-def resources(low: Lowering, core: Core, array: Systolic, finish: Finish = NOTHING) -> Resources:
-    """What the tile choice may count on in one core beside an epilogue."""
+def resources(
+    low: Lowering,
+    core: Core,
+    array: Systolic,
+    a_readers: int = 1,
+    b_readers: int = 1,
+    finish: Finish = NOTHING,
+) -> Resources:
+    """What the tile choice may count on in one core, of a team that shares what it reads, beside
+    an epilogue."""
     names = list(dict.fromkeys(array.memories()))
     hz = low.arch.clocks[array.clock]
-    bandwidth = 0.0 if low.ideal else low.memory.peak_bandwidth / len(low.cores) / hz
+    bandwidth = 0.0 if low.ideal else low.core_bytes_per_second / hz
+    port = 0.0
+    if low.network is not None and bandwidth:
+        port = low.network.network.bandwidth * low.network.network.payload_share / hz
     return Resources(
         array=array,
         arrays=len(core.arrays),
@@ -212,8 +249,11 @@ def resources(low: Lowering, core: Core, array: Systolic, finish: Finish = NOTHI
         b_memory=names.index(array.weights),
         c_memory=names.index(array.outputs),
         bytes_per_cycle=bandwidth,
-        latency=low.memory.access_seconds * hz,
+        latency=low.read_seconds * hz,
         granule=low.memory.access_bytes,
+        port_bytes_per_cycle=port,
+        a_readers=a_readers,
+        b_readers=b_readers,
         alone=core.sequencer is not None,
     )
 
@@ -221,7 +261,9 @@ def resources(low: Lowering, core: Core, array: Systolic, finish: Finish = NOTHI
 class CoreProducts:
     """The loop nest of one core over products of one shape."""
 
-    def __init__(self, low: Lowering, core: Core, products: list[Product]) -> None:
+    def __init__(
+        self, low: Lowering, core: Core, products: list[Product], tiling: Tiling | None = None
+    ) -> None:
         if not core.arrays:
             raise AccelsimError(f"core {core.index} has no systolic array")
         self.low, self.core, self.products = low, core, products
@@ -230,12 +272,11 @@ class CoreProducts:
         first = products[0]
         array = core.arrays[0][1]
         self.acc_fmt = accumulator_format(first.b.fmt)
-        self.problem = Problem(
-            first.m, first.n, first.k, len(products),
-            first.a.fmt.bits, first.b.fmt.bits, first.c.fmt.bits, self.acc_fmt.bits,
-        )  # fmt: skip
+        self.problem = problem_of(first, len(products))
         limit = low.build.instruction_limit - len(low.build)
-        self.tiling = best_tiling(self.problem, resources(low, core, array, first.finish), limit)
+        self.tiling = tiling or best_tiling(
+            self.problem, resources(low, core, array, finish=first.finish), limit
+        )
         low.build.reserve(
             self._instructions(first), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
         )
@@ -288,8 +329,7 @@ class CoreProducts:
     def _output_tile(
         self, product: Product, rows: slice, cols: slice, panel: dict[int, View], job: int
     ) -> None:
-        m, n = rows.stop - rows.start, cols.stop - cols.start
-        acc = self.c_ring.next()[:m, :n]
+        acc = self.accumulators(rows, cols)
         for i, ks in enumerate(steps(self.problem.k, self.tiling.tk)):
             kept = panel.get(i)
             outer_m = self.tiling.outer == "m"
@@ -297,13 +337,22 @@ class CoreProducts:
             b = kept if kept and not outer_m else self._load_b(product, cols, ks)
             if self.tiling.resident:
                 panel[i] = a if outer_m else b
-            self._multiply(acc, a, b, product.transpose_b, i > 0, job)
+            self.multiply(acc, a, b, product.transpose_b, i > 0, job)
+        self.store(product, rows, cols, acc)
+
+    def accumulators(self, rows: slice, cols: slice) -> View:
+        """The buffer of a new output tile."""
+        return self.c_ring.next()[: rows.stop - rows.start, : cols.stop - cols.start]
+
+    def store(self, product: Product, rows: slice, cols: slice, acc: View) -> None:
+        """A finished output tile, with its epilogue, to main memory."""
         self.finisher.finish(acc, product.finish.window(rows, cols))
         self.build.store(self.core.store_queue, product.c[rows, cols], acc)
 
-    def _multiply(
+    def multiply(
         self, acc: View, a: View, b: View, transpose_b: bool, accumulate: bool, job: int
     ) -> None:
+        """One K step of an output tile, shared out over the arrays of the core."""
         arrays = self.core.arrays
         everything = slice(None)
         if self.tiling.split == "job" or len(arrays) == 1:

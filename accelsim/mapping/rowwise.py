@@ -261,8 +261,8 @@ class _Stream:
         stalls += tiles * sum(f in REDUCTIONS for f in r.functions) * self.unit.lanes.bit_length()
         if self.low.ideal:
             return float(busy + stalls)
-        bandwidth = self.low.memory.peak_bandwidth / len(self.low.cores) / hz
-        latency = self.low.memory.access_seconds * hz
+        bandwidth = self.low.core_bytes_per_second / hz
+        latency = self.low.read_seconds * hz
         row = self._streamed_row_bytes(cols)
         stored = height * row_bytes(self._width(r.out, cols), r.out.fmt) / bandwidth
         loaded = height * row / bandwidth - stored

@@ -60,8 +60,10 @@ class Resources:
 
     ``a_memory``, ``b_memory`` and ``c_memory`` index ``capacities`` (bytes); equal indices share
     one memory. ``bytes_per_cycle`` and ``latency`` are main memory's, in array cycles (0 bytes:
-    unlimited); ``granule`` the bytes of its smallest access. ``alone``: nothing runs before or after
-    the product that could fill its ends (a core with a sequencer).
+    unlimited); ``granule`` the bytes of its smallest access. ``port_bytes_per_cycle`` is what the
+    core can take in at most (0: unlimited); ``a_readers`` and ``b_readers`` cores receive each
+    tile of A and of B that is read once, so it counts for that fraction in main memory. ``alone``:
+    nothing runs before or after the product that could fill its ends (a core with a sequencer).
     """
 
     array: Systolic
@@ -73,7 +75,15 @@ class Resources:
     bytes_per_cycle: float
     latency: float
     granule: int
+    port_bytes_per_cycle: float = 0.0
+    a_readers: int = 1
+    b_readers: int = 1
     alone: bool = False
+
+    def cycles_per_byte(self, readers: int = 1) -> float:
+        """Cycles that a byte takes which this many cores receive at once."""
+        shared = 1 / (self.bytes_per_cycle * readers)
+        return max(shared, 1 / self.port_bytes_per_cycle) if self.port_bytes_per_cycle else shared
 
 
 @dataclass(frozen=True)
@@ -294,14 +304,16 @@ class _Nest:
         return rows * (full + self._row_bytes(cols % tile, bits))
 
     def _traffic(self) -> Floats:
-        """Bytes through main memory of all jobs."""
-        p = self.p
+        """Cycles that the bytes of all jobs take through main memory."""
+        p, r = self.p, self.r
         a_once = self._matrix_bytes(p.m, p.k, self.tk, p.a_bits)
         b_once = p.k * p.n * p.b_bits / 8
         c_once = self._matrix_bytes(p.m, p.n, self.tn, p.c_bits)
         a_times = 1 if self.resident and self.outer == "m" else self.nn
         b_times = 1 if self.resident and self.outer == "n" else self.nm
-        return np.asarray(p.jobs * (a_once * a_times + b_once * b_times + c_once), dtype=np.float64)
+        a = a_once * a_times * r.cycles_per_byte(r.a_readers)
+        b = b_once * b_times * r.cycles_per_byte(r.b_readers)
+        return np.asarray(p.jobs * (a + b + c_once * r.cycles_per_byte()), dtype=np.float64)
 
     def cycles(self, busy: Ints, last_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
         """Closed-form cost, array cycles."""
@@ -309,11 +321,10 @@ class _Nest:
         drain = r.array.fill_drain_cycles
         if not r.bytes_per_cycle:
             return (busy + drain).astype(np.float64)
-        first = self.tm * self.tk * p.a_bits / 8 + self.tn * self.tk * p.b_bits / 8
-        last = self.tm * self.tn * p.c_bits / 8
-        memory = self._traffic() / r.bytes_per_cycle
-        exposed = (first + last) / r.bytes_per_cycle
-        slowest = np.maximum(busy + exposed, memory + last_busy)
+        a, b = self._tile_cycles()
+        last = self.tm * self.tn * p.c_bits / 8 * r.cycles_per_byte()
+        exposed = a + b + last
+        slowest = np.maximum(busy + exposed, self._traffic() + last_busy)
         slowest = np.maximum(slowest, self._round_trips(last, last_busy, slots))
         # What nothing overlaps with: the ends of the memory's work or, if less, of the arrays'.
         ends = np.minimum(exposed, last_busy) if r.alone else exposed
@@ -321,18 +332,25 @@ class _Nest:
         total: Floats = slowest + 2 * r.latency + drain
         return total
 
+    def _tile_cycles(self) -> tuple[Floats, Floats]:
+        """Cycles that a tile of A and one of B take from main memory."""
+        p, r = self.p, self.r
+        a = self.tm * self.tk * p.a_bits / 8 * r.cycles_per_byte(r.a_readers)
+        b = self.tn * self.tk * p.b_bits / 8 * r.cycles_per_byte(r.b_readers)
+        return a, b
+
     def _phases(self, busy: Ints) -> Floats:
         """Output tiles that fetch the resident panel, and the others, each by its own limit.
 
         A panel arrives while its first output tile is computed; buffers are too shallow to spread
         that load over the following tiles.
         """
-        p, bandwidth = self.p, self.r.bytes_per_cycle
+        p, r = self.p, self.r
         outputs = self.nm * self.nn
         # Average tiles, so that edge tiles count for what they hold.
-        a = p.m * p.k * p.a_bits / 8 / self.nm / bandwidth
-        b = p.k * p.n * p.b_bits / 8 / self.nn / bandwidth
-        c = p.m * p.n * p.c_bits / 8 / outputs / bandwidth
+        a = p.m * p.k * p.a_bits / 8 / self.nm * r.cycles_per_byte(r.a_readers)
+        b = p.k * p.n * p.b_bits / 8 / self.nn * r.cycles_per_byte(r.b_readers)
+        c = p.m * p.n * p.c_bits / 8 / outputs * r.cycles_per_byte()
         work = busy / (p.jobs * outputs)
         outer = self.nm if self.outer == "m" else self.nn
         kept = (a if self.outer == "m" else b) if self.resident else 0.0
@@ -347,14 +365,13 @@ class _Nest:
         drain = r.array.fill_drain_cycles
         outputs = p.jobs * self.nm * self.nn
         a_slots, b_slots, c_slots = slots
-        a = self.tm * self.tk * p.a_bits / 8
-        b = self.tn * self.tk * p.b_bits / 8
+        a, b = self._tile_cycles()
         if self.resident:
-            streamed, nbytes = (b_slots, b) if self.outer == "m" else (a_slots, a)
+            streamed, transfer = (b_slots, b) if self.outer == "m" else (a_slots, a)
         else:
-            streamed, nbytes = b_slots, a + b
-        load = r.latency + nbytes / r.bytes_per_cycle + tile_busy + drain
-        store = r.latency + last / r.bytes_per_cycle + self.nk * tile_busy + drain
+            streamed, transfer = b_slots, a + b
+        load = r.latency + transfer + tile_busy + drain
+        store = r.latency + last + self.nk * tile_busy + drain
         loads = outputs * self.nk / streamed * load
         stores = outputs / c_slots * store
         # The caller adds the latency and drain of the ends once more.

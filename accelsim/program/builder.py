@@ -111,6 +111,28 @@ class Builder:
         _same_shape(dst, src)
         return self._emit(queue, Opcode.LOAD, dst, (src,), src.rows, src.cols, part=part)
 
+    def multicast(
+        self, queue: int, dsts: Sequence[View], src: View, *, part: bool = False
+    ) -> list[int]:
+        """Copy off-chip ``src`` to on-chip windows of several cores in one transfer.
+
+        It starts when all of ``dsts`` may be overwritten. Returns one instruction per destination.
+        """
+        if len(dsts) == 1:
+            return [self.load(queue, dsts[0], src, part=part)]
+        waits: list[int] = []
+        for dst in dsts:
+            _same_shape(dst, src)
+            waits += self._waits(queue, dst.storage, (src,), part, False)
+        head = self._emit(
+            queue, Opcode.MULTICAST, dsts[0], (src,), src.rows, src.cols, len(dsts),
+            part=part, after=waits,
+        )  # fmt: skip
+        return [head] + [
+            self._emit(queue, Opcode.DELIVER, dst, (src,), src.rows, src.cols, part=part)
+            for dst in dsts[1:]
+        ]
+
     def store(self, queue: int, dst: View, src: View) -> int:
         """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ."""
         _same_shape(dst, src)
@@ -244,8 +266,9 @@ class Builder:
         function: int = 0,
         flags: int = 0,
         part: bool = False,
+        after: Iterable[int] = (),
     ) -> int:
-        deps = self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)
+        deps = [*after, *self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)]
         operator = self.current_operator
         # More waits than columns: joins ahead of it on the same queue wait for the others.
         spare = max(0, -(-len(deps) // DEPENDENCIES) - 1) * DEPENDENCIES

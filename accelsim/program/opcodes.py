@@ -13,12 +13,15 @@ class Opcode(IntEnum):
     STORE = 2  # dst[r, c] = src0[r, c], on-chip to off-chip, converting the format if it differs
     GATHER = 3  # dst[r, :] = src0[src1[r], :], rows chosen by an index column
     FILL = 4  # dst[r, c] = immediate
+    MULTICAST = 6  # a LOAD into k scratchpads at once: this row's and those of the DELIVERs behind
+    DELIVER = 7  # dst[r, c] = src0[r, c], one more destination of the MULTICAST before it
     MATMUL = 8  # dst[m, n] (+)= src0[m, k] @ src1[k, n]
     LAUNCH = 9  # a sequencer starts the next kernel; touches no operand
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
 
-TRANSFERS = (Opcode.LOAD, Opcode.STORE, Opcode.GATHER, Opcode.FILL)
+COPIES = (Opcode.LOAD, Opcode.STORE, Opcode.MULTICAST, Opcode.DELIVER)
+TRANSFERS = (*COPIES, Opcode.GATHER, Opcode.FILL)
 
 
 class Function(IntEnum):

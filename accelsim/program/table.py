@@ -28,7 +28,7 @@ INSTRUCTION_COLUMNS: tuple[tuple[str, str], ...] = (
     ("operator", "index of the workload operator it belongs to"),
     ("m", "rows of the result"),
     ("n", "columns of the result"),
-    ("k", "length of the reduction (MATMUL), input columns of a row reduction, else 0"),
+    ("k", "length of the reduction (MATMUL, row reductions), destinations of a MULTICAST, else 0"),
     ("dep0", "instruction that must have finished before this one starts"),
     ("dep1", "as dep0"),
     ("dep2", "as dep0"),

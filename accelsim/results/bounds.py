@@ -9,6 +9,7 @@ through it. A result below one of them is a defect of the simulator, so it raise
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from accelsim.engine.bind import BoundProgram
 from accelsim.errors import AccelsimError
@@ -43,13 +44,21 @@ def _unit_bounds(bound: BoundProgram) -> dict[str, float]:
 
 
 def _port_bounds(bound: BoundProgram) -> dict[str, float]:
-    """Busy time of every port; each stands alone."""
+    """Busy time of every port; each stands alone. A network is as busy as its busiest link."""
+    bounds: dict[str, float] = {}
+    for name, ticks in zip(bound.port_groups, port_ticks(bound).tolist(), strict=True):
+        bounds[name] = max(bounds.get(name, 0.0), ticks)
+    return bounds
+
+
+def port_ticks(bound: BoundProgram) -> npt.NDArray[np.float64]:
+    """Ticks for which every port is held."""
     timed = bound.timed
     held = timed.port >= 0
-    busy = np.bincount(
+    ticks = np.bincount(
         timed.port[held].astype(np.int64), weights=timed.hold[held], minlength=timed.ports
     )
-    return {name: float(ticks) for name, ticks in zip(bound.port_names, busy, strict=True)}
+    return ticks.astype(np.float64)
 
 
 def check_bounds(ticks: int, bounds: dict[str, float], what: str) -> None:

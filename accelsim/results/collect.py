@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from accelsim.engine.bind import BoundProgram
 from accelsim.engine.ports import WRITE
-from accelsim.results.bounds import check_bounds, lower_bound_ticks, operators_on
+from accelsim.results.bounds import check_bounds, lower_bound_ticks, operators_on, port_ticks
 from accelsim.results.result import OperatorResult, SegmentRun
 
 NOTHING = "none"  # the bottleneck of what takes no time
@@ -19,6 +19,15 @@ NOTHING = "none"  # the bottleneck of what takes no time
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]  # bincount gives integers or floats
+
+
+@dataclass(frozen=True)
+class LinkUse:
+    """The links of one network by name: bytes that crossed them and ticks they were busy."""
+
+    names: tuple[str, ...]
+    nbytes: Ints
+    busy_ticks: Floats
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Totals:
     energy_pj: dict[str, float]
     busy_ticks: dict[str, float]
     operators: tuple[OperatorResult, ...]
+    links: dict[str, LinkUse]
 
 
 def collect(run: SegmentRun) -> Totals:
@@ -46,11 +56,12 @@ def collect(run: SegmentRun) -> Totals:
         energy_pj={name: float(pj.sum()) for name, pj in energy.items()},
         busy_ticks=_busy(bound, bounds),
         operators=_operators(run, energy),
+        links=_links(bound),
     )
 
 
 def _busy(bound: BoundProgram, bounds: dict[str, float]) -> dict[str, float]:
-    """Useful ticks per unit name and memory, averaged over instances."""
+    """Useful ticks per unit, averaged over instances, per memory and of the busiest links."""
     busy = {}
     for kind, (name, block) in enumerate(bound.arch.units.items()):
         mine = bound.unit_index == kind
@@ -59,6 +70,8 @@ def _busy(bound: BoundProgram, bounds: dict[str, float]) -> dict[str, float]:
     for name, memory in bound.arch.memories.items():
         if memory.shared and name in bounds:
             busy[name] = bounds[name]
+    for name in bound.arch.networks:
+        busy[name] = bounds[name]
     return busy
 
 
@@ -74,7 +87,7 @@ def _traffic(bound: BoundProgram) -> dict[str, dict[str, int]]:
 
 
 def _energy_per_instruction(bound: BoundProgram) -> dict[str, Floats]:
-    """Picojoules of every instruction, per unit and memory that has energy parameters."""
+    """Picojoules of every instruction, per unit, memory and network with energy parameters."""
     energy: dict[str, Floats] = {}
     for name, counts in bound.actions.items():
         price = bound.arch.units[name].energy_pj_per_action()
@@ -89,6 +102,10 @@ def _energy_per_instruction(bound: BoundProgram) -> dict[str, Floats]:
         spaces = [i for i, s in enumerate(bound.program.spaces) if s.memory == name]
         here = _bytes_in(bound, spaces)
         energy[name] = here[:, :WRITE].sum(axis=1) * read + here[:, WRITE] * write
+    for flow in bound.flows:
+        hop_pj = bound.arch.networks[flow.network].hop_pj_per_byte
+        if hop_pj:
+            energy[flow.network] = flow.byte_hops.astype(np.float64) * hop_pj
     return energy
 
 
@@ -161,13 +178,34 @@ def _limits(bound: BoundProgram, op: Ints, count: int) -> tuple[Floats, list[str
         if rate:
             for i in operators_on(bound, kind):
                 peak[i] += program.operators[i].macs / rate
-    for p, name in enumerate(bound.port_names):
-        held = np.where(bound.timed.port == p, bound.timed.hold, 0).sum(axis=1)
-        needs[name] = np.bincount(op, weights=held, minlength=count)
+    for name, ticks in zip(bound.port_groups, _port_ticks_of(bound, op, count), strict=True):
+        needs[name] = np.maximum(needs[name], ticks) if name in needs else ticks
     names = list(needs)
     table = np.array([needs[n] for n in names])
     longest = table.argmax(axis=0)
     return peak, [names[n] if table[n, i] else NOTHING for i, n in enumerate(longest)]
+
+
+def _port_ticks_of(bound: BoundProgram, op: Ints, count: int) -> Numbers:
+    """[ports, operators]: ticks for which the instructions of each operator hold each port."""
+    timed = bound.timed
+    row, slot = np.nonzero(timed.port >= 0)
+    cell = timed.port[row, slot].astype(np.int64) * count + op[row]
+    held = np.bincount(cell, weights=timed.hold[row, slot], minlength=timed.ports * count)
+    return held.reshape(timed.ports, count)
+
+
+def _links(bound: BoundProgram) -> dict[str, LinkUse]:
+    """Bytes and busy ticks of every link, by network."""
+    ticks = port_ticks(bound)
+    return {
+        flow.network: LinkUse(
+            flow.links,
+            flow.link_bytes(),
+            ticks[flow.first_port : flow.first_port + len(flow.links)],
+        )
+        for flow in bound.flows
+    }
 
 
 def weighted(dicts: Sequence[dict[str, float]], weights: Sequence[int]) -> dict[str, float]:

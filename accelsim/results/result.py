@@ -61,6 +61,7 @@ class Result:
     Times are in cycles of the core clock and in seconds. ``utilization`` is per unit: for arrays
     useful multiply-accumulates over peak, for other units the share of time they were issuing,
     for memories the share of their bandwidth. ``bounds`` are lower bounds in cycles.
+    ``links`` is what crossed a network: {network: {link: {"bytes": ..., "utilization": ...}}}.
     ``approximations`` lists everything that was composed or left out. Attributes are the keys of
     ``to_dict()``; ``segments`` keeps the programs and schedules for timelines.
     """
@@ -82,6 +83,7 @@ class Result:
     approximations: tuple[str, ...]
     operators: tuple[OperatorResult, ...]
     wall_seconds: float
+    links: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
     segments: tuple[SegmentRun, ...] = field(repr=False, default=())
     architecture: Architecture | None = field(repr=False, default=None)
     graph: Graph | None = field(repr=False, default=None)
@@ -118,6 +120,7 @@ class Result:
             "bounds": dict(self.bounds),
             "bottleneck": self.bottleneck,
             "approximations": list(self.approximations),
+            "links": {name: dict(links) for name, links in self.links.items()},
             "operators": [op.to_dict() for op in self.operators],
             "digests": self.digests,
             "wall_seconds": self.wall_seconds,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +44,9 @@ class Lane:
 
 
 def tick_lanes(run: SegmentRun) -> list[Lane]:
-    """Lanes in ticks: units core by core, then ports. What takes no time is left out.
+    """Lanes in ticks: units core by core, then ports; of a network only the busiest link.
+
+    What takes no time is left out.
 
     A unit's interval lasts until it can take the next instruction, so it includes waiting for
     ports; a port's lasts while it serves the instruction. Both follow from the schedule by the
@@ -51,10 +55,10 @@ def tick_lanes(run: SegmentRun) -> list[Lane]:
     ports, done = _ports(run)
     timed, start = run.bound.timed, run.schedule.start
     free = np.maximum(start + timed.occupancy, done)
-    units = [
-        _lane(run, slot.name, slot.core, False, np.flatnonzero(timed.unit == i), start, free)
-        for i, slot in enumerate(run.bound.program.units)
-    ]
+    units = []
+    for i, slot in enumerate(run.bound.program.units):
+        index = np.flatnonzero(timed.unit == i)
+        units.append(_lane(run, slot.name, slot.core, False, index, start[index], free[index]))
     return units + [lane for lane in ports if len(lane.index)]
 
 
@@ -70,34 +74,50 @@ def lanes_of(run: SegmentRun) -> list[Lane]:
 
 def _ports(run: SegmentRun) -> tuple[list[Lane], Ints]:
     """(lanes of the ports, tick at which the last port of each instruction has served it)."""
-    timed, schedule = run.bound.timed, run.schedule
     cores = {space.name: space.core for space in run.bound.program.spaces}
-    done = np.zeros(len(timed), dtype=np.int64)
-    lanes = []
-    for i, name in enumerate(run.bound.port_names):
-        uses = timed.port == i
-        index = schedule.order[uses.any(axis=1)[schedule.order]]
-        hold = np.where(uses, timed.hold, 0).max(axis=1)[index]
+    done = np.zeros(len(run.bound.timed), dtype=np.int64)
+    lanes: list[Lane] = []
+    busiest: dict[str, tuple[int, int]] = {}  # of a network: ticks and place in lanes
+    for p, index, begin, end in _services(run):
+        done[index] = np.maximum(done[index], end)
+        name, group = run.bound.port_names[p], run.bound.port_groups[p]
+        lane = _lane(run, name, cores.get(name.split(" ")[0], -1), True, index, begin, end)
+        if group not in run.bound.arch.networks:
+            lanes.append(lane)
+            continue
+        ticks = int((end - begin).sum())
+        most, place = busiest.get(group, (-1, len(lanes)))
+        lanes[place : place + 1] = [lane if ticks > most else lanes[place]]
+        busiest[group] = (max(most, ticks), place)
+    return lanes, done
+
+
+def _services(run: SegmentRun) -> Iterator[tuple[int, Ints, Ints, Ints]]:
+    """(port, instructions, begin, end) of what every port served, in its order."""
+    timed, schedule = run.bound.timed, run.schedule
+    row, slot = np.nonzero(timed.port >= 0)
+    position = np.empty(len(timed), dtype=np.int64)
+    position[schedule.order] = np.arange(len(timed))
+    port, held = timed.port[row, slot], timed.hold[row, slot]
+    by_port = np.lexsort((position[row], port))
+    bounds = np.searchsorted(port[by_port], np.arange(timed.ports + 1))
+    for p, (first, end) in enumerate(pairwise(bounds.tolist())):
+        index, hold = row[by_port[first:end]], held[by_port[first:end]]
         # Served in commit order: begin[j] = max(start[j], end[j-1]). Where an instruction starts
         # after it was ready, all its ports are free no earlier, so its start stands for both.
         before = np.cumsum(hold) - hold
         begin = before + np.maximum.accumulate(schedule.start[index] - before)
-        done[index] = np.maximum(done[index], begin + hold)
-        times = np.zeros((2, len(timed)), dtype=np.int64)
-        times[0, index], times[1, index] = begin, begin + hold
-        core = cores.get(name.split(" ")[0], -1)
-        lanes.append(_lane(run, name, core, True, index, *times))
-    return lanes, done
+        yield p, index, begin, begin + hold
 
 
 def _lane(
     run: SegmentRun, name: str, core: int, is_port: bool, index: Ints, start: Ints, stop: Ints
 ) -> Lane:
     """Intervals of some instructions, in order of time, without those that take none."""
-    index = index[stop[index] > start[index]]
-    index = index[np.argsort(start[index], kind="stable")]
-    operator = run.bound.program.column("operator")[index]
-    return Lane(name, core, is_port, index, start[index], stop[index], operator)
+    order = np.argsort(start, kind="stable")
+    order = order[(stop > start)[order]]
+    operator = run.bound.program.column("operator")[index[order]]
+    return Lane(name, core, is_port, index[order], start[order], stop[order], operator)
 
 
 def label(program: Program, index: int) -> str:

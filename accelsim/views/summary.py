@@ -97,6 +97,8 @@ def _meaning(result: Result, name: str) -> str:
     arch = result.architecture
     if arch is not None and name in arch.memories:
         return "of peak bandwidth"
+    if arch is not None and name in arch.networks:
+        return "of the busiest link"
     peak = arch is not None and name in arch.units and arch.units[name].peak_macs_per_cycle()
     return "of peak MACs" if peak else "of time issuing"
 

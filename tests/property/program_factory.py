@@ -330,8 +330,50 @@ def shared_bytes(rng: Random) -> Program:
     return build.finish()
 
 
+def multicast_tiles(rng: Random) -> Program:
+    """Cores that share one operand, sent to all of their scratchpads at once, and have one each."""
+    cores = rng.choice((2, 3, 4))
+    units = [UnitSlot(f"core{c}.{name}", name, c) for c in range(cores) for name in ("dma", "mxu")]
+    spaces = [AddressSpace("hbm", "hbm", 8192, -1)]
+    spaces += [AddressSpace(f"core{c}.vmem", "vmem", 1024, c) for c in range(cores)]
+    build = Builder(units, spaces)
+    op = build.begin_operator(OperatorInfo("gemm", "gemm", "test", 0))
+    steps, m = rng.choice((1, 2, 3)), rng.choice((2, 3))
+
+    def tensor(name: str, base: int, shape: tuple[int, int], fmt: Format, role: str) -> View:
+        nbytes, producer = shape[0] * row_bytes(shape[1], fmt), op if role == "output" else -1
+        info = StorageInfo(name, 0, base, nbytes, role, shape, fmt.name, producer)
+        return build.storage(info).view(*shape, fmt)
+
+    def ring(name: str, core: int, base: int, shape: tuple[int, int], fmt: Format) -> list[View]:
+        nbytes = shape[0] * row_bytes(shape[1], fmt)
+        infos = [
+            StorageInfo(f"{name}{i}", core + 1, base + i * nbytes, nbytes, "buffer")
+            for i in range(rng.choice((1, 2)))
+        ]
+        return [build.storage(info).view(*shape, fmt) for info in infos]
+
+    a = tensor("a", 0, (m * cores, 4 * steps), INT8, "input")
+    b = tensor("b", 1024, (4 * steps, 4), INT8, "weight")
+    c = tensor("c", 2048, (m * cores, 4), INT32, "output")
+    xs = [ring("x", core, 0, (m, 4), INT8) for core in range(cores)]
+    ws = [ring("w", core, 256, (4, 4), INT8) for core in range(cores)]
+    sums = [ring("acc", core, 512, (m, 4), INT32)[0] for core in range(cores)]
+    for step, k in enumerate(_tiles(4 * steps, 4)):
+        wide = [_turn(ring, step) for ring in ws]
+        build.multicast(2 * rng.randrange(cores), wide, b[k, :])
+        for core in range(cores):
+            x = _turn(xs[core], step)
+            build.load(2 * core, x, a[core * m : (core + 1) * m, k])
+            build.matmul(2 * core + 1, sums[core], x, wide[core], accumulate=step > 0)
+    for core in range(cores):
+        build.store(2 * core, c[core * m : (core + 1) * m, :], sums[core])
+    return build.finish()
+
+
 MAKERS: tuple[Callable[[Random], Program], ...] = (
     tiled_gemm, vector_chain, operator_chain, cache_append, fan_in, shared_operand, shared_bytes,
+    multicast_tiles,
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, number_format
-from accelsim.program.opcodes import REDUCTIONS, Flag, Function, Opcode
+from accelsim.program.opcodes import COPIES, REDUCTIONS, Flag, Function, Opcode
 from accelsim.program.table import Program
 
 ENDURING = ("input", "weight", "constant", "cache")
@@ -34,7 +34,7 @@ class Judgement:
 
 def judge(program: Program) -> Judgement:
     """Check every rule on every byte."""
-    faults = _storages(program) or _windows(program) or _shapes(program)
+    faults = _storages(program) or _windows(program) or _shapes(program) or _multicasts(program)
     if faults:
         return Judgement(faults)
     faults = _coverage(program) + _races(program)
@@ -108,7 +108,7 @@ def _shapes(program: Program) -> list[str]:
         opcode, function, flags, (m, n, k) = Opcode(row[1]), row[2], row[3], row[5:8]
         shapes = [(int(program.operands[d, 3]), _columns(program, d)) for d in row[11:15] if d >= 0]
         wanted: list[tuple[int, int]] = []
-        if opcode in (Opcode.LOAD, Opcode.STORE):
+        if opcode in COPIES:
             wanted = [(m, n), (m, n)]
         elif opcode == Opcode.MATMUL:
             a = (k, m) if flags & Flag.TRANSPOSE_A else (m, k)
@@ -120,6 +120,38 @@ def _shapes(program: Program) -> list[str]:
         if shapes != wanted:
             faults.append(f"{i} {opcode.name} has shapes {shapes}, not {wanted}")
     return faults
+
+
+def _multicasts(program: Program) -> list[str]:
+    """A MULTICAST of k is followed by k - 1 DELIVERs of the same data, to different memories."""
+    faults, owed, head, reached = [], 0, 0, set[int]()
+    rows = program.instructions.tolist()
+    for i, row in enumerate(rows):
+        opcode = Opcode(row[1])
+        if opcode != Opcode.DELIVER:
+            if owed:
+                faults.append(f"{i} stands where multicast {head} still delivers")
+            owed = 0
+        if opcode == Opcode.MULTICAST:
+            head, owed, reached = i, row[7] - 1, {program.operands[row[11], 1]}
+            if owed < 1:
+                faults.append(f"{i} is a multicast to one")
+        elif opcode == Opcode.DELIVER:
+            if not owed:
+                faults.append(f"{i} delivers what nobody sent")
+                continue
+            owed -= 1
+            first, space = rows[head], program.operands[row[11], 1]
+            same_bytes = (program.operands[row[12]] == program.operands[first[12]]).all()
+            same_format = program.operands[row[11], 6] == program.operands[first[11], 6]
+            if [row[c] for c in (0, 4, 5, 6)] != [first[c] for c in (0, 4, 5, 6)]:
+                faults.append(f"{i} is another transfer than {head}")
+            if not (same_bytes and same_format) or space in reached:
+                faults.append(f"{i} delivers something else or to the same memory again")
+            if max(row[8:11]) >= 0:
+                faults.append(f"{i} waits for itself")
+            reached.add(space)
+    return faults + (["the last multicast does not deliver"] if owed else [])
 
 
 def _coverage(program: Program) -> list[str]:

@@ -1,5 +1,6 @@
 """The worked examples of CONTRIBUTING.md do what it says."""
 
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,31 @@ def test_a_new_number_format_is_one_entry() -> None:
     wide = simulate("tpu-v3", "gemm:m=64,n=512,k=512").traffic_bytes["hbm"]["read"]
     narrow = simulate("tpu-v3", "gemm:m=64,n=512,k=512,dtype=fp8_e5m2").traffic_bytes["hbm"]["read"]
     assert narrow == pytest.approx(wide / 2, rel=0.1)
+
+
+def test_a_cache_keeps_weights_or_not_by_its_policy() -> None:
+    kept = runpy.run_path(str(EXAMPLES / "cache_capacity.py"))["kept"]
+    mib = 1 << 20
+    # A cyclic sweep over more than the capacity: LRU keeps nothing, a stream through one way of
+    # sixteen keeps all that fits into the others.
+    assert [kept(size * mib, "lru") for size in (2, 4, 8)] == [0, 0, 1]
+    assert kept(4 * mib, "streaming") == pytest.approx(15 / 16)
+    assert 0 < kept(4 * mib, "random") < kept(4 * mib, "streaming")
+
+
+def test_a_network_is_a_few_words_in_an_architecture() -> None:
+    machine = arch(str(EXAMPLES / "ring-npu.yaml"))
+    assert machine.placements["ring"].memories == {"dram": ((0,), (3,))}
+    assert machine.placements["ring"].cores == ((1,), (2,), (4,), (5,))
+    assert check(machine, "gemm:m=100,n=70,k=90").ok
+    work = "gemm:m=256,n=256,k=256"
+    shared = simulate(machine, work)
+    assert shared.traffic_bytes["dram"]["read"] == 2 * 2 * 256 * 256  # both operands once
+    alone = simulate(machine, work, overrides={"ring.multicast": False})
+    assert alone.traffic_bytes["dram"]["read"] > 2 * shared.traffic_bytes["dram"]["read"]
+    around = simulate(machine, work, overrides={"ring.bidirectional": False})
+    assert around.cycles > shared.cycles
+    assert sum(use["bytes"] > 0 for use in around.links["ring"].values()) == 6 + 2 * 6
 
 
 def test_the_command_line_loads_plugins() -> None:

@@ -362,7 +362,7 @@ def _operand(column: str, value: int, source: str = "src0") -> object:
 
 FAULTS = {
     1: (_row("unit", 9), "is on a unit that does not exist"),
-    2: (_row("opcode", 5), "has an unknown opcode"),
+    2: (_row("opcode", 15), "has an unknown opcode"),
     3: (_row("operator", 4), "belongs to an operator that does not exist"),
     4: (_row("flags", 8), "has flags that mean nothing here"),
     5: (_row("opcode", Opcode.VECTOR), "has an unknown vector function"),

@@ -30,7 +30,7 @@ def test_result_has_the_documented_json_keys() -> None:
     assert set(data) == {
         "schema", "version", "arch", "workload", "mapper", "memory", "clock_hz", "cycles",
         "seconds", "macs", "instructions", "utilization", "traffic_bytes", "energy_pj", "bounds",
-        "bottleneck", "approximations", "operators", "digests", "wall_seconds",
+        "bottleneck", "approximations", "links", "operators", "digests", "wall_seconds",
     }  # fmt: skip
     assert data["schema"] == 1
     assert data["seconds"] == data["cycles"] / data["clock_hz"]

@@ -38,6 +38,8 @@ CASES: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("quad-npu", "gemm:m=70,n=45,k=90,dtype=int8", {}),
     ("edge-npu", "gemm:m=40,n=36,k=50,dtype=int8", {"array.count": 2}),
     ("onnxim-server", "gemm:m=40,n=36,k=50,dtype=int8", {"array.rows": 16, "array.cols": 16}),
+    ("mesh-npu", "gemm:m=40,n=36,k=70,dtype=int8", {"cores": 4}),
+    ("mesh-npu", "gemm:m=50,n=44,k=70,bias=true", {"cores": 6, "spad.capacity": 8192}),
     ("quad-npu", "conv2d:h=5,w=6,cin=3,cout=5,fh=3,fw=3,padding=1", {}),
     ("edge-npu", "conv2d:h=7,w=5,cin=4,cout=6,fh=3,fw=3,padding=1,stride=2,groups=2", {}),
     ("quad-npu", "attention:heads=4,kv_heads=2,q=10,kv=14,d=8,causal=true", {}),

@@ -9,12 +9,16 @@ from accelsim._jit import njit
 
 
 @njit
-def deal_windows(windows: NDArray[np.int64], interleave: int, nodes: int) -> NDArray[np.int64]:
+def deal_windows(
+    windows: NDArray[np.int64], interleave: int, nodes: int, turns: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """int64[n, nodes]: bytes per node of windows (base, rows, row_bytes, stride).
 
-    Rows repeat their phase after span / gcd(stride, span) of them, so no more are looked at.
+    Block b lies at node sum(b // turn) mod ``nodes``, for all ``turns``: the same again after a
+    span of ``interleave * nodes * turns[-1]`` bytes. Rows repeat their phase after span /
+    gcd(stride, span) of them, so no more are looked at.
     """
-    span = interleave * nodes
+    span = interleave * nodes * turns[-1]
     dealt = np.zeros((windows.shape[0], nodes), np.int64)
     for w in range(windows.shape[0]):
         base, rows, row_bytes, stride = (
@@ -23,15 +27,18 @@ def deal_windows(windows: NDArray[np.int64], interleave: int, nodes: int) -> NDA
         if stride == row_bytes:
             rows, row_bytes = 1, rows * row_bytes
         period = span // math.gcd(stride, span)
+        for c in range(nodes):
+            dealt[w, c] += rows * (row_bytes // span) * (span // nodes)
         for r in range(min(rows, period)):
             times = rows // period + (1 if r < rows % period else 0)
-            turns, rest = row_bytes // span, row_bytes % span
-            for c in range(nodes):
-                dealt[w, c] += times * turns * interleave
-            at = (base + r * stride) % span
+            at, rest = base + r * stride, row_bytes % span
             while rest > 0:
+                b = at // interleave
+                node = 0
+                for turn in turns:
+                    node += b // turn
                 piece = min(rest, interleave - at % interleave)
-                dealt[w, at // interleave] += times * piece
-                at = (at + piece) % span
+                dealt[w, node % nodes] += times * piece
+                at += piece
                 rest -= piece
     return dealt

@@ -25,10 +25,10 @@ class Network(Block):
     """Interconnect of cores and shared memories; ``bandwidth`` is that of one link, one way.
 
     ``packet`` is the payload of one packet, each preceded by ``header`` bytes (0: no packets).
-    The bytes of a memory that sits at several nodes are dealt to them in blocks of ``interleave``.
-    ``multicast`` routers copy a transfer to several destinations. ``endpoints`` names what is
-    joined: memories and "cores" (empty: the cores and all shared memories). Energy is that of a
-    byte over one hop.
+    The bytes of a memory that sits at several nodes are dealt to them in blocks of ``interleave``,
+    in turn or ``skewed`` (see interleave.py). ``multicast`` routers copy a transfer to several
+    destinations. ``endpoints`` names what is joined: memories and "cores" (empty: the cores and
+    all shared memories). Energy is that of a byte over one hop.
     """
 
     bandwidth: BytesPerSecond
@@ -36,6 +36,7 @@ class Network(Block):
     packet: Bytes = 0
     header: Bytes = 0
     interleave: Bytes = 256
+    skewed: bool = True
     multicast: bool = False
     endpoints: tuple[str, ...] = ()
     hop_pj_per_byte: PicojoulesPerByte = 0.0

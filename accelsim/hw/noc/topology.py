@@ -104,7 +104,9 @@ class Star(Topology):
     def edges(self) -> Iterator[Edge]:
         hub: Vertex = ("hub",)
         for node in self.nodes:
-            into, out = ("", "") if self.shared else (f"from {label(node)}", f"to {label(node)}")
+            into, out = f"from {label(node)}", f"to {label(node)}"
+            if self.shared:
+                into = out = "medium"
             yield Edge(block(node), hub, into, int(self.shared))
             yield Edge(hub, block(node), out, 1)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from accelsim.program.verify.coverage import coverage_violations
 from accelsim.program.verify.extents import Extents, storage_violations
 from accelsim.program.verify.hazards import hazard_violations
+from accelsim.program.verify.multicasts import multicast_violations
 from accelsim.program.verify.structure import judge, structure_violations
 from accelsim.program.verify.violation import VerificationError, Violation
 
@@ -41,7 +42,7 @@ def violations(program: Program, limit: int = 100) -> list[Violation]:
     if found:
         return found
     verdicts = judge(program, extents)
-    found = structure_violations(program, verdicts, limit)
+    found = structure_violations(program, verdicts, limit) or multicast_violations(program, limit)
     if found:
         return found
     cells = extents.cells(program, verdicts)

@@ -21,6 +21,8 @@ SHAPES: dict[Opcode, int] = {
     Opcode.JOIN: 0,
     Opcode.LOAD: 1,
     Opcode.STORE: 1,
+    Opcode.MULTICAST: 1,
+    Opcode.DELIVER: 1,
     Opcode.GATHER: 2,
     Opcode.FILL: 3,
     Opcode.MATMUL: 4,
