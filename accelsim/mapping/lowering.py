@@ -193,11 +193,12 @@ class Lowering:
             rows, cols, fmt, offset=row_bytes(first_element, fmt), stride=row_bytes(row_stride, fmt)
         )
 
-    def kernel(self) -> None:
-        """A new kernel begins: cores with a sequencer finish what they do, then launch it."""
+    def launch(self) -> None:
+        """Start an operator on a machine with a sequencer: what runs finishes first."""
         for core in self.cores:
             if core.sequencer is not None:
-                self.build.launch(core.sequencer, [queue.slot for queue in core.queues])
+                self.build.launch(core.sequencer)
+                return
 
     def scratch(self, name: str, rows: int, cols: int, fmt: Format) -> View:
         """An off-chip [rows, cols] tensor of the mapper's own, for this operator only."""
@@ -353,7 +354,7 @@ def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) 
     low.build.begin_operator(
         OperatorInfo(operator.name, operator.kind, mapper.name, operator.macs, layer)
     )
-    low.kernel()
+    low.launch()
     try:
         mapper.lower(operator, low)
     except AccelsimError as fault:

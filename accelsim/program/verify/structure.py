@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Opcode -> how it uses its operands (the numbers of structure_kernels).
 SHAPES: dict[Opcode, int] = {
     Opcode.JOIN: 0,
+    Opcode.LAUNCH: 0,
     Opcode.LOAD: 1,
     Opcode.STORE: 1,
     Opcode.MULTICAST: 1,
@@ -26,7 +27,6 @@ SHAPES: dict[Opcode, int] = {
     Opcode.GATHER: 2,
     Opcode.FILL: 3,
     Opcode.MATMUL: 4,
-    Opcode.LAUNCH: 0,
     Opcode.VECTOR: 5,
 }
 # Vector functions that are not plain unary ones: 1 takes two sources, 2 reduces, 3 works on heads.
