@@ -1,7 +1,7 @@
 """Pooling on the vector unit: the taps of a window, one after the other, over a tile of images.
 
-The tile lies on chip in planes (accelsim/mapping/planes.py), so that a tap of a run of pixels is one
-window and one vector instruction.
+The tile lies on chip in planes (accelsim/mapping/planes.py), so that a tap of a run of pixels is
+one window and one vector instruction.
 """
 
 from __future__ import annotations

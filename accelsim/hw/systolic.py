@@ -45,8 +45,8 @@ class Systolic(Unit):
 
     ``weight_load`` is the cycles from the start of a stationary load until it can be used (0: one
     per row); pipelined, it shows only when the array has run dry. ``load_used_rows``: a stationary
-    tile of fewer rows than the array takes only its own rows' time to load. ``switch`` is the cycles
-    that a pipelined array loses whenever it turns to its next stationary tile.
+    tile of fewer rows than the array takes only its own rows' time to load. ``switch`` is the
+    cycles that a pipelined array loses whenever it turns to its next stationary tile.
     ``operands`` names the format to which wider floating-point operands are rounded as they enter
     ("": multiplied as they are).
     ``inputs``, ``weights`` and ``outputs`` name the memories it reads A from, reads B from and

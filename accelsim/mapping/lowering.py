@@ -193,13 +193,6 @@ class Lowering:
             rows, cols, fmt, offset=row_bytes(first_element, fmt), stride=row_bytes(row_stride, fmt)
         )
 
-    def launch(self) -> None:
-        """Start an operator on a machine with a sequencer: what runs finishes first."""
-        for core in self.cores:
-            if core.sequencer is not None:
-                self.build.launch(core.sequencer)
-                return
-
     def scratch(self, name: str, rows: int, cols: int, fmt: Format) -> View:
         """An off-chip [rows, cols] tensor of the mapper's own, for this operator only."""
         return self.scratch_arena.take(
@@ -354,8 +347,15 @@ def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) 
     low.build.begin_operator(
         OperatorInfo(operator.name, operator.kind, mapper.name, operator.macs, layer)
     )
-    low.launch()
+    _start(low)
     try:
         mapper.lower(operator, low)
     except AccelsimError as fault:
         raise type(fault)(f"operator {operator.name!r} ({operator.kind}): {fault}") from None
+
+
+def _start(low: Lowering) -> None:
+    """On a machine with a sequencer, what runs finishes before the next operator is launched."""
+    slots = [core.sequencer for core in low.cores if core.sequencer is not None]
+    if slots:
+        low.build.launch(slots[0])

@@ -50,10 +50,10 @@ class Summation:
             |err| <= ((1 + u)^(depth+1) (1 + u_acc)^rests - 1) size + underflows
 
         in any order of summation; a product that underflows is off by at most half the smallest
-        fp32 quantum, a store by half the accumulator's. Where both factors are rounded on entry,
+        fp32 quantum, a store by half the accumulator's. Where the factors are rounded on entry,
         (1 + u_in)^2 comes in, and half the smallest quantum of that format times the other factor,
-        whose magnitude is at most ``largest`` (needed only then). The float64 reference itself may be off
-        by gamma_length(2^-53) size, which is added.
+        whose magnitude is at most ``largest`` (needed only then). The float64 reference itself may
+        be off by gamma_length(2^-53) size, which is added.
         """
         depth = min(self.depth, length)
         store = 0.0 if self.accumulator is FP32 else self.accumulator.unit_roundoff

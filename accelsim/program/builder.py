@@ -112,9 +112,8 @@ class Builder:
 
     def launch(self, unit: int) -> int:
         """Start a kernel: after everything emitted so far, before everything emitted later."""
-        i = self._row(
-            self._joined(unit, Opcode.LAUNCH, list(self._latest.values())) + (-1, -1, -1, -1)
-        )
+        row = self._joined(unit, Opcode.LAUNCH, list(self._latest.values()))
+        i = self._row((*row, -1, -1, -1, -1))
         self._kernel = i
         return i
 

@@ -192,7 +192,7 @@ class Attention(Operator):
     """Scaled dot-product attention over keys and values: softmax(scale q k^T) v.
 
     Shapes: q [batch*q_len, heads*head_dim]; k, v [batch, kv_heads, kv_len, head_dim] as a cache
-    holds them, or with `cached` false [batch*kv_len, kv_heads*head_dim] as a projection leaves them;
+    holds them, or [batch*kv_len, kv_heads*head_dim] as a projection leaves them (`cached` false);
     output [batch*q_len, heads*head_dim]. Query head h reads key head h // (heads/kv_heads):
     kv_heads == heads is multi-head, 1 is multi-query, between is grouped-query attention.
     With `causal`, query i stands at position kv_len - q_len + i and sees keys 0..that position.
