@@ -86,7 +86,7 @@ class _Kernel:
     def _tile(self) -> tuple[int, int]:
         """The most keys, then the most rows up to a useful number, that fit with all buffers."""
         op, free = self.op, self.core.arenas[self.memory].free - 16 * self.slots * ALIGNMENT
-        fixed = DEPTH * row_bytes(op.head_dim, self.fmt)  # a key, double-buffered
+        fixed = self.slots * row_bytes(op.head_dim, self.fmt)  # a key
         per_row = self.slots * (row_bytes(op.head_dim, self.fmt) + 4 * op.head_dim + 16)
         most = min(self.group, STREAMS * self.array.rows)
         width = op.kv_len
@@ -126,7 +126,7 @@ class _Scores(_Kernel):
     def emit(self, groups: list[slice], scores: View, top: View) -> None:
         op = self.op
         q = self.ring("q", self.height, op.head_dim, self.fmt)
-        k = self.ring("k", self.width, op.head_dim, self.fmt, DEPTH)
+        k = self.ring("k", self.width, op.head_dim, self.fmt)
         s = self.ring("s", self.height, self.width, FP32)
         high = self.ring("max", self.height, 1, FP32)
         part = self.ring("part", self.height, 1, FP32)
@@ -168,7 +168,7 @@ class _Values(_Kernel):
         op = self.op
         s = self.ring("s", self.height, self.width, FP32)
         p = self.ring("p", self.height, self.width, self.fmt)
-        v = self.ring("v", self.width, op.head_dim, self.fmt, DEPTH)
+        v = self.ring("v", self.width, op.head_dim, self.fmt)
         high, sums = (self.ring(name, self.height, 1, FP32) for name in ("max", "sum"))
         inverse = self.ring("inverse", self.height, 1, FP32)
         acc = self.ring("out", self.height, op.head_dim, FP32)
