@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.attention import cached, head_groups, outputs, queries
+from accelsim.mapping.heads import head_groups, keys_or_values, outputs, queries
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, Stored
 from accelsim.mapping.registry import mapper
@@ -32,7 +32,7 @@ def gpu_attention(op: Attention, low: Lowering) -> None:
         [
             Product(
                 Stored(queries(op, low, group)),
-                cached(op, low, group, 1),
+                keys_or_values(op, low, group, 1),
                 scores[group, everything],
                 transpose_b=True,
             )
@@ -53,7 +53,7 @@ def gpu_attention(op: Attention, low: Lowering) -> None:
         [
             Product(
                 Stored(weights[group, everything]),
-                cached(op, low, group, 2),
+                keys_or_values(op, low, group, 2),
                 outputs(op, low, group),
             )
             for group in groups

@@ -9,7 +9,7 @@ from __future__ import annotations
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.attention import cached, head_groups, outputs, queries
+from accelsim.mapping.heads import head_groups, keys_or_values, outputs, queries
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, Stored, lower_products
 from accelsim.mapping.registry import mapper
@@ -40,7 +40,9 @@ def unfused_attention(op: Attention, low: Lowering) -> None:
         low,
         [
             Product(Stored(q), k, scores[window, :], transpose_b=True)
-            for window, q, k in ((w, queries(op, low, w), cached(op, low, w, 1)) for w in heads)
+            for window, q, k in (
+                (w, queries(op, low, w), keys_or_values(op, low, w, 1)) for w in heads
+            )
         ],
     )
     _softmax(op, low, scores, weights)
@@ -48,7 +50,9 @@ def unfused_attention(op: Attention, low: Lowering) -> None:
         low,
         [
             Product(
-                Stored(weights[window, :]), cached(op, low, window, 2), outputs(op, low, window)
+                Stored(weights[window, :]),
+                keys_or_values(op, low, window, 2),
+                outputs(op, low, window),
             )
             for window in heads
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.vector import Vector
+from accelsim.mapping.epilogue import ACTIVATION_FUNCTIONS
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.registry import mapper
@@ -29,16 +30,6 @@ from accelsim.workload.operators import (
 )
 
 F = Function
-
-ACTIVATION_FUNCTIONS = {
-    "relu": F.RELU,
-    "gelu": F.GELU,
-    "gelu_tanh": F.GELU_TANH,
-    "silu": F.SILU,
-    "tanh": F.TANH,
-    "sigmoid": F.SIGMOID,
-    "exp": F.EXP,
-}
 
 
 @mapper("vector-softmax", lowers=("softmax",), needs=(Vector, Dma))

@@ -81,12 +81,11 @@ def port_of(traffic: Traffic) -> Port | None:
         return None
     memory = traffic.block
     hz, tick = traffic.arch.hz_of(memory), traffic.arch.ticks_of(memory)
-    bandwidth = memory.sustained_bandwidth
-    common = math.gcd(hz, bandwidth)
+    common = math.gcd(hz, memory.peak_bandwidth)
     return Port(
         number=traffic.port,
         numerator=hz // common,
-        denominator=bandwidth // common,
+        denominator=memory.peak_bandwidth // common,
         tick=tick,
         latency=memory.latency_cycles(hz) * tick,
     )

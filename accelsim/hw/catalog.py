@@ -10,6 +10,7 @@ from accelsim.hw import (  # noqa: F401
     dma,
     link,
     memory,
+    sequencer,
     simt,
     sram,
     systolic,

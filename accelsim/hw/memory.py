@@ -16,7 +16,7 @@ from accelsim.quantities import Bytes, BytesPerSecond, PicojoulesPerByte, Second
 
 @dataclass(frozen=True, kw_only=True)
 class OffChipMemory(Memory):
-    """Main memory of all cores: a transfer holds its port for the bytes over ``sustained_bandwidth``,
+    """Main memory of all cores: a transfer holds its port for the bytes over ``peak_bandwidth``,
     and its first byte arrives ``access_seconds`` after it starts.
 
     ``access_bytes`` is the smallest access: shorter rows cost a whole one.
@@ -28,11 +28,6 @@ class OffChipMemory(Memory):
     def peak_bandwidth(self) -> int:
         """Bytes/s that no stream can exceed."""
         raise AccelsimError(f"a {self.kind} memory has no bandwidth")
-
-    @property
-    def sustained_bandwidth(self) -> int:
-        """Bytes/s that a stream reaches at bandwidth fidelity."""
-        return self.peak_bandwidth
 
     @property
     def access_bytes(self) -> int:
@@ -50,7 +45,7 @@ class OffChipMemory(Memory):
         return moved
 
     def transfer_cycles(self, nbytes: Ints, hz: int) -> Ints:
-        return whole_cycles(nbytes, hz, self.sustained_bandwidth)
+        return whole_cycles(nbytes, hz, self.peak_bandwidth)
 
     def latency_cycles(self, hz: int) -> int:
         return math.ceil(self.access_seconds * hz - 1e-9)
@@ -64,9 +59,9 @@ class OffChipMemory(Memory):
 class MainMemory(OffChipMemory):
     """Main memory with a peak ``bandwidth`` (bytes/s) behind one port and an access ``latency``.
 
-    ``efficiency`` is the share of the peak that streams reach: refresh, turnarounds between reads
-    and writes, and rows that must be opened take the rest. ``granule`` is the bytes of one access:
-    shorter rows cost a whole one.
+    ``granule`` is the bytes of one access: shorter rows cost a whole one. ``efficiency`` is the
+    share of the bandwidth that streams sustain: what this fidelity knows of banks, rows,
+    refresh and turnarounds.
     """
 
     capacity: Bytes
@@ -80,20 +75,22 @@ class MainMemory(OffChipMemory):
     def check(self) -> None:
         super().check()
         require(self.bandwidth > 0, f"bandwidth must be positive, not {self.bandwidth}")
-        require(0 < self.efficiency <= 1, f"efficiency must be in (0, 1], not {self.efficiency}")
+        require(
+            0 < self.efficiency <= 1,
+            f"efficiency must be above 0, at most 1, not {self.efficiency}",
+        )
         require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
         require(self.granule >= 1, f"granule must be at least 1 byte, not {self.granule}")
 
     @property
     def peak_bandwidth(self) -> int:
-        return self.bandwidth
-
-    @property
-    def sustained_bandwidth(self) -> int:
-        """Bytes/s that a stream reaches; in whole MB/s, so that ticks stay small numbers."""
-        if self.efficiency == 1:
+        if self.efficiency == 1.0:
             return self.bandwidth
-        return max(1, int(self.bandwidth * self.efficiency / 1e6)) * 10**6
+        # Whole MB/s, so that bytes x clock stays far inside 64 bits (whole_cycles).
+        return max(1, round(self.bandwidth * self.efficiency / 10**6)) * 10**6
+
+    def peak_bytes_per_second(self, hz: int) -> int:
+        return self.bandwidth
 
     @property
     def access_bytes(self) -> int:

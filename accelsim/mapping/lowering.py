@@ -14,6 +14,7 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.block import Unit
 from accelsim.hw.dma import Dma
 from accelsim.hw.memory import OffChipMemory
+from accelsim.hw.sequencer import Sequencer
 from accelsim.hw.simt import Simt
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.tensor_core import TensorCore
@@ -113,6 +114,11 @@ class Core:
     def store_queue(self) -> int:
         """The DMA queue for stores: the last."""
         return self.of(Dma)[-1][0]
+
+    @cached_property
+    def sequencer(self) -> int | None:
+        """The queue that starts kernels; None if operators run into each other."""
+        return next((slot for slot, _ in self.of(Sequencer)), None)
 
     def ring(
         self, memory: str, name: str, rows: int, cols: int, fmt: Format, slots: int = 2
@@ -349,7 +355,15 @@ def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) 
     low.build.begin_operator(
         OperatorInfo(operator.name, operator.kind, mapper.name, operator.macs, layer)
     )
+    _start(low)
     try:
         mapper.lower(operator, low)
     except AccelsimError as fault:
         raise type(fault)(f"operator {operator.name!r} ({operator.kind}): {fault}") from None
+
+
+def _start(low: Lowering) -> None:
+    """On a machine with a sequencer, what runs finishes before the next operator is launched."""
+    slots = [core.sequencer for core in low.cores if core.sequencer is not None]
+    if slots:
+        low.build.launch(slots[0])

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from accelsim.errors import CapacityError
+from accelsim.mapping.epilogue import Finish, Finisher
 from accelsim.mapping.lowering import Core, Lowering, Ring
-from accelsim.mapping.placement import ALIGNMENT, readable
+from accelsim.mapping.placement import readable
 from accelsim.numerics.formats import Format, number_format, row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
@@ -223,53 +224,46 @@ class _Pieces:
 
 
 def add_parts(
-    low: Lowering,
-    parts: Sequence[Sequence[View]],
-    results: Sequence[View],
-    biases: Sequence[View | None],
+    low: Lowering, parts: Sequence[Sequence[View]], results: Sequence[tuple[View, Finish]]
 ) -> None:
-    """A kernel that adds the sums of the parts of K, and the bias, and stores the results."""
+    """A kernel that adds the sums of the parts of K, finishes them, and stores the results."""
     low.launch()
     pieces = PIECES_PER_CORE * len(low.cores)
-    first = results[0]
+    first = results[0][0]
     everything = cut(slice(0, first.cols), PIECE_COLUMNS)
     height = -(-len(results) * first.rows * len(everything) // pieces)
-    fits = (low.cores[0].arenas[Threads(low, low.cores[0]).memory].capacity - 16 * ALIGNMENT) // (
-        2 * len(parts[0]) * PIECE_COLUMNS * parts[0][0].fmt.bits // 8
-    )
+    t = Threads(low, low.cores[0])
+    fits = (t.free - MARGIN) // (2 * len(parts[0]) * PIECE_COLUMNS * parts[0][0].fmt.bits // 8)
     places = [
         (i, rows, cols)
-        for i, c in enumerate(results)
+        for i, (c, _) in enumerate(results)
         for rows in cut(slice(0, c.rows), max(1, min(height, fits)))
         for cols in everything
     ]
-    threads: dict[int, Threads] = {}
     for core, window in shares(low, len(places)):
-        t = threads.setdefault(core.index, Threads(low, core))
-        _add_share(t, [places[j] for j in range(window.start, window.stop)], parts, results, biases)
+        _add_share(Threads(low, core), places[window], parts, results)
 
 
 def _add_share(
     t: Threads,
     places: Sequence[tuple[int, slice, slice]],
     parts: Sequence[Sequence[View]],
-    results: Sequence[View],
-    biases: Sequence[View | None],
+    results: Sequence[tuple[View, Finish]],
 ) -> None:
     width = max(cols.stop - cols.start for _, _, cols in places)
     height = max(rows.stop - rows.start for _, rows, _ in places)
     fmt = parts[0][0].fmt
     rings = [t.ring(f"part{i}", height, width, fmt) for i in range(len(parts[0]))]
+    finisher = Finisher(t.low, t.core, t.memory, width, results[0][1], 2)
 
     def step(i: int, rows: slice, cols: slice) -> Step:
         def work(tiles: list[View]) -> None:
             total = tiles[0]
             for tile in tiles[1:]:
                 t.do(Function.ADD, total, total, tile)
-            bias = biases[i]
-            if bias is not None:
-                t.do(Function.ADD, total, total, bias[:, cols])
-            t.store(results[i][rows, cols], total)
+            result, finish = results[i]
+            finisher.finish(total, finish.window(rows, cols))
+            t.store(result[rows, cols], total)
 
         return Step([(r, p[rows, cols], False) for r, p in zip(rings, parts[i], strict=True)], work)
 

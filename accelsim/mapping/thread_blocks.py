@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.simt import LoadStore
-from accelsim.mapping.cta import Gpu, Grid, Products, best_grid, ctas, tiles_of
+from accelsim.mapping.cta import Gpu, Products, best_grid, ctas
+from accelsim.mapping.epilogue import Finisher
 from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.products import Product, Stored, accumulator_format, steps
 from accelsim.mapping.simt_rows import add_parts
-from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 
 INSTRUCTIONS_PER_KERNEL = 24_000
@@ -49,7 +49,7 @@ def gpu_of(low: Lowering) -> Gpu:
         launch=core.threads[1].launch,
         cores=len(low.cores),
         register_bytes=core.arenas[tensor.accumulators].capacity,
-        memory_bytes=0.0 if low.ideal else low.memory.sustained_bandwidth / hz,
+        memory_bytes=0.0 if low.ideal else low.memory.peak_bandwidth / hz,
         latency=low.memory.access_seconds * hz,
         cache_bytes=0.0 if low.ideal else cache,
         cache_capacity=capacity,
@@ -99,11 +99,21 @@ class _Kernel:
         self.low.launch()
         rings = self._rings()
         parts = self._workspace()
+        finishers = [] if parts else self._finishers()
         for i, cta in enumerate(self._raster()):
             core = i % len(self.low.cores)
-            self._cta(self.low.cores[core], rings[core], cta, chunks[cta.part], parts)
+            sums = self._sums(self.low.cores[core], rings[core], cta, chunks[cta.part])
+            if parts:
+                target = parts[cta.product][cta.part]
+            else:
+                product = self.products[cta.product]
+                finishers[core].finish(sums, product.finish.window(cta.rows, cta.cols))
+                target = product.c
+            store = self.low.cores[core].store_queue
+            self.build.store(store, target[cta.rows, cta.cols], sums)
         if parts:
-            add_parts(self.low, parts, [p.c for p in self.products], [p.bias for p in self.products])
+            results = [(p.c, p.finish) for p in self.products]
+            add_parts(self.low, parts, results)
 
     def _chunks(self) -> list[list[slice]]:
         """Per part of K its chunks: short enough for the cache and the instruction budget."""
@@ -138,6 +148,12 @@ class _Kernel:
             for core in self.low.cores
         ]
 
+    def _finishers(self) -> list[Finisher]:
+        """What adds biases to the sums, per core."""
+        memory, width = self.gpu.tensor.accumulators, self.grid.tile[1]
+        like = self.products[0].finish
+        return [Finisher(self.low, core, memory, width, like, 2) for core in self.low.cores]
+
     def _workspace(self) -> list[list[View]]:
         """Per product a matrix of sums for each part of K; none without a split."""
         if len(self._chunks()) == 1:
@@ -162,11 +178,9 @@ class _Kernel:
                         for part in range(parts):
                             yield _Cta(product, row, col, part)
 
-    def _cta(
-        self, core: Core, ring: Ring, cta: _Cta, chunks: list[slice], parts: list[list[View]]
-    ) -> None:
-        product = self.products[cta.product]
-        tensor, threads, store = core.tensor_cores[0], core.threads[0], core.store_queue
+    def _sums(self, core: Core, ring: Ring, cta: _Cta, chunks: list[slice]) -> View:
+        """The products of a CTA, chunk by chunk of its part of K."""
+        product, tensor = self.products[cta.product], core.tensor_cores[0]
         sums = ring.next()[: cta.rows.stop - cta.rows.start, : cta.cols.stop - cta.cols.start]
         for i, ks in enumerate(chunks):
             a = self._panel(cta.product, False, cta.rows, ks)
@@ -174,13 +188,7 @@ class _Kernel:
             self.build.matmul(
                 tensor, sums, a, b, accumulate=i > 0, transpose_b=product.transpose_b
             )
-        if parts:
-            self.build.store(store, parts[cta.product][cta.part][cta.rows, cta.cols], sums)
-            return
-        if product.bias is not None:
-            bias = product.bias[:, cta.cols]
-            self.build.vector(threads, Function.ADD, sums, sums, bias)
-        self.build.store(store, product.c[cta.rows, cta.cols], sums)
+        return sums
 
     def _panel(self, index: int, is_b: bool, along: slice, ks: slice) -> View:
         """A chunk of a panel; one descriptor for all CTAs that read it."""

@@ -112,10 +112,8 @@ class Builder:
 
     def launch(self, unit: int) -> int:
         """Start a kernel: after everything emitted so far, before everything emitted later."""
-        i = self._row(
-            self._joined(unit, Opcode.LAUNCH, list(self._latest.values()))
-            + (-1, -1, -1, -1)
-        )
+        row = self._joined(unit, Opcode.LAUNCH, list(self._latest.values()))
+        i = self._row((*row, -1, -1, -1, -1))
         self._kernel = i
         return i
 
@@ -181,11 +179,13 @@ class Builder:
         accumulate: bool,
         transpose_a: bool = False,
         transpose_b: bool = False,
+        stationary_a: bool = False,
         part: bool = False,
     ) -> int:
         """``dst[m, n] (+)= a[m, k] @ b[k, n]``; transposed operands are stored as [k, m], [n, k].
 
-        ``part``: other units compute the rest of dst's buffer at the same time.
+        ``part``: other units compute the rest of dst's buffer at the same time; ``stationary_a``:
+        a weight-stationary array holds a and streams b.
         """
         m, k = (a.cols, a.rows) if transpose_a else (a.rows, a.cols)
         kb, n = (b.cols, b.rows) if transpose_b else (b.rows, b.cols)
@@ -198,6 +198,7 @@ class Builder:
             (Flag.ACCUMULATE if accumulate else 0)
             | (Flag.TRANSPOSE_A if transpose_a else 0)
             | (Flag.TRANSPOSE_B if transpose_b else 0)
+            | (Flag.STATIONARY_A if stationary_a else 0)
         )
         return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=int(flags), part=part)
 

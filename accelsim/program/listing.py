@@ -77,6 +77,8 @@ def mnemonic(program: Program, i: int) -> str:
     if flags & (Flag.TRANSPOSE_A | Flag.TRANSPOSE_B):
         name += "/t" + ("a" if flags & Flag.TRANSPOSE_A else "")
         name += "b" if flags & Flag.TRANSPOSE_B else ""
+    if flags & Flag.STATIONARY_A:
+        name += "/holds-a"
     return name
 
 

@@ -66,3 +66,4 @@ class Flag(IntFlag):
     TRANSPOSE_A = 2  # src0 is stored as [k, m]
     TRANSPOSE_B = 4  # src1 is stored as [n, k]
     SCALAR = 8  # LOAD, STORE: each thread moves one element at a time, not a packet of several
+    STATIONARY_A = 16  # MATMUL: src0 stays in the array and src1 streams, where operands are held

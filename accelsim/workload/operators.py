@@ -12,6 +12,7 @@ from accelsim.workload.vector_operators import (
     EmbeddingGather,
     GatedActivation,
     LayerNorm,
+    Pool2d,
     Residual,
     RmsNorm,
     Rotary,
@@ -23,8 +24,7 @@ KINDS: dict[str, type[Operator]] = {
     for cls in (
         *(Gemm, Conv2d, Attention, KvAppend),
         *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
-        *(Elementwise, Residual),
-        EmbeddingGather,
+        *(Elementwise, Residual, EmbeddingGather, Pool2d),
     )
 }
 
@@ -43,6 +43,7 @@ __all__ = [
     "LayerNorm",
     "Operand",
     "Operator",
+    "Pool2d",
     "Residual",
     "RmsNorm",
     "Rotary",

@@ -14,7 +14,7 @@ UNIT, OPCODE, FUNCTION, FLAGS, OPERATOR, M, N, K, DEPENDENCY, DST, SOURCE = (
     *(0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12),
 )
 STORAGE, SPACE, BASE, ROWS, ROW_BYTES, STRIDE, FORMAT = range(7)
-TRANSPOSE_A, TRANSPOSE_B, MATMUL_FLAGS, SCALAR = 2, 4, 7, 8
+TRANSPOSE_A, TRANSPOSE_B, MATMUL_FLAGS, SCALAR = 2, 4, 23, 8
 # Columns of the storage table (see extents.py).
 S_SPACE, S_BASE, S_BYTES, S_FORMAT, S_TENSOR = range(5)
 # How an opcode uses its operands (see structure.SHAPES).

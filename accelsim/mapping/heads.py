@@ -1,8 +1,5 @@
-"""The matrices of attention as windows of its tensors: what every attention mapper multiplies.
-
-Rows of the score matrix are ordered (sequence, head, query). Query heads that share a key head are
-stacked as rows of one product when there is one query per sequence.
-"""
+"""Windows of attention operands: which rows of the score matrix share one key head, and where the
+queries, keys, values and results of those rows lie."""
 
 from __future__ import annotations
 
@@ -34,18 +31,22 @@ def _token_window(op: Attention, low: Lowering, window: slice, tensor: str) -> V
 
 
 def queries(op: Attention, low: Lowering, window: slice) -> View:
-    """The queries of a group of score rows."""
+    """Queries [rows, head_dim] of a group of score rows."""
     return _token_window(op, low, window, op.inputs[0])
 
 
 def outputs(op: Attention, low: Lowering, window: slice) -> View:
-    """The results of a group of score rows."""
+    """Results [rows, head_dim] of a group of score rows."""
     return _token_window(op, low, window, op.output)
 
 
-def cached(op: Attention, low: Lowering, window: slice, operand: int) -> View:
-    """The keys (operand 1) or values (operand 2) that a group of score rows attends to."""
+def keys_or_values(op: Attention, low: Lowering, window: slice, operand: int) -> View:
+    """Keys (operand 1) or values (operand 2) [kv_len, head_dim] that a group of rows attends to."""
     sequence, head = _place(op, window)
     kv_head = head // (op.heads // op.kv_heads)
+    if not op.cached:
+        width = op.kv_heads * op.head_dim
+        first = sequence * op.kv_len * width + kv_head * op.head_dim
+        return low.window(op.inputs[operand], first, op.kv_len, op.head_dim, width)
     first = (sequence * op.kv_heads + kv_head) * op.kv_len * op.head_dim
     return low.window(op.inputs[operand], first, op.kv_len, op.head_dim, op.head_dim)
