@@ -32,7 +32,7 @@ def gpu_gather(op: EmbeddingGather, low: Lowering) -> None:
 
 @mapper("gpu-kv-append", lowers=("kv_append",), needs=(Simt, LoadStore), preference=1)
 def gpu_kv_append(op: KvAppend, low: Lowering) -> None:
-    """Every multiprocessor takes some new tokens; each head's rows go to their place in the cache."""
+    """Every multiprocessor takes some new tokens; each head's rows go to their place."""
     d, width = op.head_dim, op.kv_heads * op.head_dim
     new = low.matrix(op.inputs[0], op.batch * op.q_len, width)
     low.launch()
@@ -55,4 +55,6 @@ def _place(op: KvAppend, low: Lowering, rows: slice, head: int) -> View:
     """Where the rows of one head go in the cache; the rows belong to one sequence."""
     sequence, token = divmod(rows.start, op.q_len)
     row = (sequence * op.kv_heads + head) * op.kv_capacity + op.position + token
-    return low.window(op.output, row * op.head_dim, rows.stop - rows.start, op.head_dim, op.head_dim)
+    return low.window(
+        op.output, row * op.head_dim, rows.stop - rows.start, op.head_dim, op.head_dim
+    )

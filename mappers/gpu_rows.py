@@ -1,11 +1,11 @@
 """Row-wise operators on a GPU, each as the kernel that its library runs.
 
-    softmax                 PyTorch: rows of up to 1024 stay in registers; longer ones are read three
-                            times, for the maximum, the sum and the result (aten/.../SoftMax.cu)
-    layernorm, activation,  code that torch.compile generates: packets of 16 bytes; rows of a norm
-    elementwise, residual   beyond 1024 are read again for the result (torch/_inductor, Triton)
-    rmsnorm, rotary, glu    vLLM's: one CTA for each token, element by element; the norm reads its
-                            row and its weights again for the result (csrc/*_kernels.cu)
+softmax                 PyTorch: rows of up to 1024 stay in registers; longer ones are read three
+                        times, for the maximum, the sum and the result (aten/.../SoftMax.cu)
+layernorm, activation,  code that torch.compile generates: packets of 16 bytes; rows of a norm
+elementwise, residual   beyond 1024 are read again for the result (torch/_inductor, Triton)
+rmsnorm, rotary, glu    vLLM's: one CTA for each token, element by element; the norm reads its
+                        row and its weights again for the result (csrc/*_kernels.cu)
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ class _Norm:
 def gpu_layernorm(op: LayerNorm, low: Lowering) -> None:
     """Mean, centred variance, scale and shift; long rows are read again for the result."""
     weights = [low.matrix(name, 1, op.cols) for name in op.inputs[1:]]
-    _norm_kernel(op, low, _Norm(op.eps, weights, centred=True, scalar=False, resident=INDUCTOR_CTAS))
+    _norm_kernel(
+        op, low, _Norm(op.eps, weights, centred=True, scalar=False, resident=INDUCTOR_CTAS)
+    )
 
 
 @mapper("gpu-rmsnorm", lowers=("rmsnorm",), needs=(Simt, LoadStore), preference=1)
@@ -115,9 +117,7 @@ class _NormOnCore:
         free = t.free - held * self.width
         self.height = tile_height(share, self.width, element * self.width + 64, free, resident)
         self.read = t.ring("x", self.height, self.width, x.fmt)
-        self.weights = [
-            t.ring(f"w{i}", 1, self.width, w.fmt) for i, w in enumerate(norm.weights)
-        ]
+        self.weights = [t.ring(f"w{i}", 1, self.width, w.fmt) for i, w in enumerate(norm.weights)]
         self.wide = [t.ring(f"t{i}", self.height, self.width, FP32, 1) for i in range(2)]
         self.result = t.ring("y", self.height, self.width, out.fmt)
         self.narrow = {n: t.ring(n, self.height, 1, FP32) for n in ("mean", "scale", "part")}
@@ -154,9 +154,7 @@ class _NormOnCore:
     def _square_step(self, cols: slice, load: Load, mean: View, scale: View) -> Step:
         return Step([load], lambda tiles: self._squares(tiles[0], mean, scale, cols))
 
-    def _result_step(
-        self, rows: slice, cols: slice, load: Load, mean: View, scale: View
-    ) -> Step:
+    def _result_step(self, rows: slice, cols: slice, load: Load, mean: View, scale: View) -> Step:
         loads = [load]
         for ring, weight in zip(self.weights, self.norm.weights, strict=True):
             loads.append((ring, weight[:, cols], False))
@@ -186,9 +184,7 @@ class _NormOnCore:
             self.t.do(F.ADD_IMM, scale, scale, imm=self.norm.eps)
             self.t.do(F.RSQRT, scale, scale)
 
-    def _result(
-        self, tiles: list[View], rows: slice, cols: slice, mean: View, scale: View
-    ) -> None:
+    def _result(self, tiles: list[View], rows: slice, cols: slice, mean: View, scale: View) -> None:
         x, *weights = tiles
         t, y = self.t, self.wide[1].next()[: tiles[0].rows, : tiles[0].cols]
         out = self.result.next()[: x.rows, : x.cols]
@@ -236,7 +232,9 @@ def gpu_glu(op: GatedActivation, low: Lowering) -> None:
     elementwise(low, halves, out, emit, temporaries=1, scalar=True)
 
 
-@mapper("gpu-elementwise", lowers=("elementwise", "residual"), needs=(Simt, LoadStore), preference=1)
+@mapper(
+    "gpu-elementwise", lowers=("elementwise", "residual"), needs=(Simt, LoadStore), preference=1
+)
 def gpu_elementwise(op: Elementwise, low: Lowering) -> None:
     """Two operands combined element by element, the second possibly one row for all."""
 

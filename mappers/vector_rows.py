@@ -118,7 +118,9 @@ def vector_activation(op: Activation, low: Lowering) -> None:
 def vector_glu(op: GatedActivation, low: Lowering) -> None:
     """A function of the gate half of each row, times its other half."""
     function = ACTIVATION_FUNCTIONS[op.function]
-    gate, up = (low.window(op.inputs[0], i * op.cols, op.rows, op.cols, 2 * op.cols) for i in (0, 1))
+    gate, up = (
+        low.window(op.inputs[0], i * op.cols, op.rows, op.cols, 2 * op.cols) for i in (0, 1)
+    )
     out = low.matrix(op.output, op.rows, op.cols)
 
     def steps(v: Vectors, t: Tile) -> None:

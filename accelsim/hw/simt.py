@@ -3,8 +3,8 @@
 A multiprocessor has no DMA engine: its threads load, convert and store. They do it in two pipes
 that issue side by side. The lanes compute (``Simt``). The load/store path (``LoadStore``) forms
 addresses and moves *packets*, the elements of one thread's access: ``access_slots`` issue slots of
-its ``lanes`` for each packet. A kernel that addresses element by element (Flag.SCALAR) pays them for
-every element. The port to the caches moves ``fetch_width`` bytes per cycle at most.
+its ``lanes`` for each packet. A kernel that addresses element by element (Flag.SCALAR) pays them
+for every element. The port to the caches moves ``fetch_width`` bytes per cycle at most.
 
 LAUNCH is the start of a kernel: ``launch`` cycles from the last thread of one kernel to the first
 of the next.

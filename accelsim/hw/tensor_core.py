@@ -1,4 +1,4 @@
-"""Tensor cores: the matrix units of one streaming multiprocessor, fed from main memory by its warps.
+"""Tensor cores: the matrix units of one streaming multiprocessor, fed by its warps.
 
 A CTA (thread block) computes one tile of the result. Its warps bring panels of A and B from main
 memory, through whatever caches lie before it, into shared memory and multiply them from there;
@@ -143,7 +143,7 @@ class TensorCore(Unit):
         return accumulate.in_place_fp32(a, b, acc)
 
     def summation_depth(self, k: int, before: int | None) -> int:
-        """Additions that a product may pass through in a sum of ``k`` products, for error bounds."""
+        """Additions that a product passes through in a sum of ``k`` products, at most."""
         return k - 1 if before is None else before + k
 
     def arithmetic_name(self) -> str:

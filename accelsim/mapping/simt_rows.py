@@ -107,9 +107,7 @@ def shares(low: Lowering, count: int, period: int = 0) -> Iterator[tuple[Core, s
             first = end
 
 
-def tile_height(
-    rows: int, width: int, bytes_per_row: int, free: int, resident: int = 1
-) -> int:
+def tile_height(rows: int, width: int, bytes_per_row: int, free: int, resident: int = 1) -> int:
     """Rows of a tile ``width`` wide: a few tiles for each share, as far as they fit.
 
     ``resident`` rows at least, whose CTAs a multiprocessor holds at once.
@@ -124,7 +122,9 @@ def tile_height(
 
 def cut(window: slice, height: int) -> list[slice]:
     """A range in pieces of ``height``."""
-    return [slice(s, min(s + height, window.stop)) for s in range(window.start, window.stop, height)]
+    return [
+        slice(s, min(s + height, window.stop)) for s in range(window.start, window.stop, height)
+    ]
 
 
 def piece_width(cols: int, bytes_per_element: int, free: int) -> int:
@@ -181,8 +181,8 @@ class _Pieces:
     ) -> None:
         self.t, self.inputs, self.out = threads, inputs, out
         self.temporaries, self.scalar, self.flat = temporaries, scalar, flat
-        self.bytes_per_element = (
-            2 * sum(v.fmt.bits for v in (*inputs, out)) // 8 + 4 * max(1, temporaries)
+        self.bytes_per_element = 2 * sum(v.fmt.bits for v in (*inputs, out)) // 8 + 4 * max(
+            1, temporaries
         )
 
     def run(self, window: slice, emit: Emit) -> None:

@@ -1,4 +1,4 @@
-"""Softmax as a GPU kernel: rows of up to 1024 columns stay in registers, longer ones are read thrice.
+"""Softmax as a GPU kernel: rows of up to 1024 columns stay in registers, longer are read thrice.
 
 That is PyTorch's: the warp softmax, and the block softmax with its passes for the maximum, the sum
 and the result (aten/src/ATen/native/cuda/PersistentSoftmax.cuh, SoftMax.cu).
@@ -60,9 +60,7 @@ class _Softmax:
         rows = min(share, q_len or share)
         resident = min(rows, CTAS)
         self.width = piece_width(x.cols, resident * element, t.free)
-        self.height = tile_height(
-            rows, self.width, element * self.width + 64, t.free, resident
-        )
+        self.height = tile_height(rows, self.width, element * self.width + 64, t.free, resident)
         self.read = t.ring("x", self.height, self.width, x.fmt)
         self.wide = t.ring("e", self.height, self.width, FP32, 1)
         self.result = t.ring("y", self.height, self.width, out.fmt)

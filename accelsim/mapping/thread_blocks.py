@@ -130,10 +130,7 @@ class _Kernel:
         step = max(granule, -(-part // (wanted * granule)) * granule)
         aligned = -(-part // granule) * granule
         return [
-            [
-                slice(first, min(first + step, end))
-                for first in range(start, end, step)
-            ]
+            [slice(first, min(first + step, end)) for first in range(start, end, step)]
             for start in range(0, shape.k, aligned)
             for end in (min(start + aligned, shape.k),)
         ]
@@ -185,9 +182,7 @@ class _Kernel:
         for i, ks in enumerate(chunks):
             a = self._panel(cta.product, False, cta.rows, ks)
             b = self._panel(cta.product, True, cta.cols, ks)
-            self.build.matmul(
-                tensor, sums, a, b, accumulate=i > 0, transpose_b=product.transpose_b
-            )
+            self.build.matmul(tensor, sums, a, b, accumulate=i > 0, transpose_b=product.transpose_b)
         return sums
 
     def _panel(self, index: int, is_b: bool, along: slice, ks: slice) -> View:
