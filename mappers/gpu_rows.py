@@ -113,7 +113,9 @@ class _NormOnCore:
         element = (2 * x.fmt.bits + 2 * out.fmt.bits) // 8 + 8
         share = -(-x.rows // len(t.low.cores))
         resident = min(share, norm.resident)
-        self.width = piece_width(x.cols, resident * element + held, t.free)
+        self.width = piece_width(x.cols, element + held, t.free)
+        if self.width < x.cols:
+            self.width = piece_width(x.cols, resident * element + held, t.free)
         free = t.free - held * self.width
         self.height = tile_height(share, self.width, element * self.width + 64, free, resident)
         self.read = t.ring("x", self.height, self.width, x.fmt)

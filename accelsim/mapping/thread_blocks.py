@@ -20,7 +20,7 @@ from accelsim.mapping.products import Product, Stored, accumulator_format, steps
 from accelsim.mapping.simt_rows import add_parts
 from accelsim.program.storage import View
 
-INSTRUCTIONS_PER_KERNEL = 24_000
+INSTRUCTIONS_PER_KERNEL = 8_000
 """Chunks of K are as short as this many instructions allow, up to MOST_CHUNKS of a CTA."""
 MOST_CHUNKS = 16
 SHORTEST_CHUNK = 128

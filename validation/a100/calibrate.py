@@ -15,7 +15,7 @@ from accelsim.results.claims import truth
 from . import OVERHEAD_US, kernel_us
 from .workloads import Measured, measured
 
-EFFICIENCIES = [round(0.80 + 0.01 * i, 2) for i in range(17)]
+EFFICIENCIES = [round(0.76 + 0.02 * i, 2) for i in range(11)]
 
 
 def fitted_rows() -> list[tuple[Measured, float]]:
@@ -41,9 +41,7 @@ def squared_error(
     kernels: list[tuple[Measured, float, float]], overhead_us: Mapping[str, float]
 ) -> float:
     """Sum of squared relative errors."""
-    return sum(
-        (m.calls * (kernel + overhead_us[m.call]) / t - 1) ** 2 for m, t, kernel in kernels
-    )
+    return sum((m.calls * (kernel + overhead_us[m.call]) / t - 1) ** 2 for m, t, kernel in kernels)
 
 
 def main() -> None:
