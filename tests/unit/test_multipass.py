@@ -56,7 +56,7 @@ def test_large_scores_need_the_maximum_over_all_keys() -> None:
     for overrides in ({}, small):
         result = check(
             "tpu-v3",
-            "attention:heads=2,q=20,kv=90,d=16,dtype=fp32",
+            "attention:heads=2,q=20,kv=90,d=16",
             overrides=overrides,
             scale=16.0,
         )
