@@ -1,10 +1,10 @@
-"""Attention as a compiler runs it that fuses neighbours into matrix products and ends a kernel at
-every reduction: three kernels over a score matrix in main memory.
+"""Attention in three passes over a score matrix in main memory: a pass ends at every reduction,
+and what surrounds the softmax is fused into it (see multipass_rows).
 
     scores = scale Q K^T and the largest of every row | sums of exp(score - max) |
     exp(score - max) / sum, multiplied with V as it is made
 
-The scores are written once and read twice, in fp32. A row tile of the first and the last kernel
+The scores are written once and read twice, in fp32. A row tile of the first and the last pass
 belongs to one array; the arrays take turns.
 """
 
@@ -39,7 +39,7 @@ STREAMS = 2
 
 @mapper("multipass-attention", lowers=("attention",), needs=(Systolic, Vector, Dma), preference=-1)
 def multipass_attention(op: Attention, low: Lowering) -> None:
-    """Scores with row maxima, sums of exponentials, and the product with V, a kernel each."""
+    """Scores with row maxima, sums of exponentials, and the product with V, a pass each."""
     rows = op.batch * op.heads * op.q_len
     scores = low.scratch(f"{op.name}.scores", rows, op.kv_len, FP32)
     top = low.scratch(f"{op.name}.max", rows, 1, FP32)
@@ -59,8 +59,8 @@ def _shares(low: Lowering, groups: list[slice]) -> list[tuple[Core, list[slice]]
 
 
 @dataclass
-class _Kernel:
-    """One kernel on one core: its units, and tiles of ``height`` score rows by ``width`` keys."""
+class _Pass:
+    """One pass on one core: its units, and tiles of ``height`` score rows by ``width`` keys."""
 
     low: Lowering
     core: Core
@@ -104,8 +104,8 @@ class _Kernel:
         """Scratchpad bytes per score of a tile: fp32 values and what is made of them."""
         return 8 + row_bytes(8, self.fmt) // 8
 
-    def ring(self, name: str, rows: int, cols: int, fmt: Format, slots: int = 0) -> Ring:
-        return self.core.ring(self.memory, name, rows, cols, fmt, slots or self.slots)
+    def ring(self, name: str, rows: int, cols: int, fmt: Format) -> Ring:
+        return self.core.ring(self.memory, name, rows, cols, fmt, self.slots)
 
     def load(self, ring: Ring, source: View) -> View:
         tile = ring.next()[: source.rows, : source.cols]
@@ -120,7 +120,7 @@ class _Kernel:
         return self.core.arrays[turn % len(self.core.arrays)][0]
 
 
-class _Scores(_Kernel):
+class _Scores(_Pass):
     """scale Q K^T, masked, and the largest score of every row."""
 
     def emit(self, groups: list[slice], scores: View, top: View) -> None:
@@ -161,7 +161,7 @@ class _Scores(_Kernel):
             self.build.vector(self.vector, F.CAUSAL_MASK, score, score, imm=diagonal)
 
 
-class _Values(_Kernel):
+class _Values(_Pass):
     """exp(score - max) / sum, multiplied with V as it is made."""
 
     def emit(self, groups: list[slice], scores: View, top: View, total: View) -> None:

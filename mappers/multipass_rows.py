@@ -1,7 +1,8 @@
-"""Row-wise operators as a compiler runs them that ends a kernel at every reduction.
+"""Row-wise operators in several passes over main memory: a pass ends at every reduction.
 
-XLA fuses element-wise work into its neighbours, but what reads the result of a reduction over the
-rows is another kernel, and every kernel streams its operands from main memory:
+A compiler that keeps no tensor on chip from one fusion to the next, as XLA on TPU v3, fuses
+element-wise work into its neighbours, but what reads a reduction over the rows is another fusion,
+and every fusion streams its operands from main memory:
 
     softmax     row maximum of x | row sum of exp(x - max) | exp(x - max) / sum
     layernorm   mean | scale from the centred squares | (x - mean) * scale | weight and bias
@@ -9,7 +10,9 @@ rows is another kernel, and every kernel streams its operands from main memory:
 
 So softmax moves four times its matrix and layernorm six times. Layer normalisation is that of
 PyTorch's composite form (aten/src/ATen/native/layer_norm.cpp, math_native_layer_norm): batch
-normalisation in training mode over the rows, then one multiply-add with weight and bias.
+normalisation in training mode over the rows, then one multiply-add with weight and bias. XLA's
+programs are not published; the passes are inferred from this, and the cycles per element measured
+on a TPU v3, equal for all sizes, bear them out (validation/tpu_v3).
 
 Columns of row statistics lie in main memory as fp32, the normalised matrix in its own format.
 """
@@ -30,7 +33,7 @@ F = Function
 
 @mapper("multipass-softmax", lowers=("softmax",), needs=(Vector, Dma), preference=-1)
 def multipass_softmax(op: Softmax, low: Lowering) -> None:
-    """Three kernels over main memory: row maxima, sums of exponentials, quotients."""
+    """Three passes over main memory: row maxima, sums of exponentials, quotients."""
     x, out = low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
     top, total = _column(op, low, "max"), _column(op, low, "sum")
     row_maxima(low, x, top)
@@ -48,7 +51,7 @@ def multipass_softmax(op: Softmax, low: Lowering) -> None:
 
 
 def row_maxima(low: Lowering, x: View, top: View) -> None:
-    """The kernel that writes the largest value of every row of ``x``."""
+    """The pass that writes the largest value of every row of ``x``."""
 
     def steps(v: Vectors, t: Tile) -> None:
         v(F.ROW_MAX, t.out, t.inputs[0])
@@ -57,7 +60,7 @@ def row_maxima(low: Lowering, x: View, top: View) -> None:
 
 
 def exponential_sums(low: Lowering, x: View, top: View, total: View) -> None:
-    """The kernel that writes the sum of exp(x - max) of every row."""
+    """The pass that writes the sum of exp(x - max) of every row."""
 
     def steps(v: Vectors, t: Tile) -> None:
         (x, top), (e,) = t.inputs, t.wide
@@ -71,7 +74,7 @@ def exponential_sums(low: Lowering, x: View, top: View, total: View) -> None:
 
 @mapper("multipass-layernorm", lowers=("layernorm",), needs=(Vector, Dma), preference=-1)
 def multipass_layernorm(op: LayerNorm, low: Lowering) -> None:
-    """Four kernels over main memory: mean, scale, normalisation, weight and bias."""
+    """Four passes over main memory: mean, scale, normalisation, weight and bias."""
     x, out = low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
     mean, scale = _column(op, low, "mean"), _column(op, low, "scale")
     normal = low.scratch(f"{op.name}.normal", op.rows, op.cols, low.format(op.output))
@@ -109,7 +112,7 @@ def multipass_layernorm(op: LayerNorm, low: Lowering) -> None:
 
 @mapper("multipass-rmsnorm", lowers=("rmsnorm",), needs=(Vector, Dma), preference=-1)
 def multipass_rmsnorm(op: RmsNorm, low: Lowering) -> None:
-    """Two kernels over main memory: scale, normalisation with weight."""
+    """Two passes over main memory: scale, normalisation with weight."""
     x, out = low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
     scale = _column(op, low, "scale")
 

@@ -62,11 +62,14 @@ def validate(
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the table as Markdown.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write tables and scatter plots.")
+    ] = None,
 ) -> None:
     """Check every claim against its evidence; exit 1 if one fails."""
     from accelsim.results.claims import claim_names, evidence
 
-    terminal.check_files(json, markdown)
+    terminal.check_files(json, markdown, html)
     wanted = list(dict.fromkeys(names or claim_names()))
     if not wanted:
         raise AccelsimError("this installation holds no claims")
@@ -84,6 +87,8 @@ def validate(
         terminal.write_json(json, content)
     if markdown is not None:
         terminal.write_text(markdown, markdown_table(verdicts))
+    if html is not None:
+        terminal.write_text(html, html_page(verdicts))
     if json != terminal.STDOUT:
         typer.echo(_text(verdicts, rows))
     if not ok:
@@ -157,14 +162,24 @@ def _row(row: Row) -> str:
     return f"  {verdict:6}  {row.case}: expected {row.expected:g}, got {row.measured:g} ({error})"
 
 
+TITLES = (
+    *("claim", "what is compared", "cases", "worst error", "tolerance", "verdict", "truth from"),
+)
+
+
+def html_page(verdicts: list[Verdict]) -> str:
+    """The claims as a page that needs nothing else."""
+    from accelsim.views.evidence import Shown, evidence_html
+
+    shown = [Shown(one.claim, (*_cells(one), one.claim.source), one.rows) for one in verdicts]
+    return evidence_html(TITLES, shown)
+
+
 def markdown_table(verdicts: list[Verdict]) -> str:
     """The claims as a Markdown table, then the cases of those judged by their mean."""
     from accelsim.results.case_table import markdown_cases
 
-    lines = [
-        "| claim | what is compared | cases | worst error | tolerance | verdict | truth from |",
-        "|---|---|--:|--:|--:|---|---|",
-    ]
+    lines = [f"| {' | '.join(TITLES)} |", "|---|---|--:|--:|--:|---|---|"]
     for one in verdicts:
         cells = (text.replace("|", "\\|") for text in (*_cells(one), one.claim.source))
         lines.append(f"| {' | '.join(cells)} |")

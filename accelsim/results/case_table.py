@@ -10,19 +10,19 @@ import math
 from collections.abc import Sequence
 
 from accelsim.results.claims import Row, mean_error
-from accelsim.results.table import Column, text_table
+from accelsim.results.table import Column, html_table, text_table
 
 Cells = tuple[str, ...]
 
 
 def text_cases(rows: Sequence[Row]) -> str:
     """The cases as an aligned table, indented below the claim."""
-    titles = _titles(rows)
-    columns = [
-        Column(title, lambda cells, i=i: str(cells[i]), left=i < 2)  # type: ignore[misc]
-        for i, title in enumerate(titles)
-    ]
-    return text_table(columns, [*_lines(rows), *_means(rows)], indent="  ")
+    return text_table(_columns(rows), [*_lines(rows), *_means(rows)], indent="  ")
+
+
+def html_cases(rows: Sequence[Row]) -> str:
+    """The cases as an HTML table."""
+    return html_table(_columns(rows), [*_lines(rows), *_means(rows)])
 
 
 def markdown_cases(rows: Sequence[Row]) -> str:
@@ -31,6 +31,13 @@ def markdown_cases(rows: Sequence[Row]) -> str:
     rule = ["---", "---", *["--:"] * (len(titles) - 2)]
     lines = [titles, rule, *_lines(rows), *_means(rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    return [
+        Column(title, lambda cells, i=i: str(cells[i]), left=i < 2)  # type: ignore[misc]
+        for i, title in enumerate(_titles(rows))
+    ]
 
 
 def _models(rows: Sequence[Row]) -> list[str]:

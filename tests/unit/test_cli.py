@@ -267,11 +267,18 @@ def test_a_claim_about_a_mean_is_judged_by_its_split(monkeypatch, tmp_path):
 
     monkeypatch.setattr(claims, "evidence", lambda _name: Silicon)
     file = tmp_path / "claims.md"
-    text = output("validate", "parameters", "--rows", "--markdown", str(file))
+    page = tmp_path / "claims.html"
+    extra = ("--markdown", str(file), "--html", str(page))
+    text = output("validate", "parameters", "--rows", *extra)
     assert "19.5 % mean of test" in text
     assert "+200.0 %" in text
     assert "| a | test | 100 | 110 | +10.0 % | +50.0 % |" in file.read_text()
     assert "| mean absolute error | test |  | 2 cases | 19.5 % | 50.0 % |" in file.read_text()
+    drawn = page.read_text()
+    assert "Plotly.newPlot" in drawn
+    assert "truth 100, test 110 (+10.0%)" in drawn
+    assert "truth 100, rival 150 (+50.0%)" in drawn
+    assert "<td>19.5 %</td>" in drawn
     content = json.loads(output("validate", "parameters", "--json", "-"))
     assert content["claims"][0]["mean_error"] == pytest.approx(0.195)
     rows[1] = claims.Row("b", 100, 69, split="test")

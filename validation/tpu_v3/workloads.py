@@ -31,8 +31,8 @@ def workload_of(name: str) -> str:
         return f"{name}:batch=1,dtype={DTYPE}"
     if name in BERT:
         hidden = BERT[name]
-        sizes = f"hidden={hidden},heads={hidden // HEAD},head={HEAD},ffn={4 * hidden}"
-        return f"encoder-block:tokens=512,{sizes},dtype={DTYPE}"
+        model = f"hidden={hidden},heads={hidden // HEAD},head={HEAD},ffn={4 * hidden}"
+        return f"encoder-block:tokens=512,{model},dtype={DTYPE}"
     kind, _, numbers = name.partition("_")
     if kind not in FORMS:
         raise AccelsimError(f"unknown workload {name!r}; known kinds: {', '.join(FORMS)}")
