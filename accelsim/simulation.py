@@ -180,6 +180,16 @@ def _result(
     )
 
 
+def calibration(arch: Architecture) -> list[str]:
+    """The constants that were fitted to measurements, with what they were fitted to."""
+    from accelsim.arch.describe import parameter_text
+
+    return [
+        f"{path} = {parameter_text(arch, path)} is calibrated, not published: {arch.sources[path]}"
+        for path in arch.calibrated
+    ]
+
+
 def _traffic(totals: list[Totals], repeats: list[int]) -> dict[str, dict[str, int]]:
     summed: dict[str, dict[str, int]] = {}
     for total, repeat in zip(totals, repeats, strict=True):
@@ -212,7 +222,7 @@ def _approximations(
     arch: Architecture, memory: Fidelity, runs: list[SegmentRun], segments: Sequence[Segment]
 ) -> tuple[str, ...]:
     """Everything the numbers leave out or compose, in plain words."""
-    found = [f"{arch.name}: {text}" for text in arch.assumptions]
+    found = [f"{arch.name}: {text}" for text in (*arch.assumptions, *calibration(arch))]
     if memory == "ideal":
         found.append("memory ideal: transfers take no time and on-chip capacity is not limited")
     elif memory == "dram":

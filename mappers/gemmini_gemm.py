@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from accelsim.errors import CapacityError
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
+from accelsim.mapping.epilogue import Finisher, reserved_bytes
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.products import Product, accumulator_format, gemm_products, steps
 from accelsim.mapping.registry import mapper
-from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Gemm
 
@@ -93,9 +93,9 @@ class _CoreTiles:
         b_shape = (tiles.n, tiles.k) if product.transpose_b else (tiles.k, tiles.n)
         self.a_ring = core.ring(array.inputs, "a", tiles.m, tiles.k, product.a.fmt)
         self.b_ring = core.ring(array.weights, "b", *b_shape, fmt)
-        if product.bias is not None:
-            widest = min(self.width, tiles.n)
-            self.bias_ring = core.ring(array.outputs, "bias", 1, widest, product.bias.fmt)
+        self.finisher = Finisher(
+            low, core, array.outputs, min(self.width, tiles.n), product.finish, slots=2
+        )
         # One pair of buffers per block of columns, so that a block is stored once it is finished.
         self.c_rings = [
             core.ring(array.outputs, f"c{i}", tiles.m, b.stop - b.start, accumulator_format(fmt))
@@ -134,15 +134,10 @@ class _CoreTiles:
         """Store an output tile, block by block as they are finished."""
         for j, view in enumerate(acc):
             first = cols.start + j * self.width
-            if product.bias is not None:
-                self._add_bias(view, product.bias[:, first : first + view.cols])
-            target = product.c[rows, first : first + view.cols]
+            block = slice(first, first + view.cols)
+            self.finisher.finish(view, product.finish.window(rows, block))
+            target = product.c[rows, block]
             self.build.store(self.core.store_queue, target, view)
-
-    def _add_bias(self, acc: View, bias: View) -> None:
-        row = self.bias_ring.next()[:, : bias.cols]
-        self.build.load(self.core.load_queues[0], row, bias)
-        self.build.vector(self.core.vector(self.array.outputs)[0], Function.ADD, acc, acc, row)
 
     def _load_b(self, product: Product, b: View, cols: slice, ks: slice, block: slice) -> None:
         source = product.b[cols, ks] if product.transpose_b else product.b[ks, cols]
@@ -168,8 +163,9 @@ def _lower_product(low: Lowering, product: Product) -> None:
     for core in low.cores:
         core.reset()
     tiles = gemmini_tiles(
-        product, array, len(low.cores), arenas[array.inputs].free, arenas[array.outputs].free
-    )
+        product, array, len(low.cores), arenas[array.inputs].free,
+        arenas[array.outputs].free - reserved_bytes(product.finish, arenas[array.outputs].capacity),
+    )  # fmt: skip
     low.build.note(f"tiles m {tiles.m} n {tiles.n} k {tiles.k}, dealt to the cores in turn")
     tiles_of_core: list[list[tuple[slice, slice]]] = [[] for _ in low.cores]
     outputs = [(r, c) for r in steps(product.m, tiles.m) for c in steps(product.n, tiles.n)]

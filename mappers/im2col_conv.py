@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
+from accelsim.mapping.epilogue import finish_of
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, lower_products
 from accelsim.mapping.registry import mapper
@@ -119,7 +120,7 @@ def im2col_conv(op: Conv2d, low: Lowering) -> None:
     per_group = op.cout // op.groups
     weights = low.matrix(op.inputs[1], cols=op.cout)
     outputs = low.matrix(op.output, cols=op.cout)
-    bias = low.matrix(op.inputs[2], rows=1) if op.has_bias else None
+    finish = finish_of(op, low)
     everything = slice(None)
     products = []
     for group in range(op.groups):
@@ -129,7 +130,7 @@ def im2col_conv(op: Conv2d, low: Lowering) -> None:
                 Im2col(op, low, group),
                 weights[everything, cols],
                 outputs[everything, cols],
-                None if bias is None else bias[everything, cols],
+                finish.window(everything, cols),
             )
         )
     lower_products(low, products)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.vector import Vector
+from accelsim.mapping.epilogue import ACTIVATION_FUNCTIONS
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.registry import mapper
@@ -21,6 +22,7 @@ from accelsim.program.opcodes import Function
 from accelsim.workload.operators import (
     Activation,
     Elementwise,
+    GatedActivation,
     LayerNorm,
     RmsNorm,
     Rotary,
@@ -28,16 +30,6 @@ from accelsim.workload.operators import (
 )
 
 F = Function
-
-ACTIVATION_FUNCTIONS = {
-    "relu": F.RELU,
-    "gelu": F.GELU,
-    "gelu_tanh": F.GELU_TANH,
-    "silu": F.SILU,
-    "tanh": F.TANH,
-    "sigmoid": F.SIGMOID,
-    "exp": F.EXP,
-}
 
 
 @mapper("vector-softmax", lowers=("softmax",), needs=(Vector, Dma))
@@ -119,6 +111,24 @@ def vector_activation(op: Activation, low: Lowering) -> None:
     out = low.matrix(op.output, op.rows, op.cols)
     steps: Steps = quick_gelu if composite else single
     recipe = Recipe(steps, [x], out, wide=int(composite), columns_split=True, functions=functions)
+    lower_rowwise(low, recipe)
+
+
+@mapper("vector-glu", lowers=("glu",), needs=(Vector, Dma))
+def vector_glu(op: GatedActivation, low: Lowering) -> None:
+    """A function of the gate half of each row, times its other half."""
+    function = ACTIVATION_FUNCTIONS[op.function]
+    gate, up = (
+        low.window(op.inputs[0], i * op.cols, op.rows, op.cols, 2 * op.cols) for i in (0, 1)
+    )
+    out = low.matrix(op.output, op.rows, op.cols)
+
+    def steps(v: Vectors, t: Tile) -> None:
+        v(function, t.wide[0], t.inputs[0])
+        v(F.MUL, t.out, t.wide[0], t.inputs[1])
+
+    functions = (function, F.MUL)
+    recipe = Recipe(steps, [gate, up], out, wide=1, columns_split=True, functions=functions)
     lower_rowwise(low, recipe)
 
 

@@ -26,6 +26,9 @@ _RESERVED = frozenset(
 
 CLOCK_MISSING = "clock is missing; accepted: the core's frequency, e.g. clock: 1 GHz"
 
+MAX_CALIBRATED = 5
+"""Constants of one architecture that may be fitted to measurements; more would fit anything."""
+
 MAX_QUEUES = 65_536
 """In-order queues of all cores together; more is a typing error, not an accelerator."""
 
@@ -194,6 +197,17 @@ def _check_sources(arch: Architecture) -> None:
             raise ParameterError(
                 f"sources.{path}", unknown("parameter", path, parameter_paths(arch))
             )
+    for path in arch.calibrated:
+        if path not in arch.sources or not path.partition(".")[2] or path.startswith("links."):
+            raise ParameterError(
+                f"sources.{path}",
+                f"calibrated {path}: accepted: a parameter of a block, with its source",
+            )
+    if len(arch.calibrated) > MAX_CALIBRATED:
+        raise ParameterError(
+            f"sources.{arch.calibrated[MAX_CALIBRATED]}",
+            f"{len(arch.calibrated)} calibrated parameters; accepted: at most {MAX_CALIBRATED}",
+        )
 
 
 def _exists(arch: Architecture, path: str) -> bool:

@@ -141,6 +141,12 @@ def value_text(block: Block, parameter: str) -> str:
     return quantity.format(value) if quantity else _plain_text(value)
 
 
+def parameter_text(arch: Architecture, path: str) -> str:
+    """The value at a parameter path ("mxu.rows"), as an architecture file would say it."""
+    name, _, parameter = path.partition(".")
+    return value_text(blocks_of(arch)[name], parameter)
+
+
 def _plain_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -153,7 +159,10 @@ def _plain_text(value: Any) -> str:
 
 def _row(arch: Architecture, label: str, value: str, *paths: str) -> list[str]:
     """A parameter, its value and the source of the first of ``paths`` that has one."""
-    source = next((arch.sources[path] for path in paths if path in arch.sources), "")
+    told = next((path for path in paths if path in arch.sources), "")
+    source = arch.sources.get(told, "")
+    if told in arch.calibrated:
+        source = f"calibrated: {source}"
     indent = _NAME_COLUMN + 2 + _VALUE_COLUMN
     head = f"{label:<{_NAME_COLUMN + 1}} {value:<{_VALUE_COLUMN - 1}} "
     if len(head) > indent and (source or len(head.rstrip()) > WIDTH):

@@ -14,6 +14,7 @@ from accelsim.arch.model import Architecture
 from accelsim.arch.parameters import parameters_of
 from accelsim.hw.block import Memory, Unit
 from accelsim.hw.noc import Network
+from accelsim.program.opcodes import TRANSFERS
 from accelsim.quantities import BYTES_PER_SECOND
 
 WIDTH = 88
@@ -49,11 +50,12 @@ def diagram(arch: Architecture) -> str:
     """The block diagram of an architecture, at most 88 columns wide where its boxes allow it."""
     shared = _rows([_memory_box(n, m) for n, m in arch.memories.items() if m.shared])
     private = _rows([_memory_box(n, m) for n, m in arch.memories.items() if not m.shared])
-    movers = _rows([_unit_box(n, u) for n, u in arch.units.items() if not u.memories()])
+    movers = _rows([_unit_box(n, u) for n, u in arch.units.items() if _is_mover(u)])
     wired = {box.name for box in private[0]} if len(private) == 1 else set()
-    compute = _rows([_unit_box(n, u, wired) for n, u in arch.units.items() if u.memories()])
+    others = {name: unit for name, unit in arch.units.items() if not _is_mover(unit)}
+    compute = _rows([_unit_box(n, u, wired) for n, u in others.items()])
     if len(compute) > 1:
-        compute = _rows([_unit_box(n, u) for n, u in arch.units.items() if u.memories()])
+        compute = _rows([_unit_box(n, u) for n, u in others.items()])
     canvas = Canvas()
     row = _draw_rows(canvas, 0, shared)
     networks = _rows([_network_box(n, one) for n, one in arch.networks.items()])
@@ -72,6 +74,11 @@ def diagram(arch: Architecture) -> str:
     cores = f"core x {arch.cores}" if arch.cores > 1 else "core"
     canvas.frame(top, row, _frame_width([*movers, *private, *compute]), cores)
     return canvas.render()
+
+
+def _is_mover(unit: Unit) -> bool:
+    """Whether a unit carries data between memories rather than working on one of them."""
+    return not unit.memories() and not unit.opcodes.isdisjoint(TRANSFERS)
 
 
 def _frame_width(rows: list[list[Box]]) -> int:

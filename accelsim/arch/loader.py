@@ -121,7 +121,8 @@ class _Description:
             networks=self.blocks("networks"),
             mappers=self.words("mappers"),
             assumptions=self.assumptions(),
-            sources=self.words("sources"),
+            sources=self.sources(),
+            calibrated=self.calibrated(),
             origin=origin,
         )
 
@@ -154,6 +155,27 @@ class _Description:
                 )
             found[name] = item.value
         return found
+
+    def sources(self) -> dict[str, str]:
+        """Where numbers come from: a text, or {calibrated: true, source: text}."""
+        found = {}
+        for path, item in self.mapping("sources").items():
+            value = item.plain()
+            if isinstance(value, dict):
+                value = value.get("source") if _declares_calibration(value) else None
+            if not isinstance(value, str):
+                raise ParameterError(
+                    f"sources.{path}",
+                    f"{shown(item.plain())} is no source; accepted: a text, or "
+                    "{calibrated: true, source: a text}",
+                )
+            found[path] = value
+        return found
+
+    def calibrated(self) -> tuple[str, ...]:
+        """Parameters whose source is a calibration."""
+        entries = self.mapping("sources").items()
+        return tuple(path for path, item in entries if isinstance(item.value, dict))
 
     def clocks(self) -> dict[str, int]:
         clock = self.plain("clock")
@@ -222,3 +244,7 @@ class _Description:
                     f"assumptions.{index}", f"{shown(entry)} is not text; accepted: text"
                 )
         return tuple(entries)
+
+
+def _declares_calibration(entry: dict[str, Any]) -> bool:
+    return set(entry) == {"calibrated", "source"} and entry["calibrated"] is True

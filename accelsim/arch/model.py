@@ -35,7 +35,8 @@ class Architecture:
     Units and the memories that are not ``shared`` exist once per core. ``clocks`` are in Hz and
     always hold "core". ``assumptions`` are declared approximations of the description, carried
     into every result; ``sources`` says where numbers come from, by parameter path ("mxu.rows")
-    or block name; ``mappers`` names the preferred mapper per operator kind; ``origin`` is the
+    or block name, ``calibrated`` which of them are no published numbers but were fitted to
+    measurements; ``mappers`` names the preferred mapper per operator kind; ``origin`` is the
     file it came from. Two architectures are equal when their digests are.
 
     Raises:
@@ -53,6 +54,7 @@ class Architecture:
     networks: Mapping[str, Network] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    calibrated: tuple[str, ...] = ()
     mappers: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
 
@@ -75,6 +77,7 @@ class Architecture:
         description: str = "",
         assumptions: Iterable[str] = (),
         sources: Mapping[str, str] | None = None,
+        calibrated: Iterable[str] = (),
         mappers: Mapping[str, str] | None = None,
     ) -> Architecture:
         """An architecture from blocks made in Python, checked as a file is.
@@ -97,6 +100,7 @@ class Architecture:
             networks={key: revalidated(one, key) for key, one in (networks or {}).items()},
             assumptions=tuple(assumptions),
             sources=dict(sources or {}),
+            calibrated=tuple(calibrated),
             mappers=dict(mappers or {}),
             origin="built in Python",
         )
@@ -267,9 +271,14 @@ class Architecture:
             "networks": {name: _block_dict(one) for name, one in self.networks.items()},
             "mappers": self.mappers,
             "assumptions": self.assumptions,
-            "sources": self.sources,
+            "sources": {path: self._source(path) for path in self.sources},
         }
         return {section: _canonical(value) for section, value in content.items()}
+
+    def _source(self, path: str) -> Any:
+        """What an architecture file says about where a parameter comes from."""
+        told = self.sources[path]
+        return {"calibrated": True, "source": told} if path in self.calibrated else told
 
     @cached_property
     def _digest(self) -> str:

@@ -55,7 +55,8 @@ def overridden(arch: Architecture, overrides: Mapping[str, object]) -> Architect
         _set_blocks(arch, sections, blocks)
         # A number that was overridden no longer comes from where the file says.
         sources = {**arch.sources, **dict.fromkeys(overrides, "override")}
-        return replace(arch, **sections, sources=sources)
+        calibrated = tuple(path for path in arch.calibrated if path not in overrides)
+        return replace(arch, **sections, sources=sources, calibrated=calibrated)
     except ParameterError as fault:
         raise ParameterError(f"{arch.name}: {fault.path}", fault.message) from None
 

@@ -30,17 +30,27 @@ class Verdict:
     @property
     def ok(self) -> bool:
         """Whether there is evidence and none of it contradicts the claim."""
-        return bool(self.rows) and not self.problem and all(row.ok for row in self.rows)
+        from accelsim.results.claims import holds
+
+        return not self.problem and holds(self.claim, self.rows)
 
     @property
     def worst(self) -> float:
         """Largest absolute relative error of its rows."""
         return max((abs(row.error) for row in self.rows), default=math.nan)
 
+    @property
+    def mean(self) -> float:
+        """Mean absolute relative error of the rows that the claim is judged by."""
+        from accelsim.results.claims import mean_error
+
+        return mean_error(self.rows, self.claim.mean_of)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         rows = [{**row.__dict__, "error": row.error} for row in self.rows]
-        return {**self.claim.__dict__, "ok": self.ok, "problem": self.problem, "rows": rows}
+        verdict = {"ok": self.ok, "problem": self.problem, "mean_error": self.mean}
+        return {**self.claim.__dict__, **verdict, "rows": rows}
 
 
 def validate(
@@ -52,11 +62,14 @@ def validate(
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the table as Markdown.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write tables and scatter plots.")
+    ] = None,
 ) -> None:
     """Check every claim against its evidence; exit 1 if one fails."""
     from accelsim.results.claims import claim_names, evidence
 
-    terminal.check_files(json, markdown)
+    terminal.check_files(json, markdown, html)
     wanted = list(dict.fromkeys(names or claim_names()))
     if not wanted:
         raise AccelsimError("this installation holds no claims")
@@ -74,6 +87,8 @@ def validate(
         terminal.write_json(json, content)
     if markdown is not None:
         terminal.write_text(markdown, markdown_table(verdicts))
+    if html is not None:
+        terminal.write_text(html, html_page(verdicts))
     if json != terminal.STDOUT:
         typer.echo(_text(verdicts, rows))
     if not ok:
@@ -105,17 +120,19 @@ def _percent(share: float) -> str:
 
 def _cells(one: Verdict) -> tuple[str, str, str, str, str, str]:
     failed = sum(not row.ok for row in one.rows)
+    mean = f"{_percent(one.mean)} mean of {one.claim.mean_of}" if one.claim.mean_of else ""
     return (
         one.claim.name,
         one.claim.statement,
         f"{len(one.rows)}" + (f" ({failed} failed)" if failed else ""),
-        _percent(one.worst),
+        mean or _percent(one.worst),
         _percent(one.claim.tolerance),
         "ok" if one.ok else "FAILED",
     )
 
 
 def _text(verdicts: list[Verdict], every_row: bool) -> str:
+    from accelsim.results.case_table import text_cases
     from accelsim.results.table import Column, text_table
 
     titles = ("claim", "cases", "worst error", "tolerance", "verdict")
@@ -127,6 +144,9 @@ def _text(verdicts: list[Verdict], every_row: bool) -> str:
     for one in verdicts:
         shown = [row for row in one.rows if every_row or not row.ok]
         lines = [f"{one.claim.name}: {one.claim.statement} ({one.claim.source})"]
+        if one.claim.mean_of and one.rows and (every_row or not one.ok):
+            lines.append(text_cases(one.rows))
+            shown = []
         lines += [_row(row) for row in shown[: None if every_row else _SHOWN_FAILURES]]
         if len(shown) >= len(lines):
             lines.append(f"  ... {len(shown) - len(lines) + 1} more; --rows shows all")
@@ -142,13 +162,30 @@ def _row(row: Row) -> str:
     return f"  {verdict:6}  {row.case}: expected {row.expected:g}, got {row.measured:g} ({error})"
 
 
+TITLES = (
+    *("claim", "what is compared", "cases", "worst error", "tolerance", "verdict", "truth from"),
+)
+
+
+def html_page(verdicts: list[Verdict]) -> str:
+    """The claims as a page that needs nothing else."""
+    from accelsim.views.evidence import Shown, evidence_html
+
+    shown = [Shown(one.claim, (*_cells(one), one.claim.source), one.rows) for one in verdicts]
+    return evidence_html(TITLES, shown)
+
+
 def markdown_table(verdicts: list[Verdict]) -> str:
-    """The claims as a Markdown table."""
-    lines = [
-        "| claim | what is compared | cases | worst error | tolerance | verdict | truth from |",
-        "|---|---|--:|--:|--:|---|---|",
-    ]
+    """The claims as a Markdown table, then the cases of those judged by their mean."""
+    from accelsim.results.case_table import markdown_cases
+
+    lines = [f"| {' | '.join(TITLES)} |", "|---|---|--:|--:|--:|---|---|"]
     for one in verdicts:
         cells = (text.replace("|", "\\|") for text in (*_cells(one), one.claim.source))
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    tables = [
+        f"\n{one.claim.name}: {one.claim.statement}\n\n{markdown_cases(one.rows)}"
+        for one in verdicts
+        if one.claim.mean_of and one.rows
+    ]
+    return "\n".join(lines) + "\n" + "".join(tables)

@@ -224,7 +224,7 @@ class _Binding:
         program = self.program
         fmt = program.operand_column("format")
         column = program.column
-        first = program.sources[rows, 0]
+        first, target = program.sources[rows, 0], column("dst")[rows]
         return Work(
             opcode=self.opcode[rows],
             function=column("function")[rows],
@@ -235,8 +235,15 @@ class _Binding:
             read_bytes=self.nbytes[rows, 0] + self.nbytes[rows, 1],
             write_bytes=self.nbytes[rows, WRITE],
             source_format=np.where(first >= 0, fmt[first], -1),
-            target_format=fmt[column("dst")[rows]],
+            target_format=np.where(target >= 0, fmt[target], -1),
+            target_storage_bytes=np.where(target >= 0, self._storage_bytes(target), 0),
         )
+
+    def _storage_bytes(self, operands: Ints) -> Ints:
+        """Bytes of the whole buffer or tensor that each operand is a window of."""
+        program = self.program
+        nbytes = np.array([info.nbytes for info in program.storages], dtype=np.int64)
+        return nbytes[program.operand_column("storage")[operands]]
 
     def _cost(self, name: str, unit: Unit, rows: Ints) -> None:
         """What the unit itself needs, and how often it passes over its operands."""

@@ -185,7 +185,7 @@ class _Machine:
     def write(self, i: int, operands: list[Values]) -> None:
         """Compute instruction ``i`` from its operands and store the result."""
         opcode = self._row[i][_OPCODE]
-        if opcode == Opcode.JOIN:
+        if opcode in (Opcode.JOIN, Opcode.LAUNCH):
             return
         action = self._write.get(opcode)
         if action is None:

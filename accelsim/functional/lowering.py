@@ -43,13 +43,15 @@ class Lowering:
     ``depth``: most additions on the way of any product (None: unknown, any order is possible).
     ``vector_format``, ``operand_format``: coarsest format in which a computed intermediate waits
     for the vector unit, for the matrix unit. ``accumulator``, ``rests``: format of running sums in
-    memory and how often one is stored. ``row_piece``: shortest row sum (0: none), ``row_depth``
+    memory and how often one is stored; ``entering``: format to which the matrix unit rounds its
+    operands. ``row_piece``: shortest row sum (0: none), ``row_depth``
     the additions in the deepest. ``arithmetic``: the units' own words.
     """
 
     depth: int | None = None
     accumulator: Format = FP32
     rests: int = 0
+    entering: Format = FP32
     vector_format: Format = FP32
     operand_format: Format = FP32
     row_piece: int = 0
@@ -59,7 +61,7 @@ class Lowering:
     def summation(self, length: int) -> Summation:
         """The sums of ``length`` products."""
         depth = length if self.depth is None else min(self.depth, length)
-        return Summation(depth, self.accumulator, self.rests)
+        return Summation(depth, self.accumulator, self.rests, self.entering)
 
     def row_sum_depth(self, length: int) -> int:
         """Additions in a row sum over ``length`` values, possibly put together from pieces."""
@@ -99,6 +101,7 @@ class _Reader:
             depth=depth,
             accumulator=_coarsest(running),
             rests=rests,
+            entering=self._entering(),
             vector_format=vector,
             operand_format=operand,
             row_piece=min((row[_K] for row in sums), default=0),
@@ -137,6 +140,16 @@ class _Reader:
         deepest = max(depth.values(), default=0)
         return (deepest if known else None), max(rests.values(), default=0)
 
+    def _entering(self) -> Format:
+        """Coarsest format that a matrix unit gives operands which are wider than it."""
+        found = []
+        for row in self._of(Opcode.MATMUL):
+            entry = getattr(self._blocks[row[_UNIT]], "operand_format", FP32)
+            operands = [self._format(d) for d in row[_SRC : _SRC + 2]]
+            if any(f.significand_bits > entry.significand_bits for f in operands):
+                found.append(entry)
+        return _coarsest(found)
+
     def _adds_products(self) -> bool:
         products = {self._storage(row[_DST]) for row in self._of(Opcode.MATMUL)}
         return any(
@@ -153,7 +166,7 @@ class _Reader:
         for opcode in (Opcode.VECTOR, Opcode.MATMUL):
             read = self._read_by(opcode)
             found.append(_coarsest(self._format(d) for d in written if self._storage(d) in read))
-        return found[0], found[1]
+        return found[0], max(found[1], self._entering(), key=lambda f: f.unit_roundoff)
 
     def _narrows(self, row: list[int]) -> bool:
         return self._format(row[_DST]) is not self._format(row[_SRC])

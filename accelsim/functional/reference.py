@@ -20,10 +20,12 @@ from accelsim.workload.operators import (
     Conv2d,
     Elementwise,
     EmbeddingGather,
+    GatedActivation,
     Gemm,
     KvAppend,
     LayerNorm,
     Operator,
+    Pool2d,
     Residual,
     RmsNorm,
     Rotary,
@@ -46,14 +48,19 @@ def reference(operator: Operator, inputs: Sequence[Array]) -> Array:
     return meaning(operator, *inputs)
 
 
-def gemm(op: Gemm, a: Array, b: Array, bias: Array | None = None) -> Array:
-    """a @ b + bias, over the batch if there is one."""
-    product = a @ (np.swapaxes(b, -1, -2) if op.transpose_b else b)
-    return _wrapped(product if bias is None else product + bias)
+def gemm(op: Gemm, a: Array, b: Array, *added: Array) -> Array:
+    """activation(a @ b + bias + residual), over the batch if there is one."""
+    return _finished(op, a @ (np.swapaxes(b, -1, -2) if op.transpose_b else b), added)
 
 
-def conv2d(op: Conv2d, x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """Sum over filter taps and channels of each group, zero padding, NHWC."""
+def _finished(op: Gemm | Conv2d, sums: Array, added: tuple[Array, ...]) -> Array:
+    """Sums with their bias and residual, wrapped if they are integers, and the activation."""
+    total = _wrapped(sum(added, start=sums))
+    return scalar(op.activation, total) if op.activation else total
+
+
+def conv2d(op: Conv2d, x: Array, weight: Array, *added: Array) -> Array:
+    """Sum over filter taps and channels of each group, zero padding, NHWC; then as gemm."""
     top, bottom, left, right = op.padding
     x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
     down, across = op.stride
@@ -67,17 +74,37 @@ def conv2d(op: Conv2d, x: Array, weight: Array, bias: Array | None = None) -> Ar
             for g in range(op.groups):
                 taps = weight[row, col, :, g * cout : (g + 1) * cout]
                 out[..., g * cout : (g + 1) * cout] += pixels[..., g * cin : (g + 1) * cin] @ taps
-    return _wrapped(out if bias is None else out + bias)
+    return _finished(op, out, added)
+
+
+def pool2d(op: Pool2d, x: Array) -> Array:
+    """Largest value or mean of every window, NHWC."""
+    lowest = np.iinfo(x.dtype).min if x.dtype.kind == "i" else -np.inf
+    outside = lowest if op.function == "max" else 0
+    top, bottom, left, right = op.padding
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=outside)
+    windows = np.lib.stride_tricks.sliding_window_view(x, (op.fh, op.fw), axis=(1, 2))
+    windows = windows[:, :: op.stride[0], :: op.stride[1]]
+    result: Array = windows.max(axis=(4, 5)) if op.function == "max" else windows.mean(axis=(4, 5))
+    return result
 
 
 def attention(op: Attention, q: Array, k: Array, v: Array) -> Array:
     """softmax(scale q k^T) v, head by head."""
+    k, v = by_heads(op, k), by_heads(op, v)
     out = np.empty((op.batch * op.q_len, op.heads * op.head_dim))
     for rows, cols, sequence, kv_head in attention_heads(op):
         scores = op.scale * (q[rows, cols] @ k[sequence, kv_head].T)
         scores = np.where(visible_keys(op), scores, -np.inf)
         out[rows, cols] = _softmax(scores) @ v[sequence, kv_head]
     return out
+
+
+def by_heads(op: Attention, x: Array) -> Array:
+    """Keys or values as [batch, kv_heads, kv_len, head_dim], however they are stored."""
+    if op.cached:
+        return x
+    return x.reshape(op.batch, op.kv_len, op.kv_heads, op.head_dim).transpose(0, 2, 1, 3)
 
 
 def attention_heads(op: Attention) -> list[tuple[slice, slice, int, int]]:
@@ -153,11 +180,22 @@ def rotate_half(x: Array, head_dim: int) -> Array:
 
 def activation(op: Activation, x: Array) -> Array:
     """One scalar function of every element."""
-    if op.function == "relu":
+    return scalar(op.function, x)
+
+
+def scalar(function: str, x: Array) -> Array:
+    """The function called ``function`` of every element."""
+    if function == "relu":
         return np.maximum(x, 0)
     with np.errstate(over="ignore"):
-        result: Array = _SCALAR[op.function](x)
+        result: Array = _SCALAR[function](x)
     return result
+
+
+def glu(op: GatedActivation, x: Array) -> Array:
+    """function(gate) * up."""
+    gated: Array = _SCALAR[op.function](x[:, : op.cols]) * x[:, op.cols :]
+    return gated
 
 
 def elementwise(op: Elementwise, a: Array, b: Array) -> Array:
@@ -217,6 +255,7 @@ _BINARY: dict[str, Callable[[Array, Array], Array]] = {
 MEANINGS: dict[str, Callable[..., Array]] = {
     Gemm.kind: gemm,
     Conv2d.kind: conv2d,
+    Pool2d.kind: pool2d,
     Attention.kind: attention,
     KvAppend.kind: kv_append,
     Softmax.kind: softmax,
@@ -224,6 +263,7 @@ MEANINGS: dict[str, Callable[..., Array]] = {
     RmsNorm.kind: rmsnorm,
     Rotary.kind: rotary,
     Activation.kind: activation,
+    GatedActivation.kind: glu,
     Elementwise.kind: elementwise,
     Residual.kind: elementwise,
     EmbeddingGather.kind: embedding,

@@ -24,10 +24,12 @@ from accelsim.workload.operators import (
     Conv2d,
     Elementwise,
     EmbeddingGather,
+    GatedActivation,
     Gemm,
     KvAppend,
     LayerNorm,
     Operator,
+    Pool2d,
     Residual,
     RmsNorm,
     Rotary,
@@ -58,28 +60,42 @@ def _is_exact(operator: Operator) -> bool:
         return True
     if isinstance(operator, Activation):
         return operator.function == "relu"
+    if isinstance(operator, Pool2d):
+        return operator.function == "max"
     return isinstance(operator, Elementwise) and operator.function == "max"
 
 
 def _product(
     operator: Gemm | Conv2d, lowering: Lowering, length: int, inputs: tuple[Floats, ...]
 ) -> Ball:
-    """A matrix product with its bias, which may be one more term of the sum or be added later."""
-    a, b, *bias = inputs
-    exact = reference.reference(_without_bias(operator), (a, b))
-    size = reference.reference(_without_bias(operator), (np.abs(a), np.abs(b)))
+    """A matrix product with what is added to it, as more terms of the sum or later, and with its
+    activation."""
+    a, b, *added = inputs
+    alone = _product_alone(operator)
+    exact = reference.reference(alone, (a, b))
+    size = reference.reference(alone, (np.abs(a), np.abs(b)))
+    largest = max(float(np.max(np.abs(x), initial=0.0)) for x in (a, b))
     sums = lowering.summation(length)
-    if not bias:
-        return Ball(exact, sums.error(size, length))
-    later = replace(sums, depth=sums.depth + 1)
-    ball = Ball(exact, later.error(size + np.abs(bias[0]), length + 1))
-    if lowering.vector_format is not FP32:
-        ball = ball.rounded(lowering.vector_format).rounded(FP32)
-    return ball + Ball.exact(bias[0])
+    later = replace(sums, depth=sums.depth + len(added))
+    for term in added:
+        size = size + np.abs(term)
+    ball = Ball(exact, later.error(size, length + len(added), largest))
+    for term in added:
+        ball = _resting(ball, lowering) + Ball.exact(term)
+    if not operator.activation:
+        return ball
+    ball = _resting(ball, lowering)
+    return bounds.activation(operator.activation, ball, lowering.vector_format)
 
 
-def _without_bias(operator: Gemm | Conv2d) -> Operator:
-    return replace(operator, inputs=operator.inputs[:2])
+def _resting(ball: Ball, lowering: Lowering) -> Ball:
+    """An intermediate as it waits for the vector unit."""
+    waits_in = lowering.vector_format
+    return ball if waits_in is FP32 else ball.rounded(waits_in).rounded(FP32)
+
+
+def _product_alone(operator: Gemm | Conv2d) -> Operator:
+    return replace(operator, inputs=operator.inputs[:2], activation="")
 
 
 def _gemm(op: Gemm, lowering: Lowering, *inputs: Floats) -> Ball:
@@ -97,6 +113,7 @@ def _attention(op: Attention, lowering: Lowering, q: Floats, k: Floats, v: Float
         mid=lowering.vector_format,
         operand=lowering.operand_format,
     )
+    k, v = reference.by_heads(op, k), reference.by_heads(op, v)
     value = np.empty(op.output_shapes()[0])
     error = np.empty_like(value)
     visible = reference.visible_keys(op)
@@ -140,9 +157,21 @@ def _activation(op: Activation, lowering: Lowering, x: Floats) -> Ball:
     return bounds.activation(op.function, Ball.exact(x), lowering.vector_format)
 
 
+def _glu(op: GatedActivation, lowering: Lowering, x: Floats) -> Ball:
+    gate = bounds.activation(op.function, Ball.exact(x[:, : op.cols]), lowering.vector_format)
+    up = Ball.exact(x[:, op.cols :])
+    return bounds.elementwise("mul", gate, up, lowering.vector_format)
+
+
 def _elementwise(op: Elementwise, lowering: Lowering, a: Floats, b: Floats) -> Ball:
     exact_a, exact_b = Ball.exact(a), Ball.exact(b)
     return bounds.elementwise(op.function, exact_a, exact_b, lowering.vector_format)
+
+
+def _pool2d(op: Pool2d, lowering: Lowering, x: Floats) -> Ball:
+    mean, size = (reference.reference(op, (values,)) for values in (x, np.abs(x)))
+    window = op.fh * op.fw
+    return bounds.mean_in_any_order(mean, size, window, lowering.vector_format)
 
 
 RULES: dict[str, Callable[..., Ball]] = {
@@ -154,6 +183,8 @@ RULES: dict[str, Callable[..., Ball]] = {
     RmsNorm.kind: _rmsnorm,
     Rotary.kind: _rotary,
     Activation.kind: _activation,
+    GatedActivation.kind: _glu,
     Elementwise.kind: _elementwise,
     Residual.kind: _elementwise,
+    Pool2d.kind: _pool2d,
 }

@@ -36,7 +36,8 @@ class Work:
     All arrays have one entry per instruction. ``read_bytes`` and ``write_bytes`` are what the
     memories move for the source and destination operands once (whole granules);
     ``source_format`` and ``target_format`` are format codes of src0 and dst (see
-    numerics.formats.FORMAT_NAMES).
+    numerics.formats.FORMAT_NAMES), -1 for none; ``target_storage_bytes`` the size of the whole
+    buffer that dst is a window of.
     """
 
     opcode: Ints
@@ -49,6 +50,7 @@ class Work:
     write_bytes: Ints
     source_format: Ints
     target_format: Ints
+    target_storage_bytes: Ints
 
     def __len__(self) -> int:
         return len(self.opcode)
@@ -96,6 +98,8 @@ class Unit(Block):
     """A block with in-order instruction queues: ``count`` of them per core."""
 
     opcodes: ClassVar[frozenset[Opcode]]
+    reads_main_memory: ClassVar[bool] = False
+    """Whether its instructions may name windows of main memory, as those of a GPU do."""
     count: int = 1
 
     def check(self) -> None:

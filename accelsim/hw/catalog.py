@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 # Importing a room registers its blocks.
-from accelsim.hw import cache, dma, link, memory, sram, systolic, vector  # noqa: F401
+from accelsim.hw import (  # noqa: F401
+    cache,
+    dma,
+    link,
+    memory,
+    sequencer,
+    simt,
+    sram,
+    systolic,
+    tensor_core,
+    vector,
+)
 from accelsim.hw.block import BLOCKS, Block
 from accelsim.hw.dram import block as dram_block  # noqa: F401
 from accelsim.hw.noc import kinds  # noqa: F401

@@ -59,11 +59,14 @@ class OffChipMemory(Memory):
 class MainMemory(OffChipMemory):
     """Main memory with a peak ``bandwidth`` (bytes/s) behind one port and an access ``latency``.
 
-    ``granule`` is the bytes of one access: shorter rows cost a whole one.
+    ``granule`` is the bytes of one access: shorter rows cost a whole one. ``efficiency`` is the
+    share of the bandwidth that streams sustain: what this fidelity knows of banks, rows,
+    refresh and turnarounds.
     """
 
     capacity: Bytes
     bandwidth: BytesPerSecond
+    efficiency: float = 1.0
     latency: Seconds = 0.0
     granule: Bytes = 1
     read_pj_per_byte: PicojoulesPerByte = 0.0
@@ -72,11 +75,21 @@ class MainMemory(OffChipMemory):
     def check(self) -> None:
         super().check()
         require(self.bandwidth > 0, f"bandwidth must be positive, not {self.bandwidth}")
+        require(
+            0 < self.efficiency <= 1,
+            f"efficiency must be above 0, at most 1, not {self.efficiency}",
+        )
         require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
         require(self.granule >= 1, f"granule must be at least 1 byte, not {self.granule}")
 
     @property
     def peak_bandwidth(self) -> int:
+        if self.efficiency == 1.0:
+            return self.bandwidth
+        # Whole MB/s, so that bytes x clock stays far inside 64 bits (whole_cycles).
+        return max(1, round(self.bandwidth * self.efficiency / 10**6)) * 10**6
+
+    def peak_bytes_per_second(self, hz: int) -> int:
         return self.bandwidth
 
     @property

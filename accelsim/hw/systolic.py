@@ -30,8 +30,9 @@ import numpy.typing as npt
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.numerics import accumulate
+from accelsim.numerics.formats import FORMATS, Format, number_format
 from accelsim.program.opcodes import Flag, Opcode
-from accelsim.quantities import Picojoules
+from accelsim.quantities import Cycles, Picojoules
 
 Dataflow = Literal["ws", "os", "is"]
 Operand = npt.NDArray[Any]
@@ -43,7 +44,11 @@ class Systolic(Unit):
     """Array of ``rows`` x ``cols`` cells, one multiply-accumulate per cell and cycle.
 
     ``weight_load`` is the cycles from the start of a stationary load until it can be used (0: one
-    per row); pipelined, it shows only when the array has run dry.
+    per row); pipelined, it shows only when the array has run dry. ``load_used_rows``: a stationary
+    tile of fewer rows than the array takes only its own rows' time to load. ``switch`` is the
+    cycles that a pipelined array loses whenever it turns to its next stationary tile.
+    ``operands`` names the format to which wider floating-point operands are rounded as they enter
+    ("": multiplied as they are).
     ``inputs``, ``weights`` and ``outputs`` name the memories it reads A from, reads B from and
     accumulates into. ``arithmetic`` names how a floating-point sum is formed: in fp32, product
     after product in the order of the dataflow (numerics.accumulate), the only one built so far;
@@ -57,6 +62,9 @@ class Systolic(Unit):
     dataflow: Dataflow = "ws"
     pipelined: bool = True
     weight_load: int = 0
+    load_used_rows: bool = False
+    switch: Cycles = 0
+    operands: str = ""
     inputs: str
     weights: str
     outputs: str
@@ -68,6 +76,11 @@ class Systolic(Unit):
         require(self.rows >= 1, f"rows must be at least 1, not {self.rows}")
         require(self.cols >= 1, f"cols must be at least 1, not {self.cols}")
         require(self.weight_load >= 0, f"weight_load must not be negative, not {self.weight_load}")
+        require(self.switch >= 0, f"switch must not be negative, not {self.switch}")
+        require(
+            not self.operands or not number_format(self.operands).is_integer,
+            f"operands must be a floating-point format, not {self.operands}",
+        )
 
     def memories(self) -> tuple[str, ...]:
         return (self.inputs, self.weights, self.outputs)
@@ -99,33 +112,45 @@ class Systolic(Unit):
 
     def cycles(self, m: Ints, n: Ints, k: Ints) -> tuple[Ints, Ints]:
         """(occupancy, latency) of a [m, k] @ [k, n] product in array cycles."""
-        time = self.spatial_and_time(m, n, k)[2]
+        along_rows, _, time = self.spatial_and_time(m, n, k)
         folds = self.folds(m, n, k)
         if not self.pipelined:
             total = folds * (time + self.fill_drain_cycles)
             return total, total
-        busy = folds * np.maximum(time, self.rows)
+        load = np.minimum(along_rows, self.rows) if self.load_used_rows else self.rows
+        streaming = folds * np.maximum(time, load)
         # The last fold ends after its own T even where the next stationary load needs longer.
-        last = np.minimum(time - self.rows, 0)
-        return busy, busy + last + self.fill_drain_cycles
+        last = np.minimum(time - load, 0)
+        bubbles = folds * self.switch
+        before = bubbles - self.switch
+        return streaming + bubbles, streaming + before + last + self.fill_drain_cycles
 
     def operand_passes(self, work: Work) -> tuple[Ints, Ints, Ints, Ints]:
         """SRAM passes over A, B and C: a moving operand once per fold of the dimension that it
         does not have; partial sums are written once per fold of K, and read back for every fold
         that adds to an earlier one (SCALE-Sim counts the writes, not the read-back)."""
         added = (work.flags & Flag.ACCUMULATE) // Flag.ACCUMULATE
+        holds_a = self._holds_a(work)
         over_m = -(-work.m // (self.rows if self.dataflow == "os" else self.cols))
         over_n = -(-work.n // self.cols)
         over_k = -(-work.k // self.rows)
         once = np.ones(len(work), dtype=np.int64)
         if self.dataflow == "ws":
-            return over_n, once, over_k - 1 + added, over_k
+            passes_a, passes_b = np.where(holds_a, once, over_n), np.where(holds_a, over_m, once)
+            return passes_a, passes_b, over_k - 1 + added, over_k
         if self.dataflow == "is":
             return once, over_m, over_k - 1 + added, over_k
         return over_n, over_m, added, once
 
+    def _holds_a(self, work: Work) -> npt.NDArray[np.bool_]:
+        """Products whose first operand is the stationary one of a weight-stationary array."""
+        flagged: npt.NDArray[np.bool_] = (work.flags & Flag.STATIONARY_A) > 0
+        return flagged & (self.dataflow == "ws")
+
     def cost(self, work: Work) -> Cost:
-        occupancy, latency = self.cycles(work.m, work.n, work.k)
+        swap = self._holds_a(work)
+        m, n = np.where(swap, work.n, work.m), np.where(swap, work.m, work.n)
+        occupancy, latency = self.cycles(m, n, work.k)
         return Cost(occupancy, latency, {"mac": work.m * work.n * work.k})
 
     def multiply(self, a: Operand, b: Operand, acc: Operand | None) -> Operand:
@@ -138,6 +163,9 @@ class Systolic(Unit):
             raise AccelsimError("a systolic array cannot multiply integers by floating point")
         if a.dtype.kind == "i":
             return accumulate.exact_int32(a, b, acc)
+        if self.operands:
+            entering = number_format(self.operands)
+            a, b = (entering.decode(entering.encode(x)) for x in (a, b))
         if self.dataflow == "os":
             return accumulate.in_place_fp32(a, b, acc)
         return accumulate.folded_fp32(a, b, self.rows, acc)
@@ -153,7 +181,13 @@ class Systolic(Unit):
         chain, folds = min(k, self.rows) - 1, -(-k // self.rows)
         return chain + folds - 1 if before is None else max(before, chain) + folds
 
+    @property
+    def operand_format(self) -> Format:
+        """Coarsest format to which a floating-point operand is rounded on entry, for bounds."""
+        return number_format(self.operands) if self.operands else FORMATS["fp32"]
+
     def arithmetic_name(self) -> str:
         """How sums are formed, in words, for reports."""
+        entering = f", {self.operands} operands" if self.operands else ""
         order = "in place" if self.dataflow == "os" else f"folds of {self.rows}"
-        return f"{self.arithmetic} ({self.dataflow}, {order})"
+        return f"{self.arithmetic} ({self.dataflow}, {order}{entering})"

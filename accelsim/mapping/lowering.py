@@ -14,7 +14,10 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.block import Unit
 from accelsim.hw.dma import Dma
 from accelsim.hw.memory import OffChipMemory
+from accelsim.hw.sequencer import Sequencer
+from accelsim.hw.simt import Simt
 from accelsim.hw.systolic import Systolic
+from accelsim.hw.tensor_core import TensorCore
 from accelsim.hw.vector import Vector
 from accelsim.mapping.placement import Arena, Plan
 from accelsim.mapping.registry import choose
@@ -92,6 +95,16 @@ class Core:
         raise AccelsimError(f"no vector unit of core {self.index} works on memory {memory!r}")
 
     @cached_property
+    def tensor_cores(self) -> tuple[int, TensorCore]:
+        """Slot and block of a multiprocessor's tensor cores."""
+        return self.of(TensorCore)[0]
+
+    @cached_property
+    def threads(self) -> tuple[int, Simt]:
+        """Slot and block of a multiprocessor's SIMT lanes."""
+        return self.of(Simt)[0]
+
+    @cached_property
     def load_queues(self) -> list[int]:
         """DMA queues for loads: all but the last, if there are several."""
         slots = [slot for slot, _ in self.of(Dma)]
@@ -101,6 +114,11 @@ class Core:
     def store_queue(self) -> int:
         """The DMA queue for stores: the last."""
         return self.of(Dma)[-1][0]
+
+    @cached_property
+    def sequencer(self) -> int | None:
+        """The queue that starts kernels; None if operators run into each other."""
+        return next((slot for slot, _ in self.of(Sequencer)), None)
 
     def ring(
         self, memory: str, name: str, rows: int, cols: int, fmt: Format, slots: int = 2
@@ -187,6 +205,10 @@ class Lowering:
             rows, cols, fmt, offset=row_bytes(first_element, fmt), stride=row_bytes(row_stride, fmt)
         )
 
+    def launch(self) -> None:
+        """Start a kernel: it comes after everything before it, and before all that follows."""
+        self.build.launch(self.cores[0].threads[0])
+
     def scratch(self, name: str, rows: int, cols: int, fmt: Format) -> View:
         """An off-chip [rows, cols] tensor of the mapper's own, for this operator only."""
         return self.scratch_arena.take(
@@ -226,7 +248,7 @@ class Machine:
         self.main_name, self.main = arch.main_memory()
         for name, unit in arch.units.items():
             for memory in unit.memories():
-                if arch.memories[memory].shared:
+                if arch.memories[memory].shared and not unit.reads_main_memory:
                     raise AccelsimError(
                         f"{arch.name}: unit {name!r} works on {memory!r}, which all cores share;"
                         " accepted: a scratchpad of its core (kind: sram)"
@@ -333,7 +355,15 @@ def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) 
     low.build.begin_operator(
         OperatorInfo(operator.name, operator.kind, mapper.name, operator.macs, layer)
     )
+    _start(low)
     try:
         mapper.lower(operator, low)
     except AccelsimError as fault:
         raise type(fault)(f"operator {operator.name!r} ({operator.kind}): {fault}") from None
+
+
+def _start(low: Lowering) -> None:
+    """On a machine with a sequencer, what runs finishes before the next operator is launched."""
+    slots = [core.sequencer for core in low.cores if core.sequencer is not None]
+    if slots:
+        low.build.launch(slots[0])

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.systolic import Systolic
-from accelsim.mapping.lowering import Core, Lowering, Ring
+from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
+from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.tiling import (
     Problem,
     Resources,
@@ -19,9 +20,10 @@ from accelsim.mapping.tiling import (
 )
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.builder import Builder
-from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Gemm
+
+NOTHING = Finish()
 
 
 class Operand(Protocol):
@@ -72,12 +74,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class Product:
-    """One product c[m, n] = a[m, k] @ b[k, n] (+ bias[n]); ``b`` may be stored as [n, k]."""
+    """One product c[m, n] = a[m, k] @ b[k, n], then ``finish``; ``b`` may be stored as [n, k]."""
 
     a: Operand
     b: View
     c: View
-    bias: View | None = None
+    finish: Finish = NOTHING
     transpose_b: bool = False
 
     @property
@@ -96,12 +98,14 @@ class Product:
         """The product for some columns of c only."""
         everything = slice(None)
         b = self.b[cols, everything] if self.transpose_b else self.b[everything, cols]
-        bias = None if self.bias is None else self.bias[everything, cols]
-        return replace(self, b=b, c=self.c[everything, cols], bias=bias)
+        finish = self.finish.window(everything, cols)
+        return replace(self, b=b, c=self.c[everything, cols], finish=finish)
 
     def rows(self, rows: slice) -> Product:
         """The product for some rows of c only."""
-        return replace(self, a=Rows(self.a, rows), c=self.c[rows, slice(None)])
+        everything = slice(None)
+        finish = self.finish.window(rows, everything)
+        return replace(self, a=Rows(self.a, rows), c=self.c[rows, everything], finish=finish)
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class Rows:
 def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
     """One product per batch element; operands are windows of the operator's tensors."""
     a, b, c = op.inputs[0], op.inputs[1], op.output
-    bias = low.matrix(op.inputs[2], rows=1) if op.has_bias else None
+    finish = finish_of(op, low)
     b_rows, b_cols = (op.n, op.k) if op.transpose_b else (op.k, op.n)
     a_all = low.matrix(a, rows=op.batch * op.m)
     b_all = low.matrix(b, rows=b_rows * (1 if op.broadcast_b else op.batch))
@@ -153,7 +157,7 @@ def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
                 Stored(a_all[rows, everything]),
                 b_all[b_window, slice(0, b_cols)],
                 c_all[rows, everything],
-                bias,
+                finish.window(rows, everything),
                 op.transpose_b,
             )
         )
@@ -218,9 +222,15 @@ def _by_shape(products: Sequence[Product]) -> Iterator[list[Product]]:
 
 
 def resources(
-    low: Lowering, core: Core, array: Systolic, a_readers: int = 1, b_readers: int = 1
+    low: Lowering,
+    core: Core,
+    array: Systolic,
+    a_readers: int = 1,
+    b_readers: int = 1,
+    finish: Finish = NOTHING,
 ) -> Resources:
-    """What the tile choice may count on in one core, of a team that shares what it reads."""
+    """What the tile choice may count on in one core, of a team that shares what it reads, beside
+    an epilogue."""
     names = list(dict.fromkeys(array.memories()))
     hz = low.arch.clocks[array.clock]
     bandwidth = 0.0 if low.ideal else low.core_bytes_per_second / hz
@@ -230,7 +240,11 @@ def resources(
     return Resources(
         array=array,
         arrays=len(core.arrays),
-        capacities=tuple(core.arenas[n].free for n in names),
+        capacities=tuple(
+            core.arenas[n].free
+            - (reserved_bytes(finish, core.arenas[n].capacity) if n == array.outputs else 0)
+            for n in names
+        ),
         a_memory=names.index(array.inputs),
         b_memory=names.index(array.weights),
         c_memory=names.index(array.outputs),
@@ -240,6 +254,7 @@ def resources(
         port_bytes_per_cycle=port,
         a_readers=a_readers,
         b_readers=b_readers,
+        alone=core.sequencer is not None,
     )
 
 
@@ -259,7 +274,9 @@ class CoreProducts:
         self.acc_fmt = accumulator_format(first.b.fmt)
         self.problem = problem_of(first, len(products))
         limit = low.build.instruction_limit - len(low.build)
-        self.tiling = tiling or best_tiling(self.problem, resources(low, core, array), limit)
+        self.tiling = tiling or best_tiling(
+            self.problem, resources(low, core, array, finish=first.finish), limit
+        )
         low.build.reserve(
             self._instructions(first), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
         )
@@ -281,10 +298,7 @@ class CoreProducts:
         self.a_ring = core.ring(array.inputs, "a", t.tm, t.tk, first.a.fmt, t.a_slots)
         self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
         self.c_ring = core.ring(array.outputs, "c", t.tm, t.tn, self.acc_fmt, t.c_slots)
-        self.bias_ring: Ring | None = None
-        if first.bias is not None:
-            self.vector = core.vector(array.outputs)[0]
-            self.bias_ring = core.ring(array.outputs, "bias", 1, t.tn, first.bias.fmt, t.c_slots)
+        self.finisher = Finisher(self.low, core, array.outputs, t.tn, first.finish, t.c_slots)
 
     def emit(self) -> None:
         """Emit the whole nest."""
@@ -331,11 +345,8 @@ class CoreProducts:
         return self.c_ring.next()[: rows.stop - rows.start, : cols.stop - cols.start]
 
     def store(self, product: Product, rows: slice, cols: slice, acc: View) -> None:
-        """A finished output tile, with its bias, to main memory."""
-        if product.bias is not None and self.bias_ring is not None:
-            bias = self.bias_ring.next()[:, : acc.cols]
-            self.build.load(self.core.load_queues[-1], bias, product.bias[:, cols])
-            self.build.vector(self.vector, Function.ADD, acc, acc, bias)
+        """A finished output tile, with its epilogue, to main memory."""
+        self.finisher.finish(acc, product.finish.window(rows, cols))
         self.build.store(self.core.store_queue, product.c[rows, cols], acc)
 
     def multiply(

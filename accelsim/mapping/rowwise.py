@@ -78,7 +78,7 @@ def softmax_of(v: Vectors, t: Tile, x: View) -> None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A row-wise computation of streams [rows, cols] to ``out`` [rows, cols].
+    """A row-wise computation of streams [rows, cols] to ``out`` [rows, cols] or [rows, 1].
 
     ``streams`` are cut into row tiles (they may be of different widths), ``held`` are loaded once
     per core. ``wide`` and ``narrow`` count temporaries. ``columns_split`` allows tiles of part of a
@@ -97,6 +97,11 @@ class Recipe:
     row_period: int = 0
     functions: Sequence[Function] = (Function.COPY,)
     instructions: int = 0
+
+    @property
+    def cols(self) -> int:
+        """Columns of the widest operand: those of the result, unless it is a column of sums."""
+        return max(self.out.cols, *(stream.cols for stream in self.streams))
 
     @property
     def vector_instructions(self) -> int:
@@ -129,17 +134,17 @@ class _Stream:
         height = self._tile_rows(last - first, cols)
         self.low.build.note(f"tiles of {height} x {cols}")
         windows = [
-            (slice(top, min(top + height, bottom)), slice(left, min(left + cols, r.out.cols)))
+            (slice(top, min(top + height, bottom)), slice(left, min(left + cols, r.cols)))
             for start, bottom in _periods(first, last, r.row_period)
             for top in range(start, bottom, height)
-            for left in range(0, r.out.cols, cols)
+            for left in range(0, r.cols, cols)
         ]
         per_tile = len(r.streams) + r.vector_instructions + 1
         self.low.build.reserve(
             len(windows) * per_tile, f"a row-wise operator over {r.out.rows} rows"
         )
         rings = self._rings(height, cols)
-        held = [self._hold(view, i) for i, view in enumerate(r.held)] if cols == r.out.cols else []
+        held = [self._hold(view, i) for i, view in enumerate(r.held)] if cols == r.cols else []
         for rows, columns in windows:
             self._tile(rows, columns, rings, held)
 
@@ -150,7 +155,7 @@ class _Stream:
         height, width = rows.stop - rows.start, cols.stop - cols.start
         inputs = []
         for ring, stream in zip(rings["in"], r.streams, strict=True):
-            columns = cols if stream.cols == r.out.cols else slice(0, stream.cols)
+            columns = self._columns(stream, cols)
             tile = ring.next()[:height, : columns.stop - columns.start]
             build.load(self.core.load_queues[0], tile, stream[rows, columns])
             inputs.append(tile)
@@ -158,10 +163,15 @@ class _Stream:
             held = [self._hold(view[:, cols], i, rings) for i, view in enumerate(r.held)]
         wide = [ring.next()[:height, :width] for ring in rings["wide"]]
         narrow = [ring.next()[:height, :] for ring in rings["narrow"]]
-        out = rings["out"][0].next()[:height, :width]
+        stored = self._columns(r.out, cols)
+        out = rings["out"][0].next()[:height, : stored.stop - stored.start]
         tile_views = Tile(inputs, held, wide, narrow, out, rows.start)
         r.steps(Vectors(self.low, self.slot), tile_views)
-        build.store(self.core.store_queue, r.out[rows, cols], out)
+        build.store(self.core.store_queue, r.out[rows, stored], out)
+
+    def _columns(self, operand: View, cols: slice) -> slice:
+        """The columns of an operand in a tile: narrow ones come whole."""
+        return cols if operand.cols == self.recipe.cols else slice(0, operand.cols)
 
     def _hold(self, view: View, index: int, rings: dict[str, list[Ring]] | None = None) -> View:
         if rings is None:
@@ -173,13 +183,13 @@ class _Stream:
 
     def _rings(self, rows: int, cols: int) -> dict[str, list[Ring]]:
         r, core, memory = self.recipe, self.core, self.memory
-        split = cols < r.out.cols
+        split = cols < r.cols
         return {
             "in": [
                 core.ring(memory, f"x{i}", rows, self._width(s, cols), s.fmt)
                 for i, s in enumerate(r.streams)
             ],
-            "out": [core.ring(memory, "y", rows, cols, r.out.fmt)],
+            "out": [core.ring(memory, "y", rows, self._width(r.out, cols), r.out.fmt)],
             "wide": [core.ring(memory, f"t{i}", rows, cols, FP32, 1) for i in range(r.wide)],
             "narrow": [core.ring(memory, f"r{i}", rows, 1, FP32, 1) for i in range(r.narrow)],
             "held": [
@@ -199,7 +209,7 @@ class _Stream:
 
     def _width(self, stream: View, cols: int) -> int:
         """Columns of a stream in a tile of ``cols``: narrow streams come whole."""
-        return cols if stream.cols == self.recipe.out.cols else stream.cols
+        return cols if stream.cols == self.recipe.cols else stream.cols
 
     def _overhead_bytes(self) -> int:
         r = self.recipe
@@ -210,11 +220,11 @@ class _Stream:
         """Whole rows if one fits, else as many columns as fit (where rows may be cut)."""
         r = self.recipe
         free = self.core.arenas[self.memory].free - self._overhead_bytes()
-        if self._row_bytes(r.out.cols) <= free:
-            return r.out.cols
+        if self._row_bytes(r.cols) <= free:
+            return r.cols
         if not r.columns_split:
             raise CapacityError(
-                f"one row of {r.out.cols} elements needs {readable(self._row_bytes(r.out.cols))}"
+                f"one row of {r.cols} elements needs {readable(self._row_bytes(r.cols))}"
                 f" with its double buffers, {self.memory} has"
                 f" {readable(self.core.arenas[self.memory].capacity)}"
             )
@@ -232,7 +242,7 @@ class _Stream:
         """Height that minimises exposed transfers plus pipeline latencies (closed form)."""
         free = self.core.arenas[self.memory].free - self._overhead_bytes()
         fits = max(1, free // self._row_bytes(cols))
-        if cols < self.recipe.out.cols:
+        if cols < self.recipe.cols:
             return 1
         period = self.recipe.row_period or rows
         limit = min(fits, rows, period)
@@ -254,7 +264,7 @@ class _Stream:
         bandwidth = self.low.core_bytes_per_second / hz
         latency = self.low.read_seconds * hz
         row = self._streamed_row_bytes(cols)
-        stored = height * row_bytes(cols, r.out.fmt) / bandwidth
+        stored = height * row_bytes(self._width(r.out, cols), r.out.fmt) / bandwidth
         loaded = height * row / bandwidth - stored
         tile_busy = (busy + stalls) / tiles
         # A buffer of a pair is free again one load, compute and drain later (or store).

@@ -70,7 +70,7 @@ def grids(low: Lowering, products: Sequence[Product]) -> list[Grid]:
         rows = steps(first.m, even_share(first.m, count, gm))
         cols = steps(first.n, even_share(first.n, cores // count, gn))
         share = first.rows(rows[0]).columns(cols[0])
-        team = resources(low, core, array, a_readers=len(cols), b_readers=len(rows))
+        team = resources(low, core, array, len(cols), len(rows), share.finish)
         try:
             tiling = best_tiling(problem_of(share, len(products)), team, limit)
         except CapacityError as problem:

@@ -62,7 +62,8 @@ class Resources:
     one memory. ``bytes_per_cycle`` and ``latency`` are main memory's, in array cycles (0 bytes:
     unlimited); ``granule`` the bytes of its smallest access. ``port_bytes_per_cycle`` is what the
     core can take in at most (0: unlimited); ``a_readers`` and ``b_readers`` cores receive each
-    tile of A and of B that is read once, so it counts for that fraction in main memory.
+    tile of A and of B that is read once, so it counts for that fraction in main memory. ``alone``:
+    nothing runs before or after the product that could fill its ends (a core with a sequencer).
     """
 
     array: Systolic
@@ -77,6 +78,7 @@ class Resources:
     port_bytes_per_cycle: float = 0.0
     a_readers: int = 1
     b_readers: int = 1
+    alone: bool = False
 
     def cycles_per_byte(self, readers: int = 1) -> float:
         """Cycles that a byte takes which this many cores receive at once."""
@@ -324,7 +326,9 @@ class _Nest:
         exposed = a + b + last
         slowest = np.maximum(busy + exposed, self._traffic() + last_busy)
         slowest = np.maximum(slowest, self._round_trips(last, last_busy, slots))
-        slowest = np.maximum(slowest, self._phases(busy) + exposed)
+        # What nothing overlaps with: the ends of the memory's work or, if less, of the arrays'.
+        ends = np.minimum(exposed, last_busy) if r.alone else exposed
+        slowest = np.maximum(slowest, self._phases(busy) + ends)
         total: Floats = slowest + 2 * r.latency + drain
         return total
 

@@ -32,14 +32,16 @@ class Summation:
 
     ``depth`` additions with a rounding, at most, lie on the way of any product to the result.
     ``accumulator`` is the format in which a running sum is kept between instructions, and
-    ``rests`` how often it is put there.
+    ``rests`` how often it is put there. ``operands`` is the format to which factors are rounded as
+    they enter the unit.
     """
 
     depth: int
     accumulator: Format = FP32
     rests: int = 0
+    operands: Format = FP32
 
-    def error(self, size: Floats, length: int) -> Floats:
+    def error(self, size: Floats, length: int, largest: float = 0.0) -> Floats:
         """Bound on |computed - exact| of sums of ``length`` products with ``size`` = sum |a||b|.
 
         Each product is rounded once (exactly, if its factors have 16 bits and it does not
@@ -48,13 +50,18 @@ class Summation:
             |err| <= ((1 + u)^(depth+1) (1 + u_acc)^rests - 1) size + underflows
 
         in any order of summation; a product that underflows is off by at most half the smallest
-        fp32 quantum, a store by half the accumulator's. The float64 reference itself may be off
-        by gamma_length(2^-53) size, which is added.
+        fp32 quantum, a store by half the accumulator's. Where the factors are rounded on entry,
+        (1 + u_in)^2 comes in, and half the smallest quantum of that format times the other factor,
+        whose magnitude is at most ``largest`` (needed only then). The float64 reference itself may
+        be off by gamma_length(2^-53) size, which is added.
         """
         depth = min(self.depth, length)
         store = 0.0 if self.accumulator is FP32 else self.accumulator.unit_roundoff
         growth = (depth + 1) * np.log1p(U32) + self.rests * np.log1p(store)
         underflow = length * FP32.smallest_quantum + self.rests * self._store_floor()
+        if self.operands is not FP32:
+            growth += 2 * np.log1p(self.operands.unit_roundoff)
+            underflow += length * self.operands.smallest_quantum * 2.0 * (largest + 1.0)
         reference = gamma(length + 4, _U64)
         error: Floats = (np.expm1(growth) + reference) * size + 2.0 * underflow
         return error
@@ -178,6 +185,15 @@ def elementwise(function: str, a: Ball, b: Ball, mid: Format = FP32) -> Ball:
     return _step({"add": a + b, "sub": a - b, "mul": a * b}[function], mid)
 
 
+def mean_in_any_order(mean: Floats, size: Floats, terms: int, mid: Format = FP32) -> Ball:
+    """Mean of ``terms`` values added in any order, then multiplied by 1/terms; ``size`` is the mean
+    of their absolute values. A sum kept in ``mid`` is rounded again at every addition."""
+    growth = (terms - 1) * (np.log1p(U32) + (0.0 if mid is FP32 else np.log1p(mid.unit_roundoff)))
+    floor = 0.0 if mid is FP32 else terms * mid.smallest_quantum
+    error = terms * (np.expm1(growth) + gamma(terms + 4, _U64)) * size + floor
+    return _step(Ball(terms * mean, error).scaled(1.0 / terms), mid)
+
+
 def rotary(x: Ball, rotated: Ball, cos: Ball, sin: Ball, mid: Format = FP32) -> Ball:
     """x cos + rotate_half(x) sin: two products and a sum, each rounded."""
     return _step(_step(x * cos, mid) + _step(rotated * sin, mid), mid)
@@ -212,7 +228,8 @@ def attention(
     larger of both.
     """
     size = np.abs(q) @ np.abs(k).T
-    dots = _kept(Ball(q @ k.T, steps.summation.error(size, q.shape[1])), steps.mid)
+    largest = max(_largest(q), _largest(k))
+    dots = _kept(Ball(q @ k.T, steps.summation.error(size, q.shape[1], largest)), steps.mid)
     scores = _step(dots.scaled(scale), steps.mid)
     p, inverse = softmax_parts(scores, steps.row_depth, steps.mid, visible)
     early = _weighted(_kept(_step(p * inverse, steps.mid), steps.operand), v, steps)
@@ -221,8 +238,14 @@ def attention(
 
 
 def _weighted(p: Ball, v: Floats, steps: AttentionSteps) -> Ball:
-    error = steps.summation.error((np.abs(p.value) + p.radius) @ np.abs(v), v.shape[0])
+    size = (np.abs(p.value) + p.radius) @ np.abs(v)
+    largest = max(_largest(np.abs(p.value) + p.radius), _largest(v))
+    error = steps.summation.error(size, v.shape[0], largest)
     return _kept(Ball(p.value @ v, p.radius @ np.abs(v) + error), steps.mid)
+
+
+def _largest(values: Floats) -> float:
+    return float(np.max(np.abs(values), initial=0.0))
 
 
 def _step(ball: Ball, mid: Format) -> Ball:

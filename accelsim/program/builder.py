@@ -59,6 +59,11 @@ class Builder:
         self._approximations: list[str] = []
         # _seen[u][v]: latest instruction of unit v that unit u is already known to have waited for.
         self._seen: list[dict[int, int]] = [{} for _ in self.units]
+        # The latest LAUNCH, and per unit the latest one that it waited for; what stands before it
+        # is over for everybody who did.
+        self._kernel = -1
+        self._waited = [-1] * len(self.units)
+        self._latest: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._rows) // WIDTH
@@ -105,10 +110,25 @@ class Builder:
 
     # -- instructions ----------------------------------------------------------------------------
 
-    def load(self, queue: int, dst: View, src: View, *, part: bool = False) -> int:
-        """Copy off-chip ``src`` to on-chip ``dst``; ``part``: other loads fill the rest of dst."""
+    def launch(self, unit: int) -> int:
+        """Start a kernel: after everything emitted so far, before everything emitted later."""
+        row = self._joined(unit, Opcode.LAUNCH, list(self._latest.values()))
+        i = self._row((*row, -1, -1, -1, -1))
+        self._kernel = i
+        return i
+
+    def load(
+        self, queue: int, dst: View, src: View, *, part: bool = False, scalar: bool = False
+    ) -> int:
+        """Copy off-chip ``src`` to on-chip ``dst``; ``part``: other loads fill the rest of dst.
+
+        ``scalar``: threads of a SIMT unit take it element by element, not in packets.
+        """
         _same_shape(dst, src)
-        return self._emit(queue, Opcode.LOAD, dst, (src,), src.rows, src.cols, part=part)
+        flags = int(Flag.SCALAR) if scalar else 0
+        return self._emit(
+            queue, Opcode.LOAD, dst, (src,), src.rows, src.cols, flags=flags, part=part
+        )
 
     def multicast(
         self, queue: int, dsts: Sequence[View], src: View, *, part: bool = False
@@ -132,10 +152,13 @@ class Builder:
             for dst in dsts[1:]
         ]
 
-    def store(self, queue: int, dst: View, src: View) -> int:
+    def store(self, queue: int, dst: View, src: View, *, scalar: bool = False) -> int:
         """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ."""
         _same_shape(dst, src)
-        return self._emit(queue, Opcode.STORE, dst, (src,), src.rows, src.cols, part=True)
+        flags = int(Flag.SCALAR) if scalar else 0
+        return self._emit(
+            queue, Opcode.STORE, dst, (src,), src.rows, src.cols, flags=flags, part=True
+        )
 
     def gather(self, queue: int, dst: View, table: View, ids: View) -> int:
         """Copy the rows of ``table`` that the index column ``ids`` names to ``dst``."""
@@ -156,11 +179,13 @@ class Builder:
         accumulate: bool,
         transpose_a: bool = False,
         transpose_b: bool = False,
+        stationary_a: bool = False,
         part: bool = False,
     ) -> int:
         """``dst[m, n] (+)= a[m, k] @ b[k, n]``; transposed operands are stored as [k, m], [n, k].
 
-        ``part``: other units compute the rest of dst's buffer at the same time.
+        ``part``: other units compute the rest of dst's buffer at the same time; ``stationary_a``:
+        a weight-stationary array holds a and streams b.
         """
         m, k = (a.cols, a.rows) if transpose_a else (a.rows, a.cols)
         kb, n = (b.cols, b.rows) if transpose_b else (b.rows, b.cols)
@@ -173,6 +198,7 @@ class Builder:
             (Flag.ACCUMULATE if accumulate else 0)
             | (Flag.TRANSPOSE_A if transpose_a else 0)
             | (Flag.TRANSPOSE_B if transpose_b else 0)
+            | (Flag.STATIONARY_A if stationary_a else 0)
         )
         return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=int(flags), part=part)
 
@@ -239,27 +265,40 @@ class Builder:
         after: Iterable[int] = (),
     ) -> int:
         deps = [*after, *self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)]
+        row = self._joined(unit, opcode, deps, function, flags, m, n, k)
+        operands = (*(self._operand(s) for s in sources), -1, -1, -1)[:3]
+        i = self._row((*row, self._operand(dst), *operands))
+        for source in sources:
+            source.storage.readers[unit] = i
+            source.storage.newest = i
+        _wrote(dst.storage, unit, i, part)
+        return i
+
+    def _joined(
+        self,
+        unit: int,
+        opcode: Opcode,
+        deps: list[int],
+        function: int = 0,
+        flags: int = 0,
+        m: int = 0,
+        n: int = 0,
+        k: int = 0,
+    ) -> tuple[int, ...]:
+        """A row up to its dependencies; joins ahead of it wait for those beyond its columns."""
         operator = self.current_operator
         while len(deps) > DEPENDENCIES:
-            # More waits than columns: joins ahead of it on the same queue wait for the others.
             head, deps = deps[:DEPENDENCIES], deps[DEPENDENCIES:]
             self._row((unit, Opcode.JOIN, 0, 0, operator, 0, 0, 0, *head, -1, -1, -1, -1))
         padded = (*deps, -1, -1, -1)[:DEPENDENCIES]
-        operands = (*(self._operand(s) for s in sources), -1, -1, -1)[:3]
-        written = self._operand(dst)
-        i = self._row(
-            (unit, opcode, function, flags, operator, m, n, k, *padded, written, *operands)
-        )
-        for source in sources:
-            source.storage.readers[unit] = i
-        _wrote(dst.storage, unit, i, part)
-        return i
+        return (unit, opcode, function, flags, operator, m, n, k, *padded)
 
     def _row(self, row: tuple[int, ...]) -> int:
         i = len(self._rows) // WIDTH
         if i >= self.instruction_limit:
             self.reserve(1, self._operators[-1].name if self._operators else "the program")
         self._rows.extend(row)
+        self._latest[row[0]] = i
         return i
 
     def _waits(
@@ -267,28 +306,31 @@ class Builder:
     ) -> list[int]:
         if dst.after:
             dst.inherit()
-        seen = self._seen[unit]
+        seen, over = self._seen[unit], self._kernel
         wait: dict[int, int] = {}
         # Reading an own earlier result waits like any other: it must have left the pipeline.
         for source in sources:
+            if source.storage.newest <= over:
+                continue
             for other, i in source.storage.writers.items():
-                if seen.get(other, -1) < i and wait.get(other, -1) < i:
+                if i > over and seen.get(other, -1) < i and wait.get(other, -1) < i:
                     wait[other] = i
         # Overwriting or accumulating after an own earlier instruction needs no wait: units issue
         # and retire in order.
-        hazards = [dst.pending, dst.writers]
-        if store or not part:
+        hazards = [dst.pending, dst.writers] if dst.newest > over else []
+        if hazards and (store or not part):
             hazards.append(dst.readers)
         for hazard in hazards:
             siblings = dst.parts if part and hazard is dst.writers else ()
             for other, i in hazard.items():
                 if other == unit or other in siblings:
                     continue
-                if seen.get(other, -1) < i and wait.get(other, -1) < i:
+                if i > over and seen.get(other, -1) < i and wait.get(other, -1) < i:
                     wait[other] = i
-        if not wait:
-            return []
         seen.update(wait)
+        if self._waited[unit] < over:
+            self._waited[unit] = over
+            return [over, *wait.values()]
         return list(wait.values())
 
     def _operand(self, view: View) -> int:
@@ -310,6 +352,7 @@ def _wrote(storage: Storage, unit: int, instruction: int, part: bool) -> None:
     elif unit not in storage.writers:
         storage.parts.add(unit)
     storage.writers[unit] = instruction
+    storage.newest = instruction
 
 
 def _same_shape(dst: View, src: View) -> None:

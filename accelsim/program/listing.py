@@ -72,9 +72,13 @@ def mnemonic(program: Program, i: int) -> str:
     flags = int(row[COLUMN["flags"]])
     if flags & Flag.ACCUMULATE:
         name += "+acc"
+    if flags & Flag.SCALAR:
+        name += "/scalar"
     if flags & (Flag.TRANSPOSE_A | Flag.TRANSPOSE_B):
         name += "/t" + ("a" if flags & Flag.TRANSPOSE_A else "")
         name += "b" if flags & Flag.TRANSPOSE_B else ""
+    if flags & Flag.STATIONARY_A:
+        name += "/holds-a"
     return name
 
 

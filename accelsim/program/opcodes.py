@@ -13,6 +13,7 @@ class Opcode(IntEnum):
     STORE = 2  # dst[r, c] = src0[r, c], on-chip to off-chip, converting the format if it differs
     GATHER = 3  # dst[r, :] = src0[src1[r], :], rows chosen by an index column
     FILL = 4  # dst[r, c] = immediate
+    LAUNCH = 5  # waits for its dependencies and starts a kernel: its unit says how long that takes
     MULTICAST = 6  # a LOAD into k scratchpads at once: this row's and those of the DELIVERs behind
     DELIVER = 7  # dst[r, c] = src0[r, c], one more destination of the MULTICAST before it
     MATMUL = 8  # dst[m, n] (+)= src0[m, k] @ src1[k, n]
@@ -64,3 +65,5 @@ class Flag(IntFlag):
     ACCUMULATE = 1  # MATMUL adds to dst instead of overwriting it
     TRANSPOSE_A = 2  # src0 is stored as [k, m]
     TRANSPOSE_B = 4  # src1 is stored as [n, k]
+    SCALAR = 8  # LOAD, STORE: each thread moves one element at a time, not a packet of several
+    STATIONARY_A = 16  # MATMUL: src0 stays in the array and src1 streams, where operands are held

@@ -19,7 +19,7 @@ class Storage:
     """
 
     __slots__ = (
-        "after", "base", "index", "name", "nbytes",
+        "after", "base", "index", "name", "nbytes", "newest",
         "parts", "pending", "readers", "space", "writers",
     )  # fmt: skip
 
@@ -34,6 +34,7 @@ class Storage:
         self.writers: dict[int, int] = {}
         self.readers: dict[int, int] = {}
         self.parts: set[int] = set()  # units that wrote only parts of the current contents
+        self.newest = -1  # the latest instruction in any of these
 
     def renew(self) -> Self:
         """Forget the contents: what touched them becomes what the next write waits for."""
@@ -56,6 +57,7 @@ class Storage:
             waiting.extend(earlier.after)
             for hazard in (earlier.pending, earlier.writers, earlier.readers):
                 merge_latest(self.pending, hazard)
+            self.newest = max(self.newest, earlier.newest)
         self.after = ()
 
     def view(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import importlib
+import math
 import pkgutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Protocol, cast
 
@@ -21,25 +22,33 @@ PACKAGE = "accelsim.validation"
 
 @dataclass(frozen=True)
 class Claim:
-    """What is claimed: a statement, where its truth comes from, and the tolerance per row.
+    """What is claimed: a statement, where its truth comes from, and the tolerance of its error.
 
-    ``tolerance`` is relative; 0 means equal.
+    ``tolerance`` is relative; 0 means equal. Every row must keep it, or, where ``mean_of`` names a
+    split, the mean absolute error over that split's rows: how models of silicon are judged.
     """
 
     name: str
     statement: str
     source: str
     tolerance: float
+    mean_of: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One case of a claim: expected beside measured, and the relative error."""
+    """One case of a claim: expected beside measured, and the relative error.
+
+    ``split`` says what the case was for, e.g. "fit" (a constant was calibrated on it) or "test";
+    ``others`` holds what other models published for it.
+    """
 
     case: str
     expected: float
     measured: float
-    ok: bool
+    ok: bool = True
+    split: str = ""
+    others: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def error(self) -> float:
@@ -47,6 +56,20 @@ class Row:
         if self.expected == self.measured:
             return 0.0
         return self.measured / self.expected - 1 if self.expected else float("inf")
+
+
+def mean_error(rows: Sequence[Row], split: str = "") -> float:
+    """Mean absolute relative error over the rows of a split ("": all); nan if there are none."""
+    errors = [abs(row.error) for row in rows if split in ("", row.split)]
+    return sum(errors) / len(errors) if errors else math.nan
+
+
+def holds(claim: Claim, rows: Sequence[Row]) -> bool:
+    """Whether there is evidence and none of it contradicts the claim."""
+    if not rows or not all(row.ok for row in rows):
+        return False
+    # A mean over no rows is not a number, and below no tolerance.
+    return not claim.mean_of or mean_error(rows, claim.mean_of) <= claim.tolerance
 
 
 class Evidence(Protocol):

@@ -230,7 +230,7 @@ def _refusal(problem: str, accepted: str) -> AccelsimError:
 def _layer(operator: Operator, array: Systolic) -> Layer:
     """The matrix product of an operator; SCALE-Sim knows neither batches nor groups nor biases."""
     flow: Literal["os", "ws", "is"] = array.dataflow
-    plain = isinstance(operator, (Gemm, Conv2d)) and operator.batch == 1 and not operator.has_bias
+    plain = isinstance(operator, (Gemm, Conv2d)) and operator.batch == 1 and operator.is_plain
     if plain and isinstance(operator, Gemm):
         return Layer(operator.m, operator.n, operator.k, array.rows, array.cols, flow)
     if plain and isinstance(operator, Conv2d) and operator.groups == 1:

@@ -213,7 +213,7 @@ class _Words:
             found["of them waiting for ports"] = waited / self.tick
         if opcode in TRANSFERS:
             found |= {"bytes": max(self.read[index], self.written[index])}
-        elif opcode != Opcode.JOIN:
+        elif opcode not in (Opcode.JOIN, Opcode.LAUNCH):
             found |= {"m": m, "n": n} | ({"k": k} if k else {})
             found |= {"read_bytes": self.read[index], "write_bytes": self.written[index]}
         return found

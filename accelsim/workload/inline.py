@@ -93,10 +93,10 @@ def _split(text: str) -> tuple[str, Settings]:
 
 def _inline(kind: str, pairs: Settings) -> Graph:
     """A graph of one operator."""
-    form, dtype, bias, out = describe(kind, pairs, kind)
+    form, dtype, extras, out = describe(kind, pairs, kind)
     try:
         chosen = dtype or DEFAULT_DTYPE
-        operator, specs = standalone(form, kind, chosen, bias=bias, out=out)
+        operator, specs = standalone(form, kind, chosen, extras=extras, out=out)
     except AccelsimError as error:
         raise AccelsimError(str(error).replace(f"operator '{kind}' ({kind})", kind)) from None
     settings = {key: str(value) for key, value in pairs.items()}

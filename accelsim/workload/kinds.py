@@ -26,7 +26,8 @@ class Description(NamedTuple):
 
     form: Form
     dtype: str | None
-    bias: bool
+    extras: tuple[str, ...]
+    """Optional operands that it has."""
     out: str | None
     """Format of the result where it is not the natural one."""
 
@@ -56,6 +57,12 @@ def _same(field: str, other: str) -> _Key:
     return _Key(field, parse_whole, other)
 
 
+_EXTRAS = ("bias", "residual")
+_FUSED = {
+    "bias": _flag("bias"),
+    "residual": _flag("residual"),
+    "activation": _Key("activation", parse_text, ""),
+}
 _MATRIX = {"rows": _size("rows"), "cols": _size("cols")}
 _EPS = {"eps": _Key("eps", parse_float, 1e-5)}
 _HEADS = {"d": _size("head_dim"), "batch": _size("batch", 1)}
@@ -66,7 +73,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "n": _size("n"),
         "k": _size("k"),
         "batch": _size("batch", 1),
-        "bias": _flag("bias"),
+        **_FUSED,
         "transpose_b": _flag("transpose_b"),
         "broadcast_b": _flag("broadcast_b"),
     },
@@ -74,7 +81,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "n": _size("n"),
         "k": _size("k"),
         "batch": _size("batch", 1),
-        "bias": _flag("bias"),
+        **_FUSED,
         "transpose_b": _flag("transpose_b"),
         "broadcast_b": _flag("broadcast_b"),
     },
@@ -84,7 +91,14 @@ KEYS: dict[str, dict[str, _Key]] = {
         "padding": _offset("padding"),
         "groups": _size("groups", 1),
         "batch": _size("batch", 1),
-        "bias": _flag("bias"),
+        **_FUSED,
+    },
+    "pool2d": {
+        "function": _Key("function", parse_text),
+        **{name: _size(name) for name in ("h", "w", "channels", "fh", "fw")},
+        "stride": _size("stride", 1),
+        "padding": _offset("padding"),
+        "batch": _size("batch", 1),
     },
     "attention": {
         "heads": _size("heads"),
@@ -93,6 +107,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "kv": _size("kv_len"),
         **_HEADS,
         "causal": _flag("causal"),
+        "cached": _Key("cached", parse_bool, True),
     },
     "kv_append": {
         "kv_heads": _size("kv_heads"),
@@ -112,6 +127,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "position": _offset("position"),
     },
     "activation": {"function": _Key("function", parse_text), **_MATRIX},
+    "glu": {"function": _Key("function", parse_text), **_MATRIX},
     "elementwise": {
         "function": _Key("function", parse_text),
         **_MATRIX,
@@ -146,8 +162,8 @@ def describe(kind: str, given: Mapping[str, object], where: str) -> Description:
     fields: dict[str, Any] = {}
     for name, key in keys.items():
         fields[key.field] = _value(name, key, pairs, fields, where)
-    bias = bool(fields.pop("bias", False))
-    return Description(_form(kind, fields), _text(dtype), bias, _text(out))
+    extras = tuple(name for name in _EXTRAS if fields.pop(name, False))
+    return Description(_form(kind, fields), _text(dtype), extras, _text(out))
 
 
 def _text(name: object) -> str | None:
@@ -179,7 +195,7 @@ def _value(
 ) -> object:
     if name in pairs:
         return key.parse(pairs[name], f"{where}: {name}")
-    if isinstance(key.default, str):
+    if isinstance(key.default, str) and key.default:
         return fields[key.default]
     if key.default is None:
         raise AccelsimError(f"{where}: missing '{name}'; accepted: {name}=...")
@@ -190,7 +206,7 @@ def _form(kind: str, fields: dict[str, Any]) -> Form:
     """Operator class and fields, for the kinds whose text differs from the fields."""
     if kind == "gemv":
         return Gemm, {"m": 1, **fields}
-    if kind == "conv2d":
+    if kind in ("conv2d", "pool2d"):
         fields["stride"] = (fields["stride"],) * 2
         fields["padding"] = (fields["padding"],) * 4
     if kind == "rotary":

@@ -3,34 +3,86 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from accelsim.workload._words import whole
-from accelsim.workload.operator_base import DtypeRule, Operand, Operator
+from accelsim.workload._words import listed, whole
+from accelsim.workload.operator_base import DtypeRule, Operand, Operator, float_dtypes
 from accelsim.workload.tensors import DTYPES, Shape
+from accelsim.workload.windows import Windowed
 
 SOFTMAX_OPS = 5
 """Element operations of a stable softmax: max, subtract, exp, sum, divide."""
 
 
-def product_rule(main: str, bias: bool) -> tuple[DtypeRule, DtypeRule]:
-    """Dtypes around a matrix product: equal factors; a float sum may stay in fp32, an integer
-    sum may be saturated to the format of its factors."""
-    entry = DTYPES.get(main)
-    result = entry.result if entry else main
-    sums = (result, "fp32") if entry and entry.is_float else (result, main)
-    factors: DtypeRule = (tuple(DTYPES), (main,))
-    return (*factors, sums) if bias else factors, (sums,)
+FUSED_ACTIVATIONS = ("", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
+"""What a product may apply to its sums before it stores them ("": nothing)."""
 
 
 @dataclass(frozen=True)
-class Gemm(Operator):
-    """Matrix product c = a @ b (+ bias), repeated `batch` times.
+class MatrixProduct(Operator):
+    """A product whose finished sums may take a bias, a residual and an activation before they are
+    stored: the fusion that compilers do to what follows a product.
+
+    result = activation(a * b + bias + residual); a residual comes only with a bias.
+    """
+
+    activation: str = field(default="", kw_only=True)
+
+    operands: ClassVar[tuple[Operand, ...]] = (
+        Operand("a"),
+        Operand("b", "weight"),
+        Operand("bias", "weight", optional=True),
+        Operand("residual", optional=True),
+    )
+
+    def check_fields(self) -> None:
+        if self.activation not in FUSED_ACTIVATIONS:
+            accepted = listed(name for name in FUSED_ACTIVATIONS if name)
+            raise self.error(f"activation {self.activation!r}; accepted: {accepted} or none")
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether a value per output column is added."""
+        return len(self.inputs) > 2
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether a tensor of the result's shape is added."""
+        return len(self.inputs) > 3
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is the product alone."""
+        return len(self.inputs) == 2 and not self.activation
+
+    def added_shapes(self, columns: int) -> list[Shape]:
+        """Shapes of the bias and the residual, as far as they are there."""
+        return [(columns,), *self.output_shapes()][: len(self.inputs) - 2]
+
+    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
+        """Equal factors; a float sum may stay in fp32, an integer sum may be saturated to the
+        format of its factors."""
+        entry = DTYPES.get(main)
+        result = entry.result if entry else main
+        sums = (result, "fp32") if entry and entry.is_float else (result, main)
+        # Of the functions only relu means something for integers.
+        known = tuple(DTYPES) if self.activation in ("", "relu") else float_dtypes()
+        return (known, (main,), *[sums] * (len(self.inputs) - 2)), (sums,)
+
+    @property
+    def vector_ops(self) -> int:
+        passes = len(self.inputs) - 2 + bool(self.activation)
+        return passes * math.prod(self.output_shapes()[0])
+
+
+@dataclass(frozen=True)
+class Gemm(MatrixProduct):
+    """Matrix product c = a @ b (+ bias + residual, activation), repeated `batch` times.
 
     Shapes, with the batch dimension present only when batch > 1:
         a [batch, m, k]; b [batch, k, n], or [batch, n, k] with `transpose_b`, without its batch
-        dimension with `broadcast_b` (one b for every a); bias [n]; c [batch, m, n].
+        dimension with `broadcast_b` (one b for every a); bias [n]; residual and c [batch, m, n].
     """
 
     m: int
@@ -41,17 +93,7 @@ class Gemm(Operator):
     transpose_b: bool = False
 
     kind: ClassVar[str] = "gemm"
-    operands: ClassVar[tuple[Operand, ...]] = (
-        Operand("a"),
-        Operand("b", "weight"),
-        Operand("bias", "weight", optional=True),
-    )
     dimensions: ClassVar[tuple[str, ...]] = ("m", "n", "k", "batch")
-
-    @property
-    def has_bias(self) -> bool:
-        """Whether a row vector is added to every row of the product."""
-        return len(self.inputs) == 3
 
     @property
     def is_gemv(self) -> bool:
@@ -64,29 +106,23 @@ class Gemm(Operator):
     def input_shapes(self) -> tuple[Shape, ...]:
         matrix = (self.n, self.k) if self.transpose_b else (self.k, self.n)
         b = matrix if self.broadcast_b else self._batched(*matrix)
-        return (self._batched(self.m, self.k), b, *([(self.n,)] if self.has_bias else []))
+        return (self._batched(self.m, self.k), b, *self.added_shapes(self.n))
 
     def output_shapes(self) -> tuple[Shape, ...]:
         return (self._batched(self.m, self.n),)
-
-    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
-        return product_rule(main, self.has_bias)
 
     @property
     def macs(self) -> int:
         return self.batch * self.m * self.n * self.k
 
-    @property
-    def vector_ops(self) -> int:
-        return self.batch * self.m * self.n * self.has_bias
-
 
 @dataclass(frozen=True)
-class Conv2d(Operator):
-    """2-D convolution in NHWC layout, grouped (groups > 1) or depthwise (groups == cin).
+class Conv2d(MatrixProduct, Windowed):
+    """2-D convolution in NHWC layout, grouped (groups > 1) or depthwise (groups == cin), with an
+    optional bias, residual and activation.
 
-    Shapes: input [batch, h, w, cin], weight [fh, fw, cin/groups, cout], bias [cout],
-    output [batch, out_h, out_w, cout] with out = floor((in + padding - filter) / stride) + 1.
+    Shapes: input [batch, h, w, cin], weight [fh, fw, cin/groups, cout], bias [cout], residual
+    and output [batch, out_h, out_w, cout] with out = floor((in + padding - filter) / stride) + 1.
     `stride` is (vertical, horizontal), `padding` zeros at (top, bottom, left, right).
     """
 
@@ -105,42 +141,23 @@ class Conv2d(Operator):
     operands: ClassVar[tuple[Operand, ...]] = (
         Operand("x"),
         Operand("weight", "weight"),
-        Operand("bias", "weight", optional=True),
+        *MatrixProduct.operands[2:],
     )
     dimensions: ClassVar[tuple[str, ...]] = (
         *("batch", "h", "w", "cin", "fh", "fw", "cout", "groups"),
     )
 
     def check_fields(self) -> None:
-        for step in self.stride:
-            whole(step, f"{self}: stride")
-        for zeros in self.padding:
-            whole(zeros, f"{self}: padding", least=0)
+        super().check_fields()
+        self.check_window()
         if self.cin % self.groups or self.cout % self.groups:
             raise self.error(
                 f"groups {self.groups}; accepted: a divisor of cin {self.cin} and cout {self.cout}"
             )
-        top, bottom, left, right = self.padding
-        if self.fh > self.h + top + bottom or self.fw > self.w + left + right:
-            raise self.error(
-                f"filter {self.fh}x{self.fw} is larger than the padded input "
-                f"{self.h + top + bottom}x{self.w + left + right}"
-            )
 
     @property
-    def has_bias(self) -> bool:
-        """Whether a value per output channel is added."""
-        return len(self.inputs) == 3
-
-    @property
-    def out_h(self) -> int:
-        """Output rows."""
-        return (self.h + self.padding[0] + self.padding[1] - self.fh) // self.stride[0] + 1
-
-    @property
-    def out_w(self) -> int:
-        """Output columns."""
-        return (self.w + self.padding[2] + self.padding[3] - self.fw) // self.stride[1] + 1
+    def channels_in(self) -> int:
+        return self.cin
 
     @property
     def gemm_m(self) -> int:
@@ -160,28 +177,22 @@ class Conv2d(Operator):
     def input_shapes(self) -> tuple[Shape, ...]:
         weight = (self.fh, self.fw, self.cin // self.groups, self.cout)
         image = (self.batch, self.h, self.w, self.cin)
-        return (image, weight, *([(self.cout,)] if self.has_bias else []))
+        return (image, weight, *self.added_shapes(self.cout))
 
     def output_shapes(self) -> tuple[Shape, ...]:
         return ((self.batch, self.out_h, self.out_w, self.cout),)
-
-    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
-        return product_rule(main, self.has_bias)
 
     @property
     def macs(self) -> int:
         return self.groups * self.gemm_m * self.gemm_n * self.gemm_k
 
-    @property
-    def vector_ops(self) -> int:
-        return self.gemm_m * self.cout * self.has_bias
-
 
 @dataclass(frozen=True)
 class Attention(Operator):
-    """Scaled dot-product attention over cached keys and values: softmax(scale q k^T) v.
+    """Scaled dot-product attention over keys and values: softmax(scale q k^T) v.
 
-    Shapes: q [batch*q_len, heads*head_dim]; k, v [batch, kv_heads, kv_len, head_dim];
+    Shapes: q [batch*q_len, heads*head_dim]; k, v [batch, kv_heads, kv_len, head_dim] as a cache
+    holds them, or [batch*kv_len, kv_heads*head_dim] as a projection leaves them (`cached` false);
     output [batch*q_len, heads*head_dim]. Query head h reads key head h // (heads/kv_heads):
     kv_heads == heads is multi-head, 1 is multi-query, between is grouped-query attention.
     With `causal`, query i stands at position kv_len - q_len + i and sees keys 0..that position.
@@ -196,6 +207,7 @@ class Attention(Operator):
     head_dim: int
     causal: bool = False
     scale: float = 0.0
+    cached: bool = True
 
     kind: ClassVar[str] = "attention"
     operands: ClassVar[tuple[Operand, ...]] = (
@@ -226,8 +238,10 @@ class Attention(Operator):
         return self.batch * self.heads * pairs
 
     def input_shapes(self) -> tuple[Shape, ...]:
-        cache = (self.batch, self.kv_heads, self.kv_len, self.head_dim)
-        return (self.batch * self.q_len, self.heads * self.head_dim), cache, cache
+        keys: Shape = (self.batch * self.kv_len, self.kv_heads * self.head_dim)
+        if self.cached:
+            keys = (self.batch, self.kv_heads, self.kv_len, self.head_dim)
+        return (self.batch * self.q_len, self.heads * self.head_dim), keys, keys
 
     def output_shapes(self) -> tuple[Shape, ...]:
         return ((self.batch * self.q_len, self.heads * self.head_dim),)

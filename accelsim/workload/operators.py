@@ -10,7 +10,9 @@ from accelsim.workload.vector_operators import (
     Activation,
     Elementwise,
     EmbeddingGather,
+    GatedActivation,
     LayerNorm,
+    Pool2d,
     Residual,
     RmsNorm,
     Rotary,
@@ -21,8 +23,8 @@ KINDS: dict[str, type[Operator]] = {
     cls.kind: cls
     for cls in (
         *(Gemm, Conv2d, Attention, KvAppend),
-        *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, Elementwise, Residual),
-        EmbeddingGather,
+        *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
+        *(Elementwise, Residual, EmbeddingGather, Pool2d),
     )
 }
 
@@ -35,11 +37,13 @@ __all__ = [
     "Conv2d",
     "Elementwise",
     "EmbeddingGather",
+    "GatedActivation",
     "Gemm",
     "KvAppend",
     "LayerNorm",
     "Operand",
     "Operator",
+    "Pool2d",
     "Residual",
     "RmsNorm",
     "Rotary",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from accelsim.errors import AccelsimError
 from accelsim.workload.constants import RotaryTable
 from accelsim.workload.operators import Operand, Operator, natural_dtypes
 from accelsim.workload.tensors import TensorSpec
@@ -14,16 +15,20 @@ Form = tuple[type[Operator], Mapping[str, object]]
 
 
 def bind(
-    form: Form, name: str, tensors: Mapping[str, str], *, bias: bool, layer: int | None
+    form: Form, name: str, tensors: Mapping[str, str], *, extras: Collection[str], layer: int | None
 ) -> Operator:
     """An operator of the given form whose operands are the named tensors.
 
     Args:
         tensors: tensor name by operand name; an absent operand is called `<name>.<operand>`.
-        bias: whether optional operands are present.
+        extras: optional operands that are present; so are those in `tensors`.
     """
     cls, fields = form
-    wanted = [item for item in cls.operands if bias or not item.optional or item.name in tensors]
+    present = {item.name for item in cls.operands if not item.optional} | {*extras, *tensors}
+    wanted = [item for item in cls.operands if item.name in present]
+    if wanted != list(cls.operands[: len(wanted)]):
+        missing = next(item.name for item in cls.operands if item.name not in present)
+        raise AccelsimError(f"{name}: {wanted[-1].name} without {missing}; accepted: both")
     inputs = tuple(tensors.get(item.name, f"{name}.{item.name}") for item in wanted)
     in_place = cls.kind == "kv_append"
     output = inputs[1] if in_place else f"{name}.out"
@@ -68,9 +73,9 @@ def standalone(
     dtype: str,
     layer: int | None = None,
     *,
-    bias: bool = False,
+    extras: Collection[str] = (),
     out: str | None = None,
 ) -> tuple[Operator, list[TensorSpec]]:
     """An operator that reads and writes tensors of its own, its result being an output."""
-    operator = bind(form, name, {}, bias=bias, layer=layer)
+    operator = bind(form, name, {}, extras=extras, layer=layer)
     return operator, declare(operator, dtype, "output", out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,9 +10,13 @@ from accelsim.workload._words import listed, whole
 from accelsim.workload.matrix_operators import SOFTMAX_OPS
 from accelsim.workload.operator_base import DtypeRule, Operand, Operator, float_dtypes
 from accelsim.workload.tensors import DTYPES, Shape
+from accelsim.workload.windows import Windowed
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmoid", "exp")
 """gelu is the erf form, gelu_tanh the tanh approximation, quick_gelu x * sigmoid(1.702 x)."""
+
+GATES = ("silu", "gelu", "gelu_tanh", "sigmoid")
+"""Activations of gated linear units: SwiGLU, GEGLU and its approximation, GLU."""
 
 ELEMENTWISE = ("add", "sub", "mul", "max")
 
@@ -162,6 +167,29 @@ class Activation(RowOperator):
 
 
 @dataclass(frozen=True)
+class GatedActivation(RowOperator):
+    """A gated linear unit's activation: function(gate) * up, both halves of one matrix.
+
+    Shapes: x [rows, 2*cols], gate first; out [rows, cols].
+    """
+
+    function: str
+
+    kind: ClassVar[str] = "glu"
+    ops_per_element: ClassVar[int] = 2
+
+    def check_fields(self) -> None:
+        if self.function not in GATES:
+            raise self.error(f"function {self.function!r}; accepted: {listed(GATES)}")
+
+    def input_shapes(self) -> tuple[Shape, ...]:
+        return ((self.rows, 2 * self.cols),)
+
+    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
+        return (float_dtypes(),), ((main,),)
+
+
+@dataclass(frozen=True)
 class Elementwise(RowOperator):
     """Two operands combined element by element.
 
@@ -197,6 +225,60 @@ class Residual(Elementwise):
     def check_fields(self) -> None:
         if self.function != "add" or self.broadcast_b:
             raise self.error("accepted: the sum of two matrices (function add, no broadcast_b)")
+
+
+POOLINGS = ("max", "mean")
+
+
+@dataclass(frozen=True)
+class Pool2d(Windowed):
+    """Largest value or mean of every window of an image, channel by channel.
+
+    Shapes: input [batch, h, w, channels], output [batch, out_h, out_w, channels]. What lies in the
+    padding never is the largest; a mean takes no padding.
+    """
+
+    batch: int
+    h: int
+    w: int
+    channels: int
+    fh: int
+    fw: int
+    function: str
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    kind: ClassVar[str] = "pool2d"
+    operands: ClassVar[tuple[Operand, ...]] = (Operand("x"),)
+    dimensions: ClassVar[tuple[str, ...]] = ("batch", "h", "w", "channels", "fh", "fw")
+
+    def check_fields(self) -> None:
+        self.check_window()
+        if self.function not in POOLINGS:
+            raise self.error(f"function {self.function!r}; accepted: {listed(POOLINGS)}")
+        if self.function == "mean" and any(self.padding):
+            raise self.error("padding of a mean; accepted: none")
+        half = max(self.padding[:2]) >= self.fh or max(self.padding[2:]) >= self.fw
+        if half:
+            raise self.error(f"padding {self.padding}; accepted: less than the window")
+
+    @property
+    def channels_in(self) -> int:
+        return self.channels
+
+    def input_shapes(self) -> tuple[Shape, ...]:
+        return ((self.batch, self.h, self.w, self.channels),)
+
+    def output_shapes(self) -> tuple[Shape, ...]:
+        return ((self.batch, self.out_h, self.out_w, self.channels),)
+
+    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
+        known = tuple(DTYPES) if self.function == "max" else float_dtypes()
+        return (known,), ((main,),)
+
+    @property
+    def vector_ops(self) -> int:
+        return math.prod(self.output_shapes()[0]) * self.fh * self.fw
 
 
 @dataclass(frozen=True)

@@ -209,10 +209,10 @@ class _Reader:
             for key, value in table.items()
             if key not in ("name", "kind", "inputs")
         }
-        form, dtype, bias, out = describe(kind, pairs, where)
+        form, dtype, extras, out = describe(kind, pairs, where)
         bound = self.bound(table, form[0], scope)
         try:
-            operator = bind(form, prefix + name, bound, bias=bias, layer=layer)
+            operator = bind(form, prefix + name, bound, extras=extras, layer=layer)
             main = self.tensors.get(operator.inputs[0])
             own = main.dtype if main else dtype or self.dtype
             specs = declare(operator, own, "activation", out)

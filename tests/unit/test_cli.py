@@ -249,6 +249,44 @@ def test_validate_fails_with_exit_1(monkeypatch):
     json.loads(output("validate", "parameters", "--json", "-", code=1))
 
 
+def test_a_claim_about_a_mean_is_judged_by_its_split(monkeypatch, tmp_path):
+    from accelsim.results import claims
+
+    rows = [
+        claims.Row("a", 100, 110, split="test", others={"rival": 150.0}),
+        claims.Row("b", 100, 71, split="test"),
+        claims.Row("c", 100, 300, split="fit"),
+    ]
+
+    class Silicon:
+        CLAIM = claims.Claim("parameters", "cycles", "silicon", 0.2, mean_of="test")
+
+        @staticmethod
+        def rows():
+            yield from rows
+
+    monkeypatch.setattr(claims, "evidence", lambda _name: Silicon)
+    file = tmp_path / "claims.md"
+    page = tmp_path / "claims.html"
+    extra = ("--markdown", str(file), "--html", str(page))
+    text = output("validate", "parameters", "--rows", *extra)
+    assert "19.5 % mean of test" in text
+    assert "+200.0 %" in text
+    assert "| a | test | 100 | 110 | +10.0 % | +50.0 % |" in file.read_text()
+    assert "| mean absolute error | test |  | 2 cases | 19.5 % | 50.0 % |" in file.read_text()
+    drawn = page.read_text()
+    assert "Plotly.newPlot" in drawn
+    assert "truth 100, test 110 (+10.0%)" in drawn
+    assert "truth 100, rival 150 (+50.0%)" in drawn
+    assert "<td>19.5 %</td>" in drawn
+    content = json.loads(output("validate", "parameters", "--json", "-"))
+    assert content["claims"][0]["mean_error"] == pytest.approx(0.195)
+    rows[1] = claims.Row("b", 100, 69, split="test")
+    assert "FAILED" in output("validate", "parameters", code=1)
+    rows[:] = [claims.Row("c", 100, 100, split="fit")]
+    assert "FAILED" in output("validate", "parameters", code=1)
+
+
 SPEC = """\
 arch: systolic
 workload: "gemm:m=32,n=32,k=32"

@@ -14,16 +14,24 @@ OPERATORS = (
     "gemm:m=33,n=65,k=97,dtype=int8,out=int8",
     "gemm:m=33,n=65,k=97,dtype=fp16,bias=true",
     "gemm:m=33,n=65,k=97,dtype=fp32,batch=3",
+    "gemm:m=33,n=65,k=97,bias=true,residual=true,activation=silu,batch=2",
+    "gemm:m=33,n=65,k=97,bias=true,residual=true,activation=relu,dtype=int8",
     "gemm:m=20,n=40,k=30,batch=5,broadcast_b=true,transpose_b=true",
     "gemv:n=129,k=257",
     "attention:heads=8,kv_heads=2,q=1,kv=100,d=64,batch=3",
     "attention:heads=4,kv_heads=1,q=30,kv=30,d=32",
     "attention:heads=4,kv_heads=4,q=30,kv=50,d=32,causal=true",
+    "attention:heads=4,kv_heads=2,q=30,kv=50,d=32,causal=true,cached=false,batch=2,dtype=fp32",
     "conv2d:h=20,w=18,cin=16,cout=24,fh=3,fw=3",
     "conv2d:h=14,w=15,cin=8,cout=16,fh=3,fw=5,padding=2,stride=2",
     "conv2d:h=10,w=10,cin=16,cout=16,fh=3,fw=3,padding=1,groups=16",
     "conv2d:h=9,w=8,cin=16,cout=8,fh=3,fw=3,padding=1,groups=4,dtype=int8,batch=2,bias=true",
     "conv2d:h=7,w=7,cin=3,cout=5,fh=1,fw=1",
+    "conv2d:h=8,w=6,cin=5,cout=7,fh=3,fw=3,padding=1,batch=6,bias=true,residual=true",
+    "conv2d:h=9,w=9,cin=20,cout=30,fh=1,fw=1,stride=2,bias=true,activation=gelu",
+    "pool2d:function=max,h=9,w=8,channels=20,fh=3,fw=3,stride=2,padding=1,batch=3",
+    "pool2d:function=max,h=6,w=7,channels=5,fh=2,fw=3,dtype=int8",
+    "pool2d:function=mean,h=7,w=7,channels=33,fh=7,fw=7,batch=2",
     "softmax:rows=100,cols=200",
     "layernorm:rows=70,cols=300",
     "rmsnorm:rows=70,cols=300",
@@ -69,7 +77,12 @@ def test_model_is_exact_in_clock_order(machine: str, model: str) -> None:
 @pytest.mark.parametrize("shape", ["m=300,n=200,k=100", "m=1,n=777,k=300", "m=640,n=640,k=90"])
 @pytest.mark.parametrize("machine", ["onnxim-mobile", "onnxim-server"])
 def test_gemmini_heuristic_is_exact(machine: str, shape: str) -> None:
-    for extra in ("", ",dtype=int8,out=int8", ",transpose_b=true,batch=2", ",bias=true"):
+    for extra in (
+        "",
+        ",dtype=int8,out=int8",
+        ",transpose_b=true,batch=2",
+        ",bias=true,residual=true",
+    ):
         result = check(machine, f"gemm:{shape}{extra}")
         assert result.ok, result.first
 
@@ -78,7 +91,8 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
     load_builtin_mappers()
     used = set()
     for operator in (*OPERATORS, *MODELS):
-        used.update(simulate("tpu-v3", operator).mapper.split("+"))
+        for machine in ("tpu-v3", "edge-npu"):
+            used.update(simulate(machine, operator).mapper.split("+"))
     used.update(simulate("onnxim-server", "gemm:m=9,n=9,k=9").mapper.split("+"))
     assert used == set(MAPPERS)
 

@@ -151,7 +151,7 @@ def test_slow_descriptors_make_the_dma_the_bottleneck() -> None:
 
 
 def test_what_takes_no_time_has_no_bottleneck() -> None:
-    result = simulate("tpu-v3", "embedding:vocab=10,hidden=64,tokens=4", memory="ideal")
+    result = simulate("quad-npu", "embedding:vocab=10,hidden=64,tokens=4", memory="ideal")
     assert (result.cycles, result.bottleneck, result.operators[0].bottleneck) == (0, "none", "none")
 
 

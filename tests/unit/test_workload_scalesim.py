@@ -237,7 +237,7 @@ def test_files_without_layers_are_refused(write):
 
 def test_library_networks_have_the_published_size():
     """ResNet-50 (v1.5): 4.09 G MACs and 25.56 M parameters less batch norms and the FC bias."""
-    resnet = workload("resnet50")
+    resnet = workload("resnet50-layers")
     assert resnet.macs == 4_089_184_256
     assert resnet.parameters == 25_557_032 - 53_120 - 1_000
     alexnet = workload("alexnet")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Opcode -> how it uses its operands (the numbers of structure_kernels).
 SHAPES: dict[Opcode, int] = {
     Opcode.JOIN: 0,
+    Opcode.LAUNCH: 0,
     Opcode.LOAD: 1,
     Opcode.STORE: 1,
     Opcode.MULTICAST: 1,

@@ -14,7 +14,7 @@ UNIT, OPCODE, FUNCTION, FLAGS, OPERATOR, M, N, K, DEPENDENCY, DST, SOURCE = (
     *(0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12),
 )
 STORAGE, SPACE, BASE, ROWS, ROW_BYTES, STRIDE, FORMAT = range(7)
-TRANSPOSE_A, TRANSPOSE_B, ALL_FLAGS = 2, 4, 7
+TRANSPOSE_A, TRANSPOSE_B, MATMUL_FLAGS, SCALAR = 2, 4, 23, 8
 # Columns of the storage table (see extents.py).
 S_SPACE, S_BASE, S_BYTES, S_FORMAT, S_TENSOR = range(5)
 # How an opcode uses its operands (see structure.SHAPES).
@@ -129,7 +129,8 @@ def _form_fault(
     shape = shapes[opcode]
     if row[OPERATOR] < -1 or row[OPERATOR] >= n_operators:
         return 3 * 8
-    if row[FLAGS] != 0 and (shape != MATMUL or row[FLAGS] & ALL_FLAGS != row[FLAGS]):
+    allowed = MATMUL_FLAGS if shape == MATMUL else SCALAR if shape == COPY else 0
+    if row[FLAGS] & ~allowed != 0:
         return 4 * 8
     sources = 0
     if shape == VECTOR:

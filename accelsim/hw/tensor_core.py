@@ -1,0 +1,165 @@
+"""Tensor cores: the matrix units of one streaming multiprocessor, fed by its warps.
+
+A CTA (thread block) computes one tile of the result. Its warps bring panels of A and B from main
+memory, through whatever caches lie before it, into shared memory and multiply them from there;
+the sums stay in registers until the tile is finished. One instruction is a stretch of this main
+loop. It takes as long as the slowest of three pipes:
+
+    multiply   tile rows x tile cols x k over ``macs``, at the issue ``efficiency`` of the main loop
+    shared     what is stored into shared memory, and what warps load from it, over its bandwidth;
+               each warp computes a ``warp_tile`` and loads both of its edges for every k
+    fetch      bytes of the panels over the bandwidth of the multiprocessor's port
+
+The accumulator *buffer* of an instruction is the CTA tile: at the edge of a matrix the tensor cores
+work on all of it, whatever part holds results. The first instruction of a tile also pays the
+``prologue``: nothing is multiplied until the first panels have arrived.
+
+The numbers: products are added one by one in ascending k, in fp32 (numerics.accumulate), the only
+arithmetic built so far; integers are exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
+from accelsim.numerics import accumulate
+from accelsim.numerics.formats import FORMATS
+from accelsim.program.opcodes import Flag, Opcode
+from accelsim.quantities import Bytes, Cycles, Picojoules
+
+Operand = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Shape = tuple[int, int]
+
+WARPS = 4
+"""Warps that a CTA has at least: one for each scheduler of the multiprocessor."""
+
+ACCUMULATOR_BYTES = 4
+
+
+@block("tensor_core")
+@dataclass(frozen=True, kw_only=True)
+class TensorCore(Unit):
+    """The tensor cores of one multiprocessor: ``macs`` 16-bit multiply-accumulates per cycle.
+
+    Half as many of 32 bits, twice as many of 8 bits. ``operands`` names the main memory that holds
+    A and B, ``accumulators`` the memory of the sums. ``tiles`` are the CTA tiles that kernels come
+    in and ``warp_tile`` the largest part of one that ``warp_group`` warps compute together, as
+    "ROWSxCOLS"; ``k_step`` is the k of one step of the main loop, which is padded to whole ones.
+    """
+
+    opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.MATMUL})
+    reads_main_memory: ClassVar[bool] = True
+
+    macs: int
+    operands: str
+    accumulators: str
+    tiles: tuple[str, ...]
+    warp_tile: str = "64x64"
+    warp_group: int = 1
+    k_step: int = 32
+    efficiency: float = 1.0
+    prologue: Cycles = 0
+    drain: Cycles = 0
+    shared_width: Bytes = 128
+    fetch_width: Bytes = 64
+    arithmetic: Literal["sequential-fp32"] = "sequential-fp32"
+    mac_pj: Picojoules = 0.0
+
+    def check(self) -> None:
+        super().check()
+        for name in ("macs", "warp_group", "k_step", "shared_width", "fetch_width"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be at least 1, not {value}")
+        for name in ("prologue", "drain"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must not be negative, not {value}")
+        require(0 < self.efficiency <= 1, f"efficiency must be in (0, 1], not {self.efficiency}")
+        require(len(self.tiles) >= 1, "tiles must name at least one CTA tile")
+        for text in (*self.tiles, self.warp_tile):
+            shape_of(text)
+
+    def memories(self) -> tuple[str, ...]:
+        return (self.operands, self.accumulators)
+
+    def peak_macs_per_cycle(self) -> int:
+        return self.macs
+
+    def energy_pj_per_action(self) -> dict[str, float]:
+        return {"mac": self.mac_pj}
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The CTA tiles as (rows, cols)."""
+        return tuple(shape_of(text) for text in self.tiles)
+
+    def rate(self, bits: int) -> float:
+        """Multiply-accumulates per cycle of operands of ``bits`` bits, main loop included."""
+        return self.macs * 16 / bits * self.efficiency
+
+    def shared_bytes_per_k(self, tile: Shape, bits: int) -> float:
+        """Bytes that a CTA moves in and out of shared memory for every k."""
+        rows, cols = (min(a, b) for a, b in zip(shape_of(self.warp_tile), tile, strict=True))
+        while tile[0] * tile[1] * self.warp_group < WARPS * rows * cols:
+            rows, cols = (rows // 2, cols) if rows >= cols else (rows, cols // 2)
+        warps = tile[0] * tile[1] / (rows * cols)
+        return (warps * (rows + cols) + tile[0] + tile[1]) * bits / 8
+
+    def main_loop_cycles(self, tile: Shape, k: int, bits: int) -> float:
+        """Cycles that a CTA's main loop over ``k`` takes, operands fetched in time."""
+        k = -(-k // self.k_step) * self.k_step
+        multiply = tile[0] * tile[1] * k / self.rate(bits)
+        return max(multiply, self.shared_bytes_per_k(tile, bits) * k / self.shared_width)
+
+    def cost(self, work: Work) -> Cost:
+        """Main loop, fetch and prologue; see the module."""
+        bits = _bits(work.source_format)
+        k = -(-work.k // self.k_step) * self.k_step
+        area = work.target_storage_bytes // ACCUMULATOR_BYTES
+        cycles = area * k * bits / (self.macs * 16 * self.efficiency)
+        shared = np.zeros(len(work))
+        for tile in self.shapes:
+            holds = (area == tile[0] * tile[1]) & (work.m <= tile[0]) & (work.n <= tile[1])
+            chosen = holds & (shared == 0)
+            shared[chosen] = self.shared_bytes_per_k(tile, 8) * k[chosen] / self.shared_width
+        cycles = np.maximum(cycles, shared * bits / 8)
+        cycles = np.maximum(cycles, work.read_bytes / self.fetch_width)
+        first = (work.flags & Flag.ACCUMULATE) == 0
+        occupancy = np.ceil(cycles).astype(np.int64) + first * self.prologue
+        return Cost(occupancy, occupancy + self.drain, {"mac": work.m * work.n * work.k})
+
+    def multiply(self, a: Operand, b: Operand, acc: Operand | None) -> Operand:
+        """``a[m, k] @ b[k, n]`` onto ``acc[m, n]`` or nothing, carriers in and out."""
+        if a.dtype.kind != b.dtype.kind:
+            raise AccelsimError("tensor cores cannot multiply integers by floating point")
+        if a.dtype.kind == "i":
+            return accumulate.exact_int32(a, b, acc)
+        return accumulate.in_place_fp32(a, b, acc)
+
+    def summation_depth(self, k: int, before: int | None) -> int:
+        """Additions that a product passes through in a sum of ``k`` products, at most."""
+        return k - 1 if before is None else before + k
+
+    def arithmetic_name(self) -> str:
+        """How sums are formed, in words, for reports."""
+        return f"{self.arithmetic} (in registers)"
+
+
+def shape_of(text: str) -> Shape:
+    """(rows, cols) of a tile written as "128x256"."""
+    rows, _, cols = text.partition("x")
+    if not (rows.isdecimal() and cols.isdecimal() and int(rows) and int(cols)):
+        raise AccelsimError(f"{text!r} is no tile; accepted: ROWSxCOLS, e.g. 128x256")
+    return int(rows), int(cols)
+
+
+def _bits(codes: Ints) -> Ints:
+    """Bits per element by format code."""
+    table = np.array([f.bits for f in FORMATS.values()], dtype=np.int64)
+    return table[codes]

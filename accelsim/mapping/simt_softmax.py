@@ -1,0 +1,131 @@
+"""Softmax as a GPU kernel: rows of up to 1024 columns stay in registers, longer are read thrice.
+
+That is PyTorch's: the warp softmax, and the block softmax with its passes for the maximum, the sum
+and the result (aten/src/ATen/native/cuda/PersistentSoftmax.cuh, SoftMax.cu).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from accelsim.mapping.lowering import Lowering
+from accelsim.mapping.simt_rows import (
+    FP32,
+    Step,
+    Threads,
+    cut,
+    piece_width,
+    shares,
+    tile_height,
+)
+from accelsim.program.opcodes import Function
+from accelsim.program.storage import View
+
+F = Function
+
+CTAS = 2
+"""Rows that a multiprocessor works on at once: CTAs of 1024 of its 2048 threads."""
+IN_REGISTERS = 1024
+"""Columns of a row that PyTorch's warp softmax keeps in registers."""
+
+
+def softmax_kernel(
+    low: Lowering, x: View, out: View, *, scale: float = 1.0, q_len: int = 0, first: int = 0
+) -> None:
+    """Softmax of the rows of ``x``, multiplied by ``scale`` before.
+
+    With ``q_len`` the rows are queries, so many for each head, and row r of them sees the keys up
+    to ``first`` + r: the causal mask.
+    """
+    low.launch()
+    threads: dict[int, tuple[Threads, _Softmax]] = {}
+    for core, rows in shares(low, x.rows, q_len):
+        if core.index not in threads:
+            t = Threads(low, core)
+            threads[core.index] = t, _Softmax(t, x, out, scale, q_len, first)
+        t, kernel = threads[core.index]
+        t.run([step for tile in cut(rows, kernel.height) for step in kernel.steps(tile)])
+
+
+class _Softmax:
+    """The softmax kernel of one multiprocessor: its buffers and the steps of a tile."""
+
+    def __init__(
+        self, t: Threads, x: View, out: View, scale: float, q_len: int, first: int
+    ) -> None:
+        self.t, self.x, self.out = t, x, out
+        self.scale, self.q_len, self.first = scale, q_len, first
+        element = 2 * x.fmt.bits // 8 + 2 * out.fmt.bits // 8 + 4
+        share = -(-x.rows // len(t.low.cores))
+        rows = min(share, q_len or share)
+        resident = min(rows, CTAS)
+        self.width = piece_width(x.cols, resident * element, t.free)
+        self.height = tile_height(rows, self.width, element * self.width + 64, t.free, resident)
+        self.read = t.ring("x", self.height, self.width, x.fmt)
+        self.wide = t.ring("e", self.height, self.width, FP32, 1)
+        self.result = t.ring("y", self.height, self.width, out.fmt)
+        self.narrow = {n: t.ring(n, self.height, 1, FP32) for n in ("top", "total", "part")}
+
+    def steps(self, rows: slice) -> list[Step]:
+        """Maximum, sum and result of a tile of rows, each over all pieces of the rows."""
+        h = rows.stop - rows.start
+        top, total = (self.narrow[n].next()[:h, :] for n in ("top", "total"))
+        # One descriptor for all reads of a piece.
+        pieces = [(c, self.x[rows, c]) for c in cut(slice(0, self.x.cols), self.width)]
+        if self.x.cols <= IN_REGISTERS:
+            return [self._step(rows, pieces[0], lambda e, c: self._whole(e, c, rows, top, total))]
+        passes: list[Callable[[View, slice], None]] = [
+            lambda e, c: self._reduce(F.ROW_MAX, F.MAX, e, top, c),
+            lambda e, c: self._sum(e, top, total, c),
+            lambda e, c: self._divide(e, rows, c, top, total),
+        ]
+        return [self._step(rows, piece, work) for work in passes for piece in pieces]
+
+    def _step(
+        self, rows: slice, piece: tuple[slice, View], work: Callable[[View, slice], None]
+    ) -> Step:
+        cols, source = piece
+
+        def scaled(tiles: list[View]) -> None:
+            (x,) = tiles
+            e = self.wide.next()[: x.rows, : x.cols]
+            if self.scale != 1.0:
+                x = self.t.do(F.MUL_IMM, e, x, imm=self.scale)
+            if self.q_len:
+                # The mask counts columns from the piece's first.
+                diagonal = self.first + rows.start % self.q_len - cols.start
+                x = self.t.do(F.CAUSAL_MASK, e, x, imm=diagonal)
+            self.source = x
+            work(e, cols)
+
+        return Step([(self.read, source, False)], scaled)
+
+    def _reduce(self, fold: Function, join: Function, e: View, total: View, cols: slice) -> None:
+        """Fold a piece of the rows onto their running result."""
+        source = self.source if fold is F.ROW_MAX else e
+        if cols.start == 0:
+            self.t.do(fold, total, source)
+            return
+        part = self.t.do(fold, self.narrow["part"].next()[: e.rows, :], source)
+        self.t.do(join, total, total, part)
+
+    def _exponent(self, e: View, top: View) -> View:
+        self.t.do(F.SUB, e, self.source, top)
+        return self.t.do(F.EXP, e, e)
+
+    def _sum(self, e: View, top: View, total: View, cols: slice) -> None:
+        self._reduce(F.ROW_SUM, F.ADD, self._exponent(e, top), total, cols)
+        if cols.stop == self.x.cols:
+            self.t.do(F.RECIPROCAL, total, total)
+
+    def _divide(self, e: View, rows: slice, cols: slice, top: View, total: View) -> None:
+        self._store(self._exponent(e, top), rows, cols, total)
+
+    def _whole(self, e: View, cols: slice, rows: slice, top: View, total: View) -> None:
+        self._reduce(F.ROW_MAX, F.MAX, e, top, cols)
+        self._sum(e, top, total, cols)
+        self._store(e, rows, cols, total)
+
+    def _store(self, e: View, rows: slice, cols: slice, total: View) -> None:
+        y = self.t.do(F.MUL, self.result.next()[: e.rows, : e.cols], e, total)
+        self.t.store(self.out[rows, cols], y)

@@ -1,0 +1,201 @@
+"""Matrix products as grids of CTAs: panels stream through the caches, sums stay in registers.
+
+A CTA is a few MATMUL instructions on one multiprocessor's tensor cores, one for each chunk of K,
+and the store of its tile by the multiprocessor's threads. The operands of an instruction are
+windows of main memory. CTAs that run side by side read the same panels at about the same time, so
+whether a panel comes from the cache or from memory is for the cache to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.simt import LoadStore
+from accelsim.mapping.cta import Gpu, Products, best_grid, ctas
+from accelsim.mapping.epilogue import Finisher
+from accelsim.mapping.lowering import Core, Lowering, Ring
+from accelsim.mapping.products import Product, Stored, accumulator_format, steps
+from accelsim.mapping.simt_rows import add_parts
+from accelsim.program.storage import View
+
+INSTRUCTIONS_PER_KERNEL = 8_000
+"""Chunks of K are as short as this many instructions allow, up to MOST_CHUNKS of a CTA."""
+MOST_CHUNKS = 16
+SHORTEST_CHUNK = 128
+CACHE_SHARE = 2
+"""A wave's chunks fill at most 1/CACHE_SHARE of the cache, so that neighbours find them there."""
+
+
+def lower_grids(low: Lowering, products: Sequence[Product]) -> None:
+    """One kernel for all products of a shape."""
+    groups: dict[tuple[int, int, int], list[Product]] = {}
+    for product in products:
+        groups.setdefault((product.m, product.n, product.k), []).append(product)
+    for group in groups.values():
+        _Kernel(low, group).emit()
+
+
+def gpu_of(low: Lowering) -> Gpu:
+    """What the closed form may count on."""
+    core = low.cores[0]
+    tensor = core.tensor_cores[1]
+    hz = low.arch.clocks[tensor.clock]
+    capacity, cache = shared_cache(low, hz)
+    return Gpu(
+        tensor=tensor,
+        lsu=core.of(LoadStore)[0][1],
+        launch=core.threads[1].launch,
+        cores=len(low.cores),
+        register_bytes=core.arenas[tensor.accumulators].capacity,
+        memory_bytes=0.0 if low.ideal else low.memory.peak_bandwidth / hz,
+        latency=low.memory.access_seconds * hz,
+        cache_bytes=0.0 if low.ideal else cache,
+        cache_capacity=capacity,
+    )
+
+
+def shared_cache(low: Lowering, hz: int) -> tuple[int, float]:
+    """Capacity of the cache that all cores share before main memory, and its bytes per cycle."""
+    arch = low.arch
+    for cache in arch.caches.values():
+        if cache.shared and cache.of == arch.main_memory()[0]:
+            return cache.capacity, cache.bytes_per_cycle * arch.hz_of(cache) / hz
+    return 0, 0.0
+
+
+@dataclass(frozen=True)
+class _Cta:
+    """One CTA: a tile of one product and a part of K."""
+
+    product: int
+    rows: slice
+    cols: slice
+    part: int
+
+
+class _Kernel:
+    """All products of one shape as one grid."""
+
+    def __init__(self, low: Lowering, products: Sequence[Product]) -> None:
+        self.low, self.build, self.products = low, low.build, products
+        first = products[0]
+        self.acc_fmt = accumulator_format(first.b.fmt)
+        self.shape = Products(
+            first.m, first.n, first.k, len(products), first.b.fmt.bits, first.c.fmt.bits
+        )
+        self.gpu = gpu_of(low)
+        self.grid = best_grid(self.shape, self.gpu)
+        low.build.note(str(self.grid))
+        self.views: dict[tuple[int, bool, int, int], View] = {}
+
+    def emit(self) -> None:
+        """Launch, run all CTAs, and add the parts of K if there are several."""
+        chunks = self._chunks()
+        total = ctas(self.shape, self.grid) * (len(chunks[0]) + 1)
+        shape = self.shape
+        self.build.reserve(total, f"[{shape.m}, {shape.k}] @ [{shape.k}, {shape.n}]")
+        self.low.launch()
+        rings = self._rings()
+        parts = self._workspace()
+        finishers = [] if parts else self._finishers()
+        for i, cta in enumerate(self._raster()):
+            core = i % len(self.low.cores)
+            sums = self._sums(self.low.cores[core], rings[core], cta, chunks[cta.part])
+            if parts:
+                target = parts[cta.product][cta.part]
+            else:
+                product = self.products[cta.product]
+                finishers[core].finish(sums, product.finish.window(cta.rows, cta.cols))
+                target = product.c
+            store = self.low.cores[core].store_queue
+            self.build.store(store, target[cta.rows, cta.cols], sums)
+        if parts:
+            results = [(p.c, p.finish) for p in self.products]
+            add_parts(self.low, parts, results)
+
+    def _chunks(self) -> list[list[slice]]:
+        """Per part of K its chunks: short enough for the cache and the instruction budget."""
+        shape, grid = self.shape, self.grid
+        part = -(-shape.k // grid.split)
+        budget = INSTRUCTIONS_PER_KERNEL // ctas(shape, grid) - 1
+        wanted = max(1, min(MOST_CHUNKS, budget, part // SHORTEST_CHUNK))
+        if self.gpu.cache_capacity:
+            height = min(grid.height, len(self.low.cores))
+            width = -(-len(self.low.cores) // height)
+            wave = (height * grid.tile[0] + width * grid.tile[1]) * part * shape.bits // 8
+            wanted = max(wanted, -(-wave * CACHE_SHARE // self.gpu.cache_capacity))
+        granule = self.gpu.tensor.k_step
+        step = max(granule, -(-part // (wanted * granule)) * granule)
+        aligned = -(-part // granule) * granule
+        return [
+            [slice(first, min(first + step, end)) for first in range(start, end, step)]
+            for start in range(0, shape.k, aligned)
+            for end in (min(start + aligned, shape.k),)
+        ]
+
+    def _rings(self) -> list[Ring]:
+        rows, cols = self.grid.tile
+        memory = self.gpu.tensor.accumulators
+        for core in self.low.cores:
+            core.reset()
+        return [
+            core.ring(memory, "sums", rows, cols, self.acc_fmt, self.grid.buffers)
+            for core in self.low.cores
+        ]
+
+    def _finishers(self) -> list[Finisher]:
+        """What adds biases to the sums, per core."""
+        memory, width = self.gpu.tensor.accumulators, self.grid.tile[1]
+        like = self.products[0].finish
+        return [Finisher(self.low, core, memory, width, like, 2) for core in self.low.cores]
+
+    def _workspace(self) -> list[list[View]]:
+        """Per product a matrix of sums for each part of K; none without a split."""
+        if len(self._chunks()) == 1:
+            return []
+        return [
+            [
+                self.low.scratch(f"part{i}.{part}", p.m, p.n, self.acc_fmt)
+                for part in range(len(self._chunks()))
+            ]
+            for i, p in enumerate(self.products)
+        ]
+
+    def _raster(self) -> Iterator[_Cta]:
+        """CTAs in order of issue: blocks of ``height`` tiles of m, column by column."""
+        rows = steps(self.shape.m, self.grid.tile[0])
+        cols = steps(self.shape.n, self.grid.tile[1])
+        parts = len(self._chunks())
+        for product in range(len(self.products)):
+            for top in range(0, len(rows), self.grid.height):
+                for col in cols:
+                    for row in rows[top : top + self.grid.height]:
+                        for part in range(parts):
+                            yield _Cta(product, row, col, part)
+
+    def _sums(self, core: Core, ring: Ring, cta: _Cta, chunks: list[slice]) -> View:
+        """The products of a CTA, chunk by chunk of its part of K."""
+        product, tensor = self.products[cta.product], core.tensor_cores[0]
+        sums = ring.next()[: cta.rows.stop - cta.rows.start, : cta.cols.stop - cta.cols.start]
+        for i, ks in enumerate(chunks):
+            a = self._panel(cta.product, False, cta.rows, ks)
+            b = self._panel(cta.product, True, cta.cols, ks)
+            self.build.matmul(tensor, sums, a, b, accumulate=i > 0, transpose_b=product.transpose_b)
+        return sums
+
+    def _panel(self, index: int, is_b: bool, along: slice, ks: slice) -> View:
+        """A chunk of a panel; one descriptor for all CTAs that read it."""
+        key = (index, is_b, along.start, ks.start)
+        view = self.views.get(key)
+        if view is None:
+            product = self.products[index]
+            if is_b:
+                view = product.b[(along, ks) if product.transpose_b else (ks, along)]
+            elif isinstance(product.a, Stored):
+                view = product.a.view[along, ks]
+            else:
+                raise AccelsimError("a GPU multiplies only operands that lie in memory as matrices")
+            self.views[key] = view
+        return view

@@ -1,0 +1,61 @@
+"""Attention on a GPU without fusion: scores to memory, softmax over them, values.
+
+Three kinds of kernels, as frameworks ran them before fused attention: batched products of queries
+and keys, the softmax of their rows, batched products with the values. Scores keep fp32, the
+probabilities take the format of the queries.
+"""
+
+from __future__ import annotations
+
+from accelsim.hw.simt import LoadStore, Simt
+from accelsim.hw.tensor_core import TensorCore
+from accelsim.mapping.heads import head_groups, keys_or_values, outputs, queries
+from accelsim.mapping.lowering import Lowering
+from accelsim.mapping.products import Product, Stored
+from accelsim.mapping.registry import mapper
+from accelsim.mapping.simt_softmax import softmax_kernel
+from accelsim.mapping.thread_blocks import lower_grids
+from accelsim.numerics.formats import number_format
+from accelsim.workload.operators import Attention
+
+
+@mapper("gpu-attention", lowers=("attention",), needs=(TensorCore, Simt, LoadStore), preference=1)
+def gpu_attention(op: Attention, low: Lowering) -> None:
+    """Q K^T, softmax and P V as three kernels."""
+    rows = op.batch * op.heads * op.q_len
+    scores = low.scratch(f"{op.name}.scores", rows, op.kv_len, number_format("fp32"))
+    weights = low.scratch(f"{op.name}.weights", rows, op.kv_len, low.format(op.inputs[0]))
+    groups = head_groups(op)
+    everything = slice(None)
+    lower_grids(
+        low,
+        [
+            Product(
+                Stored(queries(op, low, group)),
+                keys_or_values(op, low, group, 1),
+                scores[group, everything],
+                transpose_b=True,
+            )
+            for group in groups
+        ],
+    )
+    masked = op.causal and op.q_len > 1
+    softmax_kernel(
+        low,
+        scores,
+        weights,
+        scale=op.scale,
+        q_len=op.q_len if masked else 0,
+        first=op.kv_len - op.q_len,
+    )
+    lower_grids(
+        low,
+        [
+            Product(
+                Stored(weights[group, everything]),
+                keys_or_values(op, low, group, 2),
+                outputs(op, low, group),
+            )
+            for group in groups
+        ],
+    )

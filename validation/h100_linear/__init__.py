@@ -1,0 +1,26 @@
+"""Llama-2 operators on an H100 against silicon, with the constants as they are.
+
+Nothing of the architecture was fitted to these rows: the class is that of the A100, its numbers
+are published, and the one calibrated constant was fitted on an A100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from accelsim.validation.a100_linear.llama import simulated
+
+from accelsim.results.claims import Claim, Row, truth
+
+CLAIM = Claim(
+    name="h100-linear",
+    statement="microseconds of Llama-2 kernels on an H100 SXM, fp16, nothing fitted to them",
+    source="Vidur (MIT), MLSys 2024, profiling data of its H100",
+    tolerance=0.15,
+    mean_of="test",
+)
+
+
+def rows() -> Iterator[Row]:
+    """Every measured operator, simulated."""
+    yield from simulated("h100", truth(__name__, "measured.csv"))
