@@ -61,7 +61,8 @@ def busy_ticks(run: SegmentRun) -> dict[str, Floats]:
     found = {cache: activity.served[:, c].astype(np.float64) for c, cache in enumerate(arch.caches)}
     if activity.channels is None:
         return {**found, name: activity.served[:, -1].astype(np.float64)}
-    ticks_per_byte = arch.ticks_per_second() / memory.peak_bandwidth
+    peak = memory.peak_bytes_per_second(arch.hz_of(memory))
+    ticks_per_byte = arch.ticks_per_second() / peak
     return {**found, name: activity.moved.sum(axis=1) * ticks_per_byte}
 
 

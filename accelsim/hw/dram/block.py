@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from accelsim.hw.block import block, require
 from accelsim.hw.dram.catalog import device as find_device
+from accelsim.hw.dram.commands import Command
 from accelsim.hw.dram.controller import Controller, Page, Policy
 from accelsim.hw.dram.device import Device
+from accelsim.hw.dram.energy import command_energy_pj
 from accelsim.hw.memory import OffChipMemory
 from accelsim.quantities import Bytes, Hertz, Seconds
 
@@ -25,10 +27,12 @@ class Dram(OffChipMemory):
     ``mapping`` spreads addresses over them: fields ro, ra, bg, ba, ch, co from the most to the
     least significant; ``hashing`` XORs row bits into banks and channels, so that power-of-two
     strides meet all of them. ``command_clock`` runs the device slower or faster than its grade, at
-    the same cycle counts (0: its own clock). ``latency`` is what controller and fabric add to the
+    the same cycle counts (0: its own clock); ``rows`` makes its banks higher or lower, as in stacks
+    of more or fewer dies (0: its own). ``latency`` is what controller and fabric add to the
     device's own. The other parameters are those of ``hw.dram.controller.Controller``.
 
-    At bandwidth fidelity it is its peak bandwidth and the latency of a read from a closed bank.
+    At bandwidth fidelity it is the latency of a read from a closed bank and its peak bandwidth, of
+    which streams sustain the share ``efficiency``.
     """
 
     device: str
@@ -37,7 +41,9 @@ class Dram(OffChipMemory):
     mapping: str = "RoRaBaChCoBg"
     hashing: bool = True
     command_clock: Hertz = 0
+    rows: int = 0
     latency: Seconds = 0.0
+    efficiency: float = 1.0
     policy: Policy = "window"
     page: Page = "open"
     window: int = 32
@@ -51,7 +57,10 @@ class Dram(OffChipMemory):
         super().check()
         require(self.channels >= 1, f"channels must be at least 1, not {self.channels}")
         require(self.command_clock >= 0, f"command_clock is negative: {self.command_clock}")
+        require(self.rows >= 0, f"rows must not be negative, not {self.rows}")
         require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
+        share = self.efficiency
+        require(0 < share <= 1, f"efficiency must be above 0, at most 1, not {share}")
         held = self.channels * self.part.organization.capacity_bytes
         require(
             self.capacity <= held,
@@ -62,9 +71,14 @@ class Dram(OffChipMemory):
 
     @property
     def part(self) -> Device:
-        """The device at its clock."""
+        """The device at its clock, with its rows."""
         found = find_device(self.device)
-        return replace(found, clock_hz=self.command_clock) if self.command_clock else found
+        organization = found.organization
+        return replace(
+            found,
+            clock_hz=self.command_clock or found.clock_hz,
+            organization=replace(organization, rows=self.rows or organization.rows),
+        )
 
     @property
     def controller(self) -> Controller:
@@ -90,9 +104,23 @@ class Dram(OffChipMemory):
     def own_clock_hz(self) -> int:
         return self.part.clock_hz
 
+    def peak_bytes_per_second(self, hz: int) -> int:
+        return int(self.channels * self.part.channel_bytes_per_second)
+
     @property
     def peak_bandwidth(self) -> int:
-        return int(self.channels * self.part.channel_bytes_per_second)
+        peak = self.peak_bytes_per_second(self.own_clock_hz)
+        # Whole MB/s, so that bytes x clock stays far inside 64 bits (whole_cycles).
+        return peak if self.efficiency == 1.0 else round(peak * self.efficiency / 10**6) * 10**6
+
+    def energy_pj_per_action(self) -> dict[str, float]:
+        """Of a byte in a stream that opens every row once; without refresh and stand-by."""
+        parts, energy = self.part.organization, command_energy_pj(self.part)
+        row = energy.get(Command.ACT, 0.0) / parts.row_bytes
+        return {
+            "read_byte": row + energy.get(Command.RD, 0.0) / parts.column_bytes,
+            "write_byte": row + energy.get(Command.WR, 0.0) / parts.column_bytes,
+        }
 
     @property
     def access_bytes(self) -> int:
