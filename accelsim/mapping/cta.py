@@ -22,6 +22,8 @@ from accelsim.hw.tensor_core import ACCUMULATOR_BYTES, Shape, TensorCore
 SPLITS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
 SHORTEST_SPLIT = 256
 """k of a part below which a split only adds prologues."""
+PARTS_KEPT = 2
+"""Parts that fill at most 1/PARTS_KEPT of the cache are still in it when they are added."""
 TOLERANCE = 1.005
 """Grids within this factor of the cheapest count as equal; the one with fewest CTAs wins."""
 
@@ -129,12 +131,19 @@ def _cycles(p: Products, gpu: Gpu, grid: Grid) -> float:
     exposed = 0.0 if grid.buffers > 1 else epilogue
     busy = waves * (main + prologue + exposed)
     last = epilogue - exposed
-    moved = p.count * (p.m * p.k + p.k * p.n) * p.bits / 8 + p.count * p.m * p.n * stored / 8
-    shared = count * panel / gpu.cache_bytes if gpu.cache_bytes else 0.0
+    results = p.count * p.m * p.n * stored / 8 * split
+    kept = split > 1 and results * PARTS_KEPT <= gpu.cache_capacity
+    moved = p.count * (p.m * p.k + p.k * p.n) * p.bits / 8 + (0.0 if kept else results)
+    shared = (count * panel + results) / gpu.cache_bytes if gpu.cache_bytes else 0.0
     memory = moved / gpu.memory_bytes + prologue + epilogue if gpu.memory_bytes else 0.0
     total = max(busy, shared, memory) + last + gpu.latency
-    if split == 1:
-        return total
-    parts = p.count * p.m * p.n * ACCUMULATOR_BYTES * (split + 1)
-    rate = gpu.cache_bytes or gpu.memory_bytes
-    return total + gpu.launch + 2 * gpu.latency + (parts / rate if rate else 0.0)
+    return total if split == 1 else total + _adding_cycles(p, gpu, split, results, kept)
+
+
+def _adding_cycles(p: Products, gpu: Gpu, split: int, parts: float, kept: bool) -> float:
+    """What the kernel that adds ``parts`` bytes of sums takes, with its launch."""
+    each = split * gpu.lsu.slots_per_element(8 * ACCUMULATOR_BYTES)
+    each += gpu.lsu.slots_per_element(p.result_bits)
+    issue = p.count * p.m * p.n / gpu.cores * each / gpu.lsu.lanes
+    rate = gpu.cache_bytes if kept else gpu.memory_bytes
+    return gpu.launch + 3 * gpu.latency + max(issue, parts / rate if rate else 0.0)

@@ -40,6 +40,8 @@ OPERATORS = (
     "rotary:heads=2,d=8,tokens=12,q=4,position=3",
     "activation:function=quick_gelu,rows=51,cols=300",
     "activation:function=gelu_tanh,rows=7,cols=33,dtype=fp32",
+    "glu:function=silu,rows=51,cols=300",
+    "glu:function=gelu_tanh,rows=7,cols=33,dtype=fp32",
     "elementwise:function=sub,rows=51,cols=300,broadcast_b=true",
     "elementwise:function=max,rows=51,cols=300,dtype=int8",
     "residual:rows=51,cols=300",
@@ -47,6 +49,7 @@ OPERATORS = (
     "kv_append:kv_heads=3,q=5,d=16,batch=2,capacity=20,position=7",
 )
 SMALL = "layers=2,hidden=64,ffn=96,vocab=100,batch=2"
+NOT_ON_GPU = ("conv2d", "pool2d")
 MODELS = (
     f"gpt2:{SMALL},heads=4,positions=64,tokens=12",
     f"opt-125m:{SMALL},heads=4,tokens=12",
@@ -74,6 +77,26 @@ def test_model_is_exact_in_clock_order(machine: str, model: str) -> None:
     assert result.ok, result.first
 
 
+@pytest.mark.parametrize("order", ["program", "clock"])
+@pytest.mark.parametrize("operator", [op for op in OPERATORS if not op.startswith(NOT_ON_GPU)])
+def test_gpu_operator_is_exact(operator: str, order: str) -> None:
+    result = check("a100", operator, order=order, overrides={"cores": 5})
+    assert result.ok, result.first
+    assert not result.unchecked
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gpu_model_is_exact_in_clock_order(model: str) -> None:
+    result = check("h100", model, overrides={"cores": 7})
+    assert result.ok, result.first
+
+
+@pytest.mark.parametrize("kind", ["conv2d:h=7,w=7,cin=3,cout=5,fh=1,fw=1"])
+def test_what_a_gpu_cannot_run_is_named(kind: str) -> None:
+    with pytest.raises(AccelsimError, match=r"conv2d.*no unit of a100 can run it"):
+        simulate("a100", kind)
+
+
 @pytest.mark.parametrize("shape", ["m=300,n=200,k=100", "m=1,n=777,k=300", "m=640,n=640,k=90"])
 @pytest.mark.parametrize("machine", ["onnxim-mobile", "onnxim-server"])
 def test_gemmini_heuristic_is_exact(machine: str, shape: str) -> None:
@@ -94,6 +117,10 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
         for machine in ("tpu-v3", "edge-npu"):
             used.update(simulate(machine, operator).mapper.split("+"))
     used.update(simulate("onnxim-server", "gemm:m=9,n=9,k=9").mapper.split("+"))
+    for operator in OPERATORS:
+        if not operator.startswith(NOT_ON_GPU):
+            gpu = simulate("a100", operator, overrides={"cores": 2})
+            used.update(gpu.mapper.split("+"))
     assert used == set(MAPPERS)
 
 

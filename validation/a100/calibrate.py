@@ -33,7 +33,7 @@ def best_overheads(kernels: list[tuple[Measured, float, float]]) -> dict[str, fl
         mine = [row for row in kernels if row[0].call == call]
         weight = sum((m.calls / t) ** 2 for m, t, _ in mine)
         missing = sum(m.calls / t * (1 - m.calls * kernel / t) for m, t, kernel in mine)
-        found[call] = max(0.0, round(missing / weight, 1))
+        found[call] = max(0.0, round(missing / weight, 1)) if mine else 0.0
     return found
 
 
