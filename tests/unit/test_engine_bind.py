@@ -153,8 +153,8 @@ def test_compute_keeps_its_own_times_and_waits_for_a_slow_port() -> None:
 
 def test_unknown_fidelity_names_the_known_ones() -> None:
     bound = two_loads(machine())
-    with pytest.raises(AccelsimError, match="accepted: ideal, bandwidth"):
-        bind(bound.program, bound.arch, "dram")  # type: ignore[arg-type]
+    with pytest.raises(AccelsimError, match="accepted: ideal, bandwidth, dram"):
+        bind(bound.program, bound.arch, "flash")  # type: ignore[arg-type]
 
 
 def test_bytes_counted_are_the_bytes_of_the_program() -> None:

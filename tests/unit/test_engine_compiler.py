@@ -35,12 +35,12 @@ def test_kernels_are_cached_in_the_users_cache_folder(tmp_path):
         "print(_jit.kernels_are_cached(), _jit.kernels_are_cached('engine', 'no_such_room'))"
     )
     assert python(code, XDG_CACHE_HOME=str(tmp_path))[1:] == ["True", "False"]
-    assert list(tmp_path.glob("accelsim/*/kernels/engine_*/*merge_heads*.nbi"))
+    assert list(tmp_path.glob("accelsim/*/kernels/*/engine_*/*merge_heads*.nbi"))
 
 
 def test_users_own_cache_folder_is_respected(tmp_path):
     python("from accelsim import engine; engine.warm_up()", NUMBA_CACHE_DIR=str(tmp_path))
-    assert list(tmp_path.glob("engine_*/*merge_heads*.nbi"))
+    assert list(tmp_path.glob("*/engine_*/*merge_heads*.nbi"))
 
 
 def test_unwritable_cache_folder_falls_back_to_a_private_one(tmp_path, monkeypatch):

@@ -88,8 +88,8 @@ def test_a_row_longer_than_the_scratchpad_is_refused_by_name() -> None:
 def test_unknown_mapper_and_fidelity_name_the_known_ones() -> None:
     with pytest.raises(AccelsimError, match=r"known mappers: .*systolic-gemm"):
         simulate("tpu-v3", "gemm:m=8,n=8,k=8", mapper="systolic-gem")
-    with pytest.raises(AccelsimError, match="accepted: ideal, bandwidth"):
-        simulate("tpu-v3", "gemm:m=8,n=8,k=8", memory="dram")
+    with pytest.raises(AccelsimError, match="accepted: ideal, bandwidth, dram"):
+        simulate("tpu-v3", "gemm:m=8,n=8,k=8", memory="flash")
 
 
 def test_a_users_mapper_file_goes_through_the_same_door(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -23,7 +23,7 @@ def product(m: int, n: int, k: int, flags: int = 0) -> Work:
     one = np.ones(1, dtype=np.int64)
     return Work(
         one * Opcode.MATMUL, 0 * one, one * flags, one * m, one * n, one * k,
-        0 * one, 0 * one, one, one,
+        0 * one, 0 * one, one, one, 0 * one,
     )  # fmt: skip
 
 
