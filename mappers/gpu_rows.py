@@ -241,7 +241,7 @@ def gpu_elementwise(op: Elementwise, low: Lowering) -> None:
     """Two operands combined element by element, the second possibly one row for all."""
 
     def emit(t: Threads, x: list[View], _temporaries: Sequence[View], y: View) -> None:
-        t.do(F[op.function.upper()], y, x[0], x[1])
+        t.do(Function[op.function.upper()], y, x[0], x[1])
 
     elementwise(
         low,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from accelsim.validation.a100_linear.llama import simulated
-
 from accelsim.results.claims import Claim, Row, truth
+
+from ..a100_linear.llama import simulated
 
 CLAIM = Claim(
     name="h100-linear",
