@@ -49,6 +49,7 @@ def scan(
     saved[row[i]]    clock of instruction i, kept until its last dependent has seen it
     writer[cell]     latest writer, -1 before; ``owner`` is then the storage it wrote through
     readers[cell]    readers of the current contents, at most one per unit, front to back
+    last[cell]       the last instruction that writes it; who reads after it need not be remembered
     tenant[segment]  the storage that was accessed there last, -1 if none
     retired[segment] per unit the latest access by storages that are no longer tenants
     latest[s]        per unit the latest access to storage s
@@ -63,6 +64,7 @@ def scan(
     n_free = 16
     clock = np.full((n_units, n_units), -1, np.int32)
     writer = np.full(owner.shape[0], -1, np.int32)
+    last = _last_writes(instructions, first, rectangles, owner.shape[0])
     readers = np.full((owner.shape[0], keep), -1, np.int32)
     shared = segments.shape[0] if n_segments else 0
     tenant = np.full(n_segments, -1, np.int32)
@@ -120,7 +122,7 @@ def scan(
             if slot:
                 what = _read(
                     i, s, u, slot == 4, matmul, own, unit, instructions, first[d], first[d + 1],
-                    rectangles, owner, writer, readers, epoch[s], blame,
+                    rectangles, owner, writer, readers, last, epoch[s], blame,
                 )  # fmt: skip
             else:
                 what = _write(
@@ -157,6 +159,26 @@ def _dependents(
             if instructions[i, c] >= 0:
                 last_use[instructions[i, c]] = i
     return unit, last_use
+
+
+@njit
+def _last_writes(
+    instructions: NDArray[np.int64],
+    first: NDArray[np.int64],
+    rectangles: NDArray[np.int64],
+    cells: int,
+) -> NDArray[np.int32]:
+    """The last instruction that writes each cell, -1 if none does."""
+    last = np.full(cells, -1, np.int32)
+    for i in range(instructions.shape[0]):
+        d = instructions[i, DST]
+        if d < 0:
+            continue
+        for q in range(first[d], first[d + 1]):
+            for line in range(rectangles[q, R_LINES]):
+                start = rectangles[q, R_CELL] + line * rectangles[q, R_STEP]
+                last[start : start + rectangles[q, R_WIDTH]] = i
+    return last
 
 
 @njit
@@ -205,6 +227,7 @@ def _read(
     owner: NDArray[np.int32],
     writer: NDArray[np.int32],
     readers: NDArray[np.int32],
+    last: NDArray[np.int32],
     epoch: int,
     blame: NDArray[np.int64],
 ) -> int:
@@ -228,6 +251,8 @@ def _read(
                 ):
                     blame[0] = w
                     what = READ_EARLY
+                if last[cell] < i:
+                    continue
                 # A reader that this one comes after need not be remembered: who waits for this
                 # one waits for it. One entry per unit, so there are never more than units.
                 place = -1
