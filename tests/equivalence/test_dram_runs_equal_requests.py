@@ -10,7 +10,9 @@ from dram_streams import compiled, controllers, devices, runs, singles
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from accelsim.hw.dram import reference
 from accelsim.hw.dram.catalog import device
+from accelsim.hw.dram.commands import Command
 from accelsim.hw.dram.controller import Controller
 from accelsim.hw.dram.reference import Request
 
@@ -73,3 +75,19 @@ def test_long_runs_are_their_requests(name):
     whole = compiled(one, Controller(), some)
     assert compiled(one, Controller(), one_by_one(some)) == whole
     assert compiled(one, Controller(), some, in_pieces=True) == whole
+
+
+def test_requests_of_one_clock_may_come_in_pieces():
+    """A drain ends by what is queued at the end of a clock, not by what was pushed first."""
+    one = device("ddr4-2400")
+    controller = Controller(write_buffer=8, high_watermark=3, low_watermark=1, refresh=False)
+    some = [(Request(bank, 1, 0, bank < 3), 1, 0) for bank in range(6)]
+    log, _, _ = compiled(one, controller, some)
+    second_write = [entry[0] for entry in log if entry[1] == Command.WR][1]
+    # In this clock the buffer falls to the low watermark, and another write comes after a read.
+    some += [(Request(7, 1, 0, False, second_write), 1, 0)]
+    some += [(Request(6, 1, 0, True, second_write), 1, 0)]
+    whole = compiled(one, controller, some)
+    wanted = reference.run(one, controller, singles(some))
+    assert whole[0] == [tuple(entry) for entry in wanted.log]
+    assert compiled(one, controller, some, in_pieces=True) == whole
