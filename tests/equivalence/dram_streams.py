@@ -14,7 +14,7 @@ from accelsim.hw.dram.device import Device
 from accelsim.hw.dram.reference import Request
 from accelsim.hw.dram.window_kernels import advance, push
 
-DEVICES = ("ddr4-2400", "hbm2", "gddr6", "lpddr5-6400", "ddr5-4800")
+DEVICES = ("ddr4-2400", "hbm2", "hbm2", "gddr6", "lpddr5-6400", "ddr5-4800")
 
 
 @st.composite
@@ -56,11 +56,11 @@ def controllers(draw):
 
 
 @st.composite
-def runs(draw, one: Device, most: int = 12):
+def runs(draw, one: Device, most: int = 16):
     """(first request, bursts, stride) of runs within few banks, rows and columns, in time."""
     parts = one.organization
     banks = parts.pseudo_channels * parts.ranks * parts.banks_per_rank
-    some_banks = draw(st.lists(st.integers(0, banks - 1), min_size=1, max_size=5))
+    some_banks = draw(st.lists(st.integers(0, banks - 1), min_size=1, max_size=10))
     pause = draw(st.sampled_from([0, 3, 40, 900]))
     clock, found = 0, []
     for _ in range(draw(st.integers(1, most))):

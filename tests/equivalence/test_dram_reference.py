@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from accelsim.hw.dram import reference
 from accelsim.hw.dram.catalog import device
 from accelsim.hw.dram.checker import check_log
-from accelsim.hw.dram.commands import Scope
+from accelsim.hw.dram.commands import Command, Scope
 from accelsim.hw.dram.controller import Controller
 from accelsim.hw.dram.log import CommandLog
 from accelsim.hw.dram.reference import Request
 
 MANY = settings(  # the first example compiles
-    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=250
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=400
 )
 
 
@@ -132,3 +132,25 @@ def test_requests_enter_one_by_one_where_the_port_is_narrow():
         ONE, replace(QUIET, accepts_per_clock=1), [Request(0, 5, k) for k in (0, 1)]
     )
     assert found.accepted == [0, 1]
+
+
+def test_two_command_buses_carry_a_row_and_a_column_in_one_clock():
+    """Hits of one bank every tCCD_L; in a clock of one of them another bank is to be opened."""
+    one = device("hbm2")
+    hits = [Request(0, 5, k) for k in range(8)]
+    last = reference.run(one, QUIET, hits).log[-1].clock
+    some = [(request, 1, 0) for request in (*hits, Request(20, 5, 0, clock=last - 1))]
+    found, wanted = both(one, QUIET, some)
+    assert found == wanted
+    shared = [entry[1:3] for entry in found[0] if entry[0] == last]
+    assert shared == [(Command.RD, 0), (Command.ACT, 20)]
+
+
+def test_a_refresh_comes_before_the_row_command_of_an_older_request():
+    """Rank 0 is to be closed for its refresh in the clock in which a bank of rank 1 may open."""
+    one = replace(ONE, organization=replace(ONE.organization, ranks=2))
+    due = one.refresh.interval_cycles // 2
+    requests = [Request(0, 5, 0), Request(16, 5, 0, clock=due - 1)]
+    found, wanted = both(one, Controller(), [(request, 1, 0) for request in requests])
+    assert found == wanted
+    assert found[0][2:4] == [(due, Command.PRE, 0, 5, 0), (due + 1, Command.ACT, 16, 5, 0)]
