@@ -24,12 +24,14 @@ from accelsim.hw.dram.state import (
     BANK_WORDS,
     BEFORE,
     BLOCKED,
+    CHOICE_CLOCK,
     CLOSED_BY_DEMAND,
     COLUMN_SLOT,
     CONFLICTS,
     COST,
     COUNTS,
     DRAIN,
+    DRAINED,
     DUAL,
     END,
     FIRST_RANK,
@@ -357,11 +359,16 @@ def take(pool: Int64, book: Int64) -> int:
 
 
 @njit
-def choose_mode(s: Int64, pool: Int64, q: int) -> bool:
+def choose_mode(s: Int64, pool: Int64, q: int, clock: int) -> bool:
     """Reads first; writes drain from the high to the low watermark, and while no read waits.
 
+    Chosen by what is queued at the end of a clock: requests of one clock may come in pieces.
     Says whether the direction of the queue changed.
     """
+    if s[q + CHOICE_CLOCK] != clock:
+        s[q + CHOICE_CLOCK] = clock
+        s[q + DRAINED] = s[q + DRAIN]
+    s[q + DRAIN] = s[q + DRAINED]
     if s[q + WRITES] >= s[HIGH]:
         s[q + DRAIN] = 1
     elif s[q + WRITES] <= s[LOW]:

@@ -59,6 +59,7 @@ QUEUE_WORDS = 24
 READS, WRITES, DRAIN, MODE, WAKE, ACCEPT_CLOCK, ACCEPTED = range(7)
 CURSOR, CURSOR_BEFORE, LAST, REST, TAIL, LANES, MASK = range(7, 14)
 ACTIVE, ACTIVE_LIST = 14, 16  # + direction: number and list of banks with requests
+CHOICE_CLOCK, DRAINED = 18, 19  # the last choice of a direction, and DRAIN before that clock
 # --- a rank: its times, then
 RANK_WORDS = 64
 REFRESH_DUE, REFRESH_PENDING, TURN, OPEN_BANKS, OPEN_SINCE, OPEN_CYCLES, RANK_BANK, RANK_QUEUE = (

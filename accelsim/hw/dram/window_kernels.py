@@ -595,7 +595,7 @@ def _accept_arrivals(m: Memory, s: Int64, c: int, clock: int) -> None:
     for _ in range(s[QUEUES]):
         if s[q + WAKE] <= clock:
             accept(m, c, q, clock)
-            choose_mode(s, m.pool, q)
+            choose_mode(s, m.pool, q, clock)
         q += QUEUE_WORDS
 
 
@@ -639,7 +639,7 @@ def advance(m: Memory, c: int, limit: int, idle: bool) -> int:
                 _row_command(m, s, c, row_bank, row_kind, at)
             q = s[column_bank + QUEUE]
             accept(m, c, q, at)
-            choose_mode(s, pool, q)
+            choose_mode(s, pool, q, at)
         else:
             _row_command(m, s, c, row_bank, row_kind, at)
         s[CLOCK] = at + 1
