@@ -45,7 +45,8 @@ def drive_per_bank(job: Job) -> Outcome:
     from accelsim.hw.dram import per_bank_kernels as kernels
 
     _check(job.device, job.controller)
-    places, queues = drive.places_of(job)
+    places, _ = drive.places_of(job)
+    queues = job.device.organization.pseudo_channels
     k = _channels(job)
     rows: list[Ints] = []
     while True:

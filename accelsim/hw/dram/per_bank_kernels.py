@@ -65,14 +65,14 @@ class Channels(NamedTuple):
 
 
 @njit_in_place
-def drive(k: Channels, p: Places, channels_per_queue: int) -> int:
+def drive(k: Channels, p: Places, queues: int) -> int:
     """Run until all requests are done and all writes written, or the log is full."""
     book, step = k.book, k.setting[REFRESH_STEP]
     while True:
         clock = book[CLOCK]
         if k.log.shape[0] > 0 and book[LOGGED] + 2 * k.channel.shape[0] > k.log.shape[0]:
             return FILLED
-        following = _accept(k, p, channels_per_queue, clock)
+        following = _accept(k, p, queues, clock)
         done = book[OFFERED] == k.same.shape[0]
         flush = done and book[UNREAD] == 0 and clock >= book[LAST_FINISHED]
         if flush and book[UNWRITTEN] == 0:
@@ -168,11 +168,14 @@ def _tick(k: Channels, p: Places, c: int, clock: int, flush: bool) -> int:
         soon = clock + 1
         if k.setting[DUAL]:
             bank, place, second, _ = _pick(k, p, c, held, clock)
-            if second != NONE and (second == RD or second == WR) != (
-                command == RD or command == WR
-            ):
+            if second != NONE and _is_column(second) != _is_column(command):
                 _issue(k, p, c, bank, place, second, clock)
     return clock + 1 if _schedule(k, p, c, flush) else soon
+
+
+@njit_in_place
+def _is_column(command: int) -> bool:
+    return bool(command in (RD, WR))
 
 
 @njit_in_place
@@ -216,11 +219,7 @@ def _pick(k: Channels, p: Places, c: int, held: int, clock: int) -> tuple[int, i
                 at = max(at, _window(k, c, b // k.setting[RANK_BANKS]))
             if at > clock:
                 soon = min(soon, at)
-            elif command == PRE and not _may_close(k, p, c, b, place):
-                continue
-            elif command == WR and _read_first(k, c, b, place):
-                continue
-            else:
+            elif _is_allowed(k, p, c, b, place, command):
                 return b, place, command, clock
     return NONE, NONE, NONE, soon
 
@@ -234,6 +233,14 @@ def _window(k: Channels, c: int, rank: int) -> int:
             last = k.acts[c, rank, (acts - k.windows[w, 1]) % MOST_WINDOW]
             at = max(at, last + k.windows[w, 0])
     return at
+
+
+@njit_in_place
+def _is_allowed(k: Channels, p: Places, c: int, b: int, place: int, command: int) -> bool:
+    """Whether the other entries of the bank let this one have its command."""
+    if command == PRE:
+        return _may_close(k, p, c, b, place)
+    return command != WR or not _read_first(k, c, b, place)
 
 
 @njit_in_place
