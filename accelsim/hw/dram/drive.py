@@ -19,6 +19,7 @@ from accelsim.hw.dram.controller import Controller
 from accelsim.hw.dram.device import Device
 from accelsim.hw.dram.log import CommandLog
 from accelsim.hw.dram.mapping import AddressMap
+from accelsim.hw.dram.per_bank import drive_per_bank
 from accelsim.hw.dram.streams import Requests
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def drive_window(job: Job) -> Outcome:
     from accelsim.hw.dram import run_kernels as kernels
     from accelsim.hw.dram import state
 
-    places, queues = _places(job)
+    places, queues = places_of(job)
     first, order = np.zeros(queues + 1, np.int64), np.zeros(len(job.requests), np.int32)
     kernels.sort_by_queue(places.queue, first, order)
     memory = state.memory(
@@ -108,15 +109,18 @@ def drive_window(job: Job) -> Outcome:
     _take_log(memory, rows)
     per_channel = np.diff(first).reshape(job.channels, -1).sum(axis=1).tolist()
     counts = tuple(_counts(memory, c, n, end) for c, n in enumerate(per_channel))
-    logs = _logs(rows, job) if job.log else ()
+    logs = logs_of(rows, job) if job.log else ()
     return Outcome(memory.accepted, memory.finished, last, counts, logs)
 
 
-POLICIES: dict[str, Callable[[Job], Outcome]] = {"window": drive_window}
+POLICIES: dict[str, Callable[[Job], Outcome]] = {
+    "window": drive_window,
+    "per-bank": drive_per_bank,
+}
 """The driver of each queue structure of a controller."""
 
 
-def _places(job: Job) -> tuple[Places, int]:
+def places_of(job: Job) -> tuple[Places, int]:
     """Where all requests lie, and the number of queues of all channels."""
     from accelsim.hw.dram import run_kernels as kernels
 
@@ -165,7 +169,7 @@ def _counts(memory: Memory, c: int, requests: int, end: int) -> ChannelCounts:
     )
 
 
-def _logs(rows: list[Ints], job: Job) -> tuple[CommandLog, ...]:
+def logs_of(rows: list[Ints], job: Job) -> tuple[CommandLog, ...]:
     """The log of each channel; banks of the channel become pseudo-channel, rank, group and bank."""
     parts = job.device.organization
     everything = np.concatenate(rows)
