@@ -43,6 +43,7 @@ def drive_per_bank(job: Job) -> Outcome:
     """
     from accelsim.hw.dram import drive
     from accelsim.hw.dram import per_bank_kernels as kernels
+    from accelsim.hw.dram.run_kernels import DONE
 
     _check(job.device, job.controller)
     places, _ = drive.places_of(job)
@@ -53,7 +54,7 @@ def drive_per_bank(job: Job) -> Outcome:
         state = kernels.drive(k, places, queues)
         rows.append(k.log[: k.book[kernels.LOGGED]].copy())
         k.book[kernels.LOGGED] = 0
-        if state == kernels.DONE:
+        if state == DONE:
             break
     last = int(k.book[kernels.LAST_DATA])
     end = max(last, int(k.finished.max()))

@@ -359,7 +359,7 @@ def _schedule(k: Channels, p: Places, c: int, flush: bool) -> bool:
         if write:
             if k.reading[k.same[i]] != NONE:  # read first; look at the reads again
                 s[DRAIN] = 0
-                return s[READS] > 0
+                return bool(s[READS] > 0)
             s[DRAIN] -= 1
         k.queue[c, b, length] = i
         k.bank[c, b, LENGTH] += 1
