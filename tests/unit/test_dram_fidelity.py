@@ -41,10 +41,22 @@ def test_more_channels_and_no_refresh_are_not_slower() -> None:
     few, many = (
         simulate("hbm-npu", GEMM, memory="dram", overrides={"hbm.channels": n}) for n in (16, 64)
     )
-    assert many.cycles <= few.cycles
+    # First-ready scheduling has anomalies where latency counts: an earlier command may cost a
+    # later one, and a tile spread over more channels opens more rows.
+    assert many.cycles <= 1.01 * few.cycles
     still = simulate("hbm-npu", GEMM, memory="dram", overrides={"hbm.refresh": False})
-    # First-ready scheduling has anomalies: an earlier command may cost a later one.
     assert still.cycles <= 1.01 * few.cycles
+
+
+def test_a_stream_gains_from_channels() -> None:
+    work = "softmax:rows=2048,cols=2048"
+    few, many = (
+        simulate(
+            "hbm-npu", work, memory="dram", overrides={"hbm.channels": n, "hbm.capacity": "1 GiB"}
+        )
+        for n in (1, 4)
+    )
+    assert many.cycles < 0.5 * few.cycles
 
 
 def test_a_memory_without_channels_says_what_would_do() -> None:
