@@ -3,8 +3,8 @@
 The kernels' own times, as a profiler saw them, at 1 to 4096 tokens and several degrees of tensor
 parallelism.
 
-Declared constants are not fitted to them. A few round estimates of the class (instruction slots of the
-row kernels, the launch, the H100's tiles and L2 width) were settled with measured rows in sight, so
+Declared constants are not fitted to them. A few round estimates of the class (instruction slots of
+the row kernels, the launch, the H100's tiles and L2 width) were settled with rows in sight, so
 rows that were never looked at are the stricter check.
 """
 
