@@ -17,11 +17,12 @@ from accelsim._jit import njit
 from accelsim.engine.kernels import NEVER, NOBODY
 from accelsim.hw.cache import kernels as cache_kernels
 from accelsim.hw.cache.kernels import Caches, pass_banks, walk
+from accelsim.hw.dram.fifo_kernels import ACCEPTANCE, push
 from accelsim.hw.dram.mapping import CompiledMap
 from accelsim.hw.dram.mapping_kernels import locate
 from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT, EVENTS, IDLE_CLOCK, Memory
 from accelsim.hw.dram.state import NEVER as NO_CLOCK
-from accelsim.hw.dram.window_kernels import ACCEPTANCE, advance, push
+from accelsim.hw.dram.window_kernels import advance
 
 BASE, ROWS, ROW_BYTES, STRIDE, IS_WRITE, CORE, OPERAND = range(7)  # columns of a window
 READ, WRITTEN = 0, 1  # columns of moved

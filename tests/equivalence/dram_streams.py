@@ -11,8 +11,9 @@ from accelsim.hw.dram import state
 from accelsim.hw.dram.catalog import device
 from accelsim.hw.dram.controller import Controller
 from accelsim.hw.dram.device import Device
+from accelsim.hw.dram.fifo_kernels import push
 from accelsim.hw.dram.reference import Request
-from accelsim.hw.dram.window_kernels import advance, push
+from accelsim.hw.dram.window_kernels import advance
 
 DEVICES = ("ddr4-2400", "hbm2", "hbm2", "gddr6", "lpddr5-6400", "ddr5-4800")
 

@@ -235,9 +235,10 @@ def all_at_once(name, stream, requests, mapping):
     """Commands and completion clocks when everything is pushed before anything is decided."""
     from accelsim.hw.dram import state
     from accelsim.hw.dram.controller import Controller
+    from accelsim.hw.dram.fifo_kernels import push
     from accelsim.hw.dram.mapping import AddressMap
     from accelsim.hw.dram.streams import Extent, make_stream
-    from accelsim.hw.dram.window_kernels import advance, push
+    from accelsim.hw.dram.window_kernels import advance
 
     one = device(name)
     parts = one.organization

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit, njit_in_place
+from accelsim.hw.dram.fifo_kernels import push
 from accelsim.hw.dram.mapping import (
     BANK,
     CHANNEL,
@@ -34,7 +35,7 @@ from accelsim.hw.dram.state import (
     WAKE,
     Memory,
 )  # fmt: skip
-from accelsim.hw.dram.window_kernels import advance, push
+from accelsim.hw.dram.window_kernels import advance
 
 Int64 = NDArray[np.int64]
 Int32 = NDArray[np.int32]
