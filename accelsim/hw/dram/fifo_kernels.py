@@ -271,6 +271,7 @@ def turn(s: Int64, q: int, pool: Int64, node: int) -> None:
 
 @njit
 def account_acceptance(m: Memory, node: int, n: int, clock: int) -> None:
+    """The next ``n`` bursts of a node are accepted at a clock."""
     pool = m.pool
     if m.accepted.shape[0] > 0:
         age = pool[node, AGE] + pool[node, LEFT] * pool[node, STEP]
@@ -278,13 +279,18 @@ def account_acceptance(m: Memory, node: int, n: int, clock: int) -> None:
             m.accepted[age + k * pool[node, STEP]] = clock
             if pool[node, WRITE]:
                 m.finished[age + k * pool[node, STEP]] = clock + 1
-    transfer = pool[node, TRANSFER]
+    account_transfer(m, pool[node, TRANSFER], pool[node, WRITE], n, clock)
+
+
+@njit
+def account_transfer(m: Memory, transfer: int, write: int, n: int, clock: int) -> None:
+    """Bursts of a transfer are accepted, the last one at a clock; what is written is then done."""
     if transfer >= 0:
         m.transfers[transfer, ACCEPT_LEFT] -= n
         m.transfers[transfer, ACCEPTED_AT] = max(m.transfers[transfer, ACCEPTED_AT], clock)
         if m.transfers[transfer, ACCEPT_LEFT] == 0:
             _tell(m, transfer, ACCEPTANCE, m.transfers[transfer, ACCEPTED_AT])
-        if pool[node, WRITE]:
+        if write:
             complete(m, transfer, n, clock + 1)
 
 

@@ -228,19 +228,22 @@ def precharge(s: Int64, b: int, clock: int, demanded: bool) -> None:
 
 @njit
 def access(s: Int64, kind: int, b: int, clock: int) -> None:
-    """RD, WR or their auto-precharging forms; counts a row hit, a miss or a conflict."""
+    """RD, WR or their auto-precharging forms."""
     push_times(s, kind, b, clock)
     take_slot(s, True, clock)
-    s[COUNTS + kind] += 1
-    served = s[b + SERVED]
-    s[b + SERVED] = served + 1
-    if served > 0:
-        s[HITS] += 1
-    elif s[b + CLOSED_BY_DEMAND] > 0:
-        s[CONFLICTS] += 1
+    count_accesses(s, kind, b, 1)
+
+
+@njit
+def count_accesses(s: Int64, kind: int, b: int, times: int) -> None:
+    """Count columns of an open row: all hits but for the first one, a miss or a conflict."""
+    s[COUNTS + kind] += times
+    s[HITS] += times
+    if s[b + SERVED] == 0:
+        s[HITS] -= 1
+        s[CONFLICTS if s[b + CLOSED_BY_DEMAND] > 0 else MISSES] += 1
         s[b + CLOSED_BY_DEMAND] = 0
-    else:
-        s[MISSES] += 1
+    s[b + SERVED] += times
 
 
 @njit

@@ -38,9 +38,9 @@ COMMAND_OF_KIND = (
 # --- a channel: settings
 WINDOW, WRITE_BUFFER, HIGH, LOW, HIT_CAP, PER_CLOCK, DEPTH, CLOSED_PAGE, DUAL = range(9)
 READ_CYCLES, WRITE_CYCLES, REFRESH, PERIOD, TURNS, TURN_GROUPS = range(9, 15)
-RANKS, BANKS, QUEUES, RANK_BANKS = range(15, 19)
+RANKS, BANKS, QUEUES, RANK_BANKS, TRAINS = range(15, 20)
 # where its records stand
-FIRST_RANK, FIRST_BANK, FIRST_QUEUE = range(20, 23)
+FIRST_RANK, FIRST_BANK, FIRST_QUEUE, ROWS_FREE = range(20, 24)
 # what it did
 CLOCK, ROW_SLOT, COLUMN_SLOT, DUE, PENDING, IDLE_CLOCK, LAST_DATA = range(24, 31)
 HITS, MISSES, CONFLICTS, POINTER, DRAINING, MOVED = range(31, 37)
@@ -55,11 +55,15 @@ TAG_VALUES = 256
 RECORDS = TAGS + 2 * TAG_VALUES
 
 # --- a queue: one per pseudo-channel
-QUEUE_WORDS = 24
+QUEUE_WORDS = 48
 READS, WRITES, DRAIN, MODE, WAKE, ACCEPT_CLOCK, ACCEPTED = range(7)
 CURSOR, CURSOR_BEFORE, LAST, REST, TAIL, LANES, MASK = range(7, 14)
 ACTIVE, ACTIVE_LIST = 14, 16  # + direction: number and list of banks with requests
 CHOICE_CLOCK, DRAINED = 18, 19  # the last choice of a direction, and DRAIN before that clock
+# its train: first clock, clocks between commands, commands, banks, and whether they refill the
+# window; whether row commands may go between; the banks in their order
+TRAIN_CLOCK, TRAIN_PACE, TRAIN_COUNT, TRAIN_LANES, TRAIN_ACCEPTS, TRAIN_ROWS = range(20, 26)
+LANE = 26
 # --- a rank: its times, then
 RANK_WORDS = 64
 REFRESH_DUE, REFRESH_PENDING, TURN, OPEN_BANKS, OPEN_SINCE, OPEN_CYCLES, RANK_BANK, RANK_QUEUE = (
@@ -207,7 +211,9 @@ def _costs(row: Int64, device: Device) -> None:
         ]
     )
     kinds = list(COMMAND_OF_KIND)
-    row[COST:WINDOWS] = places[:, kinds][:, :, kinds].reshape(-1)
+    places = places[:, kinds][:, :, kinds]
+    row[COST:WINDOWS] = places.reshape(-1)
+    _couplings(row, places)
     for one in device.constraints:
         plain = (one.before, one.after, one.scope) == (Command.ACT, Command.ACT, Scope.RANK)
         if one.window > 1 and (not plain or one.window > LARGEST_WINDOW):
@@ -221,3 +227,17 @@ def _costs(row: Int64, device: Device) -> None:
     row[WINDOWS] = len(windows)
     for k, pair in enumerate(windows):
         row[WINDOWS + 1 + 2 * k : WINDOWS + 3 + 2 * k] = pair
+
+
+def _couplings(row: Int64, places: Int64) -> None:
+    """What a column command leaves alone: other pseudo-channels, and the rows of other banks."""
+    columns, rows = [RD, WR], [ACT, PRE]
+    far = places[AT_GROUP:]
+    row[TRAINS] = not row[CLOSED_PAGE] and bool(
+        (places[AT_OTHERS][np.ix_(columns, columns)] < 0).all()
+    )
+    row[ROWS_FREE] = bool(
+        row[DUAL]
+        and (far[:, columns][:, :, rows] < 0).all()
+        and (far[:, rows][:, :, columns] < 0).all()
+    )

@@ -89,6 +89,9 @@ from accelsim.hw.dram.state import (
     Int64,
     Memory,
 )  # fmt: skip
+from accelsim.hw.dram.train_kernels import form_trains, run_trains, sort_log
+
+FEW = 3  # clocks in which trains are not worth their forming
 
 
 @njit
@@ -128,6 +131,27 @@ def _best(s: Int64) -> tuple[int, int, int, int, int]:
         if at <= row_at:
             row_at, row_bank, row_kind = at, where, kind
     return column_at, column_bank, row_at, row_bank, row_kind
+
+
+@njit
+def _best_row(s: Int64) -> tuple[int, int, int]:
+    """Clock, bank and kind of the row command that ``_best`` gives while no refresh is due."""
+    row_from = max(s[CLOCK], s[ROW_SLOT])
+    row_at, row_age, row_bank = NEVER, NEVER, NONE
+    q = s[FIRST_QUEUE]
+    for _ in range(s[QUEUES]):
+        d = s[q + MODE]
+        first = s[q + ACTIVE_LIST + d]
+        for k in range(first, first + s[q + ACTIVE + d]):
+            b = s[k]
+            age = s[b + AGE_OF_BANK]
+            if s[b + KIND] < 0 or age < ROW_CLASS:
+                continue
+            at = max(row_from, ready(s, s[b + KIND], b))
+            if at < row_at or (at == row_at and age < row_age):
+                row_at, row_age, row_bank = at, age, b
+        q += QUEUE_WORDS
+    return row_at, row_bank, s[row_bank + KIND] if row_bank >= 0 else 0
 
 
 @njit
@@ -251,6 +275,36 @@ def _column_command(m: Memory, s: Int64, c: int, b: int, clock: int) -> None:
 
 
 @njit
+def _takes_turns(s: Int64, pool: Int64, b: int) -> bool:
+    """Whether the next column command is to a bank whose bursts may go as a train."""
+    if b < 0:
+        return False
+    node = s[b + HIT + s[s[b + QUEUE] + MODE]]
+    return bool(pool[node, LEFT] > 1 or pool[node, STEP] > 1)
+
+
+@njit
+def _issue_trains(
+    m: Memory, s: Int64, c: int, limit: int, at: int, row_at: int, row_bank: int, row_kind: int
+) -> bool:
+    """Issue column commands from clock ``at`` on as trains, and the row commands between them."""
+    horizon = form_trains(m, s, limit, row_at)
+    if horizon <= at + FEW:
+        return False
+    begin = m.book[LOGGED]
+    if m.log.shape[0] > 0 and begin + 2 * (horizon - s[CLOCK]) + 2 > m.log.shape[0]:
+        return False
+    while row_at < horizon:
+        _row_command(m, s, c, row_bank, row_kind, row_at)
+        s[CLOCK] = row_at + 1
+        row_at, row_bank, row_kind = _best_row(s)
+    run_trains(m, s, c, horizon)
+    if m.log.shape[0] > 0:
+        sort_log(m, begin)
+    return True
+
+
+@njit
 def _wake(s: Int64) -> tuple[int, bool]:
     """Clock of the next acceptance, and whether every queue has requests not accepted yet."""
     wake, backlog = NEVER, True
@@ -301,6 +355,10 @@ def advance(m: Memory, c: int, limit: int, idle: bool) -> int:
             s[CLOCK] = max(s[CLOCK], s[DUE])
             _fall_due(s, pool, s[CLOCK])
             continue
+        if at < wake and _takes_turns(s, pool, column_bank):
+            until = bound if told > had or not backlog else NEVER
+            if _issue_trains(m, s, c, until, column_at, row_at, row_bank, row_kind):
+                continue
         if wake < at:
             clock = max(wake, s[CLOCK] - 1)
             _accept_arrivals(m, s, c, clock)

@@ -1,0 +1,363 @@
+"""Trains, compiled: column commands that follow each other at one pace, issued all at once.
+
+While a queue's oldest bursts are hits that take turns over banks of different groups (a stripe),
+FR-FCFS has nothing to decide: every ``pace`` clocks the oldest one goes, and its place in the
+window is taken by the next burst of the FIFO. Such a train runs up to the clock at which anything
+else may matter: a row command that it could meet, a new row in the window, a change of direction,
+the end of a transfer, a refresh. It leaves behind what its commands one by one would have left.
+"""
+
+from accelsim._jit import njit_in_place as njit
+from accelsim.hw.dram import state as w
+from accelsim.hw.dram.fifo_kernels import (
+    MOST_LANES,
+    accept,
+    account_transfer,
+    complete,
+    turn,
+)
+from accelsim.hw.dram.kernels import (
+    choose_candidate,
+    choose_mode,
+    count_accesses,
+    push_times,
+    ready,
+    tag_of,
+    unlink,
+    write_log,
+)
+from accelsim.hw.dram.state import Int64, Memory
+
+NO_TRAIN, NO_HITS = 0, -1  # what forming says where there is none
+
+
+# --- forming
+
+
+@njit
+def form_trains(m: Memory, s: Int64, limit: int, row_at: int) -> int:
+    """Form a train in every queue that has requests; returns the clock before which they run.
+
+    That is 0 where a queue of the channel has something to decide first. With ROWS_FREE row
+    commands may go between the commands of the trains; otherwise they end before ``row_at``.
+    """
+    if s[w.TRAINS] == 0 or s[w.PENDING] > 0:
+        return 0
+    horizon, free = min(limit, s[w.DUE]), s[w.ROWS_FREE] > 0
+    trains, start, pace = 0, 0, 0
+    q = s[w.FIRST_QUEUE]
+    for _ in range(s[w.QUEUES]):
+        s[q + w.TRAIN_COUNT] = 0
+        horizon = min(horizon, s[q + w.WAKE])
+        if s[q + w.ACTIVE + s[q + w.MODE]] > 0:
+            end = _form(m, s, q)
+            if end == NO_TRAIN:
+                return 0
+            free = free and s[q + w.TRAIN_ROWS] > 0
+            if end != NO_HITS:
+                meeting = s[q + w.TRAIN_PACE] != pace or (s[q + w.TRAIN_CLOCK] - start) % pace == 0
+                if trains > 1 or (trains == 1 and meeting):
+                    return 0
+                horizon = min(horizon, end)
+                start, pace = s[q + w.TRAIN_CLOCK], s[q + w.TRAIN_PACE]
+                trains += 1
+        q += w.QUEUE_WORDS
+    if trains == 0:
+        return 0
+    return int(horizon) if free else int(min(horizon, row_at))
+
+
+@njit
+def _form(m: Memory, s: Int64, q: int) -> int:
+    """Form the train of a queue with requests; the clock at which it has ended."""
+    pool = m.pool
+    kind = w.RD + s[q + w.MODE]
+    s[q + w.TRAIN_ROWS] = 0
+    lead = _oldest_hit(s, q, kind)
+    if lead < 0:
+        return NO_HITS
+    oldest = s[lead + w.AGE_OF_BANK]
+    start = max(s[w.CLOCK], s[w.COLUMN_SLOT], ready(s, kind, lead))
+    other, row = _survey(s, q, kind, oldest, start)
+    if other < 0:
+        return NO_TRAIN
+    cost = w.COST + kind * w.KINDS + kind
+    pace = max(1, s[cost + w.AT_RANK * w.KINDS * w.KINDS])
+    again = max(s[cost + w.AT_BANK * w.KINDS * w.KINDS], s[cost + w.AT_GROUP * w.KINDS * w.KINDS])
+    lanes, regular = _lanes(s, pool, q, kind, start, pace)
+    for k in range(lanes, MOST_LANES):
+        if s[q + w.LANE + k] >= 0:
+            other = min(other, oldest + k)
+    count = other - oldest
+    if lanes * pace < again:
+        if lanes > 1 or other != w.NEVER or row != w.NEVER:
+            return NO_TRAIN
+        pace = again
+    if not regular:
+        count = min(count, lanes)
+    if row > oldest:
+        s[q + w.TRAIN_ROWS] = 1
+        if s[w.ROWS_FREE] > 0:
+            count = min(count, row - oldest)
+    count = _bounded(m, s, q, lanes, count)
+    if count <= 0:
+        return NO_TRAIN
+    s[q + w.TRAIN_LANES] = lanes
+    s[q + w.TRAIN_CLOCK] = start
+    s[q + w.TRAIN_PACE] = pace
+    s[q + w.TRAIN_COUNT] = count
+    return int(start + (count - 1) * pace + 1)
+
+
+@njit
+def _oldest_hit(s: Int64, q: int, kind: int) -> int:
+    """The bank of the oldest hit of a queue, or NONE."""
+    d = s[q + w.MODE]
+    first = s[q + w.ACTIVE_LIST + d]
+    lead, oldest = w.NONE, w.NEVER
+    for k in range(first, first + s[q + w.ACTIVE + d]):
+        b = s[k]
+        if s[b + w.KIND] == kind and s[b + w.AGE_OF_BANK] < oldest:
+            lead, oldest = b, s[b + w.AGE_OF_BANK]
+    return int(lead)
+
+
+@njit
+def _survey(s: Int64, q: int, kind: int, oldest: int, start: int) -> tuple[int, int]:
+    """Note in LANE the banks whose hits are the oldest ones, in their order.
+
+    Returns the least age of other hits and of bursts that wait for a row, NEVER for none; the
+    first is negative if a younger hit goes before the oldest one.
+    """
+    d = s[q + w.MODE]
+    for k in range(MOST_LANES):
+        s[q + w.LANE + k] = w.NONE
+    earliest = max(s[w.CLOCK], s[w.COLUMN_SLOT])
+    other, row = w.NEVER, w.NEVER
+    first = s[q + w.ACTIVE_LIST + d]
+    for k in range(first, first + s[q + w.ACTIVE + d]):
+        b = s[k]
+        age = s[b + w.AGE_OF_BANK]
+        if s[b + w.KIND] < 0:
+            return w.NONE, row
+        if s[b + w.KIND] != kind:
+            row = min(row, age - w.ROW_CLASS)
+            continue
+        if max(earliest, ready(s, kind, b)) < start:
+            return w.NONE, row
+        if age - oldest < MOST_LANES and s[b + w.HIT + d] == s[b + w.HEAD + d]:
+            s[q + w.LANE + age - oldest] = b
+        else:
+            other = min(other, age)
+    return other, row
+
+
+@njit
+def _lanes(s: Int64, pool: Int64, q: int, kind: int, start: int, pace: int) -> tuple[int, bool]:
+    """How many banks take turns, and whether they do so for more than one round."""
+    d = s[q + w.MODE]
+    lead = s[q + w.LANE]
+    transfer = pool[s[lead + w.HIT + d], w.TRANSFER]
+    lanes, groups = 0, 0
+    while lanes < MOST_LANES and s[q + w.LANE + lanes] >= 0:
+        b = s[q + w.LANE + lanes]
+        group = 1 << s[b + w.GROUP_NUMBER]
+        since = max(s[b + kind], s[s[b + w.GROUP] + kind])
+        if s[b + w.RANK] != s[lead + w.RANK] or groups & group or since > start + lanes * pace:
+            break
+        if pool[s[b + w.HIT + d], w.TRANSFER] != transfer:
+            break
+        groups |= group
+        lanes += 1
+    regular = True
+    for k in range(lanes):
+        node = s[s[q + w.LANE + k] + w.HIT + d]
+        if pool[node, w.LEFT] + pool[node, w.WAITING] > 1 and pool[node, w.STEP] != lanes:
+            regular = False
+    return lanes, regular
+
+
+@njit
+def _bounded(m: Memory, s: Int64, q: int, lanes: int, count: int) -> int:
+    """How many of ``count`` bursts may go before the queue has something to decide."""
+    pool, d = m.pool, s[q + w.MODE]
+    accepts = False
+    cursor = s[q + w.CURSOR]
+    if cursor >= 0 and s[q + w.WAKE] == w.NEVER:
+        write = pool[cursor, w.WRITE]
+        if (s[w.WRITE_BUFFER] - s[q + w.WRITES] if write else s[w.WINDOW] - s[q + w.READS]) > 0:
+            return 0  # it waits for something else than room
+        accepts = write == d
+    s[q + w.TRAIN_ACCEPTS] = 1 if accepts else 0
+    if accepts:
+        count = min(count, _acceptable(m, s, cursor, s[q + w.REST]))
+    elif d == 1:
+        count = min(count, s[q + w.WRITES] - s[w.LOW] - 1)
+    elif s[q + w.WRITES] > 0:
+        count = min(count, s[q + w.READS] - 1)
+    for k in range(lanes):
+        node = s[s[q + w.LANE + k] + w.HIT + d]
+        left = pool[node, w.LEFT]
+        if accepts and pool[node, w.WAITING] > 0:
+            count = min(count, (left - 1) * lanes + k)
+        elif pool[node, w.NEXT] >= 0:
+            count = min(count, (left - 1) * lanes + k + 1)
+        else:
+            count = min(count, left * lanes + k)
+    transfer = pool[s[s[q + w.LANE] + w.HIT + d], w.TRANSFER]
+    if d == 0 and transfer >= 0:
+        count = min(count, m.transfers[transfer, w.DONE_LEFT])
+    return int(count)
+
+
+@njit
+def _acceptable(m: Memory, s: Int64, cursor: int, rest: int) -> int:
+    """How many bursts the ring at the head of the FIFO gives to nodes that are in the window.
+
+    One more for the ring behind it, whose first burst may be new there.
+    """
+    pool = m.pool
+    d, total, node = pool[cursor, w.WRITE], 0, cursor
+    while True:
+        tag = tag_of(s, pool, node)
+        alike = s[tag + w.TAG_VALUES] - d
+        if (
+            pool[node, w.LEFT] == 0
+            or pool[node, w.WRITE] != d
+            or pool[node, w.AT] != pool[cursor, w.AT]
+            or pool[node, w.TRANSFER] != pool[cursor, w.TRANSFER]
+            or alike > 0
+            or (d == 1 and (s[tag] > 0 or pool[node, w.STRIDE] == 0))
+        ):
+            return 1
+        total += pool[node, w.WAITING]
+        node = pool[node, w.RING]
+        if node == cursor:
+            break
+    transfer = pool[cursor, w.TRANSFER]
+    if rest >= 0 and pool[rest, w.WRITE] == d and pool[rest, w.AT] <= s[w.CLOCK]:
+        total += 1  # it will not be accepted in the same clock
+    return int(total if transfer < 0 else min(total, m.transfers[transfer, w.ACCEPT_LEFT]))
+
+
+# --- running
+
+
+@njit
+def run_trains(m: Memory, s: Int64, c: int, horizon: int) -> None:
+    """Issue the commands of all trains before a clock."""
+    q = s[w.FIRST_QUEUE]
+    for _ in range(s[w.QUEUES]):
+        start, count = s[q + w.TRAIN_CLOCK], s[q + w.TRAIN_COUNT]
+        if count > 0 and start < horizon:
+            _run(m, s, c, q, min(count, (horizon - 1 - start) // s[q + w.TRAIN_PACE] + 1))
+        q += w.QUEUE_WORDS
+
+
+@njit
+def _run(m: Memory, s: Int64, c: int, q: int, count: int) -> None:
+    d = s[q + w.MODE]
+    last = s[q + w.TRAIN_CLOCK] + (count - 1) * s[q + w.TRAIN_PACE]
+    transfer = m.pool[s[s[q + w.LANE] + w.HIT + d], w.TRANSFER]
+    for k in range(min(count, s[q + w.TRAIN_LANES])):
+        _run_lane(m, s, c, q, k, count)
+    s[w.CLOCK] = max(s[w.CLOCK], last + 1)
+    s[w.COLUMN_SLOT] = max(s[w.COLUMN_SLOT], last + 1)
+    if s[w.DUAL] == 0:
+        s[w.ROW_SLOT] = s[w.COLUMN_SLOT]
+    end = last + (s[w.WRITE_CYCLES] if d else s[w.READ_CYCLES])
+    s[w.LAST_DATA] = max(s[w.LAST_DATA], end)
+    if d == 0 and transfer >= 0:
+        complete(m, transfer, count, end)
+    s[q + w.READS + d] -= count
+    if s[q + w.TRAIN_ACCEPTS]:
+        _refill(m, s, q, count - 1)
+        accept(m, c, q, last)
+        choose_mode(s, m.pool, q, last)
+
+
+@njit
+def _run_lane(m: Memory, s: Int64, c: int, q: int, k: int, count: int) -> None:
+    """The commands of one bank of a train of ``count`` commands."""
+    pool, d, lanes = m.pool, s[q + w.MODE], s[q + w.TRAIN_LANES]
+    b = s[q + w.LANE + k]
+    node, kind = s[b + w.HIT + d], w.RD + d
+    times, step = (count - k + lanes - 1) // lanes, lanes * s[q + w.TRAIN_PACE]
+    first = s[q + w.TRAIN_CLOCK] + k * s[q + w.TRAIN_PACE]
+    if m.log.shape[0] > 0:
+        for i in range(times):
+            column = pool[node, w.COLUMN] + i * pool[node, w.STRIDE]
+            write_log(m, first + i * step, kind, c, s[b + w.NUMBER], s[b + w.OPEN], column)
+    if d == 0 and m.finished.shape[0] > 0:
+        for i in range(times):
+            age = pool[node, w.AGE] + i * pool[node, w.STEP]
+            m.finished[age] = first + i * step + s[w.READ_CYCLES]
+    push_times(s, kind, b, first + (times - 1) * step)
+    count_accesses(s, kind, b, times)
+    pool[node, w.LEFT] -= times
+    pool[node, w.COLUMN] += times * pool[node, w.STRIDE]
+    pool[node, w.AGE] += times * pool[node, w.STEP]
+    if pool[node, w.LEFT] == 0:
+        unlink(s, pool, m.book, node)
+    choose_candidate(s, pool, b, d)
+
+
+@njit
+def _refill(m: Memory, s: Int64, q: int, count: int) -> None:
+    """Accept a burst for each that went, but for the last one."""
+    if count == 0:
+        return
+    pool, pace = m.pool, s[q + w.TRAIN_PACE]
+    cursor = s[q + w.CURSOR]
+    d, transfer = pool[cursor, w.WRITE], pool[cursor, w.TRANSFER]
+    wanted = m.accepted.shape[0] > 0
+    left = count if wanted else count - _whole_rounds(pool, cursor, count)
+    clock = s[q + w.TRAIN_CLOCK] + (count - left) * pace
+    for _ in range(left):
+        node = s[q + w.CURSOR]
+        if wanted:
+            age = pool[node, w.AGE] + pool[node, w.LEFT] * pool[node, w.STEP]
+            m.accepted[age] = clock
+            if d == 1:
+                m.finished[age] = clock + 1
+        pool[node, w.LEFT] += 1
+        pool[node, w.WAITING] -= 1
+        turn(s, q, pool, node)
+        clock += pace
+    s[q + w.READS + d] += count
+    account_transfer(m, transfer, d, count, s[q + w.TRAIN_CLOCK] + (count - 1) * pace)
+
+
+@njit
+def _whole_rounds(pool: Int64, cursor: int, count: int) -> int:
+    """Accept whole rounds of a ring that leave none of its nodes empty; how many bursts."""
+    lanes, least, node = 0, w.NEVER, cursor
+    while True:
+        least = min(least, pool[node, w.WAITING])
+        lanes += 1
+        node = pool[node, w.RING]
+        if node == cursor:
+            break
+    rounds = min(count // lanes, least - 1)
+    for _ in range(lanes):
+        pool[node, w.WAITING] -= rounds
+        pool[node, w.LEFT] += rounds
+        node = pool[node, w.RING]
+    return int(rounds * lanes)
+
+
+@njit
+def sort_log(m: Memory, begin: int) -> None:
+    """Bring logged commands from a place on into the order of their clocks, columns first."""
+    log = m.log
+    for n in range(begin + 1, m.book[w.LOGGED]):
+        k = n
+        while k > begin and _key(log, k - 1) > _key(log, k):
+            for field in range(log.shape[1]):
+                log[k, field], log[k - 1, field] = log[k - 1, field], log[k, field]
+            k -= 1
+
+
+@njit
+def _key(log: Int64, k: int) -> int:
+    return int(2 * log[k, 0] + (1 if log[k, 1] <= w.PRE else 0))
