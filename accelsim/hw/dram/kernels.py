@@ -26,6 +26,7 @@ from accelsim.hw.dram.state import (
     BLOCKED,
     CHOICE_CLOCK,
     CLOSED_BY_DEMAND,
+    COLUMN_READY,
     COLUMN_SLOT,
     CONFLICTS,
     COST,
@@ -34,6 +35,7 @@ from accelsim.hw.dram.state import (
     DRAINED,
     DUAL,
     END,
+    FIRST_QUEUE,
     FIRST_RANK,
     FREE,
     FREE_NODES,
@@ -58,9 +60,12 @@ from accelsim.hw.dram.state import (
     OPEN_BANKS,
     OPEN_CYCLES,
     OPEN_SINCE,
+    OTHERS_HEAR,
     PLACE,
     PRE,
     QUEUE,
+    QUEUE_WORDS,
+    QUEUES,
     RANK,
     RANK_BANK,
     RANK_BANKS,
@@ -74,8 +79,10 @@ from accelsim.hw.dram.state import (
     REFRESH,
     ROW,
     ROW_CLASS,
+    ROW_READY,
     ROW_SLOT,
     SERVED,
+    SIBLINGS_HEAR,
     TAG_VALUES,
     TAGS,
     TURN,
@@ -102,19 +109,21 @@ def push_times(s: Int64, kind: int, b: int, clock: int) -> None:
         s[g + j] = max(s[g + j], clock + s[cost + AT_GROUP * KINDS * KINDS + j])
     for j in range(KINDS):
         s[r + j] = max(s[r + j], clock + s[cost + AT_RANK * KINDS * KINDS + j])
-    if s[RANKS] > 1:
-        _push_other_ranks(s, cost, r, clock)
+    if (s[SIBLINGS_HEAR] | s[OTHERS_HEAR]) >> kind & 1:
+        _push_other_ranks(s, kind, r, clock)
 
 
 @njit
-def _push_other_ranks(s: Int64, cost: int, rank: int, clock: int) -> None:
+def _push_other_ranks(s: Int64, kind: int, rank: int, clock: int) -> None:
+    cost = COST + kind * KINDS
     r = s[FIRST_RANK]
     for _ in range(s[RANKS]):
         if r != rank:
             sibling = s[r + RANK_QUEUE] == s[rank + RANK_QUEUE]
-            place = cost + (AT_SIBLINGS if sibling else AT_OTHERS) * KINDS * KINDS
-            for j in range(KINDS):
-                s[r + j] = max(s[r + j], clock + s[place + j])
+            if (s[SIBLINGS_HEAR] if sibling else s[OTHERS_HEAR]) >> kind & 1:
+                place = cost + (AT_SIBLINGS if sibling else AT_OTHERS) * KINDS * KINDS
+                for j in range(KINDS):
+                    s[r + j] = max(s[r + j], clock + s[place + j])
         r += RANK_WORDS
 
 
@@ -267,6 +276,7 @@ def refresh_rank(s: Int64, r: int, clock: int) -> int:
 @njit
 def choose_candidate(s: Int64, pool: Int64, b: int, d: int) -> None:
     """What a bank needs next for its oldest eligible request of direction d, and its age."""
+    _find_again(s, b)
     head, hit = s[b + HEAD + d], s[b + HIT + d]
     if head < 0 or s[b + BLOCKED] > 0:
         s[b + KIND] = NONE
@@ -279,6 +289,28 @@ def choose_candidate(s: Int64, pool: Int64, b: int, d: int) -> None:
     else:
         s[b + KIND] = PRE
         s[b + AGE_OF_BANK] = ROW_CLASS + pool[head, AGE]
+    _find_again(s, b)
+
+
+@njit
+def _find_again(s: Int64, b: int) -> None:
+    """The candidate of a bank comes or goes: its queue must look again what is ready first."""
+    if s[b + KIND] >= RD:
+        s[s[b + QUEUE] + COLUMN_READY] = NONE
+    elif s[b + KIND] >= 0:
+        s[s[b + QUEUE] + ROW_READY] = NONE
+
+
+@njit
+def forget_best(s: Int64, columns: bool, rows: bool) -> None:
+    """All queues must look again which column or row command is ready first."""
+    q = s[FIRST_QUEUE]
+    for _ in range(s[QUEUES]):
+        if columns:
+            s[q + COLUMN_READY] = NONE
+        if rows:
+            s[q + ROW_READY] = NONE
+        q += QUEUE_WORDS
 
 
 @njit
@@ -380,6 +412,8 @@ def choose_mode(s: Int64, pool: Int64, q: int, clock: int) -> bool:
     if mode == s[q + MODE]:
         return False
     s[q + MODE] = mode
+    s[q + COLUMN_READY] = NONE
+    s[q + ROW_READY] = NONE
     for k in range(s[q + ACTIVE + mode]):
         choose_candidate(s, pool, s[s[q + ACTIVE_LIST + mode] + k], mode)
     return True

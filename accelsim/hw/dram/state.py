@@ -44,6 +44,9 @@ FIRST_RANK, FIRST_BANK, FIRST_QUEUE, ROWS_FREE = range(20, 24)
 # what it did
 CLOCK, ROW_SLOT, COLUMN_SLOT, DUE, PENDING, IDLE_CLOCK, LAST_DATA = range(24, 31)
 HITS, MISSES, CONFLICTS, POINTER, DRAINING, MOVED = range(31, 37)
+# what commands leave alone: rows after columns and columns after rows of other banks, columns of
+# other pseudo-channels; one bit per kind of command that other ranks hear of
+APART, SIBLINGS_HEAR, OTHERS_HEAR = range(37, 40)
 COUNTS = 40  # of commands, by kind
 # what commands cost: COST + (place * KINDS + before) * KINDS + after
 AT_BANK, AT_GROUP, AT_RANK, AT_SIBLINGS, AT_OTHERS = range(5)
@@ -64,6 +67,8 @@ CHOICE_CLOCK, DRAINED = 18, 19  # the last choice of a direction, and DRAIN befo
 # window; whether row commands may go between; the banks in their order
 TRAIN_CLOCK, TRAIN_PACE, TRAIN_COUNT, TRAIN_LANES, TRAIN_ACCEPTS, TRAIN_ROWS = range(20, 26)
 LANE = 26
+# the commands that are ready first, a clock < 0: to be found again; bank, age, clock of each
+COLUMN_BANK, COLUMN_AGE, COLUMN_READY, ROW_BANK, ROW_AGE, ROW_READY = range(34, 40)
 # --- a rank: its times, then
 RANK_WORDS = 64
 REFRESH_DUE, REFRESH_PENDING, TURN, OPEN_BANKS, OPEN_SINCE, OPEN_CYCLES, RANK_BANK, RANK_QUEUE = (
@@ -166,6 +171,7 @@ def _channel(device: Device, controller: Controller) -> Int64:
     queue = row[first_queue:first_rank].reshape(queues, QUEUE_WORDS)
     queue[:, [CURSOR, LAST, REST, TAIL, ACCEPT_CLOCK]] = NONE
     queue[:, WAKE] = NEVER
+    queue[:, [COLUMN_READY, ROW_READY]] = NONE
     queue[:, ACTIVE_LIST] = lists + np.arange(queues) * 2 * (banks // queues)
     queue[:, ACTIVE_LIST + 1] = queue[:, ACTIVE_LIST] + banks // queues
     rank = row[first_rank:first_group].reshape(ranks, RANK_WORDS)
@@ -230,14 +236,16 @@ def _costs(row: Int64, device: Device) -> None:
 
 
 def _couplings(row: Int64, places: Int64) -> None:
-    """What a column command leaves alone: other pseudo-channels, and the rows of other banks."""
+    """Which commands are independent of each other."""
     columns, rows = [RD, WR], [ACT, PRE]
-    far = places[AT_GROUP:]
-    row[TRAINS] = not row[CLOSED_PAGE] and bool(
-        (places[AT_OTHERS][np.ix_(columns, columns)] < 0).all()
-    )
-    row[ROWS_FREE] = bool(
-        row[DUAL]
-        and (far[:, columns][:, :, rows] < 0).all()
+    all_columns, far = [RD, WR, RD + AUTO, WR + AUTO], places[AT_GROUP:]
+    row[APART] = bool(
+        (far[:, all_columns][:, :, rows] < 0).all()
         and (far[:, rows][:, :, columns] < 0).all()
+        and (places[AT_OTHERS][np.ix_(all_columns, columns)] < 0).all()
     )
+    row[TRAINS] = row[APART] and not row[CLOSED_PAGE]
+    row[ROWS_FREE] = row[APART] and row[DUAL]
+    for kind in range(KINDS):
+        row[SIBLINGS_HEAR] |= int((places[AT_SIBLINGS, kind] >= 0).any()) << kind
+        row[OTHERS_HEAR] |= int((places[AT_OTHERS, kind] >= 0).any()) << kind

@@ -16,6 +16,7 @@ from accelsim.hw.dram.kernels import (
     choose_candidate,
     choose_mode,
     close,
+    forget_best,
     hit_from,
     precharge,
     ready,
@@ -30,12 +31,16 @@ from accelsim.hw.dram.state import (
     ACTIVE_LIST,
     AGE,
     AGE_OF_BANK,
+    APART,
     AUTO,
     BANK_WORDS,
     BLOCKED,
     CLOCK,
     CLOSED_PAGE,
     COLUMN,
+    COLUMN_AGE,
+    COLUMN_BANK,
+    COLUMN_READY,
     COLUMN_SLOT,
     CURSOR,
     DUAL,
@@ -77,7 +82,9 @@ from accelsim.hw.dram.state import (
     REFRESH_DUE,
     REFRESH_PENDING,
     ROW,
-    ROW_CLASS,
+    ROW_AGE,
+    ROW_BANK,
+    ROW_READY,
     ROW_SLOT,
     STEP,
     STRIDE,
@@ -102,32 +109,19 @@ def _best(s: Int64) -> tuple[int, int, int, int, int]:
     A row command for a refresh comes before others; its kind is negative, and ``bank`` is the rank
     for REF.
     """
-    column_from, row_from = max(s[CLOCK], s[COLUMN_SLOT]), max(s[CLOCK], s[ROW_SLOT])
+    column_from = max(s[CLOCK], s[COLUMN_SLOT])
     column_at, column_age, column_bank = NEVER, NEVER, NONE
-    row_at, row_age, row_bank = NEVER, NEVER, NONE
     q = s[FIRST_QUEUE]
     for _ in range(s[QUEUES]):
-        d = s[q + MODE]
-        first = s[q + ACTIVE_LIST + d]
-        for k in range(first, first + s[q + ACTIVE + d]):
-            b = s[k]
-            kind = s[b + KIND]
-            if kind < 0:
-                continue
-            age = s[b + AGE_OF_BANK]
-            at = max(s[b + kind], s[s[b + GROUP] + kind], s[s[b + RANK] + kind])
-            if age < ROW_CLASS:
-                at = max(at, column_from)
-                if at < column_at or (at == column_at and age < column_age):
-                    column_at, column_age, column_bank = at, age, b
-            else:
-                at = max(at, row_from)
-                if at < row_at or (at == row_at and age < row_age):
-                    row_at, row_age, row_bank = at, age, b
+        if s[q + COLUMN_READY] < column_from:
+            _find_column(s, q, column_from)
+        at, age = s[q + COLUMN_READY], s[q + COLUMN_AGE]
+        if at < column_at or (at == column_at and age < column_age):
+            column_at, column_age, column_bank = at, age, s[q + COLUMN_BANK]
         q += QUEUE_WORDS
-    row_kind = s[row_bank + KIND] if row_bank >= 0 else 0
+    row_at, row_bank, row_kind = _best_row(s)
     if s[PENDING] > 0:
-        at, where, kind = _best_refresh(s, row_from)
+        at, where, kind = _best_refresh(s, max(s[CLOCK], s[ROW_SLOT]))
         if at <= row_at:
             row_at, row_bank, row_kind = at, where, kind
     return column_at, column_bank, row_at, row_bank, row_kind
@@ -135,23 +129,56 @@ def _best(s: Int64) -> tuple[int, int, int, int, int]:
 
 @njit
 def _best_row(s: Int64) -> tuple[int, int, int]:
-    """Clock, bank and kind of the row command that ``_best`` gives while no refresh is due."""
+    """Clock, bank and kind of the row command that is ready first, refreshes apart."""
     row_from = max(s[CLOCK], s[ROW_SLOT])
     row_at, row_age, row_bank = NEVER, NEVER, NONE
     q = s[FIRST_QUEUE]
     for _ in range(s[QUEUES]):
-        d = s[q + MODE]
-        first = s[q + ACTIVE_LIST + d]
-        for k in range(first, first + s[q + ACTIVE + d]):
-            b = s[k]
-            age = s[b + AGE_OF_BANK]
-            if s[b + KIND] < 0 or age < ROW_CLASS:
-                continue
-            at = max(row_from, ready(s, s[b + KIND], b))
-            if at < row_at or (at == row_at and age < row_age):
-                row_at, row_age, row_bank = at, age, b
+        if s[q + ROW_READY] < row_from:
+            _find_row(s, q, row_from)
+        at, age = s[q + ROW_READY], s[q + ROW_AGE]
+        if at < row_at or (at == row_at and age < row_age):
+            row_at, row_age, row_bank = at, age, s[q + ROW_BANK]
         q += QUEUE_WORDS
     return row_at, row_bank, s[row_bank + KIND] if row_bank >= 0 else 0
+
+
+@njit
+def _find_column(s: Int64, q: int, earliest: int) -> None:
+    """The column command of a queue that is ready first, ties to the oldest request.
+
+    It stays that until a candidate changes, or until its clock has passed: then others may be as
+    ready, and older.
+    """
+    d = s[q + MODE]
+    kind = RD + d
+    first, end = s[q + ACTIVE_LIST + d], s[q + ACTIVE_LIST + d] + s[q + ACTIVE + d]
+    best, best_age, best_bank = NEVER, NEVER, NONE
+    for k in range(first, end):
+        b = s[k]
+        if s[b + KIND] == kind:
+            at = max(earliest, s[b + kind], s[s[b + GROUP] + kind], s[s[b + RANK] + kind])
+            age = s[b + AGE_OF_BANK]
+            if at < best or (at == best and age < best_age):
+                best, best_age, best_bank = at, age, b
+    s[q + COLUMN_BANK], s[q + COLUMN_AGE], s[q + COLUMN_READY] = best_bank, best_age, best
+
+
+@njit
+def _find_row(s: Int64, q: int, earliest: int) -> None:
+    """The row command of a queue that is ready first, as ``_find_column``."""
+    d = s[q + MODE]
+    first, end = s[q + ACTIVE_LIST + d], s[q + ACTIVE_LIST + d] + s[q + ACTIVE + d]
+    best, best_age, best_bank = NEVER, NEVER, NONE
+    for k in range(first, end):
+        b = s[k]
+        kind = s[b + KIND]
+        if 0 <= kind <= PRE:
+            at = max(earliest, s[b + kind], s[s[b + GROUP] + kind], s[s[b + RANK] + kind])
+            age = s[b + AGE_OF_BANK]
+            if at < best or (at == best and age < best_age):
+                best, best_age, best_bank = at, age, b
+    s[q + ROW_BANK], s[q + ROW_AGE], s[q + ROW_READY] = best_bank, best_age, best
 
 
 @njit
@@ -211,6 +238,7 @@ def _block(s: Int64, pool: Int64, r: int, blocked: int) -> None:
 @njit
 def _refresh(m: Memory, s: Int64, c: int, r: int, clock: int) -> None:
     """REF, and the requests of its banks may go on."""
+    forget_best(s, True, True)
     b = refresh_rank(s, r, clock)
     if m.log.shape[0] > 0:
         write_log(m, clock, s[REFRESH], c, s[b + NUMBER], 0, 0)
@@ -228,6 +256,7 @@ def _row_command(m: Memory, s: Int64, c: int, b: int, kind: int, clock: int) -> 
     if kind == -1 - REFAB:
         _refresh(m, s, c, b, clock)
         return
+    forget_best(s, s[APART] == 0, True)
     pool = m.pool
     d = s[s[b + QUEUE] + MODE]
     row = pool[s[b + HEAD + d], ROW] if kind == ACT else s[b + OPEN]
@@ -256,6 +285,8 @@ def _column_command(m: Memory, s: Int64, c: int, b: int, clock: int) -> None:
     if m.log.shape[0] > 0:
         write_log(m, clock, kind, c, s[b + NUMBER], s[b + OPEN], pool[node, COLUMN])
     access(s, kind, b, clock)
+    if s[APART] == 0:
+        forget_best(s, True, True)
     end = clock + (s[WRITE_CYCLES] if d else s[READ_CYCLES])
     s[LAST_DATA] = max(s[LAST_DATA], end)
     if d == 0:
