@@ -26,6 +26,7 @@ from accelsim.hw.dram.state import (
     BLOCKED,
     CHOICE_CLOCK,
     CLOSED_BY_DEMAND,
+    COLUMN_BANK,
     COLUMN_READY,
     COLUMN_SLOT,
     CONFLICTS,
@@ -78,6 +79,7 @@ from accelsim.hw.dram.state import (
     REFPB,
     REFRESH,
     ROW,
+    ROW_BANK,
     ROW_CLASS,
     ROW_READY,
     ROW_SLOT,
@@ -276,29 +278,34 @@ def refresh_rank(s: Int64, r: int, clock: int) -> int:
 @njit
 def choose_candidate(s: Int64, pool: Int64, b: int, d: int) -> None:
     """What a bank needs next for its oldest eligible request of direction d, and its age."""
-    _find_again(s, b)
+    q = s[b + QUEUE]
+    if s[q + COLUMN_BANK] == b:
+        s[q + COLUMN_READY] = NONE
+    if s[q + ROW_BANK] == b:
+        s[q + ROW_READY] = NONE
     head, hit = s[b + HEAD + d], s[b + HIT + d]
     if head < 0 or s[b + BLOCKED] > 0:
         s[b + KIND] = NONE
-    elif s[b + OPEN] < 0:
-        s[b + KIND] = ACT
-        s[b + AGE_OF_BANK] = ROW_CLASS + pool[head, AGE]
-    elif hit >= 0 and (hit == head or s[b + SERVED] < s[HIT_CAP]):
-        s[b + KIND] = RD + d
-        s[b + AGE_OF_BANK] = pool[hit, AGE]
+        return
+    if s[b + OPEN] >= 0 and hit >= 0 and (hit == head or s[b + SERVED] < s[HIT_CAP]):
+        kind, age = RD + d, pool[hit, AGE]
+        _compare(s, q + COLUMN_BANK, b, kind, age)
     else:
-        s[b + KIND] = PRE
-        s[b + AGE_OF_BANK] = ROW_CLASS + pool[head, AGE]
-    _find_again(s, b)
+        kind, age = ACT if s[b + OPEN] < 0 else PRE, ROW_CLASS + pool[head, AGE]
+        _compare(s, q + ROW_BANK, b, kind, age)
+    s[b + KIND] = kind
+    s[b + AGE_OF_BANK] = age
 
 
 @njit
-def _find_again(s: Int64, b: int) -> None:
-    """The candidate of a bank comes or goes: its queue must look again what is ready first."""
-    if s[b + KIND] >= RD:
-        s[s[b + QUEUE] + COLUMN_READY] = NONE
-    elif s[b + KIND] >= 0:
-        s[s[b + QUEUE] + ROW_READY] = NONE
+def _compare(s: Int64, best: int, b: int, kind: int, age: int) -> None:
+    """A new candidate beside the one that was ready first: bank, age and clock at place ``best``.
+
+    A clock that has passed by the time it is asked for is found again.
+    """
+    at = ready(s, kind, b)
+    if at < s[best + 2] or (at == s[best + 2] and age < s[best + 1]):
+        s[best], s[best + 1], s[best + 2] = b, age, at
 
 
 @njit
