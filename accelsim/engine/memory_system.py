@@ -109,7 +109,8 @@ def channels_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> 
             dram.part, dram.controller, dram.channels, nodes=nodes, transfers=instructions
         ),
         map=dram.address_map.compiled,
-        digits=np.zeros(len(FIELDS), np.int64),
+        digits=np.zeros(len(FIELDS) + 1, np.int64),
+        banks=np.zeros(dram.part.organization.bank_groups, np.int64),
         tick=tick,
         latency=dram.added_cycles * tick,
         first=units,

@@ -17,9 +17,9 @@ from accelsim._jit import njit
 from accelsim.engine.kernels import NEVER, NOBODY
 from accelsim.hw.cache import kernels as cache_kernels
 from accelsim.hw.cache.kernels import Caches, pass_banks, walk
-from accelsim.hw.dram.fifo_kernels import ACCEPTANCE, push
+from accelsim.hw.dram.fifo_kernels import ACCEPTANCE, push, push_stripe
 from accelsim.hw.dram.mapping import CompiledMap
-from accelsim.hw.dram.mapping_kernels import locate
+from accelsim.hw.dram.mapping_kernels import lane_banks, locate
 from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT, EVENTS, IDLE_CLOCK, Memory
 from accelsim.hw.dram.state import NEVER as NO_CLOCK
 from accelsim.hw.dram.window_kernels import advance
@@ -83,6 +83,7 @@ class Channels(NamedTuple):
     state: Memory
     map: CompiledMap
     digits: NDArray[np.int64]  # scratch for the map
+    banks: NDArray[np.int64]
     tick: int
     latency: int
     first: int  # agent number of channel 0
@@ -419,7 +420,7 @@ def _push(
     write: int,
     at: int,
 ) -> int:
-    """Send a window to its channels, burst by burst in address order; the bytes that this moves."""
+    """Send a window to its channels in address order; the bytes that this moves."""
     m, a = channels.state, channels.map
     clock = -(-at // channels.tick)
     if stride == row_bytes:
@@ -433,7 +434,14 @@ def _push(
         while burst <= last:
             c, bank, row, column, run = locate(a, burst, channels.digits)
             n = min(run, last - burst + 1)
-            if not push(m, c, transfer, bank, row, column, n, 1, write, clock):
+            if a.lanes == 1:
+                done = push(m, c, transfer, bank, row, column, n, 1, write, clock)
+            else:
+                here = lane_banks(a, channels.digits, channels.banks)
+                done = push_stripe(
+                    m, c, transfer, channels.banks, here, row, column, n, write, clock
+                )
+            if not done:
                 channels.full[0] = 1
                 return 0
             channels.touched[c] = 1

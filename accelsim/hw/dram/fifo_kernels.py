@@ -11,6 +11,7 @@ from accelsim.hw.dram.kernels import (
     tag_of,
     take,
 )  # fmt: skip
+from accelsim.hw.dram.mapping import MOST_LANES
 from accelsim.hw.dram.state import (
     ACCEPT_CLOCK,
     ACCEPT_LEFT,
@@ -63,7 +64,6 @@ from accelsim.hw.dram.state import (
     Memory,
 )  # fmt: skip
 
-MOST_LANES = 8
 ACCEPTANCE, COMPLETION = 0, 1  # what an event says of its transfer
 
 
@@ -133,6 +133,63 @@ def push(
 
 
 @njit
+def push_stripe(
+    m: Memory,
+    c: int,
+    transfer: int,
+    banks: Int64,
+    here: int,
+    row: int,
+    column: int,
+    count: int,
+    write: int,
+    at: int,
+) -> bool:
+    """Append ``count`` bursts that take turns over ``banks``, as ``push`` one by one would.
+
+    The first ``here`` of them lie in ``column``, every further round in the next one.
+    """
+    s, pool, book = m.state[c], m.pool, m.book
+    turns = banks.shape[0]
+    lanes = min(count, turns)
+    if book[FREE_NODES] < book[RESERVE] + lanes:
+        return False
+    age = book[PUSHED]
+    book[PUSHED] = age + count
+    first, before = NONE, NONE
+    for k in range(lanes):
+        node = take(pool, book)
+        bursts = (count - k + turns - 1) // turns
+        pool[node, ROW] = row
+        pool[node, COLUMN] = column if k < here else column + 1
+        pool[node, STRIDE] = 1 if bursts > 1 else 0
+        pool[node, WAITING] = bursts
+        pool[node, LEFT] = 0
+        pool[node, AGE] = age + k
+        pool[node, STEP] = turns if bursts > 1 else 0
+        pool[node, TRANSFER] = transfer
+        pool[node, BANK] = s[FIRST_BANK] + banks[k] * BANK_WORDS
+        pool[node, WRITE] = write
+        pool[node, AT] = at
+        if before < 0:
+            first = node
+        else:
+            pool[before, RING] = node
+        before = node
+    pool[before, RING] = first
+    q = s[pool[first, BANK] + QUEUE]
+    _append_ring(s, q, pool, first, before)
+    for _ in range((count - 1) % turns + 1):
+        before = pool[before, RING]
+    s[q + LAST] = before
+    s[q + LANES] = 0
+    if s[q + WAKE] == NEVER and s[q + CURSOR] == first:
+        s[q + WAKE] = at
+        s[IDLE_CLOCK] = min(s[IDLE_CLOCK], max(at, s[CLOCK]))
+    return True
+
+
+@njit
 def _continues(pool: Int64, node: int, age: int, column: int, count: int, stride: int) -> bool:
     """Whether bursts extend the progressions of a node; fixes the steps of a single burst."""
     have = pool[node, WAITING] + pool[node, LEFT]
@@ -167,19 +224,25 @@ def _append(s: Int64, q: int, pool: Int64, node: int, count: int) -> None:
         s[q + MASK] |= bit
         return
     pool[node, RING] = node
-    pool[node, BEFORE] = node
-    pool[node, REST_OF] = NONE
-    if s[q + CURSOR] < 0:
-        s[q + CURSOR] = node
-        s[q + CURSOR_BEFORE] = node
-    else:
-        if tail < 0:  # the ring at the head was the last one
-            s[q + REST] = node
-        else:
-            pool[tail, REST_OF] = node
-        s[q + TAIL] = node
+    _append_ring(s, q, pool, node, node)
     s[q + LANES] = 1 if count == 1 else 0
     s[q + MASK] = bit
+
+
+@njit
+def _append_ring(s: Int64, q: int, pool: Int64, first: int, last: int) -> None:
+    """Append a ring, given by its first and its last node, to a FIFO."""
+    pool[first, BEFORE] = last
+    pool[first, REST_OF] = NONE
+    if s[q + CURSOR] < 0:
+        s[q + CURSOR] = first
+        s[q + CURSOR_BEFORE] = last
+        return
+    if s[q + TAIL] < 0:  # the ring at the head was the last one
+        s[q + REST] = first
+    else:
+        pool[s[q + TAIL], REST_OF] = first
+    s[q + TAIL] = first
 
 
 # --- acceptance: from the FIFO into the window

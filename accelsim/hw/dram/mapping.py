@@ -34,6 +34,8 @@ NAMES = {
     "co": "column",
 }
 ROW, RANK, GROUP, BANK, PSEUDO, CHANNEL, COLUMN = range(len(FIELDS))
+LANE = len(FIELDS)  # the bank group before hashing, among the digits of compiled code
+MOST_LANES = 8
 
 
 class CompiledMap(NamedTuple):
@@ -43,7 +45,8 @@ class CompiledMap(NamedTuple):
     fields: Ints  # [field in address order from the lowest, (which, size)]
     sizes: Ints  # [which] size of every field
     hashed: int  # 1: digits are permuted by what lies above them
-    run_field: int  # the field whose digits count through neighbouring bursts of one row
+    lanes: int  # bank groups that neighbouring bursts take turns over
+    run_field: int  # the field whose digits count through those of one bank group in one row
 
 
 class Location(NamedTuple):
@@ -110,13 +113,15 @@ class AddressMap:
     @property
     def compiled(self) -> CompiledMap:
         fields = [(which, self.sizes[which]) for which in self.order]
-        lowest = next((which for which in self.order if self.sizes[which] > 1), COLUMN)
+        lowest = [*(which for which in self.order if self.sizes[which] > 1), COLUMN, COLUMN]
+        turns = lowest[0] == GROUP and self.sizes[GROUP] <= MOST_LANES
         return CompiledMap(
             self.column_bytes,
             np.array(fields, np.int64),
             np.array(self.sizes, np.int64),
             int(self.hashing),
-            lowest,
+            self.sizes[GROUP] if turns else 1,
+            lowest[1 if turns else 0],
         )
 
     def locate(self, address: Ints | Sequence[int]) -> Location:

@@ -9,6 +9,7 @@ from accelsim.hw.dram.mapping import (
     CHANNEL,
     COLUMN,
     GROUP,
+    LANE,
     PSEUDO,
     RANK,
     ROW,
@@ -20,8 +21,10 @@ from accelsim.hw.dram.mapping import (
 def locate(a: CompiledMap, burst: int, digit: NDArray[np.int64]) -> tuple[int, int, int, int, int]:
     """(channel, bank in the channel, row, column, run) of burst number ``burst``.
 
-    ``run`` bursts from here on lie one column after the other in the same row. ``digit`` is
-    scratch, one entry per field. Banks are numbered pseudo-channel, rank, group, bank.
+    ``run`` bursts from here on lie one column after the other in the same row; over ``a.lanes``
+    bank groups, if that is more than one, they take turns in columns of the same row: see
+    ``lane_banks``. ``digit`` is scratch, one entry per field and one for the lane. Banks are
+    numbered pseudo-channel, rank, group, bank.
     """
     left, above = burst, 0
     for k in range(a.fields.shape[0]):
@@ -31,15 +34,34 @@ def locate(a: CompiledMap, burst: int, digit: NDArray[np.int64]) -> tuple[int, i
         left = high
         if which == CHANNEL:
             above = left
-    run = a.sizes[COLUMN] - digit[COLUMN] if a.run_field == COLUMN else 1
+    lane = digit[GROUP] if a.lanes > 1 else 0
+    digit[LANE] = lane
+    run = (a.sizes[COLUMN] - digit[COLUMN]) * a.lanes - lane if a.run_field == COLUMN else 1
     if a.hashed:
         digit[CHANNEL] = permuted(digit[CHANNEL], above, a.sizes[CHANNEL])
         digit[GROUP] = permuted(digit[GROUP], digit[ROW], a.sizes[GROUP])
         digit[BANK] = permuted(digit[BANK], digit[ROW], a.sizes[BANK])
         digit[PSEUDO] = permuted(digit[PSEUDO], digit[ROW], a.sizes[PSEUDO])
+    return digit[CHANNEL], _bank(a, digit, digit[GROUP]), digit[ROW], digit[COLUMN], run
+
+
+@njit
+def lane_banks(a: CompiledMap, digit: NDArray[np.int64], banks: NDArray[np.int64]) -> int:
+    """The banks of ``a.lanes`` bursts from the one located last on; how many are in its column."""
+    size, lane = a.sizes[GROUP], digit[LANE]
+    shift = permuted(0, digit[ROW], size) if a.hashed else 0
+    binary = size & (size - 1) == 0
+    for k in range(size):
+        group = (lane + k) % size
+        group = group ^ shift if binary else (group + shift) % size
+        banks[k] = _bank(a, digit, group)
+    return int(size - lane)
+
+
+@njit
+def _bank(a: CompiledMap, digit: NDArray[np.int64], group: int) -> int:
     bank = digit[PSEUDO] * a.sizes[RANK] + digit[RANK]
-    bank = (bank * a.sizes[GROUP] + digit[GROUP]) * a.sizes[BANK] + digit[BANK]
-    return digit[CHANNEL], bank, digit[ROW], digit[COLUMN], run
+    return int((bank * a.sizes[GROUP] + group) * a.sizes[BANK] + digit[BANK])
 
 
 @njit

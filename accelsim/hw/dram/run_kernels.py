@@ -59,7 +59,7 @@ class Places(NamedTuple):
 @njit
 def place(a: CompiledMap, address: Int64, banks_per_queue: int, queues: int, p: Places) -> None:
     """Decode all addresses; neighbours in a row are counted on."""
-    digit = np.zeros(a.sizes.shape[0], np.int64)
+    digit = np.zeros(a.sizes.shape[0] + 1, np.int64)
     n, size = address.shape[0], a.column_bytes
     if _is_binary(a):
         _place_binary(a, address, banks_per_queue, queues, p, digit)
@@ -67,6 +67,7 @@ def place(a: CompiledMap, address: Int64, banks_per_queue: int, queues: int, p: 
     i = 0
     while i < n:
         channel, bank, row, column, run = locate(a, address[i] // size, digit)
+        run = run if a.lanes == 1 else 1
         queue = channel * queues + bank // banks_per_queue
         first, k = address[i], 0
         while True:

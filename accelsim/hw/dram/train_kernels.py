@@ -10,7 +10,6 @@ the end of a transfer, a refresh. It leaves behind what its commands one by one 
 from accelsim._jit import njit_in_place as njit
 from accelsim.hw.dram import state as w
 from accelsim.hw.dram.fifo_kernels import (
-    MOST_LANES,
     accept,
     account_transfer,
     complete,
@@ -26,6 +25,7 @@ from accelsim.hw.dram.kernels import (
     unlink,
     write_log,
 )
+from accelsim.hw.dram.mapping import MOST_LANES
 from accelsim.hw.dram.state import Int64, Memory
 
 NO_TRAIN, NO_HITS = 0, -1  # what forming says where there is none
