@@ -47,10 +47,11 @@ HITS, MISSES, CONFLICTS, POINTER, DRAINING, MOVED = range(31, 37)
 # what commands leave alone: rows after columns and columns after rows of other banks, columns of
 # other pseudo-channels; one bit per kind of command that other ranks hear of
 APART, SIBLINGS_HEAR, OTHERS_HEAR = range(37, 40)
-COUNTS = 40  # of commands, by kind
+PAUSE = 40  # column commands to issue before trains are looked for again
+COUNTS = 48  # of commands, by kind
 # what commands cost: COST + (place * KINDS + before) * KINDS + after
 AT_BANK, AT_GROUP, AT_RANK, AT_SIBLINGS, AT_OTHERS = range(5)
-COST = 48
+COST = 56
 WINDOWS = COST + 5 * KINDS * KINDS  # number of windows, then cycles and activations of each
 MOST_WINDOWS = 3
 TAGS = WINDOWS + 8  # queued nodes by hash of their row: reads, then writes

@@ -62,6 +62,7 @@ from accelsim.hw.dram.state import (
     NONE,
     NUMBER,
     OPEN,
+    PAUSE,
     PENDING,
     PERIOD,
     PRE,
@@ -99,6 +100,7 @@ from accelsim.hw.dram.state import (
 from accelsim.hw.dram.train_kernels import form_trains, run_trains, sort_log
 
 FEW = 3  # clocks in which trains are not worth their forming
+PAUSED = 4  # column commands after which another attempt is worth it
 
 
 @njit
@@ -308,7 +310,8 @@ def _column_command(m: Memory, s: Int64, c: int, b: int, clock: int) -> None:
 @njit
 def _takes_turns(s: Int64, pool: Int64, b: int) -> bool:
     """Whether the next column command is to a bank whose bursts may go as a train."""
-    if b < 0:
+    if s[PAUSE] > 0:
+        s[PAUSE] -= 1
         return False
     node = s[b + HIT + s[s[b + QUEUE] + MODE]]
     return bool(pool[node, LEFT] > 1 or pool[node, STEP] > 1)
@@ -321,6 +324,7 @@ def _issue_trains(
     """Issue column commands from clock ``at`` on as trains, and the row commands between them."""
     horizon = form_trains(m, s, limit, row_at)
     if horizon <= at + FEW:
+        s[PAUSE] = PAUSED
         return False
     begin = m.book[LOGGED]
     if m.log.shape[0] > 0 and begin + 2 * (horizon - s[CLOCK]) + 2 > m.log.shape[0]:
@@ -386,7 +390,7 @@ def advance(m: Memory, c: int, limit: int, idle: bool) -> int:
             s[CLOCK] = max(s[CLOCK], s[DUE])
             _fall_due(s, pool, s[CLOCK])
             continue
-        if at < wake and _takes_turns(s, pool, column_bank):
+        if column_at < wake and _takes_turns(s, pool, column_bank):
             until = bound if told > had or not backlog else NEVER
             if _issue_trains(m, s, c, until, column_at, row_at, row_bank, row_kind):
                 continue
