@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from accelsim.hw.dram import state
@@ -15,6 +16,9 @@ from accelsim.hw.dram.fifo_kernels import push
 from accelsim.hw.dram.reference import Request
 from accelsim.hw.dram.window_kernels import advance
 
+MANY = settings(  # the first example compiles
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=400
+)
 DEVICES = ("ddr4-2400", "hbm2", "hbm2", "gddr6", "lpddr5-6400", "ddr5-4800")
 
 
@@ -89,11 +93,11 @@ def singles(some):
     ]
 
 
-def compiled(one: Device, settings: Controller, some, in_pieces: bool = False):
+def compiled(one: Device, controller: Controller, some, in_pieces: bool = False):
     """Log, acceptances and finishing clocks; in pieces, pushed run by run as late as is allowed."""
     requests = sum(count for _, count, _ in some)
     m = state.memory(
-        one, settings, 1, nodes=requests + 1, requests=requests, log=20 * requests + 4000
+        one, controller, 1, nodes=requests + 1, requests=requests, log=20 * requests + 4000
     )
     following = [first.clock for first, _, _ in some[1:]]
     for k, (first, count, stride) in enumerate(some):

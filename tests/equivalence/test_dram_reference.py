@@ -6,8 +6,8 @@ forwarding, drains and refreshes in the middle of requests are the rule.
 
 from dataclasses import replace
 
-from dram_streams import compiled, controllers, devices, runs, singles
-from hypothesis import HealthCheck, given, settings
+from dram_streams import MANY, compiled, controllers, devices, runs, singles
+from hypothesis import given
 from hypothesis import strategies as st
 
 from accelsim.hw.dram import reference
@@ -17,10 +17,6 @@ from accelsim.hw.dram.commands import Command, Scope
 from accelsim.hw.dram.controller import Controller
 from accelsim.hw.dram.log import CommandLog
 from accelsim.hw.dram.reference import Request
-
-MANY = settings(  # the first example compiles
-    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=400
-)
 
 
 def place(one, number):

@@ -245,7 +245,10 @@ def _couplings(row: Int64, places: Int64) -> None:
         and (far[:, rows][:, :, columns] < 0).all()
         and (places[AT_OTHERS][np.ix_(all_columns, columns)] < 0).all()
     )
-    row[TRAINS] = row[APART] and not row[CLOSED_PAGE]
+    # Another rank must not be ready for a column before the rank of the last one is.
+    alone = row[RANKS] == row[QUEUES]
+    slower = (places[AT_SIBLINGS, columns, columns] >= places[AT_RANK, columns, columns]).all()
+    row[TRAINS] = row[APART] and not row[CLOSED_PAGE] and (alone or slower)
     row[ROWS_FREE] = row[APART] and row[DUAL]
     for kind in range(KINDS):
         row[SIBLINGS_HEAR] |= int((places[AT_SIBLINGS, kind] >= 0).any()) << kind
