@@ -128,10 +128,24 @@ def test_same_bursts_are_merged():
     """A second write and a read of a waiting write cost no command; a read comes before a write."""
     assert names([0, 0, 0, 64], [1, 1, 0, 0]).count("WR") == 1
     assert names([0, 0, 0, 64], [1, 1, 0, 0]).count("RD") == 1
-    # Where the row is open, a write might overtake the read that comes with it: it waits.
-    found = names([0, ROW // 2, 0, 0], [0, 1, 0, 1], replace(QUIET, high_watermark=1, low_watermark=0))
-    assert found.index("WR") < len(found) - 1
-    assert found[-1] == "WR"
+    # Writes are due and the row is open: a write must not overtake the read of its burst.
+    eager = replace(QUIET, high_watermark=1, low_watermark=0)
+    assert names([64, 0, 0], [0, 0, 1], eager) == ["ACT", "RD", "RD", "WR"]
+
+
+def test_a_refresh_waits_for_who_opened_a_row():
+    """A write opened its row, then reads kept the bus from it until the refresh fell due."""
+    due = ONE.refresh.interval_cycles
+    reads = [64 * k for k in range(1, 30)]
+    found = commands(
+        [0, BANK, *reads], [0, 1, *(0 for _ in reads)],
+        replace(QUIET, refresh=True, accepts_per_clock=0),
+        clocks=[due - 200, due - 70, *(due - 68 + 4 * k for k in range(len(reads)))],
+    )  # fmt: skip
+    after = [(name, clock) for name, clock, _ in found if clock >= due]
+    assert [name for name, _ in after[:3]] == ["WR", "PREAB", "REFAB"]
+    last = max(clock for name, clock, _ in found if name == "RD" and clock < due)
+    assert after[0][1] - last > T["tRTP"]  # banks might have been closed before
 
 
 def test_one_by_one():
