@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from accelsim.validation import dram
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.dram.catalog import device, list_devices
@@ -12,7 +13,6 @@ from accelsim.hw.dram.controller import Controller
 from accelsim.hw.dram.run import run_stream
 from accelsim.hw.dram.streams import STREAMS, Requests
 from accelsim.results.claims import truth
-from accelsim.validation import dram
 
 FIRST_READY = Controller.of_policy("first-ready")
 QUIET = Controller.of_policy("first-ready", refresh=False)

@@ -151,6 +151,13 @@ def test_a_drain_stops_at_a_write_whose_burst_is_to_be_read():
     assert [name for name, _ in other[:2]] == ["ACT", "ACT"]
 
 
+def test_after_a_drain_has_stopped_reads_come_first():
+    """The buffer is full of three writes; the second waits for the read of its burst."""
+    buffer = {"write_buffer": 3, "high_watermark": 3}
+    found = drained([0, BANK, 0, 2 * BANK], [0, 1, 1, 1], **buffer)
+    assert [name for name, _ in found] == ["ACT", "ACT", "WR", "RD", "WR", "ACT", "WR"]
+
+
 def test_a_full_buffer_does_not_wait_for_a_read_that_waits_for_it():
     """The bank's queue is full of older reads, the buffer of writes, the first to that burst."""
     reads = [*(ROW * k for k in range(1, 12)), 0]

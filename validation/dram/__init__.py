@@ -16,8 +16,9 @@ from importlib.resources import as_file, files
 from accelsim.hw.dram.controller import Controller
 from accelsim.hw.dram.run import MemoryRun, memory_device, run_stream
 from accelsim.results.claims import Claim, Row, truth, within
-from accelsim.validation.dram.checked import checked_rows
-from accelsim.validation.dram.closed_forms import closed_form_rows
+
+from .checked import checked_rows
+from .closed_forms import closed_form_rows
 
 CLAIM = Claim(
     name="dram",

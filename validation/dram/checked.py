@@ -36,7 +36,9 @@ def checked_rows() -> Iterator[Row]:
         case = f"{one.name} violations in {commands:,} random commands"
         yield Row(case, 0, run.violations, run.violations == 0, split="checker")
         tried, found = injected(one)
-        yield Row(f"{one.name} injected violations found", tried, found, tried == found > 0, "checker")
+        yield Row(
+            f"{one.name} injected violations found", tried, found, tried == found > 0, "checker"
+        )
 
 
 def injected(one: Device, seed: int = 7) -> tuple[int, int]:
@@ -81,6 +83,8 @@ def _used_activations(log: CommandLog) -> tuple[Ints, Ints]:
     Without the others nothing is broken: a row may be closed, or refreshed over, unused.
     """
     column = (log.command == Command.RD) | (log.command == Command.WR)
-    by_bank = np.lexsort((np.arange(len(log)), log.bank, log.bank_group, log.rank, log.pseudo_channel))
+    by_bank = np.lexsort(
+        (np.arange(len(log)), log.bank, log.bank_group, log.rank, log.pseudo_channel)
+    )
     used = (log.command[by_bank[:-1]] == Command.ACT) & column[by_bank[1:]]
     return by_bank[:-1][used], np.flatnonzero(column)

@@ -136,9 +136,7 @@ FORMS = (
     Form(
         "column period in a bank group: max(burst, tCCD_L)",
         lambda one: max(one.timings["burst_cycles"], one.timings["tCCD_L"]),
-        lambda one: _period(
-            one, "seq_read", one.organization.columns, mapping=COLUMN_BY_COLUMN
-        ),
+        lambda one: _period(one, "seq_read", one.organization.columns, mapping=COLUMN_BY_COLUMN),
     ),
     Form("latency of a row hit: 1 + CL + burst", lambda one: 1 + _access(one), _hit),
     Form(

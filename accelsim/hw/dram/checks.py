@@ -74,7 +74,6 @@ def _organization_faults(device: Device) -> Iterator[tuple[str, str]]:
         elif field.name in POWERS_OF_TWO and value & (value - 1):
             yield path, f"{field.name} must be a power of two, not {value}; accepted: 1, 2, 4, ..."
 
-
     parts = device.organization
     banks = parts.pseudo_channels * parts.ranks * parts.banks_per_rank
     if banks > MOST_BANKS:

@@ -1,6 +1,7 @@
 """Settings of a memory controller: queues, policies, refresh.
 
-Three queue structures. ``window``: FR-FCFS over a read window and a write buffer per pseudo-channel.
+Three queue structures. ``window``: FR-FCFS over a read window and a write buffer of every
+pseudo-channel.
 ``per-bank``: a read queue and a write buffer per channel that feed one short queue per bank, served
 round robin, as DRAMsim3 does. ``first-ready``: a read and a write queue per channel, from which the
 oldest request goes on whose next command is ready, as in Ramulator 2.1.
@@ -70,7 +71,7 @@ class Controller:
     def of_policy(cls, policy: str, *, refresh: bool = True) -> Controller:
         """A policy as whoever made it known has it: Ramulator 2.1's queues for ``first-ready``."""
         if policy == "first-ready":
-            return cls(policy=policy, low_watermark=6, accepts_per_clock=1, refresh=refresh)
+            return cls(policy="first-ready", low_watermark=6, accepts_per_clock=1, refresh=refresh)
         return cls(policy=policy, refresh=refresh)  # type: ignore[arg-type]  # it is checked
 
     @classmethod

@@ -238,7 +238,7 @@ def _first_ready(k: Channels, p: Places, c: int, clock: int, bus: int) -> int:
         row, command = k.bank[c, b, OPEN], ACT
         if row != NONE:
             command = PRE if p.row[i] != row else WR if direction == WRITE else RD
-        column = command == RD or command == WR
+        column = command in (RD, WR)
         if (bus == COLUMN_BUS and not column) or (bus == ROW_BUS and column):
             continue
         if command == PRE and k.bank[c, b, RESERVED]:

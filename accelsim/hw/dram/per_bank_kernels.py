@@ -219,7 +219,7 @@ def _pick(k: Channels, p: Places, c: int, held: int, clock: int) -> tuple[int, i
                 at = max(at, _window(k, c, b // k.setting[RANK_BANKS]))
             if at > clock:
                 soon = min(soon, at)
-            elif _is_allowed(k, p, c, b, place, command):
+            elif command != PRE or _may_close(k, p, c, b, place):
                 return b, place, command, clock
     return NONE, NONE, NONE, soon
 
@@ -236,14 +236,6 @@ def _window(k: Channels, c: int, rank: int) -> int:
 
 
 @njit_in_place
-def _is_allowed(k: Channels, p: Places, c: int, b: int, place: int, command: int) -> bool:
-    """Whether the other entries of the bank let this one have its command."""
-    if command == PRE:
-        return _may_close(k, p, c, b, place)
-    return command != WR or not _read_first(k, c, b, place)
-
-
-@njit_in_place
 def _may_close(k: Channels, p: Places, c: int, b: int, place: int) -> bool:
     """Only the oldest entry of a bank closes it: no hit is queued, or the row has had its share."""
     if place > 0:
@@ -254,16 +246,6 @@ def _may_close(k: Channels, p: Places, c: int, b: int, place: int) -> bool:
         if p.row[k.queue[c, b, other]] == k.bank[c, b, OPEN]:
             return False
     return True
-
-
-@njit_in_place
-def _read_first(k: Channels, c: int, b: int, place: int) -> bool:
-    """Whether an earlier entry reads the burst that this one writes (a second write is merged)."""
-    burst = k.same[k.queue[c, b, place]]
-    for other in range(place):  # noqa: SIM110  # compiled
-        if k.same[k.queue[c, b, other]] == burst:
-            return True
-    return False
 
 
 @njit_in_place

@@ -89,10 +89,10 @@ class MemoryRun:
     """What a memory did with a stream; times in clocks of the device.
 
     ``cycles`` is when the last data had moved, ``acknowledged_cycles`` when the last request was
-    answered: writes are, as soon as they are accepted; ``accepted_cycles`` when the last one had found
-    room in a queue. A burst is a row hit if its row was open, a
-    conflict if another row of the bank had to be closed for it, a miss otherwise; reads of what
-    waits in the write buffer, and writes to it, are ``merged`` and cost no command.
+    answered: writes are, as soon as they are accepted; ``accepted_cycles`` when the last one had
+    found room in a queue. A burst is a row hit if its row was open, a conflict if another row of
+    the bank had to be closed for it, a miss otherwise; reads of what waits in the write buffer, and
+    writes to it, are ``merged`` and cost no command.
     """
 
     version: str
@@ -161,8 +161,8 @@ class MemoryRun:
             for name in (
                 "schema", "version", "device", "standard", "channels", "mapping", "hashing",
                 "stream", "seed", "inject", "clock_hz", "requests", "reads", "writes",
-                "burst_bytes", "bytes", "cycles", "acknowledged_cycles", "accepted_cycles", "seconds",
-                "bytes_per_second", "peak_bytes_per_second", "row_hits", "row_misses",
+                "burst_bytes", "bytes", "cycles", "acknowledged_cycles", "accepted_cycles",
+                "seconds", "bytes_per_second", "peak_bytes_per_second", "row_hits", "row_misses",
                 "row_conflicts", "merged",
             )
         }  # fmt: skip

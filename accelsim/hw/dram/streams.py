@@ -98,7 +98,7 @@ def make_stream(name: str, requests: int, extent: Extent, seed: int = SEED) -> R
 
 
 def check_inside(requests: Requests, capacity_bytes: int) -> None:
-    """Raise AccelsimError at the first request outside a memory, or far beyond any simulated time."""
+    """Raise AccelsimError at the first request outside a memory, or far beyond simulated time."""
     if requests.clock is not None and len(requests) and requests.clock.max() > LARGEST_CLOCK:
         raise AccelsimError(
             f"stream {requests.name}: a request arrives at clock {requests.clock.max()}; "
