@@ -57,7 +57,9 @@ def memory(
     ] = None,
     policy: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="window: reorder within a read window and write buffer."),
+        typer.Option(
+            metavar="NAME", help="Queues: window, per-bank (DRAMsim3) or first-ready (Ramulator)."
+        ),
     ] = None,
     page: Annotated[
         str | None, typer.Option(metavar="open|closed", help="Keep rows open, or precharge.")

@@ -1,5 +1,5 @@
-"""Claims as a page: the table of all, and for those judged by a mean, cases and a scatter plot of
-what was simulated over the truth. The page holds all that it needs."""
+"""Claims as a page: the table of all; of each its errors by split, a scatter plot of what was
+simulated over the truth, and its cases. The page holds all that it needs."""
 
 from __future__ import annotations
 
@@ -19,33 +19,40 @@ if TYPE_CHECKING:
 
 Cells = tuple[str, ...]
 
+UNFOLDED = 60
+"""Cases that the page shows at once."""
+
 _STYLE = "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto}</style>"
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One claim as the page shows it: its line of the table and its cases."""
+    """One claim as the page shows it: its line of the table, its splits and its cases."""
 
     claim: Claim
     cells: Cells
+    split_titles: Cells
+    splits: Sequence[Cells]
     rows: tuple[Row, ...]
 
 
 def evidence_html(titles: Sequence[str], claims: Sequence[Shown]) -> str:
     """The whole page as text."""
-    columns = [
-        Column(title, lambda cells, i=i: str(cells[i]), left=i in (0, 1, len(titles) - 1))  # type: ignore[misc]
-        for i, title in enumerate(titles)
-    ]
-    sections = [html_table(columns, [one.cells for one in claims])]
-    plotted = [one for one in claims if one.claim.mean_of and one.rows]
-    for i, one in enumerate(plotted):
-        drawing = scatter(one.claim, one.rows).to_html(
-            full_html=False, include_plotlyjs=i == 0, config={"displaylogo": False}
-        )
+    sections = [_table(titles, [one.cells for one in claims], left=(0, 1, len(titles) - 1))]
+    drawn = False
+    for one in claims:
+        if not one.rows:
+            continue
+        drawing = ""
+        if plotted(one.rows):
+            drawing = scatter(one.claim, one.rows).to_html(
+                full_html=False, include_plotlyjs=not drawn, config={"displaylogo": False}
+            )
+            drawn = True
+        splits = _table(one.split_titles, one.splits, left=(0, len(one.split_titles) - 1))
         sections.append(
             f"<h2>{escape(one.claim.name)}</h2><p>{escape(one.claim.statement)}"
-            f" ({escape(one.claim.source)})</p>{drawing}{html_cases(one.rows)}"
+            f" ({escape(one.claim.source)})</p>{splits}{drawing}{_cases(one.rows)}"
         )
     return "\n".join((
         "<!DOCTYPE html>",
@@ -55,8 +62,30 @@ def evidence_html(titles: Sequence[str], claims: Sequence[Shown]) -> str:
     ))  # fmt: skip
 
 
+def _table(titles: Sequence[str], lines: Sequence[Cells], left: Sequence[int]) -> str:
+    columns = [
+        Column(title, lambda cells, i=i: str(cells[i]), left=i in left)  # type: ignore[misc]
+        for i, title in enumerate(titles)
+    ]
+    return html_table(columns, lines)
+
+
+def _cases(rows: Sequence[Row]) -> str:
+    """The table of cases; a long one is folded."""
+    table = html_cases(rows)
+    if len(rows) <= UNFOLDED:
+        return table
+    return f"<details><summary>{len(rows)} cases</summary>{table}</details>"
+
+
+def plotted(rows: Sequence[Row]) -> list[Row]:
+    """The rows that have a place on logarithmic axes."""
+    return [row for row in rows if row.expected > 0 and row.measured > 0]
+
+
 def scatter(claim: Claim, rows: Sequence[Row]) -> Figure:
     """What was simulated over the truth, on logarithmic axes, beside what others predict."""
+    rows = plotted(rows)
     fig = figure(escape(claim.name), escape(claim.statement), height=560)
     low = 0.5 * min(row.expected for row in rows)
     high = 2 * max(row.expected for row in rows)

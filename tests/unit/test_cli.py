@@ -216,17 +216,49 @@ def test_import_hf_says_what_was_read_and_how_to_run_it():
     assert "configuration only" in output("import", "hf", str(folder / "mixtral-8x7b.json"))
 
 
-def test_validate_one_claim(tmp_path):
-    markdown = tmp_path / "claims.md"
-    text = output("validate", "parameters", "--rows", "--markdown", str(markdown))
+@pytest.fixture
+def in_a_folder(monkeypatch, tmp_path):
+    """An empty working directory, where a report may be written."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_validate_one_claim(in_a_folder):
+    text = output("validate", "parameters", "--rows")
     assert "llama-2-7b: expected" in text
-    assert markdown.read_text().count("\n") == 3
-    content = json.loads(output("validate", "parameters", "--json", "-"))
+    assert "report: validation/report.md, validation/report.html" in text
+    report = (in_a_folder / "validation/report.md").read_text()
+    assert "| parameters | " in report
+    assert "| all | 28 | 0 | exact | exact |" in report
+    assert "| llama-2-7b |  | 6,738,415,616 | 6,738,415,616 | +0.0 % |" in report
+    assert "Plotly.newPlot" in (in_a_folder / "validation/report.html").read_text()
+    content = json.loads(output("validate", "parameters", "--json", "-", "--no-report"))
     assert content["ok"] is True
     assert content["claims"][0]["rows"]
+    assert content["claims"][0]["splits"][""]["cases"] == 28
 
 
-def test_validate_fails_with_exit_1(monkeypatch):
+def test_where_the_report_goes(in_a_folder, monkeypatch):
+    from accelsim.results import claims
+
+    quiet = output("validate", "parameters", "--no-report")
+    assert "report:" not in quiet
+    assert output("validate", "parameters", "--to", "-") == quiet
+    assert not list(in_a_folder.iterdir())
+    output("validate", "parameters", "--to", "a/b", "--markdown", "c.md", "--html", "c.html")
+    both = [in_a_folder / "a/b/report.md", in_a_folder / "c.md"]
+    assert both[0].read_text() == both[1].read_text()
+    assert (in_a_folder / "a/b/report.html").read_text() == (in_a_folder / "c.html").read_text()
+    # A folder that cannot be is said before anything is computed.
+    monkeypatch.setattr(claims, "evidence", None)
+    for to in ("c.md", "c.md/d", "/proc/nowhere"):
+        said = CliRunner().invoke(app, ["validate", "parameters", "--to", to])
+        assert said.exit_code == 2
+        assert f"cannot write to folder {to}: " in said.stderr
+        assert said.stderr.count("\n") == 1
+
+
+def test_validate_fails_with_exit_1(in_a_folder, monkeypatch):
     from accelsim.results import claims
 
     claim = claims.Claim("parameters", "one is two", "nobody", 0.1)
@@ -249,7 +281,7 @@ def test_validate_fails_with_exit_1(monkeypatch):
     json.loads(output("validate", "parameters", "--json", "-", code=1))
 
 
-def test_a_claim_about_a_mean_is_judged_by_its_split(monkeypatch, tmp_path):
+def test_a_claim_about_a_mean_is_judged_by_its_split(in_a_folder, monkeypatch):
     from accelsim.results import claims
 
     rows = [
@@ -266,10 +298,9 @@ def test_a_claim_about_a_mean_is_judged_by_its_split(monkeypatch, tmp_path):
             yield from rows
 
     monkeypatch.setattr(claims, "evidence", lambda _name: Silicon)
-    file = tmp_path / "claims.md"
-    page = tmp_path / "claims.html"
-    extra = ("--markdown", str(file), "--html", str(page))
-    text = output("validate", "parameters", "--rows", *extra)
+    file, page = (in_a_folder / f"validation/report.{kind}" for kind in ("md", "html"))
+    text = output("validate", "parameters", "--rows")
+    assert "mean of rival" in text
     assert "19.5 % mean of test" in text
     assert "+200.0 %" in text
     assert "| a | test | 100 | 110 | +10.0 % | +50.0 % |" in file.read_text()
@@ -279,6 +310,7 @@ def test_a_claim_about_a_mean_is_judged_by_its_split(monkeypatch, tmp_path):
     assert "truth 100, test 110 (+10.0%)" in drawn
     assert "truth 100, rival 150 (+50.0%)" in drawn
     assert "<td>19.5 %</td>" in drawn
+    assert "| test | 2 | 0 | 19.5 % | 29 % | 50 % | b |" in file.read_text()
     content = json.loads(output("validate", "parameters", "--json", "-"))
     assert content["claims"][0]["mean_error"] == pytest.approx(0.195)
     rows[1] = claims.Row("b", 100, 69, split="test")

@@ -13,6 +13,7 @@ from accelsim.hw.dram.catalog import device
 from accelsim.hw.dram.checker import Verdict, Violation, check_log
 from accelsim.hw.dram.log import read_log
 
+SHIPPED = Path(drive.__file__).parent / "devices"
 INI = Path(__file__).parent / "data/dramsim3/hbm2_1ch_refon.ini"
 
 
@@ -128,7 +129,7 @@ def test_a_dramsim3_file_brings_its_map():
 
 
 def test_a_device_file(tmp_path):
-    file = Path(drive.__file__).parent / "devices/ddr4.yaml"
+    file = SHIPPED / "ddr4.yaml"
     told = json.loads(call(f"{file}:ddr4-3200", "--requests", 10, "--json", "-").stdout)
     assert told["device"] == "ddr4-3200"
 
@@ -164,6 +165,13 @@ def test_a_device_file(tmp_path):
         (("ddr4-2400", "--log", "/nowhere/a.log"), "cannot write /nowhere/a.log"),
         (("ddr4-2400", "--json", "/nowhere/a.json"), "cannot write /nowhere/a.json"),
         ((), "Missing argument 'DEVICE'"),
+        (("ddr4-2400", "--requests", "nan"), "'--requests'"),
+        (("ddr4-2400", "--window", "nan"), "'--window'"),
+        (("ddr4-2400", "--channels", "99999999999"), "accepted: 1 to 1,024"),
+        (("ddr4-2400", "--hit-cap", "99999999999999999999"), "accepted: 1 to 4096"),
+        (("ddr4-2400", "--seed", str(1 << 64)), "out of range"),
+        (("ddr4-2400", "--policy", "first-ready", "--page", "closed"), "accepted: open"),
+        ((SHIPPED / "gddr6.yaml",), "holds several devices; accepted: "),
     ],
 )
 def test_bad_input(args, said):
@@ -176,5 +184,11 @@ def test_a_bad_trace_line_is_named(tmp_path):
     assert f"{trace}:2: 'X 0x80' is no request" in error("ddr4-2400", "--stream", trace)
     trace.write_text(f"R {1 << 40}\n")
     assert "past the capacity" in error("ddr4-2400", "--stream", trace)
+    trace.write_text("R -5\n")
+    assert f"{trace}:1: address '-5' is no number" in error("ddr4-2400", "--stream", trace)
+    trace.write_text("0x0 READ 99999999999999\n")
+    assert f"{trace}:1: clock 99999999999999 is too far" in error("ddr4-2400", "--stream", trace)
+    trace.write_bytes(b"\xff\xfe\x00")
+    assert "is not text" in error("ddr4-2400", "--stream", trace)
     trace.write_text("")
     assert "no request in it" in error("ddr4-2400", "--stream", trace)

@@ -77,6 +77,23 @@ def test_every_number_has_a_source(name: str) -> None:
     assert all(len(text) > 4 for text in one.sources.values())
 
 
+def test_ranks_of_a_shared_bus_are_kept_apart() -> None:
+    """Every shipped file but GDDR6's, whose channels have one rank."""
+    shared = (Scope.OTHER_RANKS, Scope.PSEUDO_CHANNEL)
+    for one in shipped_devices().values():
+        t = one.timings
+        apart = {(c.before, c.after): c.cycles for c in one.constraints if c.scope in shared}
+        if one.standard == "GDDR6":
+            assert not apart
+            assert one.organization.ranks == 1
+            continue
+        for same in (Command.RD, Command.WR):
+            assert apart[same, same] > t["burst_cycles"]  # data, and a gap
+        assert apart[Command.RD, Command.WR] > t["CL"] - t["CWL"] + t["burst_cycles"]
+        gap = t["CWL"] + t["burst_cycles"] - t["CL"]
+        assert apart.get((Command.WR, Command.RD), 0) > gap
+
+
 def test_a_table_holds_the_strictest_constraint() -> None:
     for one in shipped_devices().values():
         table = one.constraint_table()
@@ -130,6 +147,29 @@ def test_a_constraint_that_asks_nothing_is_left_out() -> None:
         (
             "ranks: 2", "banks: 0",
             ":5: mine: banks must be at least 1, not 0; accepted: 1, 2, 3, ...",
+        ),
+        (
+            "extends: ddr4", "extends: gddr6",
+            ":5: mine: ranks = 2 share a data bus, and no constraint of scope other_ranks is from "
+            "RD to RD; accepted: ranks: 1, or such constraints",
+        ),
+        (
+            "ranks: 2", "ranks: 100000",
+            ":5: mine: 1600000 banks in a channel (pseudo_channels x ranks x bank_groups x banks); "
+            "accepted: up to 4096",
+        ),
+        (
+            "ranks: 2", "rows: 99999999999999999999",
+            ":5: mine: a channel of 13107199999999999999868928 B; accepted: up to "
+            "1125899906842624 B",
+        ),
+        (
+            "CL: 17", "CL: 99999999999999999999",
+            ":7: mine: CL = 99999999999999999999 cycles; accepted: up to 1000000000",
+        ),
+        (
+            "CL: 17", "CL: .nan",
+            ":7: mine: CL is nan; accepted: whole cycles, a time (7.5 ns) or a formula",
         ),
         (
             "ranks: 2", "pseudo_channels: 0",

@@ -109,6 +109,64 @@ def test_a_deeper_queue_sees_more_row_hits():
     assert hits[1] > 200
 
 
+def drained(addresses, writes, clocks=None, **settings):
+    """(name, clock) of the commands on DDR4-2400 without refresh, rows ROW apart in bank 0."""
+    memory = memory_device(str(DATA / "ddr4_2400_refon.ini"))
+    asked = small(addresses, writes)
+    if clocks is not None:
+        asked = replace(asked, clock=np.array(clocks))
+    controller = replace(memory.controller, refresh=False, **settings)
+    log = run_stream(memory, stream=asked, controller=controller, log=True).logs[0]
+    return [(Command(a).name, int(b)) for a, b in zip(log.command, log.cycle, strict=True)]
+
+
+ROW, BANK = 2**17, 2**13
+
+
+@pytest.mark.parametrize(("cap", "third"), [(1, "PRE"), (2, "PRE"), (3, "RD")])
+def test_a_row_is_closed_once_it_had_its_share(cap, third):
+    """Two columns served; when PRE is ready, a third hit has just come behind another row."""
+    found = drained([0, ROW, 64, 128], [0] * 4, [100, 102, 130, 139], hit_cap=cap)
+    assert found[:3] == [("ACT", 101), ("RD", 118), ("RD", 131)]
+    assert found[3] == (third, 140)
+
+
+@pytest.mark.parametrize(("writes", "at_once"), [(8, False), (9, True)])
+def test_more_than_eight_writes_go_when_nothing_else_is_to_do(writes, at_once):
+    found = drained(
+        [*(BANK * k for k in range(writes)), ROW], [1] * writes + [0], [0] * writes + [5000]
+    )
+    first = next(clock for name, clock in found if name == "WR")
+    assert (first < 100) == at_once
+    assert at_once or first > 5000
+
+
+def test_a_drain_stops_at_a_write_whose_burst_is_to_be_read():
+    """No write behind it begins before: their banks are opened after the read."""
+    buffer = {"write_buffer": 2, "high_watermark": 2}
+    found = drained([0, 0, BANK], [0, 1, 1], **buffer)
+    assert [name for name, _ in found[:2]] == ["ACT", "RD"]
+    assert [name for name, _ in found].count("WR") == 2
+    other = drained([0, 64, BANK], [0, 1, 1], **buffer)
+    assert [name for name, _ in other[:2]] == ["ACT", "ACT"]
+
+
+def test_after_a_drain_has_stopped_reads_come_first():
+    """The buffer is full of three writes; the second waits for the read of its burst."""
+    buffer = {"write_buffer": 3, "high_watermark": 3}
+    found = drained([0, BANK, 0, 2 * BANK], [0, 1, 1, 1], **buffer)
+    assert [name for name, _ in found] == ["ACT", "ACT", "WR", "RD", "WR", "ACT", "WR"]
+
+
+def test_a_full_buffer_does_not_wait_for_a_read_that_waits_for_it():
+    """The bank's queue is full of older reads, the buffer of writes, the first to that burst."""
+    reads = [*(ROW * k for k in range(1, 12)), 0]
+    writes = [0, *(ROW * k for k in range(20, 51))]
+    found = drained(reads + writes, [0] * len(reads) + [1] * len(writes))
+    assert [name for name, _ in found].count("WR") == len(writes)
+    assert [name for name, _ in found].count("RD") == len(reads)
+
+
 def test_bad_settings():
     with pytest.raises(AccelsimError, match="command_queue = 0 is out of range; accepted: 1 to"):
         Controller(policy="per-bank", command_queue=0)

@@ -68,6 +68,10 @@ class Dram(OffChipMemory):
             f"hold; accepted: up to {held} B",
         )
         _ = self.controller, self.address_map
+        require(
+            self.policy == "window",
+            f"policy {self.policy} serves request streams only (accelsim memory); accepted: window",
+        )
 
     @property
     def part(self) -> Device:

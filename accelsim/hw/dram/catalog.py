@@ -39,6 +39,9 @@ def device(name_or_path: str) -> Device:
         return shipped[name_or_path]
     listed = load_devices(path + suffix)
     name = name.removeprefix(":") or (next(iter(listed)) if len(listed) == 1 else "")
+    if not name:
+        choices = ", ".join(f"{path}{suffix}:{one}" for one in listed)
+        raise AccelsimError(f"{path}{suffix} holds several devices; accepted: {choices}")
     if name not in listed:
         raise AccelsimError(f"{path}{suffix}: {unknown('memory device', name, listed)}")
     return listed[name]

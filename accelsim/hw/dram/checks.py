@@ -20,6 +20,14 @@ MAY_BE_ZERO = frozenset({"AL", "tRTRS", "tPPD"})
 POWERS_OF_TWO = ("pseudo_channels", "bank_groups", "banks", "columns", "column_bytes")
 """Parts of an address that are bits of it; rows stand on top and need not be (24 Gb dies)."""
 
+MOST_BANKS = 4096
+"""Banks of a channel, all pseudo-channels and ranks together."""
+
+MOST_CAPACITY_BYTES = 1 << 50
+
+MOST_CYCLES = 10**9
+"""No timing is longer: a second."""
+
 ORDERED = (
     ("tCCD_S", "tCCD_L"), ("tRRD_S", "tRRD_L"), ("tWTR_S", "tWTR_L"), ("tRCDRD", "tRAS"),
     ("tRFC", "tREFI"), ("tRFCpb", "tRFC"), ("tREFIpb", "tREFI"),
@@ -38,6 +46,10 @@ REQUIRED_CONSTRAINTS = (
 )  # fmt: skip
 """A device without one of these would let a controller do what no DRAM survives."""
 
+SHARED_BUS_PAIRS = ((_C.RD, _C.RD), (_C.WR, _C.WR), (_C.RD, _C.WR))
+"""Data of two ranks collide without a constraint on these between them; from write to read, a long
+read latency may keep them apart."""
+
 
 def check(device: Device) -> None:
     """Raise ParameterError, located at the parameter, for the first contradiction."""
@@ -50,6 +62,7 @@ def _faults(device: Device) -> Iterator[tuple[str, str]]:
     yield from _timing_faults(device)
     yield from _refresh_faults(device)
     yield from _missing_constraints(device)
+    yield from _missing_between_ranks(device)
 
 
 def _organization_faults(device: Device) -> Iterator[tuple[str, str]]:
@@ -60,6 +73,20 @@ def _organization_faults(device: Device) -> Iterator[tuple[str, str]]:
             yield path, f"{field.name} must be at least 1, not {value}; accepted: 1, 2, 3, ..."
         elif field.name in POWERS_OF_TWO and value & (value - 1):
             yield path, f"{field.name} must be a power of two, not {value}; accepted: 1, 2, 4, ..."
+
+    parts = device.organization
+    banks = parts.pseudo_channels * parts.ranks * parts.banks_per_rank
+    if banks > MOST_BANKS:
+        yield (
+            "organization",
+            f"{banks} banks in a channel (pseudo_channels x ranks x bank_groups x banks); "
+            f"accepted: up to {MOST_BANKS}",
+        )
+    if parts.capacity_bytes > MOST_CAPACITY_BYTES:
+        yield (
+            "organization",
+            f"a channel of {parts.capacity_bytes} B; accepted: up to {MOST_CAPACITY_BYTES} B",
+        )
 
 
 def _timing_faults(device: Device) -> Iterator[tuple[str, str]]:
@@ -77,6 +104,8 @@ def _timing_faults(device: Device) -> Iterator[tuple[str, str]]:
                 f"{name} must be at least {least} cycle{'s' * (least == 0)}, not {cycles}; "
                 f"accepted: {least}, {least + 1}, ...",
             )
+        if cycles > MOST_CYCLES:
+            yield f"timings.{name}", f"{name} = {cycles} cycles; accepted: up to {MOST_CYCLES}"
     if t["tRC"] < t["tRAS"] + t["tRP"]:
         yield (
             "timings.tRC",
@@ -127,4 +156,19 @@ def _missing_constraints(device: Device) -> Iterator[tuple[str, str]]:
                 f"no constraint from {before.name} to {after.name} of a {scope.name.lower()}; "
                 f"accepted: {{before: {before.name}, after: {after.name}, "
                 f"scope: {scope.name.lower()}, cycles: ...}}",
+            )
+
+
+def _missing_between_ranks(device: Device) -> Iterator[tuple[str, str]]:
+    ranks = device.organization.ranks
+    if ranks == 1:
+        return
+    shared = (Scope.OTHER_RANKS, Scope.PSEUDO_CHANNEL, Scope.CHANNEL)
+    present = {(one.before, one.after) for one in device.constraints if one.scope in shared}
+    for before, after in SHARED_BUS_PAIRS:
+        if (before, after) not in present:
+            yield (
+                "organization.ranks",
+                f"ranks = {ranks} share a data bus, and no constraint of scope other_ranks is from "
+                f"{before.name} to {after.name}; accepted: ranks: 1, or such constraints",
             )

@@ -1,8 +1,10 @@
 """Settings of a memory controller: queues, policies, refresh.
 
-Two queue structures. ``window``: FR-FCFS over a read window and a write buffer per pseudo-channel.
+Three queue structures. ``window``: FR-FCFS over a read window and a write buffer of every
+pseudo-channel.
 ``per-bank``: a read queue and a write buffer per channel that feed one short queue per bank, served
-round robin, as DRAMsim3 does.
+round robin, as DRAMsim3 does. ``first-ready``: a read and a write queue per channel, from which the
+oldest request goes on whose next command is ready, as in Ramulator 2.1.
 """
 
 from __future__ import annotations
@@ -13,10 +15,10 @@ from typing import Literal
 
 from accelsim.errors import AccelsimError, unknown
 
-Policy = Literal["window", "per-bank"]
+Policy = Literal["window", "per-bank", "first-ready"]
 Page = Literal["open", "closed"]
 
-POLICIES: tuple[Policy, ...] = ("window", "per-bank")
+POLICIES: tuple[Policy, ...] = ("window", "per-bank", "first-ready")
 PAGES: tuple[Page, ...] = ("open", "closed")
 
 LARGEST_QUEUE = 4096
@@ -31,7 +33,7 @@ class Controller:
     an open row may serve while an older request waits for another row of the bank.
     ``accepts_per_clock`` requests enter a queue per clock (0: any number). ``command_queue`` is the
     depth of the queues of ``per-bank``. Page ``closed`` precharges with the last queued access to a
-    row.
+    row. Policy ``first-ready`` has no cap on hits: a row that an older request minds is closed.
     """
 
     policy: Policy = "window"
@@ -57,13 +59,20 @@ class Controller:
         self._check("accepts_per_clock", 0, LARGEST_QUEUE)
         self._check("high_watermark", 1, self.write_buffer)
         self._check("low_watermark", 0, self.high_watermark - 1)
-        if self.policy == "per-bank" and self.page == "closed":
+        if self.policy != "window" and self.page == "closed":
             raise AccelsimError("page closed needs policy window; accepted: open")
 
     def _check(self, name: str, least: int, most: int) -> None:
         value = getattr(self, name)
         if not least <= value <= most:
             raise AccelsimError(f"{name} = {value} is out of range; accepted: {least} to {most}")
+
+    @classmethod
+    def of_policy(cls, policy: str, *, refresh: bool = True) -> Controller:
+        """A policy as whoever made it known has it: Ramulator 2.1's queues for ``first-ready``."""
+        if policy == "first-ready":
+            return cls(policy="first-ready", low_watermark=6, accepts_per_clock=1, refresh=refresh)
+        return cls(policy=policy, refresh=refresh)  # type: ignore[arg-type]  # it is checked
 
     @classmethod
     def of_dramsim3(cls, settings: Mapping[str, object]) -> Controller:

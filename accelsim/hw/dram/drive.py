@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from accelsim.hw.dram.commands import Command
 from accelsim.hw.dram.controller import Controller
 from accelsim.hw.dram.device import Device
+from accelsim.hw.dram.first_ready import drive_first_ready
 from accelsim.hw.dram.log import CommandLog
 from accelsim.hw.dram.mapping import AddressMap
 from accelsim.hw.dram.per_bank import drive_per_bank
@@ -116,6 +117,7 @@ def drive_window(job: Job) -> Outcome:
 POLICIES: dict[str, Callable[[Job], Outcome]] = {
     "window": drive_window,
     "per-bank": drive_per_bank,
+    "first-ready": drive_first_ready,
 }
 """The driver of each queue structure of a controller."""
 

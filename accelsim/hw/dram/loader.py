@@ -213,7 +213,12 @@ class _One:
                 circle = ", ".join(waiting)
                 name = next(iter(waiting))
                 raise self.fail(f"timings.{name}", f"the formulas of {circle} need each other")
-            text = self.file.text(waiting.pop(name), f"timing {name}")
+            text = waiting.pop(name).value
+            if not isinstance(text, str):
+                raise self.fail(
+                    f"timings.{name}",
+                    f"{name} is {text!r}; accepted: whole cycles, a time (7.5 ns) or a formula",
+                )
             try:
                 found[name] = evaluate(text, found, clock_hz, down=name in INTERVALS)
             except AccelsimError as fault:

@@ -8,6 +8,7 @@ answered is written after that, which DRAMsim3 does not do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from accelsim.hw.dram.per_bank_kernels import Channels
 
 Ints = NDArray[np.int64]
+
+KINDS = (Command.ACT, Command.PRE, Command.RD, Command.WR, Command.REFAB)
+"""The commands of the kernels, in their order."""
 
 SAME_BANK, SAME_GROUP, SAME_RANK, SAME_BUS, SAME_CHANNEL = range(5)
 SCOPES = {
@@ -45,7 +49,7 @@ def drive_per_bank(job: Job) -> Outcome:
     from accelsim.hw.dram import per_bank_kernels as kernels
     from accelsim.hw.dram.run_kernels import DONE
 
-    _check(job.device, job.controller)
+    check_refresh_and_windows(job.device, job.controller, kernels.MOST_WINDOW)
     places, _ = drive.places_of(job)
     queues = job.device.organization.pseudo_channels
     k = _channels(job)
@@ -64,18 +68,17 @@ def drive_per_bank(job: Job) -> Outcome:
     return drive.Outcome(k.accepted, k.finished, last, counts, logs)
 
 
-def _check(device: Device, controller: Controller) -> None:
+def check_refresh_and_windows(device: Device, controller: Controller, most_window: int) -> None:
+    """Raise AccelsimError for what channels in lockstep do not do."""
     if controller.refresh and device.refresh.kind != "all-bank":
         raise AccelsimError(
-            f"policy per-bank refreshes whole ranks, and {device.name} wants "
+            f"policy {controller.policy} refreshes whole ranks, and {device.name} wants "
             f"{device.refresh.kind} refreshes; accepted: policy window, or refresh off"
         )
-    from accelsim.hw.dram.per_bank_kernels import MOST_WINDOW
-
     for _, window in device.windows():
-        if window > MOST_WINDOW:
+        if window > most_window:
             raise AccelsimError(
-                f"{device.name}: a window of {window} activations; accepted: up to {MOST_WINDOW}"
+                f"{device.name}: a window of {window} activations; accepted: up to {most_window}"
             )
 
 
@@ -96,8 +99,8 @@ def _channels(job: Job) -> Channels:
     book[kernels.REFRESH_AT] = setting[kernels.REFRESH_STEP]
     return kernels.Channels(
         setting=setting,
-        delay=_delays(job.device),
-        relation=_relations(job.device),
+        delay=delays(job.device, KINDS),
+        relation=relations(job.device),
         windows=np.array(job.device.windows(), np.int64).reshape(-1, 2),
         book=book,
         channel=np.zeros((channels, kernels.CHANNEL_WORDS), np.int64),
@@ -140,14 +143,13 @@ def _setting(job: Job, ranks: int) -> Ints:
     return np.array([words[place] for place in range(len(words))], np.int64)
 
 
-def _delays(device: Device) -> Ints:
+def delays(device: Device, kinds: Sequence[Command]) -> Ints:
     """Cycles between commands by how much their banks share; -1 where nothing is asked."""
-    kinds = [Command.ACT, Command.PRE, Command.RD, Command.WR, Command.REFAB]
     table = device.constraint_table()[:, kinds][:, :, kinds]
     return np.stack([table[list(SCOPES[shared])].max(axis=0) for shared in range(len(SCOPES))])
 
 
-def _relations(device: Device) -> Ints:
+def relations(device: Device) -> Ints:
     """What every two banks of a channel share."""
     parts = device.organization
     number = np.arange(parts.pseudo_channels * parts.ranks * parts.banks_per_rank)
@@ -167,7 +169,6 @@ def _counts(k: Channels, c: int, requests: int, end: int) -> ChannelCounts:
         active += rank[kernels.OPEN_CYCLES]
         if rank[kernels.OPEN_BANKS]:
             active += end - rank[kernels.OPEN_SINCE]
-    kinds = (Command.ACT, Command.PRE, Command.RD, Command.WR, Command.REFAB)
-    commands = dict(zip(kinds, s[kernels.COUNTS :], strict=True))
+    commands = dict(zip(KINDS, s[kernels.COUNTS :], strict=True))
     hits, misses, conflicts = s[kernels.HITS], s[kernels.MISSES], s[kernels.CONFLICTS]
     return ChannelCounts(requests, hits, misses, conflicts, commands, active)

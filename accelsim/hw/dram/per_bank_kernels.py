@@ -219,7 +219,7 @@ def _pick(k: Channels, p: Places, c: int, held: int, clock: int) -> tuple[int, i
                 at = max(at, _window(k, c, b // k.setting[RANK_BANKS]))
             if at > clock:
                 soon = min(soon, at)
-            elif _is_allowed(k, p, c, b, place, command):
+            elif command != PRE or _may_close(k, p, c, b, place):
                 return b, place, command, clock
     return NONE, NONE, NONE, soon
 
@@ -236,14 +236,6 @@ def _window(k: Channels, c: int, rank: int) -> int:
 
 
 @njit_in_place
-def _is_allowed(k: Channels, p: Places, c: int, b: int, place: int, command: int) -> bool:
-    """Whether the other entries of the bank let this one have its command."""
-    if command == PRE:
-        return _may_close(k, p, c, b, place)
-    return command != WR or not _read_first(k, c, b, place)
-
-
-@njit_in_place
 def _may_close(k: Channels, p: Places, c: int, b: int, place: int) -> bool:
     """Only the oldest entry of a bank closes it: no hit is queued, or the row has had its share."""
     if place > 0:
@@ -254,16 +246,6 @@ def _may_close(k: Channels, p: Places, c: int, b: int, place: int) -> bool:
         if p.row[k.queue[c, b, other]] == k.bank[c, b, OPEN]:
             return False
     return True
-
-
-@njit_in_place
-def _read_first(k: Channels, c: int, b: int, place: int) -> bool:
-    """Whether an earlier entry reads the burst that this one writes (a second write is merged)."""
-    burst = k.same[k.queue[c, b, place]]
-    for other in range(place):  # noqa: SIM110  # compiled
-        if k.same[k.queue[c, b, other]] == burst:
-            return True
-    return False
 
 
 @njit_in_place
@@ -349,23 +331,47 @@ def _schedule(k: Channels, p: Places, c: int, flush: bool) -> bool:
         if s[WRITES] >= k.setting[WRITE_BUFFER] or idle or flush:
             s[DRAIN] = s[WRITES]
     write = s[DRAIN] > 0
-    queue, waiting = (k.writes, WRITES) if write else (k.reads, READS)
+    waiting = WRITES if write else READS
     for at in range(s[waiting]):
-        i = queue[c, at]
-        b = p.bank[i]
-        length = k.bank[c, b, LENGTH]
-        if length >= k.setting[DEPTH]:
+        i = k.writes[c, at] if write else k.reads[c, at]
+        if k.bank[c, p.bank[i], LENGTH] >= k.setting[DEPTH]:
             continue
         if write:
-            if k.reading[k.same[i]] != NONE:  # read first; look at the reads again
-                s[DRAIN] = 0
-                return bool(s[READS] > 0)
+            if k.reading[k.same[i]] != NONE:
+                return _read_instead(k, p, c, k.same[i])
             s[DRAIN] -= 1
-        k.queue[c, b, length] = i
-        k.bank[c, b, LENGTH] += 1
-        s[QUEUED] += 1
-        for after in range(at + 1, s[waiting]):
-            queue[c, after - 1] = queue[c, after]
-        s[waiting] -= 1
+        _move(k, p, c, at, write)
         return True
     return False
+
+
+@njit_in_place
+def _read_instead(k: Channels, p: Places, c: int, burst: int) -> bool:
+    """A write whose burst is still to be read ends the drain: look at the reads again.
+
+    If the buffer is full, the drain begins anew before that, and DRAMsim3 waits forever for a read
+    that is in no command queue yet; so that read is moved now.
+    """
+    s = k.channel[c]
+    s[DRAIN] = 0
+    if s[WRITES] >= k.setting[WRITE_BUFFER]:
+        for at in range(s[READS]):
+            if k.same[k.reads[c, at]] == burst:
+                _move(k, p, c, at, False)
+                break
+    return bool(s[READS] > 0)
+
+
+@njit_in_place
+def _move(k: Channels, p: Places, c: int, at: int, write: bool) -> None:
+    """Take a request out of its queue or buffer into the command queue of its bank."""
+    s, waiting = k.channel[c], WRITES if write else READS
+    queue = k.writes[c] if write else k.reads[c]
+    i = queue[at]
+    b = p.bank[i]
+    k.queue[c, b, k.bank[c, b, LENGTH]] = i
+    k.bank[c, b, LENGTH] += 1
+    s[QUEUED] += 1
+    for after in range(at + 1, s[waiting]):
+        queue[after - 1] = queue[after]
+    s[waiting] -= 1

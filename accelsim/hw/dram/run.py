@@ -89,9 +89,10 @@ class MemoryRun:
     """What a memory did with a stream; times in clocks of the device.
 
     ``cycles`` is when the last data had moved, ``acknowledged_cycles`` when the last request was
-    answered: writes are, as soon as they are accepted. A burst is a row hit if its row was open, a
-    conflict if another row of the bank had to be closed for it, a miss otherwise; reads of what
-    waits in the write buffer, and writes to it, are ``merged`` and cost no command.
+    answered: writes are, as soon as they are accepted; ``accepted_cycles`` when the last one had
+    found room in a queue. A burst is a row hit if its row was open, a conflict if another row of
+    the bank had to be closed for it, a miss otherwise; reads of what waits in the write buffer, and
+    writes to it, are ``merged`` and cost no command.
     """
 
     version: str
@@ -110,6 +111,7 @@ class MemoryRun:
     burst_bytes: int
     cycles: int
     acknowledged_cycles: int
+    accepted_cycles: int
     peak_bytes_per_second: float
     row_hits: int
     row_misses: int
@@ -159,8 +161,8 @@ class MemoryRun:
             for name in (
                 "schema", "version", "device", "standard", "channels", "mapping", "hashing",
                 "stream", "seed", "inject", "clock_hz", "requests", "reads", "writes",
-                "burst_bytes", "bytes", "cycles", "acknowledged_cycles", "seconds",
-                "bytes_per_second", "peak_bytes_per_second", "row_hits", "row_misses",
+                "burst_bytes", "bytes", "cycles", "acknowledged_cycles", "accepted_cycles",
+                "seconds", "bytes_per_second", "peak_bytes_per_second", "row_hits", "row_misses",
                 "row_conflicts", "merged",
             )
         }  # fmt: skip
@@ -206,7 +208,9 @@ def controller_with(base: Controller, settings: Mapping[str, object]) -> Control
         if name not in accepted:
             raise AccelsimError(unknown("controller setting", name, accepted))
     policy = settings.get("policy", base.policy)
-    start = base if policy == base.policy else Controller(refresh=base.refresh)
+    start = (
+        base if policy == base.policy else Controller.of_policy(str(policy), refresh=base.refresh)
+    )
     return replace(start, **settings)  # type: ignore[arg-type]  # Controller checks them
 
 
@@ -318,6 +322,7 @@ def _result(
         burst_bytes=parts.column_bytes,
         cycles=end,
         acknowledged_cycles=int(outcome.finished.max()),
+        accepted_cycles=int(outcome.accepted.max()),
         peak_bytes_per_second=job.channels * device.channel_bytes_per_second,
         row_hits=sum(one.row_hits for one in outcome.channels),
         row_misses=sum(one.row_misses for one in outcome.channels),

@@ -38,6 +38,8 @@ LARGEST_SEED = 1 << 64
 _WRITES = {"READ": 0, "WRITE": 1, "R": 0, "W": 1, "LD": 0, "ST": 1}
 _LINES = "0xADDR READ|WRITE [CLOCK], R|W 0xADDR or LD|ST ADDR"
 _LARGEST = 1 << 62
+LARGEST_CLOCK = 10**11
+"""When a request may arrive at the latest: a minute or two, refreshed every few microseconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,12 @@ def make_stream(name: str, requests: int, extent: Extent, seed: int = SEED) -> R
 
 
 def check_inside(requests: Requests, capacity_bytes: int) -> None:
-    """Raise AccelsimError at the first request that lies outside a memory."""
+    """Raise AccelsimError at the first request outside a memory, or far beyond simulated time."""
+    if requests.clock is not None and len(requests) and requests.clock.max() > LARGEST_CLOCK:
+        raise AccelsimError(
+            f"stream {requests.name}: a request arrives at clock {requests.clock.max()}; "
+            f"accepted: up to {LARGEST_CLOCK}"
+        )
     outside = np.flatnonzero((requests.address < 0) | (requests.address >= capacity_bytes))
     if len(outside):
         first = int(outside[0])
@@ -182,6 +189,8 @@ def _request(words: list[str], before: int, where: str) -> tuple[int, int, int]:
         raise AccelsimError(
             f"{where}: clock {clock} is before the one above; accepted: {before} or later"
         )
+    if clock > LARGEST_CLOCK:
+        raise AccelsimError(f"{where}: clock {clock} is too far; accepted: up to {LARGEST_CLOCK}")
     return _number(words[0], "address", where), _WRITES[second], clock
 
 

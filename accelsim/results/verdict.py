@@ -1,0 +1,77 @@
+"""A claim beside what was found: whether it holds, and the errors of its rows, split by split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from accelsim.errors import AccelsimError
+from accelsim.results.claims import Claim, Evidence, Row, holds, mean_error
+
+
+@dataclass(frozen=True)
+class SplitErrors:
+    """Relative errors of the rows of one split; ``worst_case`` is the row that is most wrong."""
+
+    split: str
+    rows: tuple[Row, ...]
+    mean: float
+    worst: float
+    worst_case: str
+
+    @classmethod
+    def of(cls, split: str, rows: tuple[Row, ...]) -> SplitErrors:
+        worst = max(rows, key=lambda row: abs(row.error))
+        name = worst.case if worst.error else ""
+        return cls(split, rows, mean_error(rows), abs(worst.error), name)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim and its rows; ``problem`` says why rows are missing, if some are."""
+
+    claim: Claim
+    rows: tuple[Row, ...]
+    problem: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is evidence and none of it contradicts the claim."""
+        return not self.problem and holds(self.claim, self.rows)
+
+    @property
+    def worst(self) -> float:
+        """Largest absolute relative error of its rows."""
+        return max((abs(row.error) for row in self.rows), default=math.nan)
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute relative error of the rows that the claim is judged by."""
+        return mean_error(self.rows, self.claim.mean_of)
+
+    def splits(self) -> Iterator[SplitErrors]:
+        """The errors of each split, in the order of the rows."""
+        for split in dict.fromkeys(row.split for row in self.rows):
+            yield SplitErrors.of(split, tuple(row for row in self.rows if row.split == split))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        rows = [{**row.__dict__, "error": row.error} for row in self.rows]
+        verdict = {"ok": self.ok, "problem": self.problem, "mean_error": self.mean}
+        splits = {
+            one.split: {"cases": len(one.rows), "mean_error": one.mean, "worst_error": one.worst}
+            for one in self.splits()
+        }
+        return {**self.claim.__dict__, **verdict, "splits": splits, "rows": rows}
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Run the cases of a claim; a fault in one ends them."""
+    rows: list[Row] = []
+    try:
+        rows.extend(evidence.rows())
+    except AccelsimError as fault:
+        return Verdict(evidence.CLAIM, tuple(rows), str(fault))
+    return Verdict(evidence.CLAIM, tuple(rows))

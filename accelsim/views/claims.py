@@ -1,0 +1,141 @@
+"""Claims beside their evidence as text, Markdown and a page: one line each, errors by split, cases.
+
+The three say the same; a terminal shows cases only where one failed or all are asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from accelsim.results.case_table import as_model, markdown_cases, model_names, text_cases
+from accelsim.results.claims import Row, mean_error
+from accelsim.results.table import Column, text_table
+from accelsim.results.verdict import Verdict
+
+Cells = tuple[str, ...]
+
+TITLES = (
+    *("claim", "what is compared", "cases", "worst error", "tolerance", "verdict", "truth from"),
+)
+SPLIT_TITLES = ("split", "cases", "failed", "mean error", "worst error")
+_SHOWN_FAILURES = 5
+
+
+def percent(share: float) -> str:
+    """A relative error: "exact", or so many per cent."""
+    if share == 0:
+        return "exact"
+    return f"{100 * share:.3g} %" if math.isfinite(share) else "-"
+
+
+def claim_cells(one: Verdict) -> Cells:
+    """A claim's line in the table of all, as ``TITLES``."""
+    failed = sum(not row.ok for row in one.rows)
+    mean = f"{percent(one.mean)} mean of {one.claim.mean_of}" if one.claim.mean_of else ""
+    return (
+        one.claim.name,
+        one.claim.statement,
+        f"{len(one.rows)}" + (f" ({failed} failed)" if failed else ""),
+        mean or percent(one.worst),
+        percent(one.claim.tolerance),
+        "ok" if one.ok else "FAILED",
+        one.claim.source,
+    )
+
+
+def split_table(one: Verdict) -> tuple[Cells, list[Cells]]:
+    """Titles and lines: errors of a claim split by split, and mean errors of other models."""
+    models = model_names(one.rows)
+    lines = []
+    for found in one.splits():
+        others = (mean_error(as_model(found.rows, name)) for name in models)
+        lines.append((
+            found.split or "all",
+            f"{len(found.rows)}",
+            f"{sum(not row.ok for row in found.rows)}",
+            percent(found.mean),
+            percent(found.worst),
+            *map(percent, others),
+            found.worst_case,
+        ))  # fmt: skip
+    return (*SPLIT_TITLES, *(f"mean of {name}" for name in models), "worst case"), lines
+
+
+# --- text
+
+
+def claims_text(verdicts: Sequence[Verdict], every_row: bool) -> str:
+    """What a terminal shows."""
+    shown = [(cells[0], *cells[2:6]) for cells in map(claim_cells, verdicts)]
+    parts = [text_table(_columns((TITLES[0], *TITLES[2:6]), left=(0, 4)), shown)]
+    return "\n\n".join([*parts, *(_claim_text(one, every_row) for one in verdicts)])
+
+
+def _claim_text(one: Verdict, every_row: bool) -> str:
+    lines = [f"{one.claim.name}: {one.claim.statement} ({one.claim.source})"]
+    if one.rows:
+        titles, splits = split_table(one)
+        lines.append(text_table(_columns(titles, (0, len(titles) - 1)), splits, indent="  "))
+    shown = [row for row in one.rows if every_row or not row.ok]
+    if one.claim.mean_of and one.rows and (every_row or not one.ok):
+        lines.append(text_cases(one.rows))
+        shown = []
+    most = len(shown) if every_row else _SHOWN_FAILURES
+    lines += map(_row_text, shown[:most])
+    if len(shown) > most:
+        lines.append(f"  ... {len(shown) - most} more; --rows shows all")
+    if one.problem:
+        lines.append(f"  stopped: {one.problem}")
+    return "\n".join(lines)
+
+
+def _row_text(row: Row) -> str:
+    verdict = "ok" if row.ok else "FAILED"
+    error = f"{100 * row.error:+.3g} %"
+    return f"  {verdict:6}  {row.case}: expected {row.expected:g}, got {row.measured:g} ({error})"
+
+
+def _columns(titles: Sequence[str], left: Sequence[int]) -> list[Column]:
+    return [
+        Column(title, lambda cells, i=i: str(cells[i]), left=i in left)  # type: ignore[misc]
+        for i, title in enumerate(titles)
+    ]
+
+
+# --- Markdown
+
+
+def claims_markdown(verdicts: Sequence[Verdict]) -> str:
+    """The report: all claims in a table, then each with its errors by split and its cases."""
+    parts = [
+        "# Claims and evidence\n\nWritten by `accelsim validate`. "
+        "Errors are of what was simulated, relative to the truth.\n",
+        _markdown(TITLES, map(claim_cells, verdicts), left=(0, 1, 5, 6)),
+    ]
+    for one in verdicts:
+        parts.append(f"## {one.claim.name}\n\n{one.claim.statement} ({one.claim.source})\n")
+        if one.problem:
+            parts.append(f"Stopped: {one.problem}\n")
+        if one.rows:
+            titles, splits = split_table(one)
+            parts.append(_markdown(titles, splits, left=(0, len(titles) - 1)))
+            parts.append(markdown_cases(one.rows))
+    return "\n".join(parts)
+
+
+def _markdown(titles: Sequence[str], lines: Iterable[Cells], left: Sequence[int]) -> str:
+    rule = ["---" if i in left else "--:" for i in range(len(titles))]
+    rows = [titles, rule, *([cell.replace("|", "\\|") for cell in line] for line in lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+# --- HTML
+
+
+def claims_html(verdicts: Sequence[Verdict]) -> str:
+    """The report as a page that needs nothing else, with scatter plots."""
+    from accelsim.views.evidence import Shown, evidence_html
+
+    shown = [Shown(one.claim, claim_cells(one), *split_table(one), one.rows) for one in verdicts]
+    return evidence_html(TITLES, shown)
