@@ -78,27 +78,17 @@ def _form(m: Memory, s: Int64, q: int) -> int:
         return NO_HITS
     oldest = s[lead + w.AGE_OF_BANK]
     start = max(s[w.CLOCK], s[w.COLUMN_SLOT], ready(s, kind, lead))
-    other, row = _survey(s, q, kind, oldest, start)
-    if other < 0:
+    if not _note_lanes(s, q, kind, oldest, start):
         return NO_TRAIN
     cost = w.COST + kind * w.KINDS + kind
     pace = max(1, s[cost + w.AT_RANK * w.KINDS * w.KINDS])
     again = max(s[cost + w.AT_BANK * w.KINDS * w.KINDS], s[cost + w.AT_GROUP * w.KINDS * w.KINDS])
     lanes, regular = _lanes(s, pool, q, kind, start, pace)
-    for k in range(lanes, MOST_LANES):
-        if s[q + w.LANE + k] >= 0:
-            other = min(other, oldest + k)
-    count = other - oldest
     if lanes * pace < again:
-        if lanes > 1 or other != w.NEVER or row != w.NEVER:
-            return NO_TRAIN
+        if s[q + w.ACTIVE + s[q + w.MODE]] > 1:
+            return NO_TRAIN  # others go in between
         pace = again
-    if not regular:
-        count = min(count, lanes)
-    if row > oldest:
-        s[q + w.TRAIN_ROWS] = 1
-        if s[w.ROWS_FREE] > 0:
-            count = min(count, row - oldest)
+    count = w.NEVER if regular else lanes
     count = _bounded(m, s, q, lanes, count)
     if count <= 0:
         return NO_TRAIN
@@ -123,33 +113,32 @@ def _oldest_hit(s: Int64, q: int, kind: int) -> int:
 
 
 @njit
-def _survey(s: Int64, q: int, kind: int, oldest: int, start: int) -> tuple[int, int]:
+def _note_lanes(s: Int64, q: int, kind: int, oldest: int, start: int) -> bool:
     """Note in LANE the banks whose hits are the oldest ones, in their order.
 
-    Returns the least age of other hits and of bursts that wait for a row, NEVER for none; the
-    first is negative if a younger hit goes before the oldest one.
+    Ages are unique, so no other burst comes between those of the lanes. False if a younger hit
+    goes before the oldest one. TRAIN_ROWS: no bank waits for the row of an older burst.
     """
     d = s[q + w.MODE]
     for k in range(MOST_LANES):
         s[q + w.LANE + k] = w.NONE
+    s[q + w.TRAIN_ROWS] = 1
     earliest = max(s[w.CLOCK], s[w.COLUMN_SLOT])
-    other, row = w.NEVER, w.NEVER
     first = s[q + w.ACTIVE_LIST + d]
     for k in range(first, first + s[q + w.ACTIVE + d]):
         b = s[k]
         age = s[b + w.AGE_OF_BANK]
         if s[b + w.KIND] < 0:
-            return w.NONE, row
+            return False
         if s[b + w.KIND] != kind:
-            row = min(row, age - w.ROW_CLASS)
+            if age - w.ROW_CLASS < oldest:
+                s[q + w.TRAIN_ROWS] = 0
             continue
         if max(earliest, ready(s, kind, b)) < start:
-            return w.NONE, row
+            return False
         if age - oldest < MOST_LANES and s[b + w.HIT + d] == s[b + w.HEAD + d]:
             s[q + w.LANE + age - oldest] = b
-        else:
-            other = min(other, age)
-    return other, row
+    return True
 
 
 @njit
