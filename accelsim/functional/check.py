@@ -127,7 +127,7 @@ def load_image(program: Program, memory: Memory, values: dict[str, Stored]) -> N
     """Put the initial tensors into every storage that holds one of them."""
     for index, info in enumerate(program.storages):
         if info.role not in ("buffer", "scratch") and info.name in values:
-            memory.storage(index)[...] = values[info.name]
+            memory.fill(index, values[info.name])
 
 
 def compare(

@@ -135,7 +135,7 @@ def _capture(
 ) -> None:
     for operator, storage in pairs:
         key = (program.operators[operator].name, program.storages[storage].name)
-        captures.tensors[key] = memory.storage(storage).copy()
+        captures.tensors[key] = memory.tensor(storage)
 
 
 class _Machine:

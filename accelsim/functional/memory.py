@@ -100,8 +100,31 @@ class Memory:
         window = self.window(operand)
         window[...] = poisoned(window.dtype)
 
+    def fill(self, index: int, values: Values) -> None:
+        """Put a tensor's elements, in its shape, where its storage has them."""
+        for held, columns in self._panels(index):
+            held[...] = values.reshape(held.shape[0], -1)[:, columns]
+
+    def tensor(self, index: int) -> Values:
+        """A copy of a tensor's elements in its shape, however they are stored."""
+        shape = self.storage(index).shape
+        parts = [held for held, _ in self._panels(index)]
+        return np.concatenate(parts, axis=1).reshape(shape)
+
+    def _panels(self, index: int) -> list[tuple[Values, slice]]:
+        """(view [rows, columns of the panel], those columns) of all panels of a tensor."""
+        stored, info = self.storage(index), self.program.storages[index]
+        columns = stored.shape[-1]
+        rows, flat = stored.size // columns, stored.reshape(-1)
+        starts = info.panels or (0,)
+        return [
+            (flat[rows * first : rows * end].reshape(rows, end - first), slice(first, end))
+            for first, end in zip(starts, (*starts[1:], columns), strict=True)
+        ]
+
     def storage(self, index: int) -> Values:
-        """The stored elements of a tensor as a writable view in its shape."""
+        """The stored elements of a tensor as a writable view in its shape, in the order in which
+        they lie: of a tensor in panels, panel by panel."""
         info = self.program.storages[index]
         dtype = number_format(info.format).storage_dtype
         shape = info.shape or (info.nbytes // dtype.itemsize,)

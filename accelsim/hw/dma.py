@@ -10,7 +10,7 @@ memory's latency passes in the background.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -25,7 +25,9 @@ class Dma(Unit):
     """``count`` DMA queues per core. The last one carries the stores when there are several.
 
     ``issue`` is the cycles a queue needs per descriptor, ``bandwidth`` what one queue can move
-    at most (0: only the memories limit it).
+    at most (0: only the memories limit it). ``weight_layout`` says how the weights that it fetches
+    lie in main memory: packed offline into "panels" as wide as the tiles, so that a tile is one
+    run of addresses, or in "rows" of the whole matrix (see mapping/panels.py).
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset(
@@ -41,6 +43,7 @@ class Dma(Unit):
 
     issue: Cycles = 0
     bandwidth: BytesPerSecond = 0
+    weight_layout: Literal["panels", "rows"] = "panels"
 
     def check(self) -> None:
         super().check()

@@ -13,7 +13,7 @@ of the next.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class LoadStore(Dma):
     packet: Bytes = 16
     access_slots: int = 1
     fetch_width: Bytes = 64
+    weight_layout: Literal["rows"] = "rows"
 
     def check(self) -> None:
         super().check()

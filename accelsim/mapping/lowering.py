@@ -19,6 +19,7 @@ from accelsim.hw.simt import Simt
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.tensor_core import TensorCore
 from accelsim.hw.vector import Vector
+from accelsim.mapping.panels import Weights, packable
 from accelsim.mapping.placement import Arena, Plan
 from accelsim.mapping.registry import choose
 from accelsim.numerics.formats import Format, number_format, row_bytes
@@ -150,6 +151,7 @@ class Lowering:
     build: Builder
     cores: list[Core]
     tensors: dict[str, Storage]
+    weights: Weights
     scratch_arena: Arena
     memory: OffChipMemory
     ideal: bool
@@ -285,12 +287,14 @@ def lower(
     Raises AccelsimError if an operator cannot be run, CapacityError if a buffer does not fit.
     """
     machine = Machine(arch, ideal, instruction_limit)
+    tensors = _register(graph, operators, plan, machine)
     low = Lowering(
         arch=arch,
         graph=graph,
         build=machine.build,
         cores=machine.cores,
-        tensors=_register(graph, operators, plan, machine),
+        tensors=tensors,
+        weights=_weights(graph, arch, machine.build, tensors),
         scratch_arena=Arena(
             machine.build,
             machine.main_space,
@@ -305,6 +309,7 @@ def lower(
         low.build.approximate(idle)
     for operator in operators:
         _lower_operator(operator, low, mappers)
+    low.weights.declare()
     return machine.build.finish()
 
 
@@ -337,6 +342,19 @@ def _register(
         after = [storages[f] for f in plan.follows.get(name, ()) if f in storages]
         storages[name] = machine.build.storage(info, after)
     return storages
+
+
+def _weights(
+    graph: Graph, arch: Architecture, build: Builder, tensors: dict[str, Storage]
+) -> Weights:
+    """The weights among the tensors that mappers may pack."""
+    weights = Weights(build)
+    for name in packable(graph, arch):
+        if name in tensors:
+            spec = graph.tensors[name]
+            columns = spec.shape[-1]
+            weights.admit(tensors[name], spec.elements // columns, columns)
+    return weights
 
 
 def _appended_rows(operator: Any) -> tuple[tuple[int, int], ...]:

@@ -281,6 +281,8 @@ class CoreProducts:
             self._instructions(first), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
         )
         low.build.note(str(self.tiling))
+        for product in products:
+            low.weights.pack(product.b, self.tiling.tk if product.transpose_b else self.tiling.tn)
         self._reserve_buffers(array, first)
 
     def _instructions(self, first: Product) -> int:
@@ -323,7 +325,7 @@ class CoreProducts:
         window = (cols, ks) if product.transpose_b else (ks, cols)
         rows, width = (w.stop - w.start for w in window)
         tile = self.b_ring.next()[:rows, :width]
-        self.build.load(self.core.load_queues[-1], tile, product.b[window])
+        self.low.weights.load(self.core.load_queues[-1], tile, product.b[window])
         return tile
 
     def _output_tile(

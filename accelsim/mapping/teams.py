@@ -86,7 +86,7 @@ class TeamProducts:
     """The loop nest of a grid of cores over products of one shape, in step."""
 
     def __init__(self, low: Lowering, products: list[Product], grid: Grid) -> None:
-        self.build, self.products, self.grid = low.build, products, grid
+        self.low, self.products, self.grid = low, products, grid
         self.tiling = grid.tiling
         cores = iter(low.cores)
         self.members = [
@@ -163,7 +163,10 @@ class TeamProducts:
         """One view of ``source`` in each ring, loaded now unless it was kept."""
         if key not in kept:
             tiles = [ring.next()[: source.rows, : source.cols] for ring in rings]
-            self.build.multicast(queue, tiles, source)
+            pieces = self.low.weights.windows(source)
+            for cols, view in pieces:
+                parts = [tile[:, cols] for tile in tiles]
+                self.low.build.multicast(queue, parts, view, part=len(pieces) > 1)
             kept[key] = tiles
         return kept[key]
 

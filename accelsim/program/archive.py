@@ -24,7 +24,7 @@ from accelsim.program.table import (
     UnitSlot,
 )
 
-SCHEMA = 1
+SCHEMA = 2  # 2: storages in panels
 KIND = "accelsim tile program"
 TABLES = {"instructions": np.int64, "immediate": np.float64, "operands": np.int64}
 
@@ -125,7 +125,8 @@ def _program(header: dict[str, Any], tables: dict[str, Any]) -> Program:
 
 def _storage(fields: dict[str, Any]) -> StorageInfo:
     written = tuple((first, last) for first, last in fields["written"])
-    return StorageInfo(**{**fields, "shape": tuple(fields["shape"]), "written": written})
+    shape, panels = tuple(fields["shape"]), tuple(fields.get("panels", ()))
+    return StorageInfo(**{**fields, "shape": shape, "written": written, "panels": panels})
 
 
 def _recoded(operands: Any, formats: list[str]) -> Any:

@@ -77,6 +77,10 @@ class Builder:
         self._storages.append(info)
         return storage
 
+    def lay_out(self, storage: Storage, panels: tuple[int, ...]) -> None:
+        """Declare that a tensor is stored in panels of columns (see StorageInfo)."""
+        self._storages[storage.index] = replace(self._storages[storage.index], panels=panels)
+
     def begin_operator(self, info: OperatorInfo) -> int:
         """Instructions emitted from now on belong to this operator; returns its index."""
         self._operators.append(info)

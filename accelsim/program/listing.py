@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,14 +108,24 @@ def _window(info: StorageInfo, offset: int, rows: int, cols: int, stride: int, b
     if not info.shape or bits % 8:
         return ""
     width = bits // 8
-    pitch = stride if rows > 1 else info.shape[-1] * width
+    first, columns = _panel(info, offset // width)
+    offset -= math.prod(info.shape[:-1]) * first * width
+    pitch = stride if rows > 1 else columns * width
     if pitch < cols * width or offset < 0 or offset % width or pitch % width:
         return ""
     row, column = divmod(offset, pitch)
     column //= width
-    if (column + cols) * width > pitch:
+    if (column + cols) * width > pitch or (info.panels and pitch != columns * width):
         return ""
+    column += first
     return f"[{row}:{row + rows}, {column}:{column + cols}]"
+
+
+def _panel(info: StorageInfo, element: int) -> tuple[int, int]:
+    """(first column, columns) of the panel in which the n-th stored element lies."""
+    starts = info.panels or (0,)
+    i = max(0, bisect_right(starts, element // math.prod(info.shape[:-1])) - 1)
+    return starts[i], (*starts, info.shape[-1])[i + 1] - starts[i]
 
 
 def _tables(program: Program) -> Iterator[str]:
@@ -138,6 +150,8 @@ def _storage(program: Program, info: StorageInfo) -> str:
     if info.producer >= 0:
         known = info.producer < len(program.operators)
         text += f"  by {program.operators[info.producer].name if known else info.producer}"
+    if info.panels:
+        text += f"  in {len(info.panels)} panels from columns {', '.join(map(str, info.panels))}"
     if info.written:
         text += "  rows " + ", ".join(f"{first}..{last}" for first, last in info.written)
     return text

@@ -80,6 +80,8 @@ class StorageInfo:
     ``producer`` is the operator that writes it, -1 if it is there from the start.
     ``written`` limits, as (first row, last row) of its 2-D form, what the producer must write
     (a KV append writes only the new rows); empty means all of it.
+    ``panels`` are the first columns of the panels in which its 2-D form is stored, one behind the
+    other, each with all rows of its columns, row after row; empty means row-major.
     """
 
     name: str
@@ -91,6 +93,7 @@ class StorageInfo:
     format: str = ""
     producer: int = -1
     written: tuple[tuple[int, int], ...] = ()
+    panels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ It looks only at units, dependencies and byte addresses, never at how the progra
 
     structure   every index, operand and shape means something
     bounds      every window lies in its storage, every storage in its memory
+    layout      every window of a packed tensor lies in one of its panels
     coverage    every element that an operator produces is written exactly once, by it
     hazards     every read comes after the write it needs and before the overwrite
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from accelsim.program.verify.coverage import coverage_violations
 from accelsim.program.verify.extents import Extents, storage_violations
 from accelsim.program.verify.hazards import hazard_violations
+from accelsim.program.verify.layouts import layout_violations
 from accelsim.program.verify.multicasts import multicast_violations
 from accelsim.program.verify.structure import judge, structure_violations
 from accelsim.program.verify.violation import VerificationError, Violation
@@ -42,7 +44,11 @@ def violations(program: Program, limit: int = 100) -> list[Violation]:
     if found:
         return found
     verdicts = judge(program, extents)
-    found = structure_violations(program, verdicts, limit) or multicast_violations(program, limit)
+    found = (
+        structure_violations(program, verdicts, limit)
+        or layout_violations(program, limit)
+        or multicast_violations(program, limit)
+    )
     if found:
         return found
     cells = extents.cells(program, verdicts)

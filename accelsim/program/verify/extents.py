@@ -10,6 +10,7 @@ import numpy as np
 
 from accelsim.numerics.formats import FORMAT_CODES, FORMATS
 from accelsim.program.verify.cells import Cells
+from accelsim.program.verify.layouts import layout_problem
 from accelsim.program.verify.violation import Violation
 
 if TYPE_CHECKING:
@@ -174,6 +175,8 @@ def _storage_problem(program: Program, info: StorageInfo) -> tuple[str, str] | N
         return "bounds", f"has {info.nbytes} bytes, too few for {shape} {info.format}"
     if info.producer >= len(program.operators):
         return "structure", f"is produced by operator {info.producer}, which does not exist"
+    if problem := layout_problem(info):
+        return "layout", problem
     return _written_problem(info)
 
 

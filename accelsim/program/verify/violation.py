@@ -37,6 +37,7 @@ class Violation:
 KINDS = (
     "structure",  # an index, operand, shape or format that means nothing
     "bounds",  # outside of a storage or of a memory
+    "layout",  # a window across the panels of a packed tensor
     "coverage",  # a produced element that is not written exactly once by its operator
     "unwritten",  # a read of bytes that nothing wrote, or that now belong to another storage
     "read-after-write",  # a read that does not wait for its writer

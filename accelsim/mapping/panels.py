@@ -1,0 +1,153 @@
+"""Weights in panels: packed offline, so that a tile of a weight is one piece of main memory.
+
+A weight's 2-D form [rows, columns] lies row by row unless somebody packs it. Then a tile of some of
+its columns is a window of short rows, and almost every one of them lies in another row of the
+DRAM. Packed, the columns are cut into panels as wide as the tiles that read them; a panel holds all
+rows of its columns, and panels lie one behind the other:
+
+    row-major    0 1 2 3 4      panels of 2    0 1 | 2 3 | 4
+                 5 6 7 8 9                     5 6 | 7 8 | 9     addresses: 0 1 5 6 2 3 7 8 4 9
+
+This is the blocked weight layout of deep-learning compilers (oneDNN's reorder to blocked formats,
+oneapi-src.github.io/oneDNN/dev_guide_understanding_memory_formats.html; XLA's tiled layouts,
+openxla.org/xla/tiled_layout). It costs nothing at run time where weights never change.
+
+Mappers go on thinking in windows of the row-major form; ``Weights`` says where they really lie.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.dma import Dma
+from accelsim.numerics.formats import number_format, row_bytes
+from accelsim.program.storage import Storage, View
+
+if TYPE_CHECKING:
+    from accelsim.arch.model import Architecture
+    from accelsim.program.builder import Builder
+    from accelsim.workload.graph import Graph
+
+PACKED = (
+    "weights lie in main memory in panels as wide as the tiles that read them, packed before the"
+    " run (weight_layout: rows leaves them row-major)"
+)
+
+
+@dataclass
+class Panels:
+    """Where the columns of one [rows, columns] weight lie; nothing is cut at first.
+
+    ``starts`` are the first columns of its panels in order, ``ends[start]`` is one past the last.
+    """
+
+    rows: int
+    columns: int
+    starts: list[int] = field(default_factory=list)
+    ends: dict[int, int] = field(default_factory=dict)
+
+    def cut(self, first: int, last: int, width: int) -> None:
+        """Cut columns first .. last-1 into panels, unless some of them are in one already."""
+        i = bisect_left(self.starts, last)
+        if i and self.ends[self.starts[i - 1]] > first:
+            return
+        for start in range(first, last, width):
+            insort(self.starts, start)
+            self.ends[start] = min(start + width, last)
+
+    def parts(self, first: int, last: int) -> list[tuple[int, int, int]]:
+        """Columns first .. last-1 panel by panel: (first, one past the last, panel's first)."""
+        found = []
+        while first < last:
+            i = bisect_right(self.starts, first)
+            start = self.starts[i - 1] if i else first
+            end = min(last, self.ends.get(start, first))
+            if end <= first:
+                raise AccelsimError(f"column {first} of a packed weight is in no panel")
+            found.append((first, end, start))
+            first = end
+        return found
+
+    def cuts(self) -> tuple[int, ...]:
+        """First columns of all panels, what no mapper cut included; () if that is one panel."""
+        edges = {0, *self.starts, *self.ends.values()} - {self.columns}
+        return tuple(sorted(edges)) if len(edges) > 1 else ()
+
+
+class Weights:
+    """The tensors of a program that may be packed, and the panels that mappers gave them."""
+
+    def __init__(self, build: Builder) -> None:
+        self._build = build
+        self._panels: dict[int, Panels] = {}
+        self._storages: dict[int, Storage] = {}
+
+    def admit(self, storage: Storage, rows: int, columns: int) -> None:
+        """Let the [rows, columns] tensor in a storage be packed."""
+        self._panels[storage.index] = Panels(rows, columns)
+        self._storages[storage.index] = storage
+
+    def pack(self, matrix: View, width: int) -> None:
+        """Store the columns of ``matrix`` in panels of ``width``; who comes first decides.
+
+        Nothing happens to what may not be packed, nor to a window of another 2-D form.
+        """
+        panels = self._panels.get(matrix.storage.index)
+        if panels is None or matrix.stride != row_bytes(panels.columns, matrix.fmt):
+            return
+        _, first = _place(matrix)
+        panels.cut(first, first + matrix.cols, width)
+
+    def windows(self, window: View) -> list[tuple[slice, View]]:
+        """Where a window of the row-major form lies: (columns of the window, view) per panel."""
+        panels = self._panels.get(window.storage.index)
+        if panels is None or not panels.starts:
+            return [(slice(0, window.cols), window)]
+        row, column = _place(window)
+        found = []
+        for first, last, start in panels.parts(column, column + window.cols):
+            stride = row_bytes(panels.ends[start] - start, window.fmt)
+            base = panels.rows * row_bytes(start, window.fmt) + row * stride
+            view = window.storage.view(
+                window.rows, last - first, window.fmt,
+                offset=base + row_bytes(first - start, window.fmt), stride=stride,
+            )  # fmt: skip
+            found.append((slice(first - column, last - column), view))
+        return found
+
+    def load(self, queue: int, dst: View, window: View, *, part: bool = False) -> None:
+        """Load a window from wherever it lies; ``part``: others fill the rest of dst."""
+        pieces = self.windows(window)
+        for cols, view in pieces:
+            self._build.load(queue, dst[:, cols], view, part=part or len(pieces) > 1)
+
+    def declare(self) -> None:
+        """Tell the program how its tensors are stored; called once all is lowered."""
+        for index, panels in self._panels.items():
+            if cuts := panels.cuts():
+                self._build.lay_out(self._storages[index], cuts)
+                self._build.approximate(PACKED)
+
+
+def _place(window: View) -> tuple[int, int]:
+    """(row, column) where a window of the row-major form begins."""
+    row, offset = divmod(window.base - window.storage.base, window.stride)
+    return row, offset * 8 // window.fmt.bits
+
+
+def packable(graph: Graph, arch: Architecture) -> list[str]:
+    """Weights that one operator alone reads, where a DMA engine fetches them in panels."""
+    engines: Iterable[Dma] = arch.units_of(Dma).values()
+    if not any(engine.weight_layout == "panels" for engine in engines):
+        return []
+    readers = Counter(name for operator in graph.operators for name in operator.inputs)
+    return [
+        spec.name
+        for spec in graph.tensors.values()
+        if spec.role in ("weight", "constant") and readers[spec.name] == 1 and len(spec.shape) > 1
+    ]
