@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
-from accelsim.numerics.formats import number_format, row_bytes
+from accelsim.numerics.formats import row_bytes
 from accelsim.program.storage import Storage, View
 
 if TYPE_CHECKING:
@@ -102,6 +102,8 @@ class Weights:
             return
         _, first = _place(matrix)
         panels.cut(first, first + matrix.cols, width)
+        if width < panels.columns:
+            self._build.note(f"weights in panels of {width}")
 
     def windows(self, window: View) -> list[tuple[slice, View]]:
         """Where a window of the row-major form lies: (columns of the window, view) per panel."""

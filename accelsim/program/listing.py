@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,14 @@ def _window(info: StorageInfo, offset: int, rows: int, cols: int, stride: int, b
     return f"[{row}:{row + rows}, {column}:{column + cols}]"
 
 
+def _widths(info: StorageInfo) -> str:
+    """Widths of the panels of a tensor in order, neighbours of one width counted: '9 x 32, 12'."""
+    edges = (*info.panels, info.shape[-1])
+    widths = [end - first for first, end in pairwise(edges)]
+    runs = [(width, len(list(same))) for width, same in groupby(widths)]
+    return ", ".join(f"{count} x {width}" if count > 1 else f"{width}" for width, count in runs)
+
+
 def _panel(info: StorageInfo, element: int) -> tuple[int, int]:
     """(first column, columns) of the panel in which the n-th stored element lies."""
     starts = info.panels or (0,)
@@ -150,8 +159,8 @@ def _storage(program: Program, info: StorageInfo) -> str:
     if info.producer >= 0:
         known = info.producer < len(program.operators)
         text += f"  by {program.operators[info.producer].name if known else info.producer}"
-    if info.panels:
-        text += f"  in {len(info.panels)} panels from columns {', '.join(map(str, info.panels))}"
+    if info.panels and info.shape:
+        text += f"  in panels of {_widths(info)} columns"
     if info.written:
         text += "  rows " + ", ".join(f"{first}..{last}" for first, last in info.written)
     return text

@@ -25,11 +25,13 @@ class Dram(OffChipMemory):
     """``channels`` channels of a DRAM ``device`` ("hbm2", or FILE.yaml:NAME), one controller each.
 
     ``mapping`` spreads addresses over them: fields ro, ra, bg, ba, ch, co from the most to the
-    least significant; ``hashing`` XORs row bits into banks and channels, so that power-of-two
-    strides meet all of them. ``command_clock`` runs the device slower or faster than its grade, at
-    the same cycle counts (0: its own clock); ``rows`` makes its banks higher or lower, as in stacks
-    of more or fewer dies (0: its own). ``latency`` is what controller and fabric add to the
-    device's own. The other parameters are those of ``hw.dram.controller.Controller``.
+    least significant. By default neighbouring accesses go round the bank groups, then the
+    channels, so that a tile of a few KB keeps all of them busy. ``hashing`` XORs row bits into
+    banks and channels, so that power-of-two strides meet all of them. ``command_clock`` runs the
+    device slower or faster than its grade, at the same cycle counts (0: its own clock); ``rows``
+    makes its banks higher or lower, as in stacks of more or fewer dies (0: its own). ``latency``
+    is what controller and fabric add to the device's own. The other parameters are those of
+    ``hw.dram.controller.Controller``.
 
     At bandwidth fidelity it is the latency of a read from a closed bank and its peak bandwidth, of
     which streams sustain the share ``efficiency``.
@@ -38,7 +40,7 @@ class Dram(OffChipMemory):
     device: str
     channels: int
     capacity: Bytes
-    mapping: str = "RoRaBaChCoBg"
+    mapping: str = "RoRaBaCoChBg"
     hashing: bool = True
     command_clock: Hertz = 0
     rows: int = 0

@@ -7,9 +7,11 @@ the storage and reads other elements than it means to.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from accelsim.numerics.formats import FORMATS
 from accelsim.program.table import COLUMN
@@ -26,7 +28,7 @@ def layout_problem(info: StorageInfo) -> str:
     if not info.shape or info.format not in FORMATS:
         return "is in panels, but has no shape or no number format"
     edges = (*info.panels, info.shape[-1])
-    if edges[0] != 0 or any(a >= b for a, b in zip(edges, edges[1:], strict=False)):
+    if edges[0] != 0 or any(a >= b for a, b in pairwise(edges)):
         return f"has panels from columns {edges[:-1]}, which do not cut its {edges[-1]} columns"
     if any(edge * FORMATS[info.format].bits % 8 for edge in edges):
         return "has panels whose rows do not fill whole bytes"
@@ -50,7 +52,7 @@ def layout_violations(program: Program, limit: int) -> list[Violation]:
     ]
 
 
-def _within_a_panel(info: StorageInfo, operands: Ints) -> np.ndarray:
+def _within_a_panel(info: StorageInfo, operands: Ints) -> npt.NDArray[np.bool_]:
     """bool per operand descriptor: rows of one panel, one panel row apart."""
     _, _, base, rows, row_bytes, stride, _ = operands.T
     bits = FORMATS[info.format].bits
@@ -61,7 +63,8 @@ def _within_a_panel(info: StorageInfo, operands: Ints) -> np.ndarray:
     pitch = (edges[1:] - edges[:-1])[i]
     row, column = np.divmod(offset - edges[i] * height, pitch)
     inside = (column + row_bytes <= pitch) & (row + rows <= height)
-    return inside & ((rows == 1) | (stride == pitch))
+    found: npt.NDArray[np.bool_] = inside & ((rows == 1) | (stride == pitch))
+    return found
 
 
 def _worded(program: Program, i: int, operand: int) -> Violation:
