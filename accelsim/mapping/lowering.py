@@ -151,10 +151,20 @@ class Lowering:
     build: Builder
     cores: list[Core]
     tensors: dict[str, Storage]
-    weights: Weights
     scratch_arena: Arena
     memory: OffChipMemory
     ideal: bool
+
+    @cached_property
+    def weights(self) -> Weights:
+        """Where the weights lie: mappers pack them and load them through this."""
+        weights = Weights(self.build)
+        for name in packable(self.graph, self.arch):
+            if name in self.tensors:
+                spec = self.graph.tensors[name]
+                columns = spec.shape[-1]
+                weights.admit(self.tensors[name], spec.elements // columns, columns)
+        return weights
 
     @cached_property
     def network(self) -> Placement | None:
@@ -287,14 +297,12 @@ def lower(
     Raises AccelsimError if an operator cannot be run, CapacityError if a buffer does not fit.
     """
     machine = Machine(arch, ideal, instruction_limit)
-    tensors = _register(graph, operators, plan, machine)
     low = Lowering(
         arch=arch,
         graph=graph,
         build=machine.build,
         cores=machine.cores,
-        tensors=tensors,
-        weights=_weights(graph, arch, machine.build, tensors),
+        tensors=_register(graph, operators, plan, machine),
         scratch_arena=Arena(
             machine.build,
             machine.main_space,
@@ -342,19 +350,6 @@ def _register(
         after = [storages[f] for f in plan.follows.get(name, ()) if f in storages]
         storages[name] = machine.build.storage(info, after)
     return storages
-
-
-def _weights(
-    graph: Graph, arch: Architecture, build: Builder, tensors: dict[str, Storage]
-) -> Weights:
-    """The weights among the tensors that mappers may pack."""
-    weights = Weights(build)
-    for name in packable(graph, arch):
-        if name in tensors:
-            spec = graph.tensors[name]
-            columns = spec.shape[-1]
-            weights.admit(tensors[name], spec.elements // columns, columns)
-    return weights
 
 
 def _appended_rows(operator: Any) -> tuple[tuple[int, int], ...]:

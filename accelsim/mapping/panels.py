@@ -51,14 +51,15 @@ class Panels:
     starts: list[int] = field(default_factory=list)
     ends: dict[int, int] = field(default_factory=dict)
 
-    def cut(self, first: int, last: int, width: int) -> None:
+    def cut(self, first: int, last: int, width: int) -> bool:
         """Cut columns first .. last-1 into panels, unless some of them are in one already."""
         i = bisect_left(self.starts, last)
         if i and self.ends[self.starts[i - 1]] > first:
-            return
+            return False
         for start in range(first, last, width):
             insort(self.starts, start)
             self.ends[start] = min(start + width, last)
+        return True
 
     def parts(self, first: int, last: int) -> list[tuple[int, int, int]]:
         """Columns first .. last-1 panel by panel: (first, one past the last, panel's first)."""
@@ -101,8 +102,7 @@ class Weights:
         if panels is None or matrix.stride != row_bytes(panels.columns, matrix.fmt):
             return
         _, first = _place(matrix)
-        panels.cut(first, first + matrix.cols, width)
-        if width < panels.columns:
+        if panels.cut(first, first + matrix.cols, width) and width < panels.columns:
             self._build.note(f"weights in panels of {width}")
 
     def windows(self, window: View) -> list[tuple[slice, View]]:

@@ -108,10 +108,8 @@ def test_narrow_formats_fill_whole_bytes_or_are_refused() -> None:
 
 def test_who_packs_first_decides() -> None:
     panels = Panels(4, 100)
-    panels.cut(0, 50, 20)
-    panels.cut(0, 50, 7)
-    panels.cut(40, 60, 7)
-    panels.cut(60, 90, 40)
+    cuts = [(0, 50, 20), (0, 50, 7), (40, 60, 7), (60, 90, 40)]
+    assert [panels.cut(*cut) for cut in cuts] == [True, False, False, True]
     assert panels.starts == [0, 20, 40, 60]
     assert panels.parts(45, 50) == [(45, 50, 40)]
     with pytest.raises(AccelsimError, match="column 50 of a packed weight is in no panel"):
