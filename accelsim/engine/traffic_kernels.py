@@ -18,8 +18,8 @@ from accelsim.engine.kernels import NEVER, NOBODY
 from accelsim.hw.cache import kernels as cache_kernels
 from accelsim.hw.cache.kernels import Caches, pass_banks, walk
 from accelsim.hw.dram.fifo_kernels import ACCEPTANCE, push, push_stripe
-from accelsim.hw.dram.mapping import CompiledMap
-from accelsim.hw.dram.mapping_kernels import lane_banks, locate
+from accelsim.hw.dram.mapping import CHANNEL, PSEUDO, CompiledMap
+from accelsim.hw.dram.mapping_kernels import bank_in, lane_banks, locate, sweeps
 from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT, EVENTS, IDLE_CLOCK, Memory
 from accelsim.hw.dram.state import NEVER as NO_CLOCK
 from accelsim.hw.dram.window_kernels import advance
@@ -432,23 +432,52 @@ def _push(
         last = (base + r * stride + row_bytes - 1) // a.column_bytes
         bursts += last - burst + 1
         while burst <= last:
-            c, bank, row, column, run = locate(a, burst, channels.digits)
-            n = min(run, last - burst + 1)
-            if a.lanes == 1:
-                done = push(m, c, transfer, bank, row, column, n, 1, write, clock)
-            else:
-                here = lane_banks(a, channels.digits, channels.banks)
-                done = push_stripe(
-                    m, c, transfer, channels.banks, here, row, column, n, write, clock
-                )
-            if not done:
+            n = _push_next(channels, transfer, burst, last - burst + 1, write, clock)
+            if n == 0:
                 channels.full[0] = 1
                 return 0
-            channels.touched[c] = 1
             burst += n
     m.transfers[transfer, ACCEPT_LEFT] += bursts
     m.transfers[transfer, DONE_LEFT] += bursts
     return bursts * a.column_bytes
+
+
+@njit
+def _push_next(
+    channels: Channels, transfer: int, burst: int, left: int, write: int, clock: int
+) -> int:
+    """Send the next of ``left`` bursts that go to one row; how many, 0 if there was no room.
+
+    Or those that go to the same row of all channels, as many to each: in which order the channels
+    get theirs at one clock makes no difference.
+    """
+    m, a = channels.state, channels.map
+    digits, banks = channels.digits, channels.banks
+    c, bank, row, column, run = locate(a, burst, digits)
+    visits = sweeps(a, burst, left, digits)
+    if visits == 0:
+        run = min(run, left)
+        channels.touched[c] = 1
+        if a.lanes == 1:
+            done = push(m, c, transfer, bank, row, column, run, 1, write, clock)
+        else:
+            here = lane_banks(a, digits, banks)
+            done = push_stripe(m, c, transfer, banks, here, row, column, run, write, clock)
+        return run if done else 0
+    each = visits * a.run * a.lanes
+    for pseudo in range(a.sizes[PSEUDO]):
+        bank = bank_in(a, digits, pseudo)
+        if a.lanes > 1:
+            here = lane_banks(a, digits, banks)
+        for c in range(a.sizes[CHANNEL]):
+            channels.touched[c] = 1
+            if a.lanes == 1:
+                done = push(m, c, transfer, bank, row, column, each, 1, write, clock)
+            else:
+                done = push_stripe(m, c, transfer, banks, here, row, column, each, write, clock)
+            if not done:
+                return 0
+    return int(visits * a.sweep)
 
 
 @njit

@@ -17,9 +17,23 @@ SMALL = Organization(
 WORDS = [field for field in FIELDS if field != "pc"]
 
 
+def numbered(place) -> int:
+    """Number of a bank in its channel."""
+    bank = (place[4] * SMALL.ranks + place[1]) * SMALL.bank_groups + place[2]
+    return int(bank * SMALL.banks + place[3])
+
+
 @given(
     st.permutations(WORDS).flatmap(
-        lambda words: st.sampled_from([words, [*words, "pc"], ["pc", *words]])
+        lambda words: st.sampled_from(
+            [
+                words,
+                [*words, "pc"],
+                ["pc", *words],
+                [*words, "co2"],
+                [*(word for word in words if word != "bg"), "co2", "bg"],
+            ]
+        )
     ),
     st.integers(1, 5),
     st.booleans(),
@@ -28,7 +42,7 @@ WORDS = [field for field in FIELDS if field != "pc"]
 def test_addresses_and_places_are_one_to_one_and_the_compiled_form_agrees(
     words: list[str], channels: int, hashing: bool
 ) -> None:
-    from accelsim.hw.dram.mapping_kernels import locate
+    from accelsim.hw.dram.mapping_kernels import lane_banks, locate, sweeps
 
     made = AddressMap.of("".join(words), SMALL, channels, hashing)
     bursts = np.arange(made.capacity_bytes // SMALL.column_bytes)
@@ -37,16 +51,33 @@ def test_addresses_and_places_are_one_to_one_and_the_compiled_form_agrees(
     for digit, size in zip(places, made.sizes, strict=True):
         assert digit.min() == 0
         assert digit.max() == size - 1
-    scratch, compiled = np.zeros(len(FIELDS), np.int64), made.compiled
+    scratch, compiled = np.zeros(len(FIELDS) + 1, np.int64), made.compiled
+    banks = np.zeros(SMALL.bank_groups, np.int64)
     for burst in bursts[:: max(1, len(bursts) // 50)].tolist():
         channel, bank, row, column, run = locate(compiled, burst, scratch)
         p = [int(part[burst]) for part in places]
-        inside = ((p[4] * SMALL.ranks + p[1]) * SMALL.bank_groups + p[2]) * SMALL.banks + p[3]
+        inside = numbered(p)
         assert (channel, bank, row, column) == (p[5], inside, p[0], p[6])
-        ahead = slice(burst, burst + run)
-        assert (np.diff(places.column[ahead]) == 1).all()
-        for part in (*places[:6],):
-            assert len(set(part[ahead].tolist())) == 1
+        ahead = [tuple(int(part[burst + k]) for part in places) for k in range(run)]
+        here = lane_banks(compiled, scratch, banks) if compiled.lanes > 1 else 1
+        for k, place in enumerate(ahead):
+            turns, lane = divmod(k, compiled.lanes)
+            assert numbered(place) == (banks[lane] if compiled.lanes > 1 else inside)
+            assert (place[0], place[5]) == (row, channel)
+            assert place[6] == column + turns + (lane >= here)
+        visits = sweeps(compiled, burst, len(bursts) - burst, scratch)
+        every = range(burst, burst + visits * compiled.sweep)
+        met = {(int(places.channel[k]), int(places.pseudo_channel[k])) for k in every}
+        assert not visits or len(met) == channels * SMALL.pseudo_channels
+        for one in met:
+            mine = [
+                (int(places.row[k]), int(places.column[k]))
+                for k in every
+                if (places.channel[k], places.pseudo_channel[k]) == one
+            ]
+            wanted = [(row, column + j // compiled.lanes) for j in range(len(mine))]
+            assert mine == wanted
+            assert len(mine) == visits * compiled.run * compiled.lanes
 
 
 def test_fields_read_from_the_most_significant() -> None:

@@ -40,7 +40,7 @@ class Dram(OffChipMemory):
     device: str
     channels: int
     capacity: Bytes
-    mapping: str = "RoRaBaCoChBg"
+    mapping: str = "RoRaBaCoPcChCo4Bg"
     hashing: bool = True
     command_clock: Hertz = 0
     rows: int = 0

@@ -4,11 +4,14 @@ A map is a string of fields from the most to the least significant: ro (row), ra
 group), ba (bank), pc (pseudo-channel), ch (channel), co (column, in bursts), in any case:
 "RoBaRaCoCh", "rorabgbachco". Without ``pc`` the pseudo-channel is the lowest part of ``ch``, and
 without ``bg`` the bank group that of ``ba``, as Ramulator reads such strings. Sizes need not be
-powers of two: an address is a number in mixed radix.
+powers of two: an address is a number in mixed radix. Columns may lie in two places, the lower one
+with how many of them it counts: in "RoRaBaCoPcChCo8Bg" neighbouring addresses keep to eight columns
+of a channel.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -42,11 +45,12 @@ class CompiledMap(NamedTuple):
     """A map as numbers for compiled code."""
 
     column_bytes: int
-    fields: Ints  # [field in address order from the lowest, (which, size)]
+    fields: Ints  # [field in address order from the lowest, (which, size, worth of its digit)]
     sizes: Ints  # [which] size of every field
     hashed: int  # 1: digits are permuted by what lies above them
     lanes: int  # bank groups that neighbouring bursts take turns over
-    run_field: int  # the field whose digits count through those of one bank group in one row
+    run: int  # columns that they go through in one row
+    sweep: int  # bursts after which all pseudo-channels of all channels have had as many; 0: none
 
 
 class Location(NamedTuple):
@@ -76,6 +80,7 @@ class AddressMap:
     sizes: tuple[int, ...]  # by field number
     column_bytes: int
     hashing: bool = False
+    low_columns: int = 0  # where columns lie in two places: those in the lower one
 
     @classmethod
     def of(cls, text: str, parts: Organization, channels: int, hashing: bool = False) -> AddressMap:
@@ -86,7 +91,7 @@ class AddressMap:
         """
         if channels < 1:
             raise AccelsimError(f"{channels} channels; accepted: 1 or more")
-        fields = parsed(text)
+        fields, low_columns = parsed(text)
         sizes = (
             parts.rows,
             parts.ranks,
@@ -96,11 +101,29 @@ class AddressMap:
             channels,
             parts.columns,
         )
+        if low_columns and (low_columns >= parts.columns or parts.columns % low_columns):
+            raise AccelsimError(
+                f"mapping {text!r}: {low_columns} of {parts.columns} columns do not leave whole "
+                f"parts of a row; accepted: a divisor of {parts.columns} below it"
+            )
         for part, of in (("pc", "ch"), ("bg", "ba")):
             if part not in fields:
                 fields.insert(fields.index(of) + 1, part)
         order = tuple(FIELDS.index(field) for field in reversed(fields))
-        return cls(text, order, sizes, parts.column_bytes, hashing)
+        return cls(text, order, sizes, parts.column_bytes, hashing, low_columns)
+
+    @property
+    def digits(self) -> tuple[tuple[int, int, int], ...]:
+        """(field, size, worth) of the digits of an address from the lowest."""
+        found = []
+        for k, which in enumerate(self.order):
+            size, worth = self.sizes[which], 1
+            if which == COLUMN and self.low_columns:
+                upper = COLUMN in self.order[:k]
+                size = size // self.low_columns if upper else self.low_columns
+                worth = self.low_columns if upper else 1
+            found.append((which, size, worth))
+        return tuple(found)
 
     @property
     def capacity_bytes(self) -> int:
@@ -112,16 +135,24 @@ class AddressMap:
 
     @property
     def compiled(self) -> CompiledMap:
-        fields = [(which, self.sizes[which]) for which in self.order]
-        lowest = [*(which for which in self.order if self.sizes[which] > 1), COLUMN, COLUMN]
-        turns = lowest[0] == GROUP and self.sizes[GROUP] <= MOST_LANES
+        lowest = [digit for digit in self.digits if digit[1] > 1]
+        turns = bool(lowest) and lowest[0][0] == GROUP and self.sizes[GROUP] <= MOST_LANES
+        lanes = self.sizes[GROUP] if turns else 1
+        lowest = lowest[1:] if turns else lowest
+        run = lowest.pop(0)[1] if lowest and lowest[0][0] == COLUMN else 1
+        sweep = lanes * run
+        while lowest and lowest[0][0] in (CHANNEL, PSEUDO):
+            sweep *= lowest.pop(0)[1]
+        everywhere = sweep == lanes * run * self.sizes[CHANNEL] * self.sizes[PSEUDO]
+        goes_on = run == self.sizes[COLUMN] or (bool(lowest) and lowest[0][0] == COLUMN)
         return CompiledMap(
             self.column_bytes,
-            np.array(fields, np.int64),
+            np.array(self.digits, np.int64),
             np.array(self.sizes, np.int64),
             int(self.hashing),
-            self.sizes[GROUP] if turns else 1,
-            lowest[1 if turns else 0],
+            lanes,
+            run,
+            sweep if everywhere and goes_on else 0,
         )
 
     def locate(self, address: Ints | Sequence[int]) -> Location:
@@ -140,8 +171,9 @@ class AddressMap:
         left = at // self.column_bytes
         digit: list[Ints] = [np.zeros_like(left)] * len(FIELDS)
         above = left
-        for which in self.order:
-            left, digit[which] = np.divmod(left, self.sizes[which])
+        for which, size, worth in self.digits:
+            left, low = np.divmod(left, size)
+            digit[which] = digit[which] + worth * low
             above = left if which == CHANNEL else above
         if self.hashing:
             digit[CHANNEL] = _permuted(digit[CHANNEL], above, self.sizes[CHANNEL])
@@ -159,24 +191,34 @@ def _permuted(digit: Ints, by: Ints, size: int) -> Ints:
     return mixed
 
 
-def parsed(text: str) -> list[str]:
-    """The fields of a mapping string, from the most significant.
+def parsed(text: str) -> tuple[list[str], int]:
+    """The fields of a mapping string from the most significant, and how many columns the lower of
+    two column fields counts, else 0.
 
     Raises:
         AccelsimError: what is wrong with the string, and what would be accepted.
     """
-    word = text.lower()
-    found = [word[i : i + 2] for i in range(0, len(word), 2)]
-    for field in found:
+    found, low_columns = [], 0
+    for field, number in re.findall(r"(\D\D?)(\d*)", text.lower()):
         if field not in FIELDS:
             raise AccelsimError(
                 f"mapping {text!r} has an unknown field {field!r}; accepted: fields"
                 f" {', '.join(FIELDS)}, e.g. RoBaRaCoCh"
             )
-        if found.count(field) > 1:
+        again = field in found
+        if number:
+            if field != "co" or not again or int(number) < 1:
+                raise AccelsimError(
+                    f"mapping {text!r} gives {field} a size, {number}; accepted: a size above 0 "
+                    "for the lower of two fields co, e.g. RoRaBaCoChCo8"
+                )
+            low_columns = int(number)
+        if again and not (number and found.count(field) == 1):
             raise AccelsimError(
-                f"mapping {text!r} names {field} ({NAMES[field]}) twice; accepted: each field once"
+                f"mapping {text!r} names {field} ({NAMES[field]}) twice; accepted: each field"
+                " once, or co a second time with a size, e.g. RoRaBaCoChCo8"
             )
+        found.append(field)
     missing = [field for field in FIELDS if field not in found and field not in ("pc", "bg")]
     if missing:
         named = ", ".join(f"{field} ({NAMES[field]})" for field in missing)
@@ -184,4 +226,4 @@ def parsed(text: str) -> list[str]:
             f"mapping {text!r} does not cover the address: {named} missing; accepted: each of"
             " ro, ra, ba, ch, co once, bg and pc if wanted"
         )
-    return found
+    return found, low_columns

@@ -27,16 +27,18 @@ def locate(a: CompiledMap, burst: int, digit: NDArray[np.int64]) -> tuple[int, i
     numbered pseudo-channel, rank, group, bank.
     """
     left, above = burst, 0
+    digit[COLUMN] = 0
     for k in range(a.fields.shape[0]):
         which, size = a.fields[k, 0], a.fields[k, 1]
         high = left // size
-        digit[which] = left - high * size
+        low = left - high * size
+        digit[which] = digit[which] + low * a.fields[k, 2] if which == COLUMN else low
         left = high
         if which == CHANNEL:
             above = left
     lane = digit[GROUP] if a.lanes > 1 else 0
     digit[LANE] = lane
-    run = (a.sizes[COLUMN] - digit[COLUMN]) * a.lanes - lane if a.run_field == COLUMN else 1
+    run = (a.run - digit[COLUMN] % a.run) * a.lanes - lane
     if a.hashed:
         digit[CHANNEL] = permuted(digit[CHANNEL], above, a.sizes[CHANNEL])
         digit[GROUP] = permuted(digit[GROUP], digit[ROW], a.sizes[GROUP])
@@ -56,6 +58,24 @@ def lane_banks(a: CompiledMap, digit: NDArray[np.int64], banks: NDArray[np.int64
         group = group ^ shift if binary else (group + shift) % size
         banks[k] = _bank(a, digit, group)
     return int(size - lane)
+
+
+@njit
+def sweeps(a: CompiledMap, burst: int, bursts: int, digit: NDArray[np.int64]) -> int:
+    """How many times ``bursts`` from the one located last on visit all pseudo-channels of a row.
+
+    Every visit is to ``a.run`` columns of every bank group, in the same rows everywhere.
+    """
+    if a.sweep == 0 or burst % a.sweep != 0:
+        return 0
+    return int(min(bursts // a.sweep, (a.sizes[COLUMN] - digit[COLUMN]) // a.run))
+
+
+@njit
+def bank_in(a: CompiledMap, digit: NDArray[np.int64], pseudo: int) -> int:
+    """The bank located last, in another pseudo-channel of its channel, which becomes the last."""
+    digit[PSEUDO] = pseudo
+    return _bank(a, digit, digit[GROUP])
 
 
 @njit

@@ -80,10 +80,12 @@ def place(a: CompiledMap, address: Int64, banks_per_queue: int, queues: int, p: 
 
 @njit
 def _is_binary(a: CompiledMap) -> bool:
-    """Whether shifts will do: powers of two, not hashed."""
+    """Whether shifts will do: powers of two, not hashed, every field in one place."""
     binary = a.hashed == 0 and a.column_bytes & (a.column_bytes - 1) == 0
     for size in a.sizes:
         binary = binary and size & (size - 1) == 0
+    for k in range(a.fields.shape[0]):
+        binary = binary and a.fields[k, 2] == 1
     return binary
 
 
