@@ -47,6 +47,7 @@ HITS, MISSES, CONFLICTS, POINTER, DRAINING, MOVED = range(31, 37)
 # what commands leave alone: rows after columns and columns after rows of other banks, columns of
 # other pseudo-channels; one bit per kind of command that other ranks hear of
 APART, SIBLINGS_HEAR, OTHERS_HEAR = range(37, 40)
+TRAINS_FREE = 41  # whether row commands may go between those of the trains that were formed
 PAUSE = 40  # column commands to issue before trains are looked for again
 COUNTS = 48  # of commands, by kind
 # what commands cost: COST + (place * KINDS + before) * KINDS + after
@@ -68,6 +69,7 @@ CHOICE_CLOCK, DRAINED = 18, 19  # the last choice of a direction, and DRAIN befo
 # window; whether row commands may go between; the banks in their order
 TRAIN_CLOCK, TRAIN_PACE, TRAIN_COUNT, TRAIN_LANES, TRAIN_ACCEPTS, TRAIN_ROWS = range(20, 26)
 LANE = 26
+TRAIN_ALONE, TRAIN_ACCEPTED = 40, 41  # nothing else is in the window; bursts accepted so far
 # the commands that are ready first, a clock < 0: to be found again; bank, age, clock of each
 COLUMN_BANK, COLUMN_AGE, COLUMN_READY, ROW_BANK, ROW_AGE, ROW_READY = range(34, 40)
 # --- a rank: its times, then

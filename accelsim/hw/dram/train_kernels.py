@@ -19,6 +19,7 @@ from accelsim.hw.dram.kernels import (
     choose_candidate,
     choose_mode,
     count_accesses,
+    link,
     push_times,
     ready,
     tag_of,
@@ -38,7 +39,7 @@ NO_TRAIN, NO_HITS = 0, -1  # what forming says where there is none
 def form_trains(m: Memory, s: Int64, limit: int, row_at: int) -> int:
     """Form a train in every queue that has requests; returns the clock before which they run.
 
-    That is 0 where a queue of the channel has something to decide first. With ROWS_FREE row
+    That is 0 where a queue of the channel has something to decide first. With TRAINS_FREE row
     commands may go between the commands of the trains; otherwise they end before ``row_at``.
     """
     if s[w.TRAINS] == 0 or s[w.PENDING] > 0:
@@ -62,6 +63,7 @@ def form_trains(m: Memory, s: Int64, limit: int, row_at: int) -> int:
                 start, pace = s[q + w.TRAIN_CLOCK], s[q + w.TRAIN_PACE]
                 trains += 1
         q += w.QUEUE_WORDS
+    s[w.TRAINS_FREE] = 1 if free else 0
     if trains == 0:
         return 0
     return int(horizon) if free else int(min(horizon, row_at))
@@ -84,9 +86,12 @@ def _form(m: Memory, s: Int64, q: int) -> int:
     pace = max(1, s[cost + w.AT_RANK * w.KINDS * w.KINDS])
     again = max(s[cost + w.AT_BANK * w.KINDS * w.KINDS], s[cost + w.AT_GROUP * w.KINDS * w.KINDS])
     lanes, regular = _lanes(s, pool, q, kind, start, pace)
+    s[q + w.TRAIN_ALONE] = 0
+    s[q + w.TRAIN_ACCEPTED] = 0
     if lanes * pace < again:
         if s[q + w.ACTIVE + s[q + w.MODE]] > 1:
             return NO_TRAIN  # others go in between
+        s[q + w.TRAIN_ALONE] = 1
         pace = again
     count = w.NEVER if regular else lanes
     count = _bounded(m, s, q, lanes, count)
@@ -172,14 +177,15 @@ def _bounded(m: Memory, s: Int64, q: int, lanes: int, count: int) -> int:
     pool, d = m.pool, s[q + w.MODE]
     accepts = False
     cursor = s[q + w.CURSOR]
-    if cursor >= 0 and s[q + w.WAKE] == w.NEVER:
+    arrived = cursor >= 0 and pool[cursor, w.AT] <= s[w.CLOCK]
+    if arrived and s[q + w.WAKE] == w.NEVER:
         write = pool[cursor, w.WRITE]
         if (s[w.WRITE_BUFFER] - s[q + w.WRITES] if write else s[w.WINDOW] - s[q + w.READS]) > 0:
             return 0  # it waits for something else than room
         accepts = write == d
     s[q + w.TRAIN_ACCEPTS] = 1 if accepts else 0
     if accepts:
-        count = min(count, _acceptable(m, s, cursor, s[q + w.REST]))
+        count = min(count, _acceptable(m, s, q))
     elif d == 1:
         count = min(count, s[q + w.WRITES] - s[w.LOW] - 1)
     elif s[q + w.WRITES] > 0:
@@ -200,33 +206,45 @@ def _bounded(m: Memory, s: Int64, q: int, lanes: int, count: int) -> int:
 
 
 @njit
-def _acceptable(m: Memory, s: Int64, cursor: int, rest: int) -> int:
-    """How many bursts the ring at the head of the FIFO gives to nodes that are in the window.
+def _acceptable(m: Memory, s: Int64, q: int) -> int:
+    """How many bursts the two rings at the head of the FIFO give to the window, one by one.
 
-    One more for the ring behind it, whose first burst may be new there.
+    One more for the ring behind them: it is not accepted in the same clock.
     """
     pool = m.pool
-    d, total, node = pool[cursor, w.WRITE], 0, cursor
+    cursor, rest = s[q + w.CURSOR], s[q + w.REST]
+    d, transfer = pool[cursor, w.WRITE], pool[cursor, w.TRANSFER]
+    total, behind = _of_ring(s, pool, cursor), rest
+    if total == 0:
+        return 1
+    if rest >= 0 and pool[rest, w.TRANSFER] == transfer:
+        more = _of_ring(s, pool, rest)
+        if more > 0 and pool[rest, w.WRITE] == d and pool[rest, w.AT] <= s[w.CLOCK]:
+            total, behind = total + more, pool[rest, w.REST_OF]
+    if behind >= 0 and pool[behind, w.WRITE] == d and pool[behind, w.AT] <= s[w.CLOCK]:
+        total += 1
+    return int(total if transfer < 0 else min(total, m.transfers[transfer, w.ACCEPT_LEFT]))
+
+
+@njit
+def _of_ring(s: Int64, pool: Int64, first: int) -> int:
+    """Bursts of a ring that enter the window for nothing but room; 0 if any needs another look."""
+    d, total, node = pool[first, w.WRITE], 0, first
     while True:
         tag = tag_of(s, pool, node)
-        alike = s[tag + w.TAG_VALUES] - d
+        own = d if pool[node, w.LEFT] > 0 else 0
         if (
-            pool[node, w.LEFT] == 0
-            or pool[node, w.WRITE] != d
-            or pool[node, w.AT] != pool[cursor, w.AT]
-            or pool[node, w.TRANSFER] != pool[cursor, w.TRANSFER]
-            or alike > 0
+            pool[node, w.WRITE] != d
+            or pool[node, w.AT] != pool[first, w.AT]
+            or pool[node, w.TRANSFER] != pool[first, w.TRANSFER]
+            or s[tag + w.TAG_VALUES] > own
             or (d == 1 and (s[tag] > 0 or pool[node, w.STRIDE] == 0))
         ):
-            return 1
+            return 0
         total += pool[node, w.WAITING]
         node = pool[node, w.RING]
-        if node == cursor:
-            break
-    transfer = pool[cursor, w.TRANSFER]
-    if rest >= 0 and pool[rest, w.WRITE] == d and pool[rest, w.AT] <= s[w.CLOCK]:
-        total += 1  # it will not be accepted in the same clock
-    return int(total if transfer < 0 else min(total, m.transfers[transfer, w.ACCEPT_LEFT]))
+        if node == first:
+            return int(total)
 
 
 # --- running
@@ -260,7 +278,7 @@ def _run(m: Memory, s: Int64, c: int, q: int, count: int) -> None:
         complete(m, transfer, count, end)
     s[q + w.READS + d] -= count
     if s[q + w.TRAIN_ACCEPTS]:
-        _refill(m, s, q, count - 1)
+        _refill(m, s, q, count - 1 - s[q + w.TRAIN_ACCEPTED])
         accept(m, c, q, last)
         choose_mode(s, m.pool, q, last)
 
@@ -292,16 +310,59 @@ def _run_lane(m: Memory, s: Int64, c: int, q: int, k: int, count: int) -> None:
 
 
 @njit
+def next_link(s: Int64, pool: Int64) -> tuple[int, int]:
+    """When a train next brings a new row into the window, and its queue; NEVER if none does."""
+    best, where = w.NEVER, w.NONE
+    q = s[w.FIRST_QUEUE]
+    for _ in range(s[w.QUEUES]):
+        if s[q + w.TRAIN_COUNT] > 0 and s[q + w.TRAIN_ACCEPTS] and s[q + w.CURSOR] >= 0:
+            nth = s[q + w.TRAIN_ACCEPTED] + _before_link(s, pool, q)
+            at = s[q + w.TRAIN_CLOCK] + nth * s[q + w.TRAIN_PACE]
+            if nth < s[q + w.TRAIN_COUNT] - 1 and at < best:
+                best, where = at, q
+        q += w.QUEUE_WORDS
+    return best, where
+
+
+@njit
+def _before_link(s: Int64, pool: Int64, q: int) -> int:
+    """Bursts that a FIFO gives to nodes in the window before it comes to a new one."""
+    cursor = s[q + w.CURSOR]
+    node, before, total = cursor, 0, 0
+    while pool[node, w.LEFT] > 0:
+        before += 1
+        total += pool[node, w.WAITING]
+        node = pool[node, w.RING]
+        if node == cursor:
+            return int(total)
+    return before
+
+
+@njit
+def link_next(m: Memory, s: Int64, q: int, at: int, horizon: int) -> int:
+    """Accept bursts up to the next new row, at a clock; the clock before which trains end."""
+    pool, d = m.pool, s[q + w.MODE]
+    before = _before_link(s, pool, q)
+    _refill(m, s, q, before)
+    b = pool[s[q + w.CURSOR], w.BANK]
+    ends = s[q + w.TRAIN_ALONE] > 0 or s[b + w.KIND] == w.RD + d
+    _refill(m, s, q, 1)
+    s[w.CLOCK] = at + 1
+    return int(min(horizon, at + 1) if ends else horizon)
+
+
+@njit
 def _refill(m: Memory, s: Int64, q: int, count: int) -> None:
-    """Accept a burst for each that went, but for the last one."""
-    if count == 0:
+    """Accept the next bursts of a train, one for each that goes."""
+    if count <= 0:
         return
     pool, pace = m.pool, s[q + w.TRAIN_PACE]
     cursor = s[q + w.CURSOR]
     d, transfer = pool[cursor, w.WRITE], pool[cursor, w.TRANSFER]
+    begin = s[q + w.TRAIN_CLOCK] + s[q + w.TRAIN_ACCEPTED] * pace
     wanted = m.accepted.shape[0] > 0
     left = count if wanted else count - _whole_rounds(pool, cursor, count)
-    clock = s[q + w.TRAIN_CLOCK] + (count - left) * pace
+    clock = begin + (count - left) * pace
     for _ in range(left):
         node = s[q + w.CURSOR]
         if wanted:
@@ -309,12 +370,15 @@ def _refill(m: Memory, s: Int64, q: int, count: int) -> None:
             m.accepted[age] = clock
             if d == 1:
                 m.finished[age] = clock + 1
+        if pool[node, w.LEFT] == 0:
+            link(s, pool, node)
         pool[node, w.LEFT] += 1
         pool[node, w.WAITING] -= 1
         turn(s, q, pool, node)
         clock += pace
+    s[q + w.TRAIN_ACCEPTED] += count
     s[q + w.READS + d] += count
-    account_transfer(m, transfer, d, count, s[q + w.TRAIN_CLOCK] + (count - 1) * pace)
+    account_transfer(m, transfer, d, count, begin + (count - 1) * pace)
 
 
 @njit
@@ -322,12 +386,12 @@ def _whole_rounds(pool: Int64, cursor: int, count: int) -> int:
     """Accept whole rounds of a ring that leave none of its nodes empty; how many bursts."""
     lanes, least, node = 0, w.NEVER, cursor
     while True:
-        least = min(least, pool[node, w.WAITING])
+        least = min(least, pool[node, w.WAITING] - 1 if pool[node, w.LEFT] > 0 else 0)
         lanes += 1
         node = pool[node, w.RING]
         if node == cursor:
             break
-    rounds = min(count // lanes, least - 1)
+    rounds = min(count // lanes, least)
     for _ in range(lanes):
         pool[node, w.WAITING] -= rounds
         pool[node, w.LEFT] += rounds

@@ -89,6 +89,7 @@ from accelsim.hw.dram.state import (
     ROW_SLOT,
     STEP,
     STRIDE,
+    TRAINS_FREE,
     TRANSFER,
     TURN,
     TURNS,
@@ -97,7 +98,13 @@ from accelsim.hw.dram.state import (
     Int64,
     Memory,
 )  # fmt: skip
-from accelsim.hw.dram.train_kernels import form_trains, run_trains, sort_log
+from accelsim.hw.dram.train_kernels import (
+    form_trains,
+    link_next,
+    next_link,
+    run_trains,
+    sort_log,
+)
 
 FEW = 3  # clocks in which trains are not worth their forming
 PAUSED = 4  # column commands after which another attempt is worth it
@@ -329,10 +336,18 @@ def _issue_trains(
     begin = m.book[LOGGED]
     if m.log.shape[0] > 0 and begin + 2 * (horizon - s[CLOCK]) + 2 > m.log.shape[0]:
         return False
-    while row_at < horizon:
-        _row_command(m, s, c, row_bank, row_kind, row_at)
-        s[CLOCK] = row_at + 1
+    while True:
+        link_at, q = next_link(s, m.pool)
+        if min(row_at, link_at) >= horizon:
+            break
+        if row_at <= link_at:
+            _row_command(m, s, c, row_bank, row_kind, row_at)
+            s[CLOCK] = row_at + 1
+        else:
+            horizon = link_next(m, s, q, link_at, horizon)
         row_at, row_bank, row_kind = _best_row(s)
+        if s[TRAINS_FREE] == 0:
+            horizon = min(horizon, row_at)
     run_trains(m, s, c, horizon)
     if m.log.shape[0] > 0:
         sort_log(m, begin)
