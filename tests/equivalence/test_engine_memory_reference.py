@@ -4,12 +4,10 @@ Machines are small and crowded: two or more units, few lines, short queues, slow
 that full FIFOs, ties, late acceptances, evictions and refreshes are the rule.
 """
 
-from contextlib import ExitStack
 from dataclasses import replace
 from unittest import mock
 
 import numpy as np
-import pytest
 from dram_streams import DEVICES, controllers, devices
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
