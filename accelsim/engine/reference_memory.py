@@ -12,10 +12,10 @@ order of admission. Then:
   bytes read when the data bus has brought the last of them.
 - Latencies of caches and memory that were asked delay the result, not the unit.
 
-A channel is ``hw.dram.reference``, clock by clock. In a tick the arbiter admits whoever is ready,
-then the channels have their clock, the lowest number first; whoever is ready because a channel
-accepted something is admitted before the next channel. What a channel is sent after its commands of
-a clock have gone out, it accepts in that clock still, if there is room.
+A channel is ``hw.dram.reference``, clock by clock. In a tick all channels have their clock, then
+the arbiter admits whoever is ready, the lowest unit first, as it always does. What a channel is
+sent after its commands of a clock have gone out, it accepts in that clock still, if there is room;
+whom this makes ready competes in the same tick.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import simpy
-from simpy.events import EventPriority
 
 from accelsim.engine.memory_system import TRUSTED_SHARE, entry_of
-from accelsim.engine.reference import LAST_OF_TICK, Machine, Turn
+from accelsim.engine.reference import Machine, Turn
 from accelsim.engine.schedule import TimedProgram
 from accelsim.engine.traffic import Traffic
 from accelsim.hw.cache.reference import Level, System
@@ -167,8 +166,8 @@ class Channels:
         self.tick = traffic.arch.ticks_of(dram)
         self.latency = dram.added_cycles * self.tick
         self.channels = [
-            ClockedChannel(env, Channel(dram.part, dram.controller), number, self.tick)
-            for number in range(dram.channels)
+            ClockedChannel(env, Channel(dram.part, dram.controller), self.tick)
+            for _ in range(dram.channels)
         ]
 
     def send(self, windows: list[Window], turn: Turn) -> None:
@@ -225,11 +224,8 @@ class ClockedChannel:
     The clocks that it slept through it lives when it is woken: nobody could have told.
     """
 
-    def __init__(
-        self, env: simpy.Environment, channel: Channel, number: int, ticks_per_clock: int
-    ) -> None:
+    def __init__(self, env: simpy.Environment, channel: Channel, ticks_per_clock: int) -> None:
         self.env, self.channel, self.ticks_per_clock = env, channel, ticks_per_clock
-        self.priority = EventPriority(LAST_OF_TICK + 1 + number)  # after the arbiter, in turn
         self.transfers: dict[int, Transfer] = {}  # by age of a burst not accepted or not arrived
         self.awaited = set[int]()  # clocks in which it will act
 
@@ -241,14 +237,11 @@ class ClockedChannel:
         self._call(request.clock)
 
     def _call(self, clock: int) -> None:
-        """Act in a clock, in the turn of this channel in the tick."""
+        """Act in a clock."""
         if clock in self.awaited:
             return
         self.awaited.add(clock)
-        turn = simpy.Event(self.env)
-        turn._ok, turn._value = True, None  # as Timeout does: triggered when made
-        turn.callbacks = [self._act]
-        self.env.schedule(turn, self.priority, clock * self.ticks_per_clock - self.env.now)
+        self.env.timeout(clock * self.ticks_per_clock - self.env.now).callbacks.append(self._act)
 
     def _act(self, _: simpy.Event) -> None:
         """Have a clock, or, if it has begun, accept what arrived since."""

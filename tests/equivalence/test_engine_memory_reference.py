@@ -81,7 +81,7 @@ def programs(draw, arch, by_channels, most=24):
         seed, n, units, ports, longest=draw(st.sampled_from([0, 3, 40])),
         dep_density=draw(st.sampled_from([0.1, 0.4])), reach=draw(st.sampled_from([4, 40])),
     )  # fmt: skip
-    timed = replace(timed, port=without_port_0_and_repeats(timed.port))
+    timed = replace(timed, port=np.where(timed.port == 0, -1, timed.port).astype(np.int16))
     rng = np.random.default_rng(seed)
     operands, longest = draw(st.integers(1, 8)), draw(st.sampled_from([64, 300, 2000]))
     operand = np.stack(
@@ -104,14 +104,6 @@ def programs(draw, arch, by_channels, most=24):
     window = np.column_stack([operand[chosen], write, core, chosen]).astype(np.int64)
     traffic = Traffic(first, window, arch, "hbm", -1 if by_channels else 0, operands)
     return replace(timed, traffic=traffic)
-
-
-def without_port_0_and_repeats(port):
-    """Ports of instructions, each named once."""
-    port = np.where(port == 0, -1, port).astype(np.int16)
-    for k in range(1, port.shape[1]):
-        port[(port[:, :k] == port[:, k, None]).any(axis=1), k] = -1
-    return port
 
 
 @st.composite
