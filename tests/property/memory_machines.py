@@ -83,7 +83,7 @@ def networks(draw, cores: int):
     if kind == "ring":
         made = Ring(nodes=cores + 1, multicast=cast, at={"hbm": [cores]}, **SPEED)
     elif kind == "mesh":
-        made = Mesh(rows=2, cols=cores, multicast=cast, at={"hbm": [[0, 0], [1, 0]]}, **SPEED)
+        made = Mesh(rows=2, cols=cores + 1, multicast=cast, at={"hbm": [[0, 0], [1, 0]]}, **SPEED)
     else:
         made = {"bus": Bus, "crossbar": Crossbar}[kind](multicast=cast, **SPEED)
     return {"net": made}
