@@ -236,3 +236,14 @@ def test_a_port_named_twice_counts_once():
     timed = by_hand([[], []], memory, {"l2": L2}, units=2, port=[[1, 1]] * 2, hold=[[3, 5]] * 2)
     assert reference.run(timed).finish.tolist() == [5, 10]
     assert_engines_agree(timed)
+
+
+def test_a_window_that_was_just_read_is_taken_to_be_there():
+    """4096 bytes across 65 lines, half of the cache: looked up, then trusted.
+
+    Looked up, the busiest bank has 17 lines of 4 cycles; trusted, all have 64 cycles.
+    """
+    memory = MainMemory(capacity=1 << 30, bandwidth=64 * 10**9)
+    timed = by_hand([[(32, 1, 4096, 4096, 0)]] * 2, memory, {"l2": L2})
+    assert reference.run(timed).finish.tolist() == [17 * 4 + 20, 17 * 4 + 64 + 20]
+    assert_engines_agree(timed)
