@@ -247,3 +247,16 @@ def test_a_window_that_was_just_read_is_taken_to_be_there():
     timed = by_hand([[(32, 1, 4096, 4096, 0)]] * 2, memory, {"l2": L2})
     assert reference.run(timed).finish.tolist() == [17 * 4 + 20, 17 * 4 + 64 + 20]
     assert_engines_agree(timed)
+
+
+def test_a_unit_that_a_channel_releases_goes_by_its_number():
+    """Unit 0 waits for room in a window of one, unit 1 for its own clock, until the same tick."""
+    memory = Dram(device="ddr4-2400", channels=1, capacity=1 << 24, window=1, refresh=False)
+    timed = by_hand([[(0, 1, 128, 128, 0)], [], [], []], memory, units=2)
+    released = int(reference.run(timed).start[2])
+    assert released > 0
+    timed = replace(timed, occupancy=np.array([0, released, 0, 0]))
+    found = reference.run(timed)
+    assert found.start.tolist() == [0, 0, released, released]
+    assert found.order.tolist() == [0, 1, 2, 3]
+    assert_engines_agree(timed)
