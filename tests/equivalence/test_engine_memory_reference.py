@@ -250,8 +250,14 @@ def test_a_window_that_was_just_read_is_taken_to_be_there():
 
 
 def test_a_unit_that_a_channel_releases_goes_by_its_number():
-    """Unit 0 waits for room in a window of one, unit 1 for its own clock, until the same tick."""
-    memory = Dram(device="ddr4-2400", channels=1, capacity=1 << 24, window=1, refresh=False)
+    """Unit 0 waits for room in a window of one, unit 1 for its own clock, until the same tick.
+
+    The other pseudo-channel has nothing to do, so the channel does not run ahead.
+    """
+    memory = Dram(
+        device="hbm3", channels=1, capacity=1 << 24, mapping="RoBaRaChCo", hashing=False, window=1,
+        refresh=False,
+    )  # fmt: skip
     timed = by_hand([[(0, 1, 128, 128, 0)], [], [], []], memory, units=2)
     released = int(reference.run(timed).start[2])
     assert released > 0
