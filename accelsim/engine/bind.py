@@ -103,11 +103,6 @@ class _Binding:
                 f"{arch.name}: {main} (kind: {memory.kind}) has no DRAM channels to simulate;"
                 " accepted: kind: dram with a device, or --memory bandwidth"
             )
-        if fidelity == "dram" and isinstance(memory, Dram) and memory.policy != "window":
-            raise AccelsimError(
-                f"{arch.name}: {main} has policy {memory.policy}, which serves request streams"
-                " only; accepted for programs: policy: window"
-            )
         self.main = next(i for i, space in enumerate(program.spaces) if space.memory == main)
         self.dynamic = fidelity == "dram" or (fidelity != "ideal" and bool(arch.caches))
 

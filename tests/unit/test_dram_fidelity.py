@@ -64,11 +64,6 @@ def test_a_memory_without_channels_says_what_would_do() -> None:
         simulate("tpu-v3", GEMM, memory="dram")
 
 
-def test_a_controller_of_streams_is_not_taken_for_another_one() -> None:
-    with pytest.raises(AccelsimError, match="policy per-bank, which serves request streams only"):
-        simulate("hbm-npu", GEMM, memory="dram", overrides={"hbm.policy": "per-bank"})
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

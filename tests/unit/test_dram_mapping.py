@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.dram.device import Organization
-from accelsim.hw.dram.mapping import FIELDS, AddressMap
+from accelsim.hw.dram.mapping import FIELDS, LANE, AddressMap
 
 SMALL = Organization(
     pseudo_channels=2, ranks=2, bank_groups=4, banks=2, rows=6, columns=4, column_bytes=32
@@ -28,7 +28,7 @@ WORDS = [field for field in FIELDS if field != "pc"]
 def test_addresses_and_places_are_one_to_one_and_the_compiled_form_agrees(
     words: list[str], channels: int, hashing: bool
 ) -> None:
-    from accelsim.hw.dram.mapping_kernels import locate
+    from accelsim.hw.dram.mapping_kernels import lane_banks, locate
 
     made = AddressMap.of("".join(words), SMALL, channels, hashing)
     bursts = np.arange(made.capacity_bytes // SMALL.column_bytes)
@@ -37,16 +37,25 @@ def test_addresses_and_places_are_one_to_one_and_the_compiled_form_agrees(
     for digit, size in zip(places, made.sizes, strict=True):
         assert digit.min() == 0
         assert digit.max() == size - 1
-    scratch, compiled = np.zeros(len(FIELDS), np.int64), made.compiled
+    scratch, compiled = np.zeros(len(FIELDS) + 1, np.int64), made.compiled
+    numbers = (places.pseudo_channel * SMALL.ranks + places.rank) * SMALL.bank_groups
+    numbers = (numbers + places.bank_group) * SMALL.banks + places.bank
     for burst in bursts[:: max(1, len(bursts) // 50)].tolist():
         channel, bank, row, column, run = locate(compiled, burst, scratch)
-        p = [int(part[burst]) for part in places]
-        inside = ((p[4] * SMALL.ranks + p[1]) * SMALL.bank_groups + p[2]) * SMALL.banks + p[3]
-        assert (channel, bank, row, column) == (p[5], inside, p[0], p[6])
-        ahead = slice(burst, burst + run)
-        assert (np.diff(places.column[ahead]) == 1).all()
-        for part in (*places[:6],):
+        found = (places.channel[burst], numbers[burst], places.row[burst], places.column[burst])
+        assert (channel, bank, row, column) == found
+        # Neighbours are in the columns of one row, and take turns over the lanes' bank groups.
+        ahead, lane = slice(burst, burst + run), int(scratch[LANE])
+        steps = (lane + np.arange(run)) // compiled.lanes
+        assert (places.column[ahead] == column + steps).all()
+        same = [places.row, places.rank, places.bank, places.pseudo_channel, places.channel]
+        for part in same if compiled.lanes > 1 else [*same, places.bank_group]:
             assert len(set(part[ahead].tolist())) == 1
+        if compiled.lanes > 1:
+            banks = np.zeros(SMALL.bank_groups, np.int64)
+            left = lane_banks(compiled, scratch, banks)
+            assert left == compiled.lanes - lane
+            assert banks[:left].tolist() == numbers[burst : burst + left].tolist()
 
 
 def test_fields_read_from_the_most_significant() -> None:
