@@ -23,11 +23,6 @@ from accelsim.hw.dma import Dma
 from accelsim.hw.dram.block import Dram
 from accelsim.hw.memory import MainMemory
 
-pytestmark = pytest.mark.xfail(
-    reason="the compiled engine counts a port named twice for the sum of its holds, accepts what a "
-    "released unit sends a clock late, and releases units of one tick in the order of channels"
-)
-
 MANY = settings(  # the first example compiles
     deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150
 )
