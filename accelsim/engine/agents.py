@@ -50,6 +50,7 @@ def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
         ended=np.full(n, k.UNKNOWN, np.int64),
         least=np.zeros(n, np.int64),
         tail=np.zeros(n, np.int64),
+        served=np.zeros(timed.port.shape[1], np.int64),
     )
     rows = k.Rows(
         occupancy=column(timed.occupancy),

@@ -93,6 +93,7 @@ class _Binding:
         self.latency = np.zeros(n, dtype=np.int64)
         self.space = np.full((n, ACCESSES), -1, dtype=np.int64)
         self.nbytes = np.zeros((n, ACCESSES), dtype=np.int64)
+        self.conflict = np.zeros((n, ACCESSES), dtype=np.int64)
         self.actions: dict[str, dict[str, Ints]] = {}
         self.ports = Ports(program, arch)
         self.flows: tuple[Flows, ...] = ()
@@ -154,7 +155,7 @@ class _Binding:
         program = self.program
         if not len(program.operands):
             return
-        moved = self._moved_bytes_of_operands()
+        moved, conflicts = self._moved_bytes_of_operands(), self._conflicts_of_operands()
         spaces = program.operand_column("space")
         sources, dst = program.sources, program.column("dst")
         columns = ((0, sources[:, 0]), (1, sources[:, 1]), (READ_BACK, dst), (WRITE, dst))
@@ -162,19 +163,35 @@ class _Binding:
             there = operand >= 0
             self.space[:, column] = np.where(there, spaces[operand], -1)
             self.nbytes[:, column] = np.where(there, moved[operand], 0)
+            self.conflict[:, column] = np.where(there, conflicts[operand], 0)
         # What a multicast delivers was read once, so a DELIVER only writes.
         delivers = self.opcode == Opcode.DELIVER
         self.space[delivers, :WRITE], self.nbytes[delivers, :WRITE] = -1, 0
+        self.conflict[delivers, :WRITE] = 0
         # A gather reads the rows that are named, not the whole table.
         gathers = np.flatnonzero(self.opcode == Opcode.GATHER)
         if len(gathers):
             table = sources[gathers, 0]
             row = self._moved(np.ones(len(table), np.int64), table)
             self.nbytes[gathers, 0] = program.column("m")[gathers] * row
+            self.conflict[gathers, 0] = 0  # which rows these are is data
 
     def _moved_bytes_of_operands(self) -> Ints:
         operands = np.arange(len(self.program.operands))
         return self._moved(self.program.operand_column("rows"), operands)
+
+    def _conflicts_of_operands(self) -> Ints:
+        """Cycles of its memory that one pass over an operand loses to conflicts of banks."""
+        program = self.program
+        window = [program.operand_column(name) for name in ("base", "rows", "row_bytes", "stride")]
+        space = program.operand_column("space")
+        cycles = np.zeros_like(space)
+        for index, info in enumerate(program.spaces):
+            there = np.flatnonzero(space == index)
+            if len(there):
+                memory = self.arch.memories[info.memory]
+                cycles[there] = memory.conflict_cycles(*(column[there] for column in window))
+        return cycles
 
     def _moved(self, rows: Ints, operands: Ints) -> Ints:
         program = self.program
@@ -257,6 +274,7 @@ class _Binding:
         self.latency[rows] = (cost.latency_cycles + moving) * tick
         for column, passes in enumerate(unit.operand_passes(work)):
             self.nbytes[rows, column] *= passes
+            self.conflict[rows, column] *= passes
         self.space[rows, READ_BACK] = np.where(
             self.nbytes[rows, READ_BACK] > 0, self.space[rows, READ_BACK], -1
         )
@@ -292,7 +310,7 @@ class _Binding:
         space = self.space
         if self.dynamic:
             space = np.where(space == self.main, -1, space)
-        port, hold, delay = self.ports.of(space, self.nbytes)
+        port, hold, delay = self.ports.of(space, self.nbytes, self.conflict)
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
         holds = [Holds.of(port, hold), Holds.of(crossed, crossing)]

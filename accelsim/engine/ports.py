@@ -66,8 +66,11 @@ class Ports:
         self.groups.append(group or name)
         return len(self.names) - 1
 
-    def of(self, space: Ints, nbytes: Ints) -> tuple[Ints, Ints, Ints]:
-        """(port, hold ticks) per access and the summed access latency of each instruction."""
+    def of(self, space: Ints, nbytes: Ints, conflict: Ints) -> tuple[Ints, Ints, Ints]:
+        """(port, hold ticks) per access and the summed access latency of each instruction.
+
+        ``conflict`` are cycles of the memory that an access loses to conflicts of its banks.
+        """
         port = np.empty_like(space)
         port[:, :WRITE] = self.read[space[:, :WRITE]]
         port[:, WRITE] = self.write[space[:, WRITE]]
@@ -79,7 +82,8 @@ class Ports:
             touched = space == i
             if not touched.any():
                 continue
-            hold[touched] = memory.transfer_cycles(nbytes[touched], hz) * tick
+            cycles = memory.transfer_cycles(nbytes[touched], hz) + conflict[touched]
+            hold[touched] = cycles * tick
             delay += touched.any(axis=1) * (memory.latency_cycles(hz) * tick)
         return port, hold, delay
 

@@ -10,7 +10,9 @@ were created.
 """
 
 import heapq
+from collections import defaultdict
 from collections.abc import Generator
+from dataclasses import dataclass, field
 
 import numpy as np
 import simpy
@@ -22,16 +24,30 @@ from accelsim.engine.schedule import Schedule, TimedProgram, check_layout, check
 LAST_OF_TICK = EventPriority(2)  # SimPy's own events have priority 0 (urgent) and 1 (normal)
 
 Steps = Generator[simpy.Event, None, None]
+PortName = int | tuple[str, int, int]  # of the program; or cache, instance and bank
+
+
+@dataclass
+class Turn:
+    """What an instruction that was admitted uses, and what it waits for beside its ports."""
+
+    holds: dict[PortName, int]  # ticks per port
+    at_once: bool = False  # it starts when it is admitted, whatever its ports do
+    late: int = 0  # ticks on the way that nothing hides
+    accepted: list[simpy.Event] = field(default_factory=list)  # before the unit is free
+    arrived: list[simpy.Event] = field(default_factory=list)  # before the pipeline's tail
 
 
 def run(timed: TimedProgram) -> Schedule:
     """Schedule every instruction by simulation, some thousand times slower than the compiled run.
 
-    Raises what ``accelsim.engine.run`` raises.
+    Raises what ``accelsim.engine.run`` raises. Of ``Schedule.activity`` it says nothing.
     """
+    from accelsim.engine.reference_memory import MachineWithMemory
+
     check_layout(timed)
     check_values(timed)
-    machine = Machine(timed)
+    machine = Machine(timed) if timed.traffic is None else MachineWithMemory(timed, timed.traffic)
     machine.env.run()
     if len(machine.order) < len(timed):
         committed = np.zeros(len(timed), np.bool_)
@@ -53,12 +69,12 @@ class Machine:
         self.occupancy: list[int] = timed.occupancy.tolist()
         self.latency: list[int] = timed.latency.tolist()
         self.dep: list[list[int]] = [[d for d in row if d >= 0] for row in timed.dep.tolist()]
-        self.holds: list[dict[int, int]] = [{} for _ in range(n)]  # ticks per port
+        self.holds: list[dict[PortName, int]] = [{} for _ in range(n)]  # ticks per port
         for i, row in enumerate(zip(timed.port.tolist(), timed.hold.tolist(), strict=True)):
             for p, ticks in zip(*row, strict=True):
                 if p >= 0:
                     self.holds[i][p] = max(ticks, self.holds[i].get(p, 0))
-        self.ports = [simpy.Resource(self.env) for _ in range(timed.ports)]
+        self.ports = defaultdict[PortName, simpy.Resource](lambda: simpy.Resource(self.env))
         self.result = [self.env.event() for _ in range(n)]  # fires when the result may be used
         self.start, self.finish, self.order = [0] * n, [0] * n, list[int]()
 
@@ -77,28 +93,38 @@ class Machine:
             for d in self.dep[i]:
                 yield self.result[d]
             yield self.admission(u, i)
-            turns = {p: self.ports[p].request() for p in self.holds[i]}
-            served = [self.env.process(self.serve(i, p, turn)) for p, turn in turns.items()]
-            if turns:
-                yield self.env.any_of(turns.values())
+            turn = self.turn(i)
+            queued = {p: self.ports[p].request() for p in turn.holds}
+            served = [
+                self.env.process(self.serve(p, queued[p], ticks)) for p, ticks in turn.holds.items()
+            ]
+            if queued and not turn.at_once:
+                yield self.env.any_of(queued.values())
             self.start[i] = int(self.env.now)
             occupied, passed = self.env.timeout(self.occupancy[i]), self.env.all_of(served)
-            self.env.process(self.retire(i, passed, previous))
+            self.env.process(self.retire(i, turn, passed, previous))
             previous = self.result[i]
-            yield occupied & passed
+            yield self.env.all_of([occupied, passed, *turn.accepted])
 
-    def serve(self, i: int, p: int, turn: Request) -> Steps:
-        """Port p serves instruction i when it is its turn, whatever the other ports do."""
-        yield turn
-        yield self.env.timeout(self.holds[i][p])
-        self.ports[p].release(turn)
+    def turn(self, i: int) -> Turn:
+        """What instruction i, which was admitted now, uses."""
+        return Turn(self.holds[i])
 
-    def retire(self, i: int, passed: simpy.Event, previous: simpy.Event | None) -> Steps:
+    def serve(self, p: PortName, queued: Request, ticks: int) -> Steps:
+        """Port p serves an instruction when it is its turn, whatever the other ports do."""
+        yield queued
+        yield self.env.timeout(ticks)
+        self.ports[p].release(queued)
+
+    def retire(
+        self, i: int, turn: Turn, passed: simpy.Event, previous: simpy.Event | None
+    ) -> Steps:
         """The result of instruction i arrives behind its ports, and in order of the unit."""
         flown = self.env.timeout(self.latency[i])
-        yield passed
+        yield self.env.all_of([passed, *turn.arrived])
         yield self.env.timeout(max(0, self.latency[i] - self.occupancy[i]))
         yield flown
+        yield self.env.timeout(turn.late)
         if previous:
             yield previous
         self.finish[i] = int(self.env.now)

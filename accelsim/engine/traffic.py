@@ -32,7 +32,8 @@ SCATTER = 2654435761
 class Traffic:
     """Windows of main memory by instruction, and the machine that they go through.
 
-    The windows of instruction i are ``window[first[i] : first[i + 1]]``, columns as ``WINDOW``.
+    The windows of instruction i are ``window[first[i] : first[i + 1]]``, columns as ``WINDOW``;
+    ``operand`` is below ``operands``, and windows of one operand are the same window.
     ``memory`` is the name of the main memory, ``port`` its port at bandwidth fidelity, -1 where
     its channels are simulated.
     """
@@ -134,7 +135,7 @@ def traffic_of(
         ],
         axis=1,
     )
-    _scatter(window, gathers)
+    _scatter(window, gathers, len(program.operands))
     first = np.searchsorted(row, np.arange(len(program) + 1))
     return Traffic(
         first=first,
@@ -142,12 +143,16 @@ def traffic_of(
         arch=ports.arch,
         memory=program.spaces[main].memory,
         port=-1 if by_channels else int(ports.read[main]),
-        operands=len(program.operands),
+        operands=len(program.operands) + int(gathers.sum()),
     )
 
 
-def _scatter(window: Ints, gathers: npt.NDArray[np.bool_]) -> None:
-    """Turn every pass of a gather into one row of its table, spread over all rows."""
+def _scatter(window: Ints, gathers: npt.NDArray[np.bool_], operands: int) -> None:
+    """Turn every pass of a gather into one row of its table, spread over all rows.
+
+    Each row is an operand of its own, numbered from ``operands``: that another row of the table
+    was read says nothing about it.
+    """
     picked = window[gathers]
     if not len(picked):
         return
@@ -156,3 +161,4 @@ def _scatter(window: Ints, gathers: npt.NDArray[np.bool_]) -> None:
     window[gathers, 0] = picked[:, 0] + (nth * SCATTER % np.maximum(1, count)) * stride
     window[gathers, 1] = 1
     window[gathers, 3] = picked[:, 2]
+    window[gathers, 6] = operands + nth

@@ -1,7 +1,7 @@
 """The compiled loop for machines whose memory decides while time passes: caches and DRAM channels.
 
 The head-merge of ``kernels.merge_heads`` with two kinds of agents in one tournament: unit heads,
-and the channels of main memory, each at the tick of its next decision; a head goes before a channel
+and the channels of main memory, each at the tick of its next decision; a channel goes before a head
 of the same tick. Windows of main memory are looked up in the caches when their instruction commits.
 What misses is served by a port (bandwidth fidelity) or waits in its channel's queue (dram
 fidelity), where younger requests may overtake it: then the end of a transfer is known only when its
@@ -96,7 +96,8 @@ class Channels(NamedTuple):
 class Agents(NamedTuple):
     """Where every unit stands, and the tournament that picks who acts next.
 
-    key        [2 * leaves] tick << bits | agent, NEVER while it cannot act; channels after units
+    key        [2 * leaves] tick << bits | turn in the tick, NEVER while it cannot act; the leaves
+               are units, then channels, but the turns are channels, then units
     head       [u] first instruction that is not committed, -1 none
     retiring   [u] first instruction whose finish is not known, -1 none
     seen       [u] latest of unit free and the finishes that the head knows so far
@@ -106,6 +107,7 @@ class Agents(NamedTuple):
     ended      [n] end of an instruction but for the order of its unit, UNKNOWN before
     least      [n] the same as far as units, ports and caches go, while channels still work on it
     tail       [n] ticks from the last byte of a channel to the end
+    served     [k] when the k-th port of the instruction at work has passed it
     """
 
     key: NDArray[np.int64]
@@ -118,6 +120,7 @@ class Agents(NamedTuple):
     ended: NDArray[np.int64]
     least: NDArray[np.int64]
     tail: NDArray[np.int64]
+    served: NDArray[np.int64]
 
 
 class Outcome(NamedTuple):
@@ -155,7 +158,7 @@ def merge_agents(
     for u in range(units):
         _next_head(rows, agents, out, bits, u, agents.head[u], 0, 0)
     while agents.key[1] != NEVER:
-        agent = agents.key[1] & mask
+        agent = ((agents.key[1] & mask) + units) & mask
         at = agents.key[1] >> bits
         if at > horizon:
             return PAST_HORIZON
@@ -174,6 +177,13 @@ def merge_agents(
         if channels is not None and channels.full[0]:
             return POOL_USED_UP
     return retired
+
+
+@njit
+def _key(agents: Agents, bits: int, agent: int, tick: int) -> int:
+    """When an agent may act, and its turn in that tick."""
+    turn = (agent - agents.head.shape[0]) & ((1 << bits) - 1)
+    return int(tick << bits | turn)
 
 
 @njit
@@ -211,7 +221,7 @@ def _next_head(
         agents.seen[u] = free
         agents.missing[u] = lacking
         if lacking == 0:
-            key = free << bits | u
+            key = _key(agents, bits, u, free)
     _set_key(agents, bits, u, key)
 
 
@@ -224,7 +234,7 @@ def _supply(agents: Agents, bits: int, u: int, at: int) -> None:
         agents.seen[u] = at
     agents.missing[u] -= 1
     if agents.missing[u] == 0:
-        _set_key(agents, bits, u, agents.seen[u] << bits | u)
+        _set_key(agents, bits, u, _key(agents, bits, u, agents.seen[u]))
 
 
 @njit
@@ -274,8 +284,13 @@ def _commit(
             turn = max(at, port_free[p])
             first = min(first, turn)
             sane |= rows.hold[slots * i + k]
-            port_free[p] = turn + rows.hold[slots * i + k]
-            passed = max(passed, port_free[p])
+            agents.served[k] = turn + rows.hold[slots * i + k]
+            passed = max(passed, agents.served[k])
+    # Only now, for a port may be named twice.
+    for k in range(slots):
+        p = rows.port[slots * i + k]
+        if p >= 0:
+            port_free[p] = max(port_free[p], agents.served[k])
     if rows.first_window[i] < rows.first_window[i + 1]:
         turn, done, late = _move(rows, levels, port, channels, agents, out, bits, port_free, i, at)
         first = min(first, turn)
@@ -485,7 +500,7 @@ def _set_channel(channels: Channels, agents: Agents, bits: int, c: int) -> None:
     """Enter the next decision of channel c into the tournament."""
     agent = channels.first + c
     clock = channels.state.state[c, IDLE_CLOCK]
-    key = NEVER if clock >= NO_CLOCK else clock * channels.tick << bits | agent
+    key = NEVER if clock >= NO_CLOCK else _key(agents, bits, agent, clock * channels.tick)
     _set_key(agents, bits, agent, key)
 
 
@@ -497,7 +512,8 @@ def _step_channel(
     m, c = channels.state, agent - channels.first
     _set_key(agents, bits, agent, NEVER)
     other = agents.key[1]
-    limit = NO_CLOCK if other == NEVER else -(-(other >> bits) // channels.tick)
+    # The clocks that begin before the other's tick, and with it: heads wait for all channels.
+    limit = NO_CLOCK if other == NEVER else (other >> bits) // channels.tick + 1
     advance(m, c, max(limit, m.state[c, IDLE_CLOCK] + 1), False)
     count = 0
     for e in range(m.book[EVENTS]):

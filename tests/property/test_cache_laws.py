@@ -120,8 +120,26 @@ def test_what_leaves_one_level_arrives_at_the_next(caches, work):
             assert below["write"] == sent or here["through"] > 0
 
 
+# A line is fetched, written and sent back while the read that fetches it is still open.
+OVERTAKEN = {
+    "l0": Cache(of="l1", capacity=48, line=8, ways=3),
+    "l1": Cache(
+        of="l2", capacity=128, line=32, ways=2, policy="streaming", write="through", allocate=False
+    ),
+    "l2": Cache(of="memory", capacity=16, line=4, ways=2, policy="random", shared=True),
+}
+
+ITS_WORK = [
+    ((0, 1, 1, 1), False, 0),
+    ((0, 1, 1, 1), False, 1),
+    ((7, 3, 34, 328), True, 1),
+    ((0, 7, 47, 47), False, 1),
+]
+
+
 @MANY
 @given(chains(), accesses)
+@example(OVERTAKEN, ITS_WORK)
 def test_memory_sees_every_written_byte_and_gave_every_read_one(caches, work):
     """No byte that was written is lost in a cache, and none is read out of thin air."""
     _, runs, flushed = walk_all(caches, work)

@@ -52,6 +52,14 @@ def cache(**parameters):
 # -- replacement --------------------------------------------------------------------------------
 
 
+def test_no_request_overtakes_one_that_it_depends_on():
+    """One line of room: what is written is fetched, sent back, and fetched again in one window."""
+    l1 = Cache(of="hbm", capacity=32, line=32, ways=1)
+    chain = Chain(l1=l1).walk(WRITE, 1, 2, 62, stride=0)  # lines 0, 1, 0, 1, each in part
+    fetched = [(0, 32, READ), (32, 32, READ)]
+    assert chain.runs == [*fetched, (0, 64, WRITE), *fetched, (0, 32, WRITE)]
+
+
 def test_a_working_set_of_the_capacity_hits_after_the_first_pass():
     chain = Chain(l1=cache())
     assert chain.walk(READ, 0, 1, 64 * LINE).fill == 64 * LINE

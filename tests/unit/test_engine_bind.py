@@ -99,6 +99,49 @@ def test_transfer_that_waits_for_the_scratchpad_has_had_its_turn_at_the_dram() -
     assert served == {"dram": [0, 100], "spad read": [], "spad write": [0, 250]}
 
 
+BANKED = {"banks": 8, "width": 4}
+"""A column of words 32 bytes apart lies in one bank; 36 bytes apart it goes through all of them."""
+
+
+def held(bound: BoundProgram, row: int, name: str) -> int:
+    """Cycles for which an instruction holds a port."""
+    port = bound.timed.port[row] == bound.port_names.index(name)
+    return int(bound.timed.hold[row][port].sum()) // bound.arch.ticks_per_cycle("core")
+
+
+@pytest.mark.parametrize(("stride", "cycles"), [(4, 2), (36, 2), (64, 16), (32, 16)])
+def test_a_strided_transfer_takes_as_long_as_its_busiest_bank(stride: int, cycles: int) -> None:
+    target = machine(sram=BANKED)
+    build = Builder(target.unit_slots(), target.address_spaces())
+    build.begin_operator(OperatorInfo("probe", "gemm", "", 0))
+    tile = build.storage(StorageInfo("a", 1, 0, 4096, "buffer")).view(16, 2, BF16, stride=stride)
+    out = build.storage(StorageInfo("y", 0, 0, 64, "output")).view(16, 2, BF16)
+    build.fill(1, tile, 1.0)
+    build.store(2, out, tile)
+    bound = bind(build.finish(), target)
+    assert held(bound, 0, "spad write") == held(bound, 1, "spad read") == cycles
+    # 64 bytes at 10 bytes/cycle are 7 cycles of the DRAM, behind 50 of latency.
+    assert finishes(bound) == [cycles, cycles + 50 + max(7, cycles)]
+
+
+def test_an_array_meets_the_conflicts_of_an_operand_in_every_pass() -> None:
+    def reading(stride: int) -> int:
+        target = machine(sram=BANKED)
+        build = Builder(target.unit_slots(), target.address_spaces())
+        build.begin_operator(OperatorInfo("probe", "gemm", "", 0))
+        a = build.storage(StorageInfo("a", 1, 0, 4096, "buffer")).view(16, 2, BF16, stride=stride)
+        b = build.storage(StorageInfo("b", 1, 8192, 96, "buffer")).view(2, 24, BF16)
+        c = build.storage(StorageInfo("c", 1, 16384, 4096, "buffer"))
+        build.fill(1, a, 1.0)
+        build.fill(1, b, 1.0)
+        build.matmul(0, c.view(16, 24, FORMATS["fp32"]), a, b, accumulate=False)
+        return held(bind(build.finish(), target), 2, "spad read")
+
+    # Three tiles of 8 columns read all 64 bytes of a, and b once.
+    assert reading(4) == 3 * 2 + 3
+    assert reading(32) == 3 * 16 + 3
+
+
 def test_descriptors_hide_behind_longer_transfers_and_limit_shorter_ones() -> None:
     assert finishes(two_loads(machine(issue=4))) == [150, 250]
     assert finishes(two_loads(machine(issue=120)))[0] == 170

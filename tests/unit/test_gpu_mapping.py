@@ -67,6 +67,12 @@ def test_matrices_that_fit_the_cache_come_from_memory_once():
     assert run.traffic_bytes["l2"]["read"] > 4 * operands
 
 
+def test_a_gather_fetches_every_row_that_it_names():
+    read = simulate("a100", "embedding:vocab=32000,hidden=4096,tokens=512").traffic_bytes["hbm"]
+    rows = 512 * 4096 * 2
+    assert rows <= read["read"] <= 1.01 * rows  # and the numbers of the rows
+
+
 def test_a_wave_shares_its_panels():
     """Each panel is read from memory by one CTA of a wave, not by all that need it."""
     run = simulate("a100", "gemm:m=8192,n=8192,k=8192,dtype=fp16")

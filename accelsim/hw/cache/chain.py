@@ -102,13 +102,14 @@ def build(caches: Mapping[str, Cache], cores: int, seed: int = 0) -> Caches:
 def _describe(row: Ints, cache: Cache) -> None:
     """The columns that the parameters of a cache give, and nothing open or queued."""
     from accelsim.hw.cache import kernels as k
+    from accelsim.hw.cache.bits import PLAIN
 
     row[k.LINE_BITS] = cache.line.bit_length() - 1
     row[k.SECTOR_BITS] = cache.sector.bit_length() - 1
     row[k.SECTORS], row[k.WAYS], row[k.BANKS] = cache.sectors, cache.ways, cache.banks
     row[k.SETS_PER_BANK] = cache.sets // cache.banks
     # One bank needs no hash.
-    row[k.HASH] = get_args(BankHash).index(cache.bank_hash) if cache.banks > 1 else k.PLAIN
+    row[k.HASH] = get_args(BankHash).index(cache.bank_hash) if cache.banks > 1 else PLAIN
     row[k.POLICY] = get_args(Policy).index(cache.policy)
     row[k.WRITE_BACK], row[k.ALLOCATE] = cache.write == "back", cache.allocate
     row[k.WIDTH] = cache.width

@@ -3,7 +3,8 @@
 Every cache serves the bytes of a window row by row and line by line. What it must ask from behind
 it, or send there, joins the request that it has open in that direction if it continues it; else
 that request leaves and a new one is opened. So each cache has one open read and one open write,
-which close when the window is through, the first cache's first.
+which close when the window is through, the first cache's first. One that overlaps a new request of
+the other direction leaves before it, so that nothing overtakes what it depends on.
 
 A request that leaves waits in a queue for the next cache, or is a *run* of the caller's if it goes
 to memory. A cache works in short turns: ``_serve`` looks up lines until it has noted a few dozen
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
+from accelsim.hw.cache.bits import PLAIN, SUM, XOR, cut_sectors, fold, ones, xorshift
 
 # Columns of Caches.caches: one row per cache. FIRST_* number the first way, instance and bank; then
 # come the address and end of the open read and write, and how far the queue behind has been served.
@@ -28,7 +30,6 @@ from accelsim._jit import njit
 TAG, STAMP, SECTORS_HELD = range(3)  # rows of Caches.ways
 CLOCK, DRAWN = range(2)  # columns of Caches.instances
 LRU, RANDOM, STREAMING = range(3)
-PLAIN, XOR, SUM = range(3)
 MEMORY = -1  # BEHIND the last cache of a chain
 
 # Columns of counts: one row per cache. Bytes are whole sectors, except those that go THROUGH.
@@ -277,7 +278,7 @@ def _serve(
         high = line // banks
         low = line - high * banks
         lane = high % sets_per_bank
-        fold = _fold(high, banks, hashed)
+        folded = fold(high, banks, hashed)
         while at < end and noted <= PIECES - LINE_PIECES:
             edge = (line + 1) << line_bits
             stop = min(edge, end)
@@ -290,9 +291,9 @@ def _serve(
                 cycles = (nbytes + width - 1) // width if width else 0
             bank = low
             if hashed == XOR:
-                bank = low ^ fold
+                bank = low ^ folded
             elif hashed == SUM:
-                bank = low + fold - (banks if low + fold >= banks else 0)
+                bank = low + folded - (banks if low + folded >= banks else 0)
             busy[first_bank + bank] += cycles
             ways_from = first + (lane * banks + bank) * ways
             way = ways_from + hint
@@ -311,14 +312,14 @@ def _serve(
                     else:
                         noted = _note(pieces, noted, line, want, THROUGH, at, stop)
             else:
-                found += _ones(held) << sector_bits
+                found += ones(held) << sector_bits
                 if way != ABSENT:
                     if write or policy != STREAMING:
                         lines[STAMP, way] = clock * MOST_WAYS + (way - ways_from)
                 elif allocate or not write:
                     way = ways_from + (_lowest_stamp(lines, ways_from, ways) & (MOST_WAYS - 1))
                     if policy == RANDOM and lines[TAG, way] >= 0:
-                        drawn = _xorshift(c.instances[instance, DRAWN])
+                        drawn = xorshift(c.instances[instance, DRAWN])
                         c.instances[instance, DRAWN] = drawn
                         way = ways_from + ((drawn * ways) >> 32)
                     gone = lines[SECTORS_HELD, way] >> DIRTY
@@ -329,7 +330,7 @@ def _serve(
                     lines[STAMP, way] = age * MOST_WAYS + (way - ways_from)
                 fill = want & ~held
                 if write and allocate:
-                    fill = ~held & _cut_sectors(at, stop, edge - line_bytes, sector_bits)
+                    fill = ~held & cut_sectors(at, stop, edge - line_bytes, sector_bits)
                 if allocate or not write:
                     lines[SECTORS_HELD, way] |= want
                     if fill:
@@ -355,7 +356,7 @@ def _serve(
                 if lane == sets_per_bank:
                     lane = 0
                 if hashed != PLAIN:
-                    fold = _fold(high, banks, hashed)
+                    folded = fold(high, banks, hashed)
         counts[cache, WRITE if write else READ] += asked
         counts[cache, WRITE_HIT if write else READ_HIT] += found
         if at == end:
@@ -386,17 +387,6 @@ def _lowest_stamp(lines: NDArray[np.int64], ways_from: int, ways: int) -> int:
 
 
 @njit
-def _cut_sectors(at: int, stop: int, start: int, sector_bits: int) -> int:
-    """The sectors of a line from ``start`` that bytes ``at`` to ``stop`` cover only in part."""
-    cut = 0
-    if at & ((1 << sector_bits) - 1):
-        cut |= 1 << ((at - start) >> sector_bits)
-    if stop & ((1 << sector_bits) - 1):
-        cut |= 1 << ((stop - start) >> sector_bits)
-    return cut
-
-
-@njit
 def _note(
     pieces: NDArray[np.int64], i: int, line: int, sectors: int, column: int, low: int, high: int
 ) -> int:
@@ -417,10 +407,8 @@ def _forward(
     used: int,
 ) -> int:
     """Make requests of the pieces noted; close those that stay open if ``closing``."""
-    pieces, queues, caches = c.pieces, c.queues, c.caches
+    pieces, caches = c.pieces, c.caches
     line_bits, sector_bits = caches[cache, LINE_BITS], caches[cache, SECTOR_BITS]
-    to_memory = caches[cache, BEHIND] == MEMORY
-    queued = caches[cache, QUEUED]
     for i in range(noted + 2 if closing else noted):
         start, sectors, column, write = 0, 1, 0, i - noted
         if i < noted:
@@ -440,57 +428,33 @@ def _forward(
                 end = min(start + (last << sector_bits), pieces[i, 4])
                 counts[cache, column] += end - at
             first = last
+            # A line is not sent back before it came, nor fetched before it was sent back.
+            other = OPENED + 2 * (1 - write)
+            if i < noted and caches[cache, other] < end and at < caches[cache, other + 1]:
+                used = _leave(c, cache, 1 - write, runs, used)
+                caches[cache, other + 1] = NOTHING
             # It continues what is open in this direction; else that leaves.
-            was, till = caches[cache, OPENED + 2 * write], caches[cache, OPENED + 2 * write + 1]
+            till = caches[cache, OPENED + 2 * write + 1]
+            if till != at:
+                if till != NOTHING:
+                    used = _leave(c, cache, write, runs, used)
+                caches[cache, OPENED + 2 * write] = at
             caches[cache, OPENED + 2 * write + 1] = end
-            if till == at:
-                continue
-            caches[cache, OPENED + 2 * write] = at
-            if till == NOTHING:
-                continue
-            if not to_memory:
-                queues[cache, queued, 0], queues[cache, queued, 1] = was, till
-                queues[cache, queued, 2] = write
-                queued += 1
-            else:
-                if used < runs.shape[0]:
-                    runs[used, ADDRESS], runs[used, BYTES] = was, till - was
-                    runs[used, IS_WRITE] = write
-                used += 1
     caches[cache, NEXT_ADDRESS] = AT_START
-    caches[cache, QUEUED] = queued
     return used
 
 
 @njit
-def _fold(high: int, banks: int, hashed: int) -> int:
-    """The digits of a line number above its lowest, in base ``banks``, XORed or added."""
-    fold = 0
-    if hashed == XOR:
-        while high > 0:
-            fold ^= high % banks
-            high //= banks
-    elif hashed == SUM:
-        while high > 0:
-            fold += high % banks
-            high //= banks
-        fold %= banks
-    return fold
-
-
-@njit
-def _xorshift(x: int) -> int:
-    """xorshift32 (Marsaglia, Xorshift RNGs, J. Stat. Softw. 8(14), 2003)."""
-    x ^= (x << 13) & 0xFFFFFFFF
-    x ^= x >> 17
-    x ^= (x << 5) & 0xFFFFFFFF
-    return x
-
-
-@njit
-def _ones(mask: int) -> int:
-    ones = 0
-    while mask:
-        mask &= mask - 1
-        ones += 1
-    return ones
+def _leave(c: Caches, cache: int, write: int, runs: NDArray[np.int64], used: int) -> int:
+    """The open request of a direction leaves: a run of the memory, or in the queue behind."""
+    opened = OPENED + 2 * write
+    was, till = c.caches[cache, opened], c.caches[cache, opened + 1]
+    if c.caches[cache, BEHIND] == MEMORY:
+        if used < runs.shape[0]:
+            runs[used, ADDRESS], runs[used, BYTES], runs[used, IS_WRITE] = was, till - was, write
+        return used + 1
+    queued = c.caches[cache, QUEUED]
+    c.queues[cache, queued, 0], c.queues[cache, queued, 1] = was, till
+    c.queues[cache, queued, 2] = write
+    c.caches[cache, QUEUED] = queued + 1
+    return used

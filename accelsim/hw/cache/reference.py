@@ -34,6 +34,13 @@ class Coalescer:
         self.opened: dict[bool, tuple[int, int]] = {}
 
     def send(self, start: int, end: int, write: bool) -> None:
+        """Grow the open request, or open a new one; what of the other kind it overlaps goes first.
+
+        So a line is not sent back before it came, nor fetched again before it was sent back.
+        """
+        other = self.opened.get(not write)
+        if other is not None and start < other[1] and other[0] < end:
+            self.close(not write)
         if write in self.opened and self.opened[write][1] == start:
             self.opened[write] = (self.opened[write][0], end)
         else:

@@ -128,7 +128,7 @@ def push(
     _append(s, q, pool, node, count)
     if s[q + WAKE] == NEVER and s[q + CURSOR] == node:
         s[q + WAKE] = at
-        s[IDLE_CLOCK] = min(s[IDLE_CLOCK], max(at, s[CLOCK]))
+        s[IDLE_CLOCK] = min(s[IDLE_CLOCK], max(at, s[CLOCK] - 1))
     return True
 
 
@@ -185,7 +185,7 @@ def push_stripe(
     s[q + LANES] = 0
     if s[q + WAKE] == NEVER and s[q + CURSOR] == first:
         s[q + WAKE] = at
-        s[IDLE_CLOCK] = min(s[IDLE_CLOCK], max(at, s[CLOCK]))
+        s[IDLE_CLOCK] = min(s[IDLE_CLOCK], max(at, s[CLOCK] - 1))
     return True
 
 

@@ -89,17 +89,22 @@ class _Queue:
     writes: list[_Waiting] = field(default_factory=list)
     draining: bool = False
     writing: bool = False  # the direction chosen
+    accepted: int = 0  # requests in this clock
 
     def chosen(self) -> list[_Waiting]:
         return self.writes if self.writing else self.reads
 
 
 class Channel:
-    """One channel in plain Python. ``offer`` requests, ``tick`` clock by clock, read the log."""
+    """One channel in plain Python. ``offer`` requests, ``tick`` clock by clock, read the log.
+
+    Under a clock of somebody else: ``begin`` a clock, then ``accept`` once and again whenever
+    requests arrive while it lasts.
+    """
 
     def __init__(self, device: Device, controller: Controller) -> None:
         self.device, self.controller = device, controller
-        self.clock = 0
+        self.clock = -1  # the last one that has begun
         self.log: list[Entry] = []
         self.accepted: dict[int, int] = {}  # clocks by age
         self.finished: dict[int, int] = {}
@@ -137,13 +142,25 @@ class Channel:
 
     def tick(self) -> None:
         """One clock."""
-        self._let_refreshes_fall_due()
-        for queue in self.queues:
-            self._choose_direction(queue)
-        self._issue()
+        self.begin(self.clock + 1)
+        self.accept()
+
+    def begin(self, clock: int) -> None:
+        """Live up to a clock and through all of it but acceptance; nothing if it has begun."""
+        while self.clock < clock:
+            if self.clock >= 0:
+                self.accept()
+            self.clock += 1
+            self._let_refreshes_fall_due()
+            for queue in self.queues:
+                queue.accepted = 0
+                self._choose_direction(queue)
+            self._issue()
+
+    def accept(self) -> None:
+        """The last part of a clock; again, if more arrives while the clock lasts."""
         for queue in self.queues:
             self._accept(queue)
-        self.clock += 1
 
     # --- 1. refreshes
 
@@ -321,8 +338,8 @@ class Channel:
         address that waits in the write buffer is merged into it, a read of one is served from it.
         A write is done one clock after it is accepted, and so is a read served from the buffer.
         """
-        most = self.controller.accepts_per_clock or len(queue.fifo)
-        for _ in range(most):
+        most = self.controller.accepts_per_clock or queue.accepted + len(queue.fifo)
+        while queue.accepted < most:
             if not queue.fifo or queue.fifo[0].request.clock > self.clock:
                 return
             one = queue.fifo[0]
@@ -331,6 +348,7 @@ class Channel:
             if len(mine) >= room or (write and _holds(queue.reads, one)):
                 return
             queue.fifo.popleft()
+            queue.accepted += 1
             self.accepted[one.age] = self.clock
             buffered = _holds(queue.writes, one)
             if write or buffered:
