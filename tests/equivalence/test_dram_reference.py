@@ -6,6 +6,7 @@ forwarding, drains and refreshes in the middle of requests are the rule.
 
 from dataclasses import replace
 
+import pytest
 from dram_streams import MANY, compiled, controllers, devices, runs, singles
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +81,13 @@ def test_a_hit_overtakes_until_the_cap():
         *["RD"] * 2,
     ]
     assert names(requests, hit_cap=6) == ["ACT", *["RD"] * 6, "PRE", "ACT", "RD"]
+
+
+@pytest.mark.parametrize("cap", [1, 2, 4])
+def test_hits_beyond_an_older_burst_of_their_bank_are_no_train(cap):
+    some = [(Request(0, row, 0), 1, 1) for row in (0, 1, 0, 0, 0, 0)]
+    found, wanted = both(ONE, replace(QUIET, window=3, hit_cap=cap), some)
+    assert found == wanted
 
 
 def test_the_last_access_to_a_row_closes_it():

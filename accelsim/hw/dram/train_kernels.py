@@ -88,6 +88,8 @@ def _form(m: Memory, s: Int64, q: int) -> int:
     lanes, regular = _lanes(s, pool, q, kind, start, pace)
     s[q + w.TRAIN_ALONE] = 0
     s[q + w.TRAIN_ACCEPTED] = 0
+    if lanes == 0:
+        return NO_TRAIN  # an older burst of the bank waits for another row
     if lanes * pace < again:
         if s[q + w.ACTIVE + s[q + w.MODE]] > 1:
             return NO_TRAIN  # others go in between
