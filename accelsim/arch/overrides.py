@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accelsim.arch.checks import blocks_of, parameter_paths, unknown_path
 from accelsim.arch.faults import ParameterError
-from accelsim.arch.parameters import SECTION_OF, shown, with_values
+from accelsim.arch.parameters import SECTION_OF, parameters_of, shown, with_values
 from accelsim.errors import AccelsimError
 from accelsim.hw.link import ENDS
 from accelsim.yaml_lines import parse_yaml, resolve_scalar
@@ -54,11 +54,22 @@ def overridden(arch: Architecture, overrides: Mapping[str, object]) -> Architect
                 _set_value(arch, sections, section, name, plain)
         _set_blocks(arch, sections, blocks)
         # A number that was overridden no longer comes from where the file says.
-        sources = {**arch.sources, **dict.fromkeys(overrides, "override")}
+        changed = (*overrides, *_changed(arch, sections))
+        sources = {**arch.sources, **dict.fromkeys(changed, "override")}
         calibrated = tuple(path for path in arch.calibrated if path not in overrides)
         return replace(arch, **sections, sources=sources, calibrated=calibrated)
     except ParameterError as fault:
         raise ParameterError(f"{arch.name}: {fault.path}", fault.message) from None
+
+
+def _changed(arch: Architecture, sections: Mapping[str, Any]) -> Iterator[str]:
+    """Paths of all block parameters whose values overrides changed, those that follow included."""
+    for section in SECTION_OF:
+        for name, block in sections.get(section, {}).items():
+            old = getattr(arch, section)[name]
+            for parameter in parameters_of(type(block)) if block != old else ():
+                if getattr(block, parameter) != getattr(old, parameter):
+                    yield f"{name}.{parameter}"
 
 
 def _locate(arch: Architecture, path: str) -> tuple[str, str, str]:
