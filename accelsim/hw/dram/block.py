@@ -55,7 +55,7 @@ class Dram(OffChipMemory):
     device: str
     channels: int
     capacity: Bytes
-    mapping: str = "RoRaBaCoPcChCo4Bg"
+    mapping: str = "RoRaBaBgCoPcCh"
     hashing: bool = True
     command_clock: Hertz = 0
     rows: int = 0
