@@ -175,6 +175,10 @@ def problem_of(product: Product, jobs: int) -> Problem:
     return Problem(
         product.m, product.n, product.k, jobs,
         product.a.fmt.bits, product.b.fmt.bits, product.c.fmt.bits, sums.bits,
+        a_stride=product.a.view.stride if isinstance(product.a, Stored) else 0,
+        b_stride=product.b.stride,
+        c_stride=product.c.stride,
+        transpose_b=product.transpose_b,
     )  # fmt: skip
 
 
@@ -250,7 +254,8 @@ def resources(
         c_memory=names.index(array.outputs),
         bytes_per_cycle=bandwidth,
         latency=low.read_seconds * hz,
-        granule=low.memory.access_bytes,
+        granule=1 if low.channels else low.memory.access_bytes,
+        dram=low.channels,
         port_bytes_per_cycle=port,
         a_readers=a_readers,
         b_readers=b_readers,

@@ -173,6 +173,27 @@ class Dram(OffChipMemory):
         return (t["tRCDRD"] + t["CL"] + t["burst_cycles"]) / self.own_clock_hz + self.latency
 
     @property
+    def loaded_seconds(self) -> float:
+        """From a request of many bursts to its data when rows conflict and banks are refreshed.
+
+        A transfer ends with its last burst: it meets a bank that has another row open, and a
+        refresh as often as any rank of any channel is in one.
+        """
+        t, parts, refresh = self.part.timings, self.part.organization, self.part.refresh
+        length, interval = refresh.all_bank_cycles, refresh.interval_cycles
+        if refresh.kind == "per-bank":
+            length, interval = refresh.per_bank_cycles, refresh.per_bank_interval_cycles
+        ranks = self.channels * parts.pseudo_channels * parts.ranks
+        met = min(1.0, ranks * length / interval) if self.refresh and interval else 0.0
+        return self.access_seconds + (t["tRP"] + met * length) / self.own_clock_hz
+
+    @property
+    def queue_bytes(self) -> int:
+        """Bytes that wait in the read windows of all channels: what evens out unequal loads."""
+        parts = self.part.organization
+        return self.channels * parts.pseudo_channels * self.window * parts.column_bytes
+
+    @property
     def added_cycles(self) -> int:
         """Cycles that controller and fabric add to a transfer."""
         return math.ceil(self.latency * self.own_clock_hz - 1e-9)
