@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.arch.checks import blocks_of, parameter_paths, unknown_path
 from accelsim.arch.faults import ParameterError
-from accelsim.arch.parameters import SECTION_OF, parameters_of, shown, with_values
+from accelsim.arch.parameters import SECTION_OF, shown, with_values
 from accelsim.errors import AccelsimError
 from accelsim.hw.link import ENDS
 from accelsim.yaml_lines import parse_yaml, resolve_scalar
@@ -63,11 +63,11 @@ def overridden(arch: Architecture, overrides: Mapping[str, object]) -> Architect
 
 
 def _changed(arch: Architecture, sections: Mapping[str, Any]) -> Iterator[str]:
-    """Paths of all block parameters whose values overrides changed, those that follow included."""
+    """Paths of derived parameters, and of those that they set, whose values overrides changed."""
     for section in SECTION_OF:
         for name, block in sections.get(section, {}).items():
             old = getattr(arch, section)[name]
-            for parameter in parameters_of(type(block)) if block != old else ():
+            for parameter in (*block.derived, *block.derived.values()):
                 if getattr(block, parameter) != getattr(old, parameter):
                     yield f"{name}.{parameter}"
 

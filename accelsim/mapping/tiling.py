@@ -48,8 +48,8 @@ Split = Literal["m", "n", "job"]
 class Problem:
     """``jobs`` products [m, k] @ [k, n] of one core; bits per element of A, B, C, accumulators.
 
-    Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory (0:
-    tiles are gathered otherwise); with ``transpose_b`` B is stored as [n, k].
+    Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory
+    (0: its tiles are no windows there); with ``transpose_b`` B is stored as [n, k].
     """
 
     m: int
@@ -359,7 +359,7 @@ class _Nest:
 
     def _traffic(self) -> Floats:
         """Cycles that the bytes of all jobs take through main memory."""
-        p, r = self.p, self.r
+        p = self.p
         a_once = self._matrix_bytes(p.m, p.k, self.tk, p.a_bits)
         b_once = p.k * p.n * p.b_bits / 8
         c_once = self._matrix_bytes(p.m, p.n, self.tn, p.c_bits)
@@ -388,7 +388,7 @@ class _Nest:
 
     def _tile_cycles(self) -> tuple[Floats, Floats]:
         """Cycles that a tile of A and one of B take from main memory."""
-        p, r = self.p, self.r
+        p = self.p
         a = self.tm * self.tk * p.a_bits / 8 * self.a_rate
         b = self.tn * self.tk * p.b_bits / 8 * self.b_rate
         return a, b
@@ -399,7 +399,7 @@ class _Nest:
         A panel arrives while its first output tile is computed; buffers are too shallow to spread
         that load over the following tiles.
         """
-        p, r = self.p, self.r
+        p = self.p
         outputs = self.nm * self.nn
         # Average tiles, so that edge tiles count for what they hold.
         a = p.m * p.k * p.a_bits / 8 / self.nm * self.a_rate
