@@ -56,7 +56,7 @@ def test_more_bandwidth_and_less_latency_are_never_slower_for_the_same_program(
     closer = _rebound(result, {f"{memory}.latency": latency / 4})
     # Ports serve by arrival, so a changed order may cost a few transfers, never the trend. (At no
     # latency at all, a load's end, its consumer and the next load tie, and one order wins all.)
-    assert all(a <= b * 1.01 for a, b in zip(faster, before, strict=True))
+    assert all(a <= b * 1.02 for a, b in zip(faster, before, strict=True))
     assert all(a <= b * 1.05 for a, b in zip(closer, before, strict=True))
 
 
