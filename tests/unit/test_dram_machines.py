@@ -148,7 +148,7 @@ def test_a_dma_is_busy_while_channels_move_its_bytes() -> None:
 
 def test_what_a_gpu_has_no_mapper_for_is_said_in_one_line() -> None:
     with pytest.raises(
-        AccelsimError, match="no unit of a100 can run it .* needs systolic"
+        AccelsimError, match=r"no unit of a100 can run it .* needs systolic"
     ) as fault:
         simulate("a100", "conv2d:h=14,w=14,cin=64,cout=64,fh=3,fw=3")
     assert "\n" not in str(fault.value)

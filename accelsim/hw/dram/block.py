@@ -40,11 +40,11 @@ class Dram(OffChipMemory):
     bank by bank or whole ranks ("": as the device's file says). The other parameters are those of
     ``hw.dram.controller.Controller``.
 
-    The default map gives neighbouring bursts to neighbouring channels, as the hashed partitions of
-    GPUs do (Khairy et al., Accel-Sim, ISCA 2020), and streams to banks of their own. It was chosen
-    by measurement: cycles at dram over those at bandwidth fidelity, mean of eight workloads
-    (products, attention, a sum, OPT-125M's prefill and decode), on hbm-npu, tpu-v3, quad-npu,
-    edge-npu and mesh-npu:
+    The default map gives neighbouring bursts to neighbouring channels, hashed, and streams to banks
+    of their own. (GPUs spread larger pieces, hashed, too: Khairy et al., Accel-Sim, ISCA 2020.) It
+    was chosen by measurement: cycles at dram over those at bandwidth fidelity, mean of eight
+    workloads (products, attention, a sum, OPT-125M's prefill and decode), on hbm-npu, tpu-v3,
+    quad-npu, edge-npu and mesh-npu:
 
         RoRaBaBgCoPcCh  1.11  1.01  1.15  1.06  1.18   4.34 pJ/bit on hbm-npu
         RoRaBaCoPcChBg  1.08  0.99  1.09  1.06  1.34   4.30; its worst case, 48 streams, is 3.2
