@@ -155,7 +155,7 @@ class Lowering:
     scratch_arena: Arena
     memory: OffChipMemory
     ideal: bool
-    channels: Dram | None  # the main memory at dram fidelity
+    channels: Dram | None = None  # the main memory at dram fidelity
 
     @cached_property
     def weights(self) -> Weights:
