@@ -49,7 +49,8 @@ class Problem:
     """``jobs`` products [m, k] @ [k, n] of one core; bits per element of A, B, C, accumulators.
 
     Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory
-    (0: its tiles are no windows there); with ``transpose_b`` B is stored as [n, k].
+    (0: its tiles are no windows there, or each is one piece); with ``transpose_b`` B is stored as
+    [n, k].
     """
 
     m: int
