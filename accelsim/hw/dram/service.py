@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.hw.dram.mapping import FIELDS
+from accelsim.hw.dram.mapping import LANE
 
 if TYPE_CHECKING:
     from accelsim.hw.block import Ints
@@ -58,6 +58,6 @@ def _of_window(dram: Dram, rows: int, row_bytes: int, stride: int) -> float:
     banks = dram.channels * parts.pseudo_channels * parts.ranks * parts.banks_per_rank
     clocks, nbytes = service_clocks(
         dram.address_map.compiled, rows, row_bytes, stride, MOST_BURSTS, cost,
-        np.zeros((banks, 3), np.int64), np.zeros(len(FIELDS), np.int64),
+        np.zeros((banks, 3), np.int64), np.zeros(LANE + 1, np.int64),
     )  # fmt: skip
     return float(clocks * dram.bandwidth / part.clock_hz / nbytes)
