@@ -40,15 +40,15 @@ class Dram(OffChipMemory):
     bank by bank or whole ranks ("": as the device's file says). The other parameters are those of
     ``hw.dram.controller.Controller``.
 
-    The default map gives neighbouring bursts to neighbouring channels, hashed, and streams to banks
-    of their own. (GPUs spread larger pieces, hashed, too: Khairy et al., Accel-Sim, ISCA 2020.) It
-    was chosen by measurement: cycles at dram over those at bandwidth fidelity, mean of eight
-    workloads (products, attention, a sum, OPT-125M's prefill and decode), on hbm-npu, tpu-v3,
-    quad-npu, edge-npu and mesh-npu:
+    The default map sends neighbouring accesses round the bank groups, then the channels, hashed, so
+    that a tile of a few KB keeps all of them busy. (GPUs spread larger pieces, hashed, too: Khairy
+    et al., Accel-Sim, ISCA 2020.) Measured: cycles at dram over those at bandwidth fidelity, mean
+    of eight workloads (products, attention, a sum, OPT-125M's prefill and decode), on hbm-npu,
+    tpu-v3, quad-npu, edge-npu and mesh-npu, and energy on hbm-npu:
 
-        RoRaBaBgCoPcCh  1.11  1.01  1.15  1.06  1.18   4.34 pJ/bit on hbm-npu
-        RoRaBaCoPcChBg  1.08  0.99  1.09  1.06  1.34   4.30; its worst case, 48 streams, is 3.2
-        RoRaBaChCoBg    1.37  1.19  1.16  1.05  1.17   4.22; a 4 KiB piece keeps to one channel
+        RoRaBaCoChBg    1.08  1.00  1.08  1.05  1.46   4.11 pJ/bit
+        RoRaBaBgCoPcCh  1.14  1.01  1.22  1.05  1.16   4.10: fewer streams meet in a bank
+        RoRaBaChCoBg    1.47  1.23  1.30  1.09  1.35   4.22: 4 KiB pieces keep to one channel
 
     ``bandwidth``, the peak of all channels together, follows from channels and clock. Given in
     place of ``command_clock`` (``--set hbm.bandwidth="600 GB/s"``, or in a file), it sets the clock
@@ -65,7 +65,7 @@ class Dram(OffChipMemory):
     device: str
     channels: int
     capacity: Bytes
-    mapping: str = "RoRaBaBgCoPcCh"
+    mapping: str = "RoRaBaCoChBg"
     hashing: bool = True
     command_clock: Hertz = 0
     rows: int = 0
