@@ -132,7 +132,7 @@ def test_a_long_stream_of_reads_comes_near_the_peak() -> None:
 
 
 def test_refresh_bank_by_bank_holds_up_less() -> None:
-    stream = "gemm:m=16,n=4096,k=1024"
+    stream = "softmax:rows=2048,cols=2048"
     cycles = [
         simulate("hbm-npu", stream, memory="dram", overrides={"hbm.refresh_kind": kind}).cycles
         for kind in ("per-bank", "all-bank")
