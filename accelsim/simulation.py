@@ -129,6 +129,7 @@ def compile_program(
         arch,
         plan,
         ideal=memory == "ideal",
+        channels=memory == "dram",
         mappers=tuple(mappers),
         instruction_limit=instruction_limit,
     )

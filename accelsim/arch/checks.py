@@ -240,7 +240,7 @@ def parameter_paths(arch: Architecture) -> list[str]:
     """Every path that an override or a source may name."""
     paths = list(_top_level_paths(arch))
     for name, block in blocks_of(arch).items():
-        paths += [name, *(f"{name}.{parameter}" for parameter in values_of(block))]
+        paths += [name, *(f"{name}.{parameter}" for parameter in parameters_of(type(block)))]
     return paths
 
 

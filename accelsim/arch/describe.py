@@ -85,6 +85,10 @@ def _peak_lines(arch: Architecture) -> Iterator[tuple[str, str]]:
         rate = peak_bytes_per_second(arch, name)
         where = " per core" if arch.cores > 1 and arch.is_per_core(name) else ""
         yield f"{name}{where}", BYTES_PER_SECOND.format(rate) if rate else "not limiting"
+    for name, cache in arch.caches.items():
+        rate = cache.bytes_per_cycle * arch.clocks[cache.clock]
+        where = "" if cache.shared or arch.cores == 1 else " per core"
+        yield f"{name}{where}", BYTES_PER_SECOND.format(rate) if rate else "not limiting"
     for name, placement in arch.placements.items():
         cut = placement.topology.bisection_links * placement.network.bandwidth
         yield f"{name} bisection, one way", BYTES_PER_SECOND.format(cut)

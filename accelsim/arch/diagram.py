@@ -1,4 +1,4 @@
-"""The block diagram as text: shared memories, networks, then each core from DMA to units.
+"""The block diagram as text: shared memories, caches, networks, then each core, DMA to units.
 
 Every memory of a core is a wire of its own, so the drawing shows which unit reads which memory. A
 wire that passes over another is drawn through it without a joint.
@@ -13,6 +13,7 @@ from accelsim.arch.canvas import NORTH, SOUTH, Canvas
 from accelsim.arch.model import Architecture
 from accelsim.arch.parameters import parameters_of
 from accelsim.hw.block import Memory, Unit
+from accelsim.hw.cache import Cache
 from accelsim.hw.noc import Network
 from accelsim.program.opcodes import TRANSFERS
 from accelsim.quantities import BYTES_PER_SECOND
@@ -58,12 +59,18 @@ def diagram(arch: Architecture) -> str:
         compute = _rows([_unit_box(n, u) for n, u in others.items()])
     canvas = Canvas()
     row = _draw_rows(canvas, 0, shared)
+    # Shared caches stand between the memory and the cores, those of a core in front of its units.
+    caches = [_rows([box]) for box in _cache_boxes(arch, shared=True)]
+    for level in caches if shared else ():
+        row = _draw_rows(canvas, _bus(canvas, row, shared[-1], level[0]), level)
+        shared = level
     networks = _rows([_network_box(n, one) for n, one in arch.networks.items()])
     if shared and networks:
         row = _bus(canvas, row, shared[-1], networks[0])
     row = top = _draw_rows(canvas, row, networks)
     above = networks or shared
-    for below in (movers, private):
+    own = [_rows([box]) for box in _cache_boxes(arch, shared=False)]
+    for below in (*own, movers, private):
         if above and below:
             row = _bus(canvas, row, above[-1], below[0], passing=1 if row == top else 0)
         row = _draw_rows(canvas, row if row > top else top + 1, below)
@@ -89,6 +96,20 @@ def _memory_box(name: str, memory: Memory) -> Box:
     return Box(name, name, (memory.kind, *_key_figures(memory)))
 
 
+def _cache_boxes(arch: Architecture, shared: bool) -> list[Box]:
+    """The shared caches or those of every core, the nearest to the memory first."""
+
+    def steps(cache: Cache) -> int:
+        behind = arch.caches.get(cache.of)
+        return 1 if behind is None else 1 + steps(behind)
+
+    named = [(name, cache) for name, cache in arch.caches.items() if cache.shared == shared]
+    return [
+        Box(name, name, (cache.kind, *_key_figures(cache)))
+        for name, cache in sorted(named, key=lambda one: steps(one[1]))
+    ]
+
+
 def _network_box(name: str, network: Network) -> Box:
     rate = f"{BYTES_PER_SECOND.format(network.bandwidth)} per link"
     return Box(name, name, (network.shape, rate))
@@ -102,7 +123,7 @@ def _unit_box(name: str, unit: Unit, wired: Collection[str] = ()) -> Box:
     return Box(name, f"{name}{count}", (unit.kind, *_key_figures(unit), *uses))
 
 
-def _key_figures(block: Unit | Memory) -> list[str]:
+def _key_figures(block: Unit | Memory | Cache) -> list[str]:
     """What an architect asks first: the shape of an array, the size and speed of a memory."""
     if hasattr(block, "rows") and hasattr(block, "cols"):
         shape = f"{block.rows} x {block.cols}"
@@ -110,6 +131,8 @@ def _key_figures(block: Unit | Memory) -> list[str]:
     if hasattr(block, "lanes"):
         return [f"{block.lanes} lanes"]
     shown = []
+    if hasattr(block, "device") and hasattr(block, "channels"):
+        shown = [f"{block.channels} x {block.device.rpartition(':')[2]}"]
     for name in ("capacity", "bandwidth", "latency"):
         parameter = parameters_of(type(block)).get(name)
         if parameter and parameter.quantity and getattr(block, name):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +54,22 @@ def overridden(arch: Architecture, overrides: Mapping[str, object]) -> Architect
                 _set_value(arch, sections, section, name, plain)
         _set_blocks(arch, sections, blocks)
         # A number that was overridden no longer comes from where the file says.
-        sources = {**arch.sources, **dict.fromkeys(overrides, "override")}
+        changed = (*overrides, *_changed(arch, sections))
+        sources = {**arch.sources, **dict.fromkeys(changed, "override")}
         calibrated = tuple(path for path in arch.calibrated if path not in overrides)
         return replace(arch, **sections, sources=sources, calibrated=calibrated)
     except ParameterError as fault:
         raise ParameterError(f"{arch.name}: {fault.path}", fault.message) from None
+
+
+def _changed(arch: Architecture, sections: Mapping[str, Any]) -> Iterator[str]:
+    """Paths of derived parameters, and of those that they set, whose values overrides changed."""
+    for section in SECTION_OF:
+        for name, block in sections.get(section, {}).items():
+            old = getattr(arch, section)[name]
+            for parameter in (*block.derived, *block.derived.values()):
+                if getattr(block, parameter) != getattr(old, parameter):
+                    yield f"{name}.{parameter}"
 
 
 def _locate(arch: Architecture, path: str) -> tuple[str, str, str]:

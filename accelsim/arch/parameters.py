@@ -8,7 +8,7 @@ strictly, as JSON: a quoted number, a fraction or a truth value is not a whole n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -162,7 +162,37 @@ def _read_parameters(kind: type[Block]) -> dict[str, Parameter]:
     if issubclass(kind, Network):
         common = [field.name for field in fields(Network) if field.name not in common] + common
     rank = {name: place for place, name in enumerate(common, 1)}
-    return {name: found[name] for name in sorted(found, key=lambda name: rank.get(name, 0))}
+    found = {name: found[name] for name in sorted(found, key=lambda name: rank.get(name, 0))}
+    return {
+        name: parameter
+        for sets, own in found.items()
+        for name, parameter in (*_derived(kind, sets), (sets, own))
+    }
+
+
+def _derived(kind: type[Block], sets: str) -> Iterator[tuple[str, Parameter]]:
+    """The derived parameters that set the parameter ``sets``."""
+    for name, target in kind.derived.items():
+        if target == sets:
+            hints = get_type_hints(getattr(kind, name).fget, include_extras=True)
+            yield name, Parameter(name, hints["return"], required=False)
+
+
+def _settled(block: B, values: dict[str, Any], path: str) -> B:
+    """The block with valid values; a derived one sets what it is derived from."""
+    block = replace(block, **{name: v for name, v in values.items() if name not in block.derived})
+    for name, sets in block.derived.items():
+        if name not in values:
+            continue
+        if sets in values:
+            raise ParameterError(
+                f"{path}.{name}", f"{name} sets {sets}, which is given, too; accepted: one of them"
+            )
+        try:
+            block = replace(block, **{sets: block.setting(name, values[name])})
+        except AccelsimError as fault:
+            raise ParameterError(f"{path}.{name}", str(fault)) from None
+    return block
 
 
 def block_class(kind: object, section: str, path: str) -> type[Block]:
@@ -203,7 +233,8 @@ def make_block(cls: type[B], values: Mapping[str, object], path: str) -> B:
         if parameter.required and name not in values:
             raise ParameterError(path, f"{name} is missing; kind {cls.kind} needs {_needed(known)}")
     valid = {name: known[name].validated(v, f"{path}.{name}") for name, v in values.items()}
-    return checked(cls(**valid), path)
+    plain = {name: value for name, value in valid.items() if name not in cls.derived}
+    return checked(_settled(cls(**plain), valid, path), path)
 
 
 def _needed(known: Mapping[str, Parameter]) -> str:
@@ -216,8 +247,9 @@ def revalidated(block: B, path: str) -> B:
 
 
 def values_of(block: Block) -> dict[str, Any]:
-    """Every parameter of a block and its value."""
-    return {name: getattr(block, name) for name in parameters_of(type(block))}
+    """Every parameter of a block and its value, without those that follow from others."""
+    names = (name for name in parameters_of(type(block)) if name not in block.derived)
+    return {name: getattr(block, name) for name in names}
 
 
 def with_values(block: B, values: Mapping[str, object], path: str) -> B:
@@ -240,7 +272,7 @@ def with_values(block: B, values: Mapping[str, object], path: str) -> B:
                 )
             value = {**old, inner: value}
         valid[first] = known[first].validated(value, f"{path}.{first}")
-    return checked(replace(block, **valid), path)
+    return checked(_settled(block, valid, path), path)
 
 
 def checked(block: B, path: str) -> B:

@@ -136,6 +136,7 @@ def channels_activity(traffic: Traffic, channels: Channels) -> ChannelsActivity:
     ranks = dram.channels * pseudo * device.organization.ranks
     active = open_cycles(state)
     totals = {command: int(count.sum()) for command, count in commands.items()}
+    moved = int(np.sum(columns)) * device.organization.column_bytes
     idle = max(0, ranks * last - active)
     return ChannelsActivity(
         counts={
@@ -145,7 +146,7 @@ def channels_activity(traffic: Traffic, channels: Channels) -> ChannelsActivity:
             "conflicts": state[:, s.CONFLICTS],
         },
         busiest_ticks=int(np.max(columns, initial=0)) * burst * channels.tick // pseudo,
-        energy_pj=energy_pj(device, totals, active, idle)["total"],
+        energy_pj=energy_pj(device, totals, active, idle)["total"] + moved * dram.io_pj_per_byte,
     )
 
 

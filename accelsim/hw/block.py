@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,14 @@ class Block:
     """Parameters that every block has. ``clock`` names a clock of the architecture."""
 
     kind: ClassVar[str]
+    derived: ClassVar[Mapping[str, str]] = {}
+    """Properties that files and overrides may give like parameters, and the parameter that each
+    sets: {"bandwidth": "command_clock"}."""
     clock: str = "core"
+
+    def setting(self, name: str, value: Any) -> Any:
+        """What the parameter ``derived[name]`` has to be for the property to become ``value``."""
+        raise AccelsimError(f"a {self.kind} has no derived parameter {name}")
 
     @property
     def own_clock_hz(self) -> int | None:

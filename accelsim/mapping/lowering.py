@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Unit
 from accelsim.hw.dma import Dma
+from accelsim.hw.dram.block import Dram
 from accelsim.hw.memory import OffChipMemory
 from accelsim.hw.sequencer import Sequencer
 from accelsim.hw.simt import Simt
@@ -154,6 +155,7 @@ class Lowering:
     scratch_arena: Arena
     memory: OffChipMemory
     ideal: bool
+    channels: Dram | None = None  # the main memory at dram fidelity
 
     @cached_property
     def weights(self) -> Weights:
@@ -181,7 +183,9 @@ class Lowering:
     @cached_property
     def core_bytes_per_second(self) -> float:
         """What every core gets of main memory when all of them read at once."""
-        share = self.memory.peak_bandwidth / len(self.cores)
+        memory = self.memory
+        peak = self.channels.bandwidth if self.channels else memory.peak_bandwidth
+        share = peak / len(self.cores)
         if self.network is None:
             return share
         return min(share, self.network.core_bytes_per_second(self.arch.main_memory()[0]))
@@ -189,10 +193,11 @@ class Lowering:
     @cached_property
     def read_seconds(self) -> float:
         """Time until the first byte of a read arrives: memory and way."""
+        seconds = self.channels.loaded_seconds if self.channels else self.memory.access_seconds
         if self.network is None:
-            return self.memory.access_seconds
+            return seconds
         cycles = self.network.read_cycles(self.arch.main_memory()[0])
-        return self.memory.access_seconds + cycles / self.arch.clocks[self.network.network.clock]
+        return seconds + cycles / self.arch.clocks[self.network.network.clock]
 
     def format(self, tensor: str) -> Format:
         """Number format of a workload tensor."""
@@ -288,12 +293,14 @@ def lower(
     plan: Plan,
     *,
     ideal: bool = False,
+    channels: bool = False,
     mappers: tuple[str, ...] = (),
     instruction_limit: int = DEFAULT_INSTRUCTION_LIMIT,
 ) -> Program:
     """The tile program of a slice of a graph.
 
-    ``plan`` places every tensor; ``mappers`` are names to prefer; ``ideal`` lifts all capacities.
+    ``plan`` places every tensor; ``mappers`` are names to prefer; ``ideal`` lifts all capacities;
+    with ``channels`` tiles are chosen for a DRAM whose channels are simulated.
     Raises AccelsimError if an operator cannot be run, CapacityError if a buffer does not fit.
     """
     machine = Machine(arch, ideal, instruction_limit)
@@ -312,6 +319,7 @@ def lower(
         ),
         memory=machine.main,
         ideal=ideal,
+        channels=machine.main if channels and isinstance(machine.main, Dram) else None,
     )
     for idle in unused_parts(arch):
         low.build.approximate(idle)

@@ -98,12 +98,17 @@ class Weights:
 
         Nothing happens to what may not be packed, nor to a window of another 2-D form.
         """
-        panels = self._panels.get(matrix.storage.index)
-        if panels is None or matrix.stride != row_bytes(panels.columns, matrix.fmt):
+        if not self.packs(matrix):
             return
+        panels = self._panels[matrix.storage.index]
         _, first = _place(matrix)
         if panels.cut(first, first + matrix.cols, width) and width < panels.columns:
             self._build.note(f"weights in panels of {width}")
+
+    def packs(self, matrix: View) -> bool:
+        """Whether a tile of this matrix can be one piece of main memory."""
+        panels = self._panels.get(matrix.storage.index)
+        return panels is not None and matrix.stride == row_bytes(panels.columns, matrix.fmt)
 
     def windows(self, window: View) -> list[tuple[slice, View]]:
         """Where a window of the row-major form lies: (columns of the window, view) per panel."""

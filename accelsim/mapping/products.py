@@ -169,12 +169,16 @@ def all_stored(products: Sequence[Product]) -> bool:
     return all(isinstance(product.a, Stored) for product in products)
 
 
-def problem_of(product: Product, jobs: int) -> Problem:
+def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
     """What the tile choice needs to know of ``jobs`` products like this one."""
     sums = accumulator_format(product.b.fmt)
     return Problem(
         product.m, product.n, product.k, jobs,
         product.a.fmt.bits, product.b.fmt.bits, product.c.fmt.bits, sums.bits,
+        a_stride=product.a.view.stride if isinstance(product.a, Stored) else 0,
+        b_stride=0 if low.weights.packs(product.b) else product.b.stride,
+        c_stride=product.c.stride,
+        transpose_b=product.transpose_b,
     )  # fmt: skip
 
 
@@ -250,7 +254,8 @@ def resources(
         c_memory=names.index(array.outputs),
         bytes_per_cycle=bandwidth,
         latency=low.read_seconds * hz,
-        granule=low.memory.access_bytes,
+        granule=1 if low.channels else low.memory.access_bytes,
+        dram=low.channels,
         port_bytes_per_cycle=port,
         a_readers=a_readers,
         b_readers=b_readers,
@@ -272,7 +277,7 @@ class CoreProducts:
         first = products[0]
         array = core.arrays[0][1]
         self.acc_fmt = accumulator_format(first.b.fmt)
-        self.problem = problem_of(first, len(products))
+        self.problem = problem_of(low, first, len(products))
         limit = low.build.instruction_limit - len(low.build)
         self.tiling = tiling or best_tiling(
             self.problem, resources(low, core, array, finish=first.finish), limit

@@ -72,7 +72,7 @@ def grids(low: Lowering, products: Sequence[Product]) -> list[Grid]:
         share = first.rows(rows[0]).columns(cols[0])
         team = resources(low, core, array, len(cols), len(rows), share.finish)
         try:
-            tiling = best_tiling(problem_of(share, len(products)), team, limit)
+            tiling = best_tiling(problem_of(low, share, len(products)), team, limit)
         except CapacityError as problem:
             fault = problem
         else:

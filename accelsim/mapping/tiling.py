@@ -21,14 +21,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import CapacityError
+from accelsim.hw.dram.service import slowdown
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.placement import ALIGNMENT, readable
+
+if TYPE_CHECKING:
+    from accelsim.hw.dram.block import Dram
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -42,7 +46,12 @@ Split = Literal["m", "n", "job"]
 
 @dataclass(frozen=True)
 class Problem:
-    """``jobs`` products [m, k] @ [k, n] of one core; bits per element of A, B, C, accumulators."""
+    """``jobs`` products [m, k] @ [k, n] of one core; bits per element of A, B, C, accumulators.
+
+    Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory
+    (0: its tiles are no windows there, or each is one piece); with ``transpose_b`` B is stored as
+    [n, k].
+    """
 
     m: int
     n: int
@@ -52,6 +61,10 @@ class Problem:
     b_bits: int
     c_bits: int
     acc_bits: int
+    a_stride: int = 0
+    b_stride: int = 0
+    c_stride: int = 0
+    transpose_b: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,8 @@ class Resources:
     core can take in at most (0: unlimited); ``a_readers`` and ``b_readers`` cores receive each
     tile of A and of B that is read once, so it counts for that fraction in main memory. ``alone``:
     nothing runs before or after the product that could fill its ends (a core with a sequencer).
+    ``dram`` is main memory if its channels are simulated: then windows take as long as the busiest
+    part of it (hw.dram.service).
     """
 
     array: Systolic
@@ -79,11 +94,14 @@ class Resources:
     a_readers: int = 1
     b_readers: int = 1
     alone: bool = False
+    dram: Dram | None = None
 
-    def cycles_per_byte(self, readers: int = 1) -> float:
+    def cycles_per_byte(self, readers: int, slowdown: Floats) -> Floats:
         """Cycles that a byte takes which this many cores receive at once."""
-        shared = 1 / (self.bytes_per_cycle * readers)
-        return max(shared, 1 / self.port_bytes_per_cycle) if self.port_bytes_per_cycle else shared
+        shared = slowdown / (self.bytes_per_cycle * readers)
+        if not self.port_bytes_per_cycle:
+            return shared
+        return np.maximum(shared, 1 / self.port_bytes_per_cycle)
 
 
 @dataclass(frozen=True)
@@ -176,10 +194,11 @@ def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> 
     tm, tn, tk = (g.ravel() for g in grid)
     splits: tuple[Split, ...] = ("m",) if resources.arrays == 1 else ("n", "m", "job")
     outers: tuple[Axis, ...] = ("m", "n")
+    slow = _slowdowns(problem, resources, tm, tn, tk)
     for split in splits:
         busy, last_busy = _array_cycles(problem, resources, tm, tn, tk, split)
         for outer, resident, depth in product(outers, (True, False), (2, 4)):
-            nest = _Nest(problem, resources, tm, tn, tk, outer, resident, split, depth)
+            nest = _Nest(problem, resources, tm, tn, tk, outer, resident, split, depth, slow)
             slots = nest.slots()
             fits = nest.fits(slots)
             cycles = np.where(fits, nest.cycles(busy, last_busy, slots), np.inf)
@@ -199,6 +218,36 @@ def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> 
                     cycles=float(cycles[i]),
                     instructions=float(instructions[i]),
                 )
+
+
+def _slowdowns(
+    p: Problem, r: Resources, tm: Ints, tn: Ints, tk: Ints
+) -> tuple[Floats, Floats, Floats]:
+    """How much longer tiles of A, B and C take than their bytes, by where they lie in channels.
+
+    Queues before the channels even out small tiles: as many of them along k (C: along n) count as
+    one as the queues hold.
+    """
+    even = np.ones(len(tm))
+    if r.dram is None:
+        return even, even, even
+    dram = r.dram
+
+    def of(rows: Ints, cols: Ints, bits: int, stride: int, along: int, by_rows: bool) -> Floats:
+        times = -(-dram.queue_bytes * 8 // (rows * cols * bits))
+        if by_rows:
+            rows = np.minimum(rows * times, along)
+        else:
+            cols = np.minimum(cols * times, along)
+        row_bytes = -(-cols * bits // 8)
+        return slowdown(dram, rows, row_bytes, stride) if stride else even
+
+    a = of(tm, tk, p.a_bits, p.a_stride, p.k, by_rows=False)
+    if p.transpose_b:
+        b = of(tn, tk, p.b_bits, p.b_stride, p.k, by_rows=False)
+    else:
+        b = of(tk, tn, p.b_bits, p.b_stride, p.k, by_rows=True)
+    return a, b, of(tm, tn, p.c_bits, p.c_stride, p.n, by_rows=False)
 
 
 def _lowest(cycles: Floats, instructions: Floats, fits: Mask) -> Ints:
@@ -253,11 +302,17 @@ class _Nest:
     resident: bool
     split: Split
     depth: int  # buffers per streamed operand and array
+    slow: tuple[Floats, Floats, Floats]  # of tiles of A, B and C, see _slowdowns
 
     def __post_init__(self) -> None:
         self.nm = -(-self.p.m // self.tm)
         self.nn = -(-self.p.n // self.tn)
         self.nk = -(-self.p.k // self.tk)
+        r, (a, b, c) = self.r, self.slow
+        if r.bytes_per_cycle:
+            self.a_rate = r.cycles_per_byte(r.a_readers, a)
+            self.b_rate = r.cycles_per_byte(r.b_readers, b)
+            self.c_rate = r.cycles_per_byte(1, c)
 
     def slots(self) -> tuple[Ints, Ints, Ints]:
         """Buffers of A, B and accumulators; never more than there are tiles to hold."""
@@ -305,15 +360,15 @@ class _Nest:
 
     def _traffic(self) -> Floats:
         """Cycles that the bytes of all jobs take through main memory."""
-        p, r = self.p, self.r
+        p = self.p
         a_once = self._matrix_bytes(p.m, p.k, self.tk, p.a_bits)
         b_once = p.k * p.n * p.b_bits / 8
         c_once = self._matrix_bytes(p.m, p.n, self.tn, p.c_bits)
         a_times = 1 if self.resident and self.outer == "m" else self.nn
         b_times = 1 if self.resident and self.outer == "n" else self.nm
-        a = a_once * a_times * r.cycles_per_byte(r.a_readers)
-        b = b_once * b_times * r.cycles_per_byte(r.b_readers)
-        return np.asarray(p.jobs * (a + b + c_once * r.cycles_per_byte()), dtype=np.float64)
+        a = a_once * a_times * self.a_rate
+        b = b_once * b_times * self.b_rate
+        return np.asarray(p.jobs * (a + b + c_once * self.c_rate), dtype=np.float64)
 
     def cycles(self, busy: Ints, last_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
         """Closed-form cost, array cycles."""
@@ -322,7 +377,7 @@ class _Nest:
         if not r.bytes_per_cycle:
             return (busy + drain).astype(np.float64)
         a, b = self._tile_cycles()
-        last = self.tm * self.tn * p.c_bits / 8 * r.cycles_per_byte()
+        last = self.tm * self.tn * p.c_bits / 8 * self.c_rate
         exposed = a + b + last
         slowest = np.maximum(busy + exposed, self._traffic() + last_busy)
         slowest = np.maximum(slowest, self._round_trips(last, last_busy, slots))
@@ -334,9 +389,9 @@ class _Nest:
 
     def _tile_cycles(self) -> tuple[Floats, Floats]:
         """Cycles that a tile of A and one of B take from main memory."""
-        p, r = self.p, self.r
-        a = self.tm * self.tk * p.a_bits / 8 * r.cycles_per_byte(r.a_readers)
-        b = self.tn * self.tk * p.b_bits / 8 * r.cycles_per_byte(r.b_readers)
+        p = self.p
+        a = self.tm * self.tk * p.a_bits / 8 * self.a_rate
+        b = self.tn * self.tk * p.b_bits / 8 * self.b_rate
         return a, b
 
     def _phases(self, busy: Ints) -> Floats:
@@ -345,12 +400,12 @@ class _Nest:
         A panel arrives while its first output tile is computed; buffers are too shallow to spread
         that load over the following tiles.
         """
-        p, r = self.p, self.r
+        p = self.p
         outputs = self.nm * self.nn
         # Average tiles, so that edge tiles count for what they hold.
-        a = p.m * p.k * p.a_bits / 8 / self.nm * r.cycles_per_byte(r.a_readers)
-        b = p.k * p.n * p.b_bits / 8 / self.nn * r.cycles_per_byte(r.b_readers)
-        c = p.m * p.n * p.c_bits / 8 / outputs * r.cycles_per_byte()
+        a = p.m * p.k * p.a_bits / 8 / self.nm * self.a_rate
+        b = p.k * p.n * p.b_bits / 8 / self.nn * self.b_rate
+        c = p.m * p.n * p.c_bits / 8 / outputs * self.c_rate
         work = busy / (p.jobs * outputs)
         outer = self.nm if self.outer == "m" else self.nn
         kept = (a if self.outer == "m" else b) if self.resident else 0.0

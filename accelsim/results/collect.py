@@ -54,24 +54,43 @@ def collect(run: SegmentRun) -> Totals:
         bounds_ticks=bounds,
         traffic_bytes=memory.traffic(run),
         energy_pj={name: float(pj.sum()) for name, pj in energy.items()},
-        busy_ticks=_busy(bound, bounds),
+        busy_ticks=_busy(run, bounds),
         operators=_operators(run, energy),
         links=_links(bound),
     )
 
 
-def _busy(bound: BoundProgram, bounds: dict[str, float]) -> dict[str, float]:
+def _busy(run: SegmentRun, bounds: dict[str, float]) -> dict[str, float]:
     """Useful ticks per unit, averaged over instances, per memory and of the busiest links."""
+    bound, kept = run.bound, _kept_ticks(run)
     busy = {}
     for kind, (name, block) in enumerate(bound.arch.units.items()):
         mine = bound.unit_index == kind
-        issuing = int(bound.timed.occupancy[mine].sum()) / (block.count * bound.arch.cores)
+        issuing = int(kept[mine].sum()) / (block.count * bound.arch.cores)
         busy[name] = bounds[name] if block.peak_macs_per_cycle() else issuing
     shared = [name for name, block in bound.arch.memories.items() if block.shared]
     for name in (*shared, *bound.arch.caches, *bound.arch.networks):
         if name in bounds:
             busy[name] = bounds[name]
     return busy
+
+
+def _kept_ticks(run: SegmentRun) -> Ints:
+    """Ticks for which every instruction kept its unit from the next one.
+
+    Where caches or channels decide how long a transfer takes, it keeps its unit until the next one
+    of the queue starts, at most until it ends.
+    """
+    timed, schedule = run.bound.timed, run.schedule
+    if timed.traffic is None:
+        return timed.occupancy
+    queue = np.argsort(timed.unit, kind="stable")
+    until = schedule.finish.copy()
+    following = np.flatnonzero(np.diff(timed.unit[queue]) == 0)
+    here, after = queue[following], queue[following + 1]
+    until[here] = np.minimum(until[here], schedule.start[after])
+    moves = np.diff(timed.traffic.first) > 0
+    return np.where(moves, np.maximum(timed.occupancy, until - schedule.start), timed.occupancy)
 
 
 def _energy_per_instruction(run: SegmentRun) -> dict[str, Floats]:

@@ -36,10 +36,11 @@ def test_no_result_is_below_a_bound_and_ideal_memory_is_never_slower(
     assert ideal.cycles <= real.cycles
 
 
-def _rebound(result: Result, overrides: dict[str, object]) -> list[int]:
-    """The same programs on a changed machine: ticks of every segment, in seconds' order."""
+def _rebound(result: Result, overrides: dict[str, object]) -> list[float]:
+    """The same programs on a changed machine: seconds of every segment."""
     changed = result.architecture.override(overrides)  # type: ignore[union-attr]
-    return [run(bind(s.bound.program, changed).timed).ticks for s in result.segments]
+    ticks = [run(bind(s.bound.program, changed).timed).ticks for s in result.segments]
+    return [one / changed.ticks_per_second() for one in ticks]
 
 
 @every_case
@@ -49,13 +50,13 @@ def test_more_bandwidth_and_less_latency_are_never_slower_for_the_same_program(
     result = simulate(machine, work)
     memory = next(n for n, m in arch(machine).memories.items() if m.shared)
     bandwidth = arch(machine).memories[memory].bandwidth  # type: ignore[attr-defined]
-    before = [s.schedule.ticks for s in result.segments]
+    before = _rebound(result, {})
     faster = _rebound(result, {f"{memory}.bandwidth": 2 * bandwidth})
     latency = arch(machine).memories[memory].latency  # type: ignore[attr-defined]
     closer = _rebound(result, {f"{memory}.latency": latency / 4})
     # Ports serve by arrival, so a changed order may cost a few transfers, never the trend. (At no
     # latency at all, a load's end, its consumer and the next load tie, and one order wins all.)
-    assert all(a <= b * 1.01 for a, b in zip(faster, before, strict=True))
+    assert all(a <= b * 1.02 for a, b in zip(faster, before, strict=True))
     assert all(a <= b * 1.05 for a, b in zip(closer, before, strict=True))
 
 
@@ -81,7 +82,7 @@ def test_bytes_moved_are_the_bytes_of_the_program(machine: str, work: str) -> No
     traffic = result.traffic_bytes[memory]
     assert traffic["write"] >= written
     assert traffic["read"] >= read
-    if getattr(arch(machine).memories[memory], "granule", 1) == 1 and "llama" not in work:
+    if arch(machine).memories[memory].access_bytes == 1 and "llama" not in work:  # type: ignore[attr-defined]
         assert (traffic["read"], traffic["write"]) == (read, written)
 
 

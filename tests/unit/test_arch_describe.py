@@ -8,6 +8,7 @@ from accelsim.arch import Architecture, arch, describe
 from accelsim.arch.canvas import Canvas
 from accelsim.arch.describe import value_text
 from accelsim.arch.diagram import diagram
+from accelsim.hw.cache import Cache
 from accelsim.hw.dma import Dma
 from accelsim.hw.link import Link
 from accelsim.hw.memory import MainMemory
@@ -16,12 +17,13 @@ from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
 
 QUAD = """\
-   ┌ dram ──────┐
-   │ memory     │
-   │ 32 GiB     │
-   │ 102.4 GB/s │
-   │ 100 ns     │
-   └─────┬──────┘
+   ┌ dram ─────────┐
+   │ dram          │
+   │ 4 x ddr4-3200 │
+   │ 32 GiB        │
+   │ 102.4 GB/s    │
+   │ 70 ns         │
+   └─────┬─────────┘
 ╔═ core x 4 ═══════════════════════════════════════════════════════════════════════════╗
 ║        │                                                                             ║
 ║  ┌ dma x 2 ─┐                                                                        ║
@@ -84,14 +86,29 @@ def test_joints_and_passings() -> None:
 
 
 def test_parameters_have_units_and_sources() -> None:
-    text = describe(arch("tpu-v3", {"mxu.rows": 64}))
+    text = describe(arch("tpu-v3", {"mxu.cols": 64}))
     rows = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
-    assert rows["rows"].split() == ["rows", "64", "override"]
+    assert rows["cols"].split() == ["cols", "64", "override"]
     assert "450 GB/s" in rows["bandwidth"]
     assert "1.992 pJ/B" in rows["read_pj_per_byte"]
     assert "8 cycles" in text
     assert "940 MHz" in text
     assert "a core owns 16 GiB" in text
+
+
+def test_caches_stand_between_their_memory_and_the_cores() -> None:
+    text = describe(arch("a100"))
+    assert text.index("┌ hbm ─") < text.index("┌ l2 ─") < text.index("╔═ core x 108")
+    assert "40 x hbm2e" in text
+    # 80 banks of 64 B at 1410 MHz.
+    assert ["l2", "7.2192", "TB/s"] in [line.split() for line in text.splitlines()]
+
+
+def test_caches_of_a_core_are_drawn_inside_it() -> None:
+    l1 = Cache(of="dram", capacity=4096, ways=4, banks=2, width=16)
+    text = describe(machine(1, 1, caches={"l1": l1}, cores=2))
+    assert text.index("╔═ core x 2") < text.index("┌ l1 ─") < text.index("┌ spad-0 ─")
+    assert "l1 per core" in text
 
 
 def test_peaks_count_two_operations_per_mac() -> None:

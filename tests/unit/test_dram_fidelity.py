@@ -60,8 +60,8 @@ def test_a_stream_gains_from_channels() -> None:
 
 
 def test_a_memory_without_channels_says_what_would_do() -> None:
-    with pytest.raises(AccelsimError, match=r"hbm \(kind: memory\) has no DRAM channels"):
-        simulate("tpu-v3", GEMM, memory="dram")
+    with pytest.raises(AccelsimError, match=r"dram \(kind: memory\) has no DRAM channels"):
+        simulate("systolic", GEMM, memory="dram")
 
 
 @pytest.mark.parametrize(

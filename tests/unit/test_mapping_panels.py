@@ -218,16 +218,17 @@ def test_bandwidth_fidelity_sees_no_difference_where_rows_are_whole_accesses() -
 
 
 def test_channels_open_far_fewer_rows() -> None:
-    def activations(overrides: dict[str, Any]) -> tuple[int, int]:
+    def activations(overrides: dict[str, Any]) -> tuple[int, float]:
         run = simulate("hbm-npu", "gemm:m=4,n=4096,k=1024", memory="dram", overrides=overrides)
         activity = run.segments[0].schedule.activity
         assert activity is not None
         assert activity.channels is not None
-        return activity.channels.total("ACT"), run.cycles
+        return activity.channels.total("ACT"), run.energy_pj["hbm"]
 
-    (few, fast), (many, slow) = activations({}), activations(ROWS)
-    assert 4 * few < many
-    assert 1.2 * fast < slow
+    # In time, wider tiles make up for it: the tile choice knows what short rows cost.
+    (few, cheap), (many, dear) = activations({}), activations(ROWS)
+    assert 3 * few < many
+    assert 1.05 * cheap < dear
 
 
 # -- what is noticed -----------------------------------------------------------------------------

@@ -56,4 +56,4 @@ def test_resnet18_takes_every_kind_of_layer_on_the_tpu() -> None:
     result = simulate("tpu-v3", "resnet18")
     used = set(result.mapper.split("+"))
     assert used == {"tapwise-conv", "tapwise-pool"}
-    assert sum(op.cycles for op in result.operators) == pytest.approx(result.cycles, rel=1e-6)
+    assert sum(op.cycles for op in result.operators) == pytest.approx(result.cycles, abs=1)

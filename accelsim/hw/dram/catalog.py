@@ -23,8 +23,11 @@ def list_devices() -> list[str]:
     return list(shipped_devices())
 
 
-def device(name_or_path: str) -> Device:
+def device(name_or_path: str, clock_hz: int = 0) -> Device:
     """A device by library name, or out of a file: ``FILE.yaml`` (one device) or ``FILE.yaml:NAME``.
+
+    ``clock_hz`` runs it slower or faster than its grade (0: its own clock): what its file gives in
+    nanoseconds stays, what it gives in clocks stays, too.
 
     Raises:
         AccelsimError: an unknown name (the message lists them) or a fault in the file.
@@ -36,7 +39,7 @@ def device(name_or_path: str) -> Device:
             raise AccelsimError(
                 f"{unknown('memory device', name_or_path, shipped)}; or FILE.yaml:NAME"
             )
-        return shipped[name_or_path]
+        return _at_clock(name_or_path, clock_hz) if clock_hz else shipped[name_or_path]
     listed = load_devices(path + suffix)
     name = name.removeprefix(":") or (next(iter(listed)) if len(listed) == 1 else "")
     if not name:
@@ -44,4 +47,15 @@ def device(name_or_path: str) -> Device:
         raise AccelsimError(f"{path}{suffix} holds several devices; accepted: {choices}")
     if name not in listed:
         raise AccelsimError(f"{path}{suffix}: {unknown('memory device', name, listed)}")
+    if clock_hz:
+        return load_devices(path + suffix, name=name, clock_hz=clock_hz)[name]
     return listed[name]
+
+
+@cache
+def _at_clock(name: str, clock_hz: int) -> Device:
+    """A shipped device at another clock."""
+    found: dict[str, Device] = {}
+    for file in FOLDER.glob("*.yaml"):
+        found.update(load_devices(file, f"hw/dram/devices/{file.name}", name, clock_hz))
+    return found[name]

@@ -72,13 +72,17 @@ INTERVALS = frozenset({"tREFI", "tREFIpb"})
 T = TypeVar("T")
 
 
-def load_devices(path: str | Path, origin: str = "") -> dict[str, Device]:
+def load_devices(
+    path: str | Path, origin: str = "", name: str = "", clock_hz: int = 0
+) -> dict[str, Device]:
     """The devices of a file, by name; ``origin`` names the file in messages.
+
+    ``name`` picks one of them, ``clock_hz`` runs it at another clock than its own.
 
     Raises:
         AccelsimError: one line, ``FILE:LINE: what was wrong; accepted: ...``.
     """
-    return _File(origin or str(path), read_yaml(Path(path))).devices()
+    return _File(origin or str(path), read_yaml(Path(path))).devices(name, clock_hz)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class _File:
     def fail(self, line: int, message: str) -> AccelsimError:
         return AccelsimError(f"{self.name}:{line}: {message}")
 
-    def devices(self) -> dict[str, Device]:
+    def devices(self, only: str = "", clock_hz: int = 0) -> dict[str, Device]:
         top = self.sections()
         for key in ("standard", "constraints", "devices"):
             if key not in top:
@@ -97,7 +101,11 @@ class _File:
         listed = self.mapping(top["devices"], "device")
         if not listed:
             raise self.fail(top["devices"].line, "devices is empty; accepted: one device or more")
-        return {name: _One(self, top, name, item).device() for name, item in listed.items()}
+        return {
+            name: _One(self, top, name, item, clock_hz).device()
+            for name, item in listed.items()
+            if only in ("", name)
+        }
 
     def sections(self) -> dict[str, Item]:
         """The file's sections over those of the shipped file it extends."""
@@ -141,6 +149,7 @@ class _One:
     top: Mapping[str, Item]
     name: str
     item: Item
+    clock_hz: int = 0  # 0: its own
 
     def device(self) -> Device:
         own = self.file.mapping(self.item, "device", DEVICE_KEYS)
@@ -196,7 +205,7 @@ class _One:
             raise self.fail("clock", f"clock: {fault}") from None
         if clock_hz <= 0:
             raise self.fail("clock", f"clock must be positive, not {clock_hz} Hz; accepted: 1 GHz")
-        return clock_hz
+        return self.clock_hz or clock_hz
 
     def timings(self, clock_hz: int) -> dict[str, int]:
         """Cycles by name; a formula may use any other timing, wherever it stands."""

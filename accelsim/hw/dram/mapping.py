@@ -198,7 +198,8 @@ def parsed(text: str) -> tuple[list[str], int]:
     Raises:
         AccelsimError: what is wrong with the string, and what would be accepted.
     """
-    found, low_columns = [], 0
+    found: list[str] = []
+    low_columns = 0
     for field, number in re.findall(r"(\D\D?)(\d*)", text.lower()):
         if field not in FIELDS:
             raise AccelsimError(
