@@ -216,7 +216,7 @@ def test_what_a_released_unit_sends_is_accepted_in_the_same_clock():
     """Seven bursts per channel for a window of five: the last transfer waits for no clock."""
     memory = Dram(
         device="ddr4-2400", channels=2, capacity=1 << 24, mapping="RoBaRaCoCh", hashing=False,
-        window=5, refresh=False, command_clock=500 * 10**6,
+        window=5, refresh=False, command_clock=10**9,
     )  # fmt: skip
     two = (128, 1, 128, 128, 0)  # one burst in each channel
     timed = by_hand([[two], [two], [two, two, two], [two], [two]], memory)
