@@ -61,6 +61,15 @@ def test_arrays_keep_their_nanoseconds_at_another_clock() -> None:
     assert fast.timings["burst_cycles"] == slow.timings["burst_cycles"]
 
 
+def test_array_times_in_clocks_follow_the_clock_as_in_the_standard() -> None:
+    # LPDDR4X-4266 has RL 36 and WL 18; JESD209-4B asks for 28 and 14 at 3200 MT/s.
+    part = dram("edge-npu", bandwidth="25.6 GB/s").part
+    assert part.clock_hz == 1600 * 10**6
+    assert (part.timings["CL"], part.timings["CWL"]) == (28, 14)
+    slow = dram("quad-npu", command_clock="500 MHz").part.timings
+    assert slow["tRCDRD"] + slow["tRP"] <= slow["tRC"]
+
+
 def test_what_follows_from_an_override_is_told_as_one() -> None:
     changed = arch("tpu-v3", {"hbm.bandwidth": "600 GB/s"})
     assert changed.sources["hbm.bandwidth"] == changed.sources["hbm.command_clock"] == "override"

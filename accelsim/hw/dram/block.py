@@ -33,7 +33,7 @@ class Dram(OffChipMemory):
     ``mapping`` spreads addresses over them: fields ro, ra, bg, ba, ch, co from the most to the
     least significant; ``hashing`` XORs row bits into banks and channels, so that power-of-two
     strides meet all of them. ``command_clock`` runs the device slower or faster than its grade (0:
-    its own clock); the nanoseconds and the clocks of its file stay what they are. ``rows`` makes
+    its own clock), at the same times of its arrays and the same clocks of its pins. ``rows`` makes
     its banks higher or lower, as in stacks of more or fewer dies (0: its own). ``latency`` is what
     controller and fabric add to the device's own, ``io_pj_per_byte`` the energy of pins and wires
     that the device's figures leave out (hw.dram.energy says which do). ``refresh_kind`` refreshes

@@ -26,8 +26,8 @@ def list_devices() -> list[str]:
 def device(name_or_path: str, clock_hz: int = 0) -> Device:
     """A device by library name, or out of a file: ``FILE.yaml`` (one device) or ``FILE.yaml:NAME``.
 
-    ``clock_hz`` runs it slower or faster than its grade (0: its own clock): what its file gives in
-    nanoseconds stays, what it gives in clocks stays, too.
+    ``clock_hz`` runs it slower or faster than its grade (0: its own clock): times of its arrays
+    stay, clocks of its pins stay (loader.ARRAY_TIMES).
 
     Raises:
         AccelsimError: an unknown name (the message lists them) or a fault in the file.

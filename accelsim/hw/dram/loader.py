@@ -69,6 +69,15 @@ FOLDER = Path(__file__).parent / "devices"
 INTERVALS = frozenset({"tREFI", "tREFIpb"})
 """Timings that are upper limits: a time is rounded down."""
 
+ARRAY_TIMES = frozenset(
+    {
+        "CL", "CWL", "tRCDRD", "tRCDWR", "tRP", "tRPab", "tRAS", "tRRD_S", "tRRD_L", "tFAW", "tRTP",
+        "tWR", "tWTR_S", "tWTR_L",
+    }
+)  # fmt: skip
+"""What cells, sense amplifiers and data paths need. Given in clocks, it is a time at the clock of its
+grade; other clock counts belong to the pins and hold at any clock."""
+
 T = TypeVar("T")
 
 
@@ -153,8 +162,8 @@ class _One:
 
     def device(self) -> Device:
         own = self.file.mapping(self.item, "device", DEVICE_KEYS)
-        clock_hz = self.clock(own)
-        timings = self.timings(clock_hz)
+        clock_hz = self.clock_hz or self.clock(own)
+        timings = self.timings(clock_hz, own)
         device = Device(
             name=self.name,
             standard=self.file.text(self.top["standard"], "standard"),
@@ -205,12 +214,15 @@ class _One:
             raise self.fail("clock", f"clock: {fault}") from None
         if clock_hz <= 0:
             raise self.fail("clock", f"clock must be positive, not {clock_hz} Hz; accepted: 1 GHz")
-        return self.clock_hz or clock_hz
+        return clock_hz
 
-    def timings(self, clock_hz: int) -> dict[str, int]:
+    def timings(self, clock_hz: int, own: Mapping[str, Item]) -> dict[str, int]:
         """Cycles by name; a formula may use any other timing, wherever it stands."""
         given = self.section("timings")
         found = {name: one.value for name, one in given.items() if type(one.value) is int}
+        own_hz = self.clock(own)
+        for name in ARRAY_TIMES & found.keys():
+            found[name] = -(-found[name] * clock_hz // own_hz)
         waiting = {name: one for name, one in given.items() if name not in found}
         while waiting:
             # A formula of names that nobody gives is tried, too: evaluating says what is wrong.
