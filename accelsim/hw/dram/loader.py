@@ -75,8 +75,8 @@ ARRAY_TIMES = frozenset(
         "tWR", "tWTR_S", "tWTR_L",
     }
 )  # fmt: skip
-"""What cells, sense amplifiers and data paths need. Given in clocks, it is a time at the clock of its
-grade; other clock counts belong to the pins and hold at any clock."""
+"""What cells, sense amplifiers and data paths need. Given in clocks, it is a time at the clock of
+its grade; other clock counts belong to the pins and hold at any clock."""
 
 T = TypeVar("T")
 
