@@ -29,13 +29,6 @@ MANY = settings(  # the first example compiles
 MAPPINGS = ("RoRaBaChCoBg", "RoBaRaCoCh", "RoCoBaRaCh", "RoRaChBaCo")
 
 
-SWEEPS = pytest.mark.xfail(
-    reason="a sweep gives the bursts of one pseudo-channel lower ages than those of the next one: "
-    "their ties for the command bus may go the other way than in address order",
-    strict=False,
-)
-
-
 @st.composite
 def caches(draw):
     """One to three levels of a few lines each, the last ones shared; often one shared LRU cache."""
@@ -162,7 +155,6 @@ def test_caches_before_a_port(data, chain, cores, bandwidth):
     assert_engines_agree(data.draw(programs(arch, by_channels=False)))
 
 
-@SWEEPS
 @given(st.data(), drams())
 @MANY
 def test_channels(data, dram):
@@ -171,7 +163,6 @@ def test_channels(data, dram):
         assert_engines_agree(data.draw(programs(architecture(memory), by_channels=True)))
 
 
-@SWEEPS
 @given(st.data(), drams(), caches(), st.integers(1, 3))
 @MANY
 def test_caches_before_channels(data, dram, chain, cores):

@@ -6,9 +6,10 @@ write buffer. In a clock the following happens, in this order:
 1. Refreshes fall due. A rank owes one more, and the banks whose turn it is serve nobody until the
    rank owes none.
 2. Each queue chooses between its reads and its writes.
-3. Commands go out: the oldest column command that is ready, else a row command that is ready (in
-   the same clock where the device has two command buses). Both are chosen by what was true when
-   the clock began. A refresh's row commands come before those of requests.
+3. Commands go out: the first column command that is ready, else a row command that is ready (in
+   the same clock where the device has two command buses). First come those of the first
+   pseudo-channel, and of its own those for the oldest request. Both are chosen by what was true
+   when the clock began. A refresh's row commands come before those of requests.
 4. Each queue accepts requests in order. What is accepted may have its command in the next clock.
 
 A command is ready when every constraint in the device's list allows it: the list itself is
@@ -222,7 +223,7 @@ class Channel:
             self._open_or_close(*row)
 
     def _wanted(self) -> tuple[list[tuple[Command, _Bank, _Waiting]], ...]:
-        """What each bank needs next in the chosen direction: column and row commands, by age.
+        """What each bank needs next in the chosen direction: columns and rows, in their order.
 
         A closed bank needs ACT for its oldest request. An open one serves its oldest hit, unless an
         older request waits for another row and ``hit_cap`` columns have been served: then PRE.
@@ -243,7 +244,9 @@ class Channel:
                     columns.append((self._column_command(queue, hits[0]), bank, hits[0]))
                 else:
                     rows.append((Command.PRE, bank, oldest))
-        return tuple(sorted(some, key=lambda one: one[2].age) for some in (columns, rows))
+        return tuple(
+            sorted(some, key=lambda one: (one[1].place[0], one[2].age)) for some in (columns, rows)
+        )
 
     def _column_command(self, queue: _Queue, mine: _Waiting) -> Command:
         """RD or WR; with page ``closed`` the last queued access to a row precharges its bank."""

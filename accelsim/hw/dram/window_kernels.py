@@ -112,21 +112,22 @@ PAUSED = 4  # column commands after which another attempt is worth it
 
 @njit
 def _best(s: Int64) -> tuple[int, int, int, int, int]:
-    """The column command and the row command that are ready first, ties to the oldest request.
+    """The column command and the row command that are ready first.
+
+    Ties go to the first pseudo-channel, and in it to the oldest request.
 
     Clock and bank of the column command; clock, bank and kind of the row command; NEVER for none.
     A row command for a refresh comes before others; its kind is negative, and ``bank`` is the rank
     for REF.
     """
     column_from = max(s[CLOCK], s[COLUMN_SLOT])
-    column_at, column_age, column_bank = NEVER, NEVER, NONE
+    column_at, column_bank = NEVER, NONE
     q = s[FIRST_QUEUE]
     for _ in range(s[QUEUES]):
         if s[q + COLUMN_READY] < column_from:
             _find_column(s, q, column_from)
-        at, age = s[q + COLUMN_READY], s[q + COLUMN_AGE]
-        if at < column_at or (at == column_at and age < column_age):
-            column_at, column_age, column_bank = at, age, s[q + COLUMN_BANK]
+        if s[q + COLUMN_READY] < column_at:
+            column_at, column_bank = s[q + COLUMN_READY], s[q + COLUMN_BANK]
         q += QUEUE_WORDS
     row_at, row_bank, row_kind = _best_row(s)
     if s[PENDING] > 0:
@@ -140,14 +141,13 @@ def _best(s: Int64) -> tuple[int, int, int, int, int]:
 def _best_row(s: Int64) -> tuple[int, int, int]:
     """Clock, bank and kind of the row command that is ready first, refreshes apart."""
     row_from = max(s[CLOCK], s[ROW_SLOT])
-    row_at, row_age, row_bank = NEVER, NEVER, NONE
+    row_at, row_bank = NEVER, NONE
     q = s[FIRST_QUEUE]
     for _ in range(s[QUEUES]):
         if s[q + ROW_READY] < row_from:
             _find_row(s, q, row_from)
-        at, age = s[q + ROW_READY], s[q + ROW_AGE]
-        if at < row_at or (at == row_at and age < row_age):
-            row_at, row_age, row_bank = at, age, s[q + ROW_BANK]
+        if s[q + ROW_READY] < row_at:
+            row_at, row_bank = s[q + ROW_READY], s[q + ROW_BANK]
         q += QUEUE_WORDS
     return row_at, row_bank, s[row_bank + KIND] if row_bank >= 0 else 0
 
