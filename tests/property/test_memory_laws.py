@@ -3,15 +3,18 @@
 Machines have channels, caches, banked scratchpads and networks in any combination. The laws of more
 hardware are for the same program: a mapper may choose another one for another machine.
 
-They are laws of the trend, not of every tick. Two things are anomalous by nature, in silicon too:
+They are laws of the trend, not of every tick. Three things are anomalous by nature, in silicon too:
 
 - *First come, first served and first ready.* A transfer that arrives earlier may go before another
   one that somebody waits for, and an earlier command may block the bank or the bus for a later one
   (Graham, Bounds on multiprocessing timing anomalies, SIAM J. Appl. Math. 17(2), 1969).
 - *Hashed and modulo placement.* With more channels, banks or sets, addresses fall on them anew, so
   a few rows or lines that were apart may meet.
+- *Convoys.* Links serve whole transfers in turn. Cores that used to take turns may, once memory is
+  quicker, ask for the same link at once and leave another one idle.
 
-Both concern single rows and lines: some latencies of memory, and a few per cent of long programs.
+They concern single rows, lines and transfers: some latencies of memory, and a few per cent of long
+programs.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ SOME = settings(  # the first example compiles
     deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60
 )
 ANOMALY = 0.05
+CONVOY = 0.1  # transfers that queue behind each other at one link while another one is free
 ANOMALY_SECONDS = 200e-9  # some row conflicts, or one refresh that falls otherwise
 
 FIDELITIES: tuple[Fidelity, ...] = ("ideal", "bandwidth", "dram")
@@ -51,8 +55,8 @@ def with_memory(result: Result, **parameters: object) -> dict[str, object]:
     return {"memories": {**memories, "hbm": replace(memories["hbm"], **parameters)}}
 
 
-def assert_no_slower(more: float, before: float) -> None:
-    assert more <= before * (1 + ANOMALY) + ANOMALY_SECONDS
+def assert_no_slower(more: float, before: float, anomaly: float = ANOMALY) -> None:
+    assert more <= before * (1 + anomaly) + ANOMALY_SECONDS
 
 
 @given(machines(), works())
@@ -101,12 +105,15 @@ def test_more_banks_and_no_refresh_are_not_slower(arch, work):
 @given(machines(memory=False), works())
 @SOME
 def test_more_bandwidth_is_not_slower(arch, work):
+    """To the tick where nothing but memory is shared; with a network, transfers may convoy."""
     result = simulate(arch, work)
+    before = seconds(result, "bandwidth")
     more = 2 * arch.memories["hbm"].bandwidth
-    assert_no_slower(
-        seconds(result, "bandwidth", **with_memory(result, bandwidth=more)),
-        seconds(result, "bandwidth"),
-    )
+    after = seconds(result, "bandwidth", **with_memory(result, bandwidth=more))
+    if arch.networks:
+        assert_no_slower(after, before, CONVOY)
+    else:
+        assert after <= before
 
 
 @pytest.mark.parametrize("memory", ["bandwidth", "dram"])
