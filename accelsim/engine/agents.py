@@ -18,6 +18,7 @@ def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
     with more.
     """
     from accelsim.engine import traffic_kernels as k
+    from accelsim.engine.channel_kernels import part_all
     from accelsim.engine.kernels import NEVER, link_queues
 
     traffic = timed.traffic
@@ -71,4 +72,6 @@ def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
         return run_agents(timed, 4 * nodes)
     if retired != n:
         raise fault(timed, retired, horizon, head, out.finish)
+    if channels is not None:
+        part_all(channels)
     return Schedule(out.start, out.finish, out.order, activity_of(traffic, levels, channels, out))

@@ -16,7 +16,8 @@ from accelsim.hw.dram.commands import COLUMN_COMMANDS
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
-    from accelsim.engine.traffic_kernels import CacheLevels, Channels, Outcome, Port
+    from accelsim.engine.channel_kernels import Channels
+    from accelsim.engine.traffic_kernels import CacheLevels, Outcome, Port
 
 TRUSTED_SHARE = 0.5
 """Share of a shared cache that may have been refilled before a window is walked again.
@@ -96,26 +97,32 @@ def port_of(traffic: Traffic) -> Port | None:
 def channels_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> Channels | None:
     """The main memory's channels, idle, with room for ``nodes`` runs of bursts; None at bandwidth
     fidelity."""
-    from accelsim.engine.traffic_kernels import Channels
+    from accelsim.engine.channel_kernels import Channels
     from accelsim.hw.dram.mapping import FIELDS
-    from accelsim.hw.dram.state import memory
+    from accelsim.hw.dram.state import MEMBERS, memory
+    from accelsim.hw.dram.twin_kernels import ACCOUNT
 
     if not traffic.by_channels:
         return None
     dram = traffic.dram
     tick = traffic.arch.ticks_of(dram)
+    state = memory(dram.part, dram.controller, dram.channels, nodes=nodes, transfers=instructions)
+    state.state[0, MEMBERS] = dram.channels
+    parts = dram.part.organization
     return Channels(
-        state=memory(
-            dram.part, dram.controller, dram.channels, nodes=nodes, transfers=instructions
-        ),
+        state=state,
         map=dram.address_map.compiled,
         digits=np.zeros(len(FIELDS) + 1, np.int64),
-        banks=np.zeros(dram.part.organization.bank_groups, np.int64),
+        banks=np.zeros(parts.bank_groups, np.int64),
+        nodes=np.zeros(len(state.pool), np.int64),
         tick=tick,
         latency=dram.added_cycles * tick,
         first=units,
         touched=np.zeros(dram.channels, np.int64),
         full=np.zeros(1, np.int64),
+        leader=np.zeros(dram.channels, np.int64),
+        joined=np.zeros(dram.channels, np.int64),
+        account=np.zeros((dram.channels, ACCOUNT + parts.pseudo_channels * parts.ranks), np.int64),
     )
 
 

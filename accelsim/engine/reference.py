@@ -43,6 +43,16 @@ def run(timed: TimedProgram) -> Schedule:
 
     Raises what ``accelsim.engine.run`` raises. Of ``Schedule.activity`` it says nothing.
     """
+    machine = simulate(timed)
+    return Schedule(
+        np.array(machine.start, np.int64),
+        np.array(machine.finish, np.int64),
+        np.array(machine.order, np.int64),
+    )
+
+
+def simulate(timed: TimedProgram) -> "Machine":
+    """The machine after it has run a program, with all that it knows; raises as ``run``."""
     from accelsim.engine.reference_memory import MachineWithMemory
 
     check_layout(timed)
@@ -53,11 +63,7 @@ def run(timed: TimedProgram) -> Schedule:
         committed = np.zeros(len(timed), np.bool_)
         committed[machine.order] = True
         raise deadlock(timed, machine.waiting_heads(), committed)
-    return Schedule(
-        np.array(machine.start, np.int64),
-        np.array(machine.finish, np.int64),
-        np.array(machine.order, np.int64),
-    )
+    return machine
 
 
 class Machine:

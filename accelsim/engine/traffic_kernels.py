@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
+from accelsim.engine.channel_kernels import Channels, send
 from accelsim.engine.kernels import NEVER, NOBODY
 from accelsim.hw.cache import kernels as cache_kernels
 from accelsim.hw.cache.kernels import Caches, pass_banks, walk
-from accelsim.hw.dram.fifo_kernels import ACCEPTANCE, push, push_stripe
-from accelsim.hw.dram.mapping import CHANNEL, PSEUDO, CompiledMap
-from accelsim.hw.dram.mapping_kernels import bank_in, lane_banks, locate, sweeps
-from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT, EVENTS, IDLE_CLOCK, Memory
+from accelsim.hw.dram.fifo_kernels import ACCEPTANCE
+from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT, EVENTS, IDLE_CLOCK
 from accelsim.hw.dram.state import NEVER as NO_CLOCK
 from accelsim.hw.dram.window_kernels import advance
 
@@ -75,22 +74,6 @@ class Port(NamedTuple):
     denominator: int
     tick: int
     latency: int
-
-
-class Channels(NamedTuple):
-    """Main memory at dram fidelity."""
-
-    state: Memory
-    map: CompiledMap
-    digits: NDArray[np.int64]  # scratch for the map
-    banks: NDArray[np.int64]
-    tick: int
-    latency: int
-    first: int  # agent number of channel 0
-    touched: NDArray[
-        np.int64
-    ]  # [channel] 1: bursts were pushed, its next decision may have changed
-    full: NDArray[np.int64]  # [1] set when the pool of nodes was used up
 
 
 class Agents(NamedTuple):
@@ -334,11 +317,11 @@ def _move(
                 nbytes, direction = levels.runs[r, 1], levels.runs[r, 2]
                 missed += nbytes
                 if channels is not None:
-                    nbytes = _push(channels, i, levels.runs[r, 0], 1, nbytes, nbytes, direction, at)
+                    nbytes = send(channels, i, levels.runs[r, 0], 1, nbytes, nbytes, direction, at)
                 out.moved[i, direction] += nbytes
         elif channels is not None:
             v = rows.window[w]
-            nbytes = _push(channels, i, v[BASE], v[ROWS], v[ROW_BYTES], v[STRIDE], v[IS_WRITE], at)
+            nbytes = send(channels, i, v[BASE], v[ROWS], v[ROW_BYTES], v[STRIDE], v[IS_WRITE], at)
             missed += nbytes
             out.moved[i, v[IS_WRITE]] += nbytes
     if levels is not None:
@@ -425,81 +408,10 @@ def _spread(busy: NDArray[np.int64], first: int, end: int, nbytes: int, width: i
 
 
 @njit
-def _push(
-    channels: Channels,
-    transfer: int,
-    base: int,
-    rows: int,
-    row_bytes: int,
-    stride: int,
-    write: int,
-    at: int,
-) -> int:
-    """Send a window to its channels in address order; the bytes that this moves."""
-    m, a = channels.state, channels.map
-    clock = -(-at // channels.tick)
-    if stride == row_bytes:
-        row_bytes *= rows
-        rows = 1
-    bursts = 0
-    for r in range(rows):
-        burst = (base + r * stride) // a.column_bytes
-        last = (base + r * stride + row_bytes - 1) // a.column_bytes
-        bursts += last - burst + 1
-        while burst <= last:
-            n = _push_next(channels, transfer, burst, last - burst + 1, write, clock)
-            if n == 0:
-                channels.full[0] = 1
-                return 0
-            burst += n
-    m.transfers[transfer, ACCEPT_LEFT] += bursts
-    m.transfers[transfer, DONE_LEFT] += bursts
-    return bursts * a.column_bytes
-
-
-@njit
-def _push_next(
-    channels: Channels, transfer: int, burst: int, left: int, write: int, clock: int
-) -> int:
-    """Send the next of ``left`` bursts that go to one row; how many, 0 if there was no room.
-
-    Or those that go to the same row of all channels, as many to each: in which order the channels
-    get theirs at one clock makes no difference.
-    """
-    m, a = channels.state, channels.map
-    digits, banks = channels.digits, channels.banks
-    c, bank, row, column, run = locate(a, burst, digits)
-    visits = sweeps(a, burst, left, digits)
-    if visits == 0:
-        run = min(run, left)
-        channels.touched[c] = 1
-        if a.lanes == 1:
-            done = push(m, c, transfer, bank, row, column, run, 1, write, clock)
-        else:
-            here = lane_banks(a, digits, banks)
-            done = push_stripe(m, c, transfer, banks, here, row, column, run, write, clock)
-        return run if done else 0
-    each = visits * a.run * a.lanes
-    for pseudo in range(a.sizes[PSEUDO]):
-        bank = bank_in(a, digits, pseudo)
-        if a.lanes > 1:
-            here = lane_banks(a, digits, banks)
-        for c in range(a.sizes[CHANNEL]):
-            channels.touched[c] = 1
-            if a.lanes == 1:
-                done = push(m, c, transfer, bank, row, column, each, 1, write, clock)
-            else:
-                done = push_stripe(m, c, transfer, banks, here, row, column, each, write, clock)
-            if not done:
-                return 0
-    return int(visits * a.sweep)
-
-
-@njit
 def _set_channel(channels: Channels, agents: Agents, bits: int, c: int) -> None:
-    """Enter the next decision of channel c into the tournament."""
+    """Enter the next decision of channel c into the tournament, unless it follows another one."""
     agent = channels.first + c
-    clock = channels.state.state[c, IDLE_CLOCK]
+    clock = channels.state.state[c, IDLE_CLOCK] if channels.leader[c] == c else NO_CLOCK
     key = NEVER if clock >= NO_CLOCK else _key(agents, bits, agent, clock * channels.tick)
     _set_key(agents, bits, agent, key)
 

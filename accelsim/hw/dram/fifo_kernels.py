@@ -37,6 +37,7 @@ from accelsim.hw.dram.state import (
     LAST,
     LEFT,
     MASK,
+    MEMBERS,
     NEVER,
     NEXT,
     NONE,
@@ -288,7 +289,7 @@ def accept(m: Memory, c: int, q: int, clock: int) -> None:
                 continue
         s[q + ACCEPTED] += n
         s[q + READS + d] += n
-        account_acceptance(m, node, n, clock)
+        account_acceptance(m, s, node, n, clock)
         if pool[node, LEFT] == 0:
             link(s, pool, node)
         pool[node, LEFT] += n
@@ -333,7 +334,7 @@ def turn(s: Int64, q: int, pool: Int64, node: int) -> None:
 
 
 @njit
-def account_acceptance(m: Memory, node: int, n: int, clock: int) -> None:
+def account_acceptance(m: Memory, s: Int64, node: int, n: int, clock: int) -> None:
     """The next ``n`` bursts of a node are accepted at a clock."""
     pool = m.pool
     if m.accepted.shape[0] > 0:
@@ -342,25 +343,25 @@ def account_acceptance(m: Memory, node: int, n: int, clock: int) -> None:
             m.accepted[age + k * pool[node, STEP]] = clock
             if pool[node, WRITE]:
                 m.finished[age + k * pool[node, STEP]] = clock + 1
-    account_transfer(m, pool[node, TRANSFER], pool[node, WRITE], n, clock)
+    account_transfer(m, s, pool[node, TRANSFER], pool[node, WRITE], n, clock)
 
 
 @njit
-def account_transfer(m: Memory, transfer: int, write: int, n: int, clock: int) -> None:
+def account_transfer(m: Memory, s: Int64, transfer: int, write: int, n: int, clock: int) -> None:
     """Bursts of a transfer are accepted, the last one at a clock; what is written is then done."""
     if transfer >= 0:
-        m.transfers[transfer, ACCEPT_LEFT] -= n
+        m.transfers[transfer, ACCEPT_LEFT] -= n * s[MEMBERS]
         m.transfers[transfer, ACCEPTED_AT] = max(m.transfers[transfer, ACCEPTED_AT], clock)
         if m.transfers[transfer, ACCEPT_LEFT] == 0:
             _tell(m, transfer, ACCEPTANCE, m.transfers[transfer, ACCEPTED_AT])
         if write:
-            complete(m, transfer, n, clock + 1)
+            complete(m, s, transfer, n, clock + 1)
 
 
 @njit
-def complete(m: Memory, transfer: int, n: int, clock: int) -> None:
-    """Bursts of a transfer are done at a clock."""
-    m.transfers[transfer, DONE_LEFT] -= n
+def complete(m: Memory, s: Int64, transfer: int, n: int, clock: int) -> None:
+    """Bursts of a transfer are done at a clock, in each channel of a record as many."""
+    m.transfers[transfer, DONE_LEFT] -= n * s[MEMBERS]
     m.transfers[transfer, DONE_AT] = max(m.transfers[transfer, DONE_AT], clock)
     if m.transfers[transfer, DONE_LEFT] == 0:
         _tell(m, transfer, COMPLETION, m.transfers[transfer, DONE_AT])
@@ -379,12 +380,12 @@ def _tell(m: Memory, transfer: int, what: int, clock: int) -> None:
 def _serve_from_buffer(m: Memory, s: Int64, q: int, node: int, clock: int) -> None:
     """A burst whose address waits in the write buffer: a read is forwarded, a write merged."""
     pool = m.pool
-    account_acceptance(m, node, 1, clock)
+    account_acceptance(m, s, node, 1, clock)
     if pool[node, WRITE] == 0:
         if m.finished.shape[0] > 0:
             m.finished[pool[node, AGE] + pool[node, LEFT] * pool[node, STEP]] = clock + 1
         if pool[node, TRANSFER] >= 0:
-            complete(m, pool[node, TRANSFER], 1, clock + 1)
+            complete(m, s, pool[node, TRANSFER], 1, clock + 1)
     if pool[node, LEFT] == 0:
         pool[node, COLUMN] += pool[node, STRIDE]
         pool[node, AGE] += pool[node, STEP]

@@ -49,6 +49,8 @@ HITS, MISSES, CONFLICTS, POINTER, DRAINING, MOVED = range(31, 37)
 APART, SIBLINGS_HEAR, OTHERS_HEAR = range(37, 40)
 TRAINS_FREE = 41  # whether row commands may go between those of the trains that were formed
 PAUSE = 40  # column commands to issue before trains are looked for again
+MEMBERS = 42  # channels that this record stands for
+PUSHES = 43  # times that something was pushed to all of them
 COUNTS = 48  # of commands, by kind
 # what commands cost: COST + (place * KINDS + before) * KINDS + after
 AT_BANK, AT_GROUP, AT_RANK, AT_SIBLINGS, AT_OTHERS = range(5)
@@ -91,6 +93,7 @@ GROUP, RANK, QUEUE, NUMBER, GROUP_NUMBER, BANK_NUMBER = range(22, 28)
 NODE_WORDS = 16
 ROW, COLUMN, STRIDE, WAITING, LEFT, AGE, STEP, NEXT, BEFORE = range(9)
 RING, TRANSFER, BANK, WRITE, AT, REST_OF = range(9, 15)
+COPY = 15  # while a channel is copied
 
 # --- the whole memory
 FREE, FREE_NODES, RESERVE, EVENTS, LOGGED, PUSHED = range(6)  # book
@@ -160,6 +163,7 @@ def _channel(device: Device, controller: Controller) -> Int64:
     lists = first_bank + banks * BANK_WORDS
     row = np.zeros(lists + 2 * banks, np.int64)
     row[[RANKS, BANKS, QUEUES, RANK_BANKS]] = ranks, banks, queues, parts.banks_per_rank
+    row[MEMBERS] = 1
     row[[FIRST_RANK, FIRST_BANK, FIRST_QUEUE]] = first_rank, first_bank, first_queue
     _settings(row, device, controller, ranks)
     _costs(row, device)

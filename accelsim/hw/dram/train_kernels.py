@@ -203,7 +203,7 @@ def _bounded(m: Memory, s: Int64, q: int, lanes: int, count: int) -> int:
             count = min(count, left * lanes + k)
     transfer = pool[s[s[q + w.LANE] + w.HIT + d], w.TRANSFER]
     if d == 0 and transfer >= 0:
-        count = min(count, m.transfers[transfer, w.DONE_LEFT])
+        count = min(count, m.transfers[transfer, w.DONE_LEFT] // s[w.MEMBERS])
     return int(count)
 
 
@@ -225,7 +225,9 @@ def _acceptable(m: Memory, s: Int64, q: int) -> int:
             total, behind = total + more, pool[rest, w.REST_OF]
     if behind >= 0 and pool[behind, w.WRITE] == d and pool[behind, w.AT] <= s[w.CLOCK]:
         total += 1
-    return int(total if transfer < 0 else min(total, m.transfers[transfer, w.ACCEPT_LEFT]))
+    return int(
+        total if transfer < 0 else min(total, m.transfers[transfer, w.ACCEPT_LEFT] // s[w.MEMBERS])
+    )
 
 
 @njit
@@ -277,7 +279,7 @@ def _run(m: Memory, s: Int64, c: int, q: int, count: int) -> None:
     end = last + (s[w.WRITE_CYCLES] if d else s[w.READ_CYCLES])
     s[w.LAST_DATA] = max(s[w.LAST_DATA], end)
     if d == 0 and transfer >= 0:
-        complete(m, transfer, count, end)
+        complete(m, s, transfer, count, end)
     s[q + w.READS + d] -= count
     if s[q + w.TRAIN_ACCEPTS]:
         _refill(m, s, q, count - 1 - s[q + w.TRAIN_ACCEPTED])
@@ -380,7 +382,7 @@ def _refill(m: Memory, s: Int64, q: int, count: int) -> None:
         clock += pace
     s[q + w.TRAIN_ACCEPTED] += count
     s[q + w.READS + d] += count
-    account_transfer(m, transfer, d, count, begin + (count - 1) * pace)
+    account_transfer(m, s, transfer, d, count, begin + (count - 1) * pace)
 
 
 @njit

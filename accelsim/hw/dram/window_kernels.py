@@ -302,7 +302,7 @@ def _column_command(m: Memory, s: Int64, c: int, b: int, clock: int) -> None:
         if m.finished.shape[0] > 0:
             m.finished[pool[node, AGE]] = end
         if pool[node, TRANSFER] >= 0:
-            complete(m, pool[node, TRANSFER], 1, end)
+            complete(m, s, pool[node, TRANSFER], 1, end)
     s[q + READS + d] -= 1
     pool[node, LEFT] -= 1
     pool[node, COLUMN] += pool[node, STRIDE]

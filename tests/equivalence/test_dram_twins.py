@@ -1,0 +1,131 @@
+"""Channels that follow a leader are what they would be alone: times, commands, rows and energy.
+
+Programs send most of their windows to all channels alike, and now and then something to one of
+them, before, amid and after pauses, so that channels part and join all the time.
+"""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from dram_streams import controllers, devices
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_engine_memory_reference import architecture, with_device
+from test_engine_reference import outcome, random_program
+
+from accelsim import engine
+from accelsim.engine import reference
+from accelsim.engine.traffic import Traffic
+from accelsim.hw.dram.block import Dram
+from accelsim.hw.dram.commands import COLUMN_COMMANDS, Command
+from accelsim.hw.dram.energy import energy_pj
+
+MANY = settings(  # the first example compiles
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150
+)
+CLOSES = (Command.PRE, Command.RDA, Command.WRA)
+
+
+@st.composite
+def drams(draw):
+    """Channels between which neighbouring addresses take turns."""
+    chosen = draw(controllers())
+    names = "page window write_buffer high_watermark low_watermark hit_cap refresh".split()
+    memory = Dram(
+        device="hbm2",
+        channels=draw(st.integers(2, 5)),
+        capacity=1 << 24,
+        mapping=draw(st.sampled_from(["RoRaBaChCoBg", "RoRaBaCoPcChCo2Bg", "RoRaBaCoCh"])),
+        hashing=draw(st.booleans()),
+        **{name: getattr(chosen, name) for name in names},
+    )
+    one, clock = draw(devices()), draw(st.sampled_from([500, 1000])) * 10**6
+    short_rows = replace(one.organization, columns=4)
+    return memory, replace(one, organization=short_rows, clock_hz=clock)
+
+
+@st.composite
+def programs(draw, memory):
+    """Transfers of whole sweeps, some of them with single bursts beside them, and pauses."""
+    arch, found = architecture(memory), memory.address_map.compiled
+    sweep = found.sweep * found.column_bytes
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, odd = draw(st.integers(2, 16)), draw(st.sampled_from([0.0, 0.1, 0.4]))
+    longest = draw(st.sampled_from([3, 40, 1000]))
+    timed = random_program(
+        int(rng.integers(2**31)), n, 3, 2, longest=longest, dep_density=draw(st.floats(0, 0.3))
+    )
+    count = rng.integers(0, 3, n)
+    first = np.concatenate([[0], np.cumsum(count)])
+    windows = []
+    for i in range(first[-1]):
+        base, nbytes = sweep * rng.integers(0, 6), sweep * rng.integers(1, 3)
+        if rng.random() < odd:
+            base += int(rng.integers(0, found.sweep)) * found.column_bytes
+            nbytes = int(rng.integers(1, 4 * found.column_bytes))
+        windows.append((base, 1, nbytes, nbytes, rng.random() < 0.3, 0, i))
+    window = np.array(windows, np.int64).reshape(-1, 7)
+    traffic = Traffic(first, window, arch, "hbm", -1, max(1, len(windows)))
+    port = np.where(timed.port == 0, -1, timed.port).astype(np.int16)
+    return replace(timed, port=port, traffic=traffic)
+
+
+def accounts(log, device):
+    """What a log says: its commands, columns that hit, when data last moved, and clocks in which
+    ranks were open until then."""
+    t, parts = device.timings, device.organization
+    commands = Counter(entry.command for entry in log)
+    fresh, hits, last = set(), 0, 0
+    for entry in log:
+        if entry.command is Command.ACT:
+            fresh.add(entry.bank)
+        elif entry.command in COLUMN_COMMANDS:
+            hits += entry.bank not in fresh
+            fresh.discard(entry.bank)
+            reads = entry.command in (Command.RD, Command.RDA)
+            last = max(last, entry.clock + t["CL" if reads else "CWL"] + t["burst_cycles"])
+    opened, since, clocks = {}, {}, 0
+    for entry in log:
+        rank = entry.bank // parts.banks_per_rank
+        banks = opened.setdefault(rank, set())
+        if entry.command is Command.ACT:
+            if not banks:
+                since[rank] = entry.clock
+            banks.add(entry.bank)
+        elif entry.command in CLOSES:
+            banks.discard(entry.bank)
+            if not banks:
+                clocks += entry.clock - since[rank]
+    clocks += sum(max(0, last - since[rank]) for rank, banks in opened.items() if banks)
+    return commands, hits, last, clocks
+
+
+def assert_accounts_agree(timed, activity):
+    """What the compiled channels have counted is in the logs of the specification."""
+    dram, machine = timed.traffic.dram, reference.simulate(timed)
+    told = [accounts(one.channel.log, dram.part) for one in machine.channels.channels]
+    counts = activity.channels.counts
+    for command in Command:
+        if command.name in counts:
+            assert counts[command.name].tolist() == [one[0][command] for one in told]
+    assert counts["hits"].tolist() == [one[1] for one in told]
+    commands, last = sum((one[0] for one in told), Counter()), max(one[2] for one in told)
+    parts, active = dram.part.organization, sum(one[3] for one in told)
+    idle = max(0, dram.channels * parts.pseudo_channels * parts.ranks * last - active)
+    totals = {command: commands[command] for command in Command}
+    assert activity.channels.energy_pj == pytest.approx(
+        energy_pj(dram.part, totals, active, idle)["total"], rel=1e-12
+    )
+
+
+@given(st.data(), drams())
+@MANY
+def test_channels_part_and_join(data, dram):
+    memory, one = dram
+    with with_device(one):
+        timed = data.draw(programs(memory))
+        assert outcome(engine.run, timed) == outcome(reference.run, timed)
+        if timed.traffic.window.size:
+            assert_accounts_agree(timed, engine.run(timed).activity)
