@@ -316,6 +316,7 @@ def lower(
             machine.main_name,
             machine.main_capacity - plan.peak,
             start=plan.peak,
+            paged=True,
         ),
         memory=machine.main,
         ideal=ideal,

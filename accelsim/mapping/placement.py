@@ -15,11 +15,19 @@ if TYPE_CHECKING:
 
 # Tensors and buffers start on a boundary that every DMA and DRAM burst of the field divides.
 ALIGNMENT = 64
+# Main memory is handed out in pages to whatever fills one, as device allocators do (64 KiB is the
+# small page of CUDA's virtual memory): large tensors begin where the channels begin their turns.
+PAGE = 1 << 16
 
 
-def aligned(nbytes: int) -> int:
-    """Bytes rounded up to the placement alignment."""
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+def aligned(nbytes: int, boundary: int = ALIGNMENT) -> int:
+    """Bytes or an address rounded up to a boundary."""
+    return -(-nbytes // boundary) * boundary
+
+
+def boundary_of(nbytes: int) -> int:
+    """Where something of this size may begin and end in main memory."""
+    return PAGE if nbytes >= PAGE else ALIGNMENT
 
 
 def readable(nbytes: int) -> str:
@@ -35,6 +43,7 @@ class Arena:
     """Memory from address ``start`` on, handed out piece by piece to one operator.
 
     The next operator starts again there; its buffers wait for the earlier ones that they overlap.
+    ``paged`` for main memory: large buffers begin on pages.
     """
 
     build: Builder
@@ -42,6 +51,7 @@ class Arena:
     name: str
     capacity: int
     start: int = 0
+    paged: bool = False
     used: int = 0
     _live: list[Storage] = field(default_factory=list)
     _earlier: list[Storage] = field(default_factory=list)
@@ -68,14 +78,14 @@ class Arena:
         fmt: str = "",
     ) -> Storage:
         """Reserve ``nbytes``; raises CapacityError saying what did not fit."""
-        size = aligned(nbytes)
-        if size > self.free:
+        boundary = boundary_of(nbytes) if self.paged else ALIGNMENT
+        base, size = aligned(self.start + self.used, boundary), aligned(nbytes, boundary)
+        if base + size > self.start + self.capacity:
             raise CapacityError(
                 f"{role} {name!r} of {readable(nbytes)} does not fit into {self.name}:"
                 f" {readable(self.free)} of {readable(self.capacity)} left"
             )
-        base = self.start + self.used
-        self.used += size
+        self.used = base + size - self.start
         after = [s for s in self._earlier if s.base < base + size and base < s.base + s.nbytes]
         # Scratch tensors are the current operator's product; buffers have no single producer.
         producer = self.build.current_operator if role == "scratch" else -1
@@ -112,22 +122,26 @@ class Heap:
 
     def take(self, name: str, nbytes: int) -> int:
         """Reserve room and return its base address; raises CapacityError if there is none."""
-        size = aligned(nbytes)
-        for i, (base, extent) in enumerate(self._free):
-            if extent >= size:
-                self._free[i : i + 1] = [(base + size, extent - size)] if extent > size else []
+        boundary = boundary_of(nbytes)
+        size = aligned(nbytes, boundary)
+        for i, (start, extent) in enumerate(self._free):
+            base = aligned(start, boundary)
+            left = start + extent - base - size
+            if left >= 0:
+                rest = [(start, base - start), (base + size, left)]
+                self._free[i : i + 1] = [one for one in rest if one[1] > 0]
                 self.peak = max(self.peak, base + size)
                 return base
-        left = sum(extent for _, extent in self._free)
+        room = sum(extent for _, extent in self._free)
         raise CapacityError(
             f"tensor {name!r} of {readable(nbytes)} does not fit into {self.name}:"
-            f" {readable(left)} of {readable(self.capacity)} left"
+            f" {readable(room)} of {readable(self.capacity)} left"
         )
 
     def give_back(self, base: int, nbytes: int) -> None:
         """Free an extent again, merging it with its neighbours."""
         merged: list[tuple[int, int]] = []
-        for start, size in sorted([*self._free, (base, aligned(nbytes))]):
+        for start, size in sorted([*self._free, (base, aligned(nbytes, boundary_of(nbytes)))]):
             if merged and merged[-1][0] + merged[-1][1] == start:
                 merged[-1] = (merged[-1][0], merged[-1][1] + size)
             else:

@@ -48,9 +48,10 @@ def drams(draw):
 
 @st.composite
 def programs(draw, memory):
-    """Transfers of whole sweeps, some of them with single bursts beside them, and pauses."""
+    """Transfers of whole sweeps in few rows, some with single bursts beside them, and pauses."""
     arch, found = architecture(memory), memory.address_map.compiled
-    sweep = found.sweep * found.column_bytes
+    sweep, rows = found.sweep * found.column_bytes, memory.part.organization.rows
+    row = memory.address_map.capacity_bytes // rows
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     n, odd = draw(st.integers(2, 16)), draw(st.sampled_from([0.0, 0.1, 0.4]))
     longest = draw(st.sampled_from([3, 40, 1000]))
@@ -61,7 +62,8 @@ def programs(draw, memory):
     first = np.concatenate([[0], np.cumsum(count)])
     windows = []
     for i in range(first[-1]):
-        base, nbytes = sweep * rng.integers(0, 6), sweep * rng.integers(1, 3)
+        base = row * rng.integers(0, 3) + sweep * rng.integers(0, 3)
+        nbytes = sweep * rng.integers(1, 3)
         if rng.random() < odd:
             base += int(rng.integers(0, found.sweep)) * found.column_bytes
             nbytes = int(rng.integers(1, 4 * found.column_bytes))
