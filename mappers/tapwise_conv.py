@@ -83,7 +83,7 @@ class _Core:
         self.weights = low.matrix(op.inputs[1], cols=op.cout)
         self.target = low.matrix(op.output, cols=op.cout)
         for group in steps(op.cout, self.width):
-            low.weights.pack(self.weights[:, group], self.tiling.filters)
+            low.layouts.pack(self.weights[:, group], self.tiling.filters)
 
     def _reserve_buffers(self) -> None:
         t, core = self.tiling, self.core
@@ -156,12 +156,12 @@ class _Core:
         columns = slice(base + filters.start, base + filters.stop)
         queue = self.core.load_queues[-1]
         if channels == self.depth:
-            self.low.weights.load(queue, block, self.weights[:, columns])
+            self.low.build.load(queue, block, self.weights[:, columns])
         else:
             for tap in range(taps):
                 rows = slice(tap * self.depth + part.start, tap * self.depth + part.stop)
                 mine = block[tap * channels : (tap + 1) * channels, :]
-                self.low.weights.load(queue, mine, self.weights[rows, columns], part=True)
+                self.low.build.load(queue, mine, self.weights[rows, columns], part=True)
         self.kept["filters"] = key, block
         return block
 

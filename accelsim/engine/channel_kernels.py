@@ -24,7 +24,8 @@ from accelsim.hw.dram.state import (
     PUSHES,
     Memory,
 )
-from accelsim.hw.dram.twin_kernels import add_account, alike, copy_channel, quiet, tally
+from accelsim.hw.dram.twin_kernels import add_account, alike, copy_channel, tally
+from accelsim.hw.dram.window_kernels import advance
 
 
 class Channels(NamedTuple):
@@ -145,24 +146,31 @@ def _sweep(
 
 
 @njit
+def live(channels: Channels, c: int, limit: int, idle: bool) -> None:
+    """``advance`` a channel."""
+    advance(channels.state, c, limit, idle)
+
+
+@njit
 def _join(channels: Channels, clock: int) -> None:
     """Let leaders that have nothing to do follow others in the same state."""
-    m, leader, quiet_ones = channels.state, channels.leader, channels.nodes
+    m, leader, idle_ones = channels.state, channels.leader, channels.nodes
     count = 0
     for c in range(leader.shape[0]):
         s = m.state[c]
         if leader[c] != c or s[MEMBERS] == leader.shape[0] or s[IDLE_CLOCK] < NEVER:
             continue
-        if not quiet(s, clock):
-            continue
+        live(channels, c, clock, True)  # refreshes of the time that it was idle
+        live(channels, c, clock, False)
         joins = False
         for k in range(count):
-            if alike(m.state[quiet_ones[k]], s):
-                _follow(channels, c, quiet_ones[k])
+            if alike(m.state[idle_ones[k]], s, clock):
+                _follow(channels, c, idle_ones[k])
                 joins = True
                 break
         if not joins:
-            quiet_ones[count] = c
+            channels.touched[c] = 1
+            idle_ones[count] = c
             count += 1
 
 

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit
-from accelsim.engine.channel_kernels import Channels, send
+from accelsim.engine.channel_kernels import Channels, live, send
 from accelsim.engine.kernels import NEVER, NOBODY
 from accelsim.hw.cache import kernels as cache_kernels
 from accelsim.hw.cache.kernels import Caches, pass_banks, walk
 from accelsim.hw.dram.fifo_kernels import ACCEPTANCE
 from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT, EVENTS, IDLE_CLOCK
 from accelsim.hw.dram.state import NEVER as NO_CLOCK
-from accelsim.hw.dram.window_kernels import advance
 
 BASE, ROWS, ROW_BYTES, STRIDE, IS_WRITE, CORE, OPERAND = range(7)  # columns of a window
 READ, WRITTEN = 0, 1  # columns of moved
@@ -426,7 +425,7 @@ def _step_channel(
     other = agents.key[1]
     # The clocks that begin before the other's tick, and with it: heads wait for all channels.
     limit = NO_CLOCK if other == NEVER else (other >> bits) // channels.tick + 1
-    advance(m, c, max(limit, m.state[c, IDLE_CLOCK] + 1), False)
+    live(channels, c, max(limit, m.state[c, IDLE_CLOCK] + 1), False)
     count = 0
     for e in range(m.book[EVENTS]):
         i, clock = m.events[e, 0], m.events[e, 2]

@@ -27,7 +27,8 @@ class Dma(Unit):
     ``issue`` is the cycles a queue needs per descriptor, ``bandwidth`` what one queue can move
     at most (0: only the memories limit it). ``weight_layout`` says how the weights that it fetches
     lie in main memory: packed offline into "panels" as wide as the tiles, so that a tile is one
-    run of addresses, or in "rows" of the whole matrix (see mapping/panels.py).
+    run of addresses, or in "rows" of the whole matrix; ``activation_panel`` how wide the panels
+    are in which activations lie (0: row-major). See mapping/panels.py.
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset(
@@ -44,10 +45,15 @@ class Dma(Unit):
     issue: Cycles = 0
     bandwidth: BytesPerSecond = 0
     weight_layout: Literal["panels", "rows"] = "panels"
+    activation_panel: int = 0
 
     def check(self) -> None:
         super().check()
         require(self.issue >= 0, f"issue must not be negative, not {self.issue}")
+        require(
+            self.activation_panel >= 0 and self.activation_panel % 8 == 0,
+            f"activation_panel must be a multiple of 8 columns or 0, not {self.activation_panel}",
+        )
 
     def cost(self, work: Work) -> Cost:
         cycles = np.full(len(work), self.issue, dtype=np.int64)

@@ -20,7 +20,7 @@ from accelsim.hw.simt import Simt
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.tensor_core import TensorCore
 from accelsim.hw.vector import Vector
-from accelsim.mapping.panels import Weights, packable
+from accelsim.mapping.panels import Layouts, packable, panel_width, passed_on
 from accelsim.mapping.placement import Arena, Plan
 from accelsim.mapping.registry import choose
 from accelsim.numerics.formats import Format, number_format, row_bytes
@@ -158,15 +158,19 @@ class Lowering:
     channels: Dram | None = None  # the main memory at dram fidelity
 
     @cached_property
-    def weights(self) -> Weights:
-        """Where the weights lie: mappers pack them and load them through this."""
-        weights = Weights(self.build)
-        for name in packable(self.graph, self.arch):
-            if name in self.tensors:
-                spec = self.graph.tensors[name]
-                columns = spec.shape[-1]
-                weights.admit(self.tensors[name], spec.elements // columns, columns)
-        return weights
+    def layouts(self) -> Layouts:
+        """Where tensors lie in main memory: mappers pack weights through this."""
+        layouts = Layouts(self.build)
+        widths = passed_on(self.graph, self.arch)
+        packed = set(packable(self.graph, self.arch))
+        for name, storage in self.tensors.items():
+            spec = self.graph.tensors[name]
+            form = spec.elements // spec.shape[-1], spec.shape[-1]
+            if name in packed:
+                layouts.admit(storage, *form)
+            elif name in widths:
+                layouts.cut(storage, *form, widths[name])
+        return layouts
 
     @cached_property
     def network(self) -> Placement | None:
@@ -228,9 +232,12 @@ class Lowering:
 
     def scratch(self, name: str, rows: int, cols: int, fmt: Format) -> View:
         """An off-chip [rows, cols] tensor of the mapper's own, for this operator only."""
-        return self.scratch_arena.take(
+        storage = self.scratch_arena.take(
             name, rows * row_bytes(cols, fmt), "scratch", (rows, cols), fmt.name
-        ).view(rows, cols, fmt)
+        )
+        if width := panel_width(self.arch):
+            self.layouts.cut(storage, rows, cols, width)
+        return storage.view(rows, cols, fmt)
 
 
 def leading_array(arrays: Iterable[Systolic]) -> Systolic | None:
@@ -322,11 +329,12 @@ def lower(
         ideal=ideal,
         channels=machine.main if channels and isinstance(machine.main, Dram) else None,
     )
+    low.build.pieces = low.layouts.pieces
     for idle in unused_parts(arch):
         low.build.approximate(idle)
     for operator in operators:
         _lower_operator(operator, low, mappers)
-    low.weights.declare()
+    low.layouts.declare()
     return machine.build.finish()
 
 

@@ -1,4 +1,4 @@
-"""Weights in panels: packed offline, so that a tile of a weight is one piece of main memory.
+"""Tensors in panels: weights are packed offline, so that a tile is one piece of main memory.
 
 A weight's 2-D form [rows, columns] lies row by row unless somebody packs it. Then a tile of some of
 its columns is a window of short rows, and almost every one of them lies in another row of the
@@ -12,7 +12,11 @@ This is the blocked weight layout of deep-learning compilers (oneDNN's reorder t
 oneapi-src.github.io/oneDNN/dev_guide_understanding_memory_formats.html; XLA's tiled layouts,
 openxla.org/xla/tiled_layout). It costs nothing at run time where weights never change.
 
-Mappers go on thinking in windows of the row-major form; ``Weights`` says where they really lie.
+Activations can lie in panels, too, of one width on a machine: what a tile of a product reads and
+writes is then a few long runs, whoever comes next. That is the fractal layout of NPUs and the tiled
+one of TPUs (Ascend's NZ format; XLA above).
+
+Mappers go on thinking in windows of the row-major form; ``Layouts`` says where they really lie.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from typing import TYPE_CHECKING
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
 from accelsim.numerics.formats import row_bytes
-from accelsim.program.storage import Storage, View
+from accelsim.program.storage import Piece, Storage, View
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
@@ -37,6 +41,26 @@ PACKED = (
     "weights lie in main memory in panels as wide as the tiles that read them, packed before the"
     " run (weight_layout: rows leaves them row-major)"
 )
+CUT = (
+    "what operators hand on lies in main memory in panels of {width} columns (activation_panel: 0"
+    " leaves it row-major)"
+)
+HANDED_ON = ("activation", "input", "output")
+PASSED_ON = frozenset(
+    [
+        "gemm",
+        "residual",
+        "activation",
+        "elementwise",
+        "rmsnorm",
+        "layernorm",
+        "softmax",
+        "attention",
+        "kv_append",
+        "embedding",
+    ]
+)
+"""Kinds of operators whose windows are rows and columns of what they read and write."""
 
 
 @dataclass
@@ -80,8 +104,8 @@ class Panels:
         return tuple(sorted(edges)) if len(edges) > 1 else ()
 
 
-class Weights:
-    """The tensors of a program that may be packed, and the panels that mappers gave them."""
+class Layouts:
+    """The tensors of a program that lie in panels, and the panels of each."""
 
     def __init__(self, build: Builder) -> None:
         self._build = build
@@ -93,6 +117,13 @@ class Weights:
         self._panels[storage.index] = Panels(rows, columns)
         self._storages[storage.index] = storage
 
+    def cut(self, storage: Storage, rows: int, columns: int, width: int) -> None:
+        """Store a [rows, columns] tensor in panels of ``width``, whoever writes and reads it."""
+        if width < columns:
+            self.admit(storage, rows, columns)
+            self._panels[storage.index].cut(0, columns, width)
+            self._build.approximate(CUT.format(width=width))
+
     def pack(self, matrix: View, width: int) -> None:
         """Store the columns of ``matrix`` in panels of ``width``; who comes first decides.
 
@@ -101,49 +132,60 @@ class Weights:
         if not self.packs(matrix):
             return
         panels = self._panels[matrix.storage.index]
-        _, first = _place(matrix)
+        _, first = _place(matrix, panels)
         if panels.cut(first, first + matrix.cols, width) and width < panels.columns:
             self._build.note(f"weights in panels of {width}")
+            self._build.approximate(PACKED)
 
     def packs(self, matrix: View) -> bool:
-        """Whether a tile of this matrix can be one piece of main memory."""
+        """Whether tiles of this matrix can be runs of addresses."""
         panels = self._panels.get(matrix.storage.index)
         return panels is not None and matrix.stride == row_bytes(panels.columns, matrix.fmt)
 
-    def windows(self, window: View) -> list[tuple[slice, View]]:
-        """Where a window of the row-major form lies: (columns of the window, view) per panel."""
-        panels = self._panels.get(window.storage.index)
-        if panels is None or not panels.starts:
-            return [(slice(0, window.cols), window)]
-        row, column = _place(window)
-        found = []
-        for first, last, start in panels.parts(column, column + window.cols):
-            stride = row_bytes(panels.ends[start] - start, window.fmt)
-            base = panels.rows * row_bytes(start, window.fmt) + row * stride
-            view = window.storage.view(
-                window.rows, last - first, window.fmt,
-                offset=base + row_bytes(first - start, window.fmt), stride=stride,
-            )  # fmt: skip
-            found.append((slice(first - column, last - column), view))
-        return found
+    def pitch(self, matrix: View) -> int:
+        """Bytes from row to row of a tile in main memory; 0 where they lie one behind the other."""
+        return 0 if self.packs(matrix) else matrix.stride
 
-    def load(self, queue: int, dst: View, window: View, *, part: bool = False) -> None:
-        """Load a window from wherever it lies; ``part``: others fill the rest of dst."""
-        pieces = self.windows(window)
-        for cols, view in pieces:
-            self._build.load(queue, dst[:, cols], view, part=part or len(pieces) > 1)
+    def pieces(self, window: View) -> list[Piece]:
+        """Where a window of the row-major form lies, panel by panel."""
+        panels = self._panels.get(window.storage.index)
+        rows = slice(0, window.rows)
+        if panels is None or not panels.starts:
+            return [(rows, slice(0, window.cols), window)]
+        if window.rows > 1 and window.stride != row_bytes(panels.columns, window.fmt):
+            lines = [(slice(r, r + 1), window[r : r + 1, :]) for r in range(window.rows)]
+        else:
+            lines = [(rows, window)]
+        return [
+            (rows, columns, view) for rows, line in lines for columns, view in _across(line, panels)
+        ]
 
     def declare(self) -> None:
         """Tell the program how its tensors are stored; called once all is lowered."""
         for index, panels in self._panels.items():
             if cuts := panels.cuts():
                 self._build.lay_out(self._storages[index], cuts)
-                self._build.approximate(PACKED)
 
 
-def _place(window: View) -> tuple[int, int]:
+def _across(window: View, panels: Panels) -> list[tuple[slice, View]]:
+    """(columns of the window, where they lie) of a window of the row-major form."""
+    row, column = _place(window, panels)
+    found = []
+    for first, last, start in panels.parts(column, column + window.cols):
+        stride = row_bytes(panels.ends[start] - start, window.fmt)
+        base = panels.rows * row_bytes(start, window.fmt) + row * stride
+        view = window.storage.view(
+            window.rows, last - first, window.fmt,
+            offset=base + row_bytes(first - start, window.fmt), stride=stride,
+        )  # fmt: skip
+        found.append((slice(first - column, last - column), view))
+    return found
+
+
+def _place(window: View, panels: Panels) -> tuple[int, int]:
     """(row, column) where a window of the row-major form begins."""
-    row, offset = divmod(window.base - window.storage.base, window.stride)
+    pitch = row_bytes(panels.columns, window.fmt)
+    row, offset = divmod(window.base - window.storage.base, pitch)
     return row, offset * 8 // window.fmt.bits
 
 
@@ -158,3 +200,28 @@ def packable(graph: Graph, arch: Architecture) -> list[str]:
         for spec in graph.tensors.values()
         if spec.role in ("weight", "constant") and readers[spec.name] == 1 and len(spec.shape) > 1
     ]
+
+
+def panel_width(arch: Architecture) -> int:
+    """Columns of the panels of activations; 0 where they are row-major."""
+    engines: Iterable[Dma] = arch.units_of(Dma).values()
+    return min((engine.activation_panel for engine in engines), default=0)
+
+
+def passed_on(graph: Graph, arch: Architecture) -> dict[str, int]:
+    """Tensors that lie in panels, by name, and the panels' width: those that only operators of
+    the kinds ``PASSED_ON`` write and read."""
+    width = panel_width(arch)
+    if not width:
+        return {}
+    users: dict[str, set[str]] = {}
+    for operator in graph.operators:
+        for name in operator.inputs:  # rows are gathered from a table of rows
+            users.setdefault(name, set()).add(operator.kind.replace("embedding", "table"))
+        for name in operator.outputs:
+            users.setdefault(name, set()).add(operator.kind)
+    return {
+        spec.name: width
+        for spec in graph.tensors.values()
+        if spec.role in HANDED_ON and users.get(spec.name, set()) <= PASSED_ON
+    }

@@ -175,9 +175,9 @@ def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
     return Problem(
         product.m, product.n, product.k, jobs,
         product.a.fmt.bits, product.b.fmt.bits, product.c.fmt.bits, sums.bits,
-        a_stride=product.a.view.stride if isinstance(product.a, Stored) else 0,
-        b_stride=0 if low.weights.packs(product.b) else product.b.stride,
-        c_stride=product.c.stride,
+        a_stride=low.layouts.pitch(product.a.view) if isinstance(product.a, Stored) else 0,
+        b_stride=low.layouts.pitch(product.b),
+        c_stride=low.layouts.pitch(product.c),
         transpose_b=product.transpose_b,
     )  # fmt: skip
 
@@ -287,7 +287,7 @@ class CoreProducts:
         )
         low.build.note(str(self.tiling))
         for product in products:
-            low.weights.pack(product.b, self.tiling.tk if product.transpose_b else self.tiling.tn)
+            low.layouts.pack(product.b, self.tiling.tk if product.transpose_b else self.tiling.tn)
         self._reserve_buffers(array, first)
 
     def _instructions(self, first: Product) -> int:
@@ -330,7 +330,7 @@ class CoreProducts:
         window = (cols, ks) if product.transpose_b else (ks, cols)
         rows, width = (w.stop - w.start for w in window)
         tile = self.b_ring.next()[:rows, :width]
-        self.low.weights.load(self.core.load_queues[-1], tile, product.b[window])
+        self.build.load(self.core.load_queues[-1], tile, product.b[window])
         return tile
 
     def _output_tile(

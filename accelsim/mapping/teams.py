@@ -163,10 +163,7 @@ class TeamProducts:
         """One view of ``source`` in each ring, loaded now unless it was kept."""
         if key not in kept:
             tiles = [ring.next()[: source.rows, : source.cols] for ring in rings]
-            pieces = self.low.weights.windows(source)
-            for cols, view in pieces:
-                parts = [tile[:, cols] for tile in tiles]
-                self.low.build.multicast(queue, parts, view, part=len(pieces) > 1)
+            self.low.build.multicast(queue, tiles, source)
             kept[key] = tiles
         return kept[key]
 

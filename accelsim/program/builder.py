@@ -20,7 +20,7 @@ import numpy as np
 
 from accelsim.errors import AccelsimError
 from accelsim.program.opcodes import REDUCTIONS, Flag, Function, Opcode
-from accelsim.program.storage import Storage, View
+from accelsim.program.storage import Piece, Storage, View
 from accelsim.program.table import (
     DEPENDENCIES,
     OPERAND_WIDTH,
@@ -33,7 +33,7 @@ from accelsim.program.table import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 # 4 M instructions take about 0.5 GB as tables and a second of engine and verifier time.
 DEFAULT_INSTRUCTION_LIMIT = 4_000_000
@@ -51,6 +51,8 @@ class Builder:
         self.units = tuple(units)
         self.spaces = tuple(spaces)
         self.instruction_limit = instruction_limit
+        # Where windows of off-chip tensors lie that are not stored row by row; set by their owner.
+        self.pieces: Callable[[View], list[Piece]] = _whole
         self._storages: list[StorageInfo] = []
         self._operators: list[OperatorInfo] = []
         self._rows = array("q")
@@ -129,10 +131,14 @@ class Builder:
         ``scalar``: threads of a SIMT unit take it element by element, not in packets.
         """
         _same_shape(dst, src)
-        flags = int(Flag.SCALAR) if scalar else 0
-        return self._emit(
-            queue, Opcode.LOAD, dst, (src,), src.rows, src.cols, flags=flags, part=part
-        )
+        flags, i = int(Flag.SCALAR) if scalar else 0, -1
+        pieces = self.pieces(src)
+        for rows, cols, view in pieces:
+            i = self._emit(
+                queue, Opcode.LOAD, dst[rows, cols], (view,), view.rows, view.cols,
+                flags=flags, part=part or len(pieces) > 1,
+            )  # fmt: skip
+        return i
 
     def multicast(
         self, queue: int, dsts: Sequence[View], src: View, *, part: bool = False
@@ -143,9 +149,18 @@ class Builder:
         """
         if len(dsts) == 1:
             return [self.load(queue, dsts[0], src, part=part)]
-        waits: list[int] = []
         for dst in dsts:
             _same_shape(dst, src)
+        pieces, made = self.pieces(src), []
+        for rows, cols, view in pieces:
+            parts = [dst[rows, cols] for dst in dsts]
+            made += self._multicast(queue, parts, view, part or len(pieces) > 1)
+        return made
+
+    def _multicast(self, queue: int, dsts: Sequence[View], src: View, part: bool) -> list[int]:
+        """One transfer to several cores."""
+        waits: list[int] = []
+        for dst in dsts:
             waits += self._waits(queue, dst.storage, (src,), part, False)
         head = self._emit(
             queue, Opcode.MULTICAST, dsts[0], (src,), src.rows, src.cols, len(dsts),
@@ -159,10 +174,13 @@ class Builder:
     def store(self, queue: int, dst: View, src: View, *, scalar: bool = False) -> int:
         """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ."""
         _same_shape(dst, src)
-        flags = int(Flag.SCALAR) if scalar else 0
-        return self._emit(
-            queue, Opcode.STORE, dst, (src,), src.rows, src.cols, flags=flags, part=True
-        )
+        flags, i = int(Flag.SCALAR) if scalar else 0, -1
+        for rows, cols, view in self.pieces(dst):
+            i = self._emit(
+                queue, Opcode.STORE, view, (src[rows, cols],), view.rows, view.cols,
+                flags=flags, part=True,
+            )  # fmt: skip
+        return i
 
     def gather(self, queue: int, dst: View, table: View, ids: View) -> int:
         """Copy the rows of ``table`` that the index column ``ids`` names to ``dst``."""
@@ -357,6 +375,11 @@ def _wrote(storage: Storage, unit: int, instruction: int, part: bool) -> None:
         storage.parts.add(unit)
     storage.writers[unit] = instruction
     storage.newest = instruction
+
+
+def _whole(view: View) -> list[Piece]:
+    """A window that lies row by row is one piece."""
+    return [(slice(0, view.rows), slice(0, view.cols), view)]
 
 
 def _same_shape(dst: View, src: View) -> None:

@@ -120,3 +120,7 @@ class View:
             self.stride,
             FORMAT_CODES[self.fmt.name],
         )
+
+
+Piece = tuple[slice, slice, View]
+"""Rows and columns of a window, and where they lie."""

@@ -38,7 +38,7 @@ def devices(draw):
     refresh = replace(
         refresh,
         kind=draw(st.sampled_from(kinds)),
-        interval_cycles=(refresh.all_bank_cycles + draw(st.integers(100, 300))) * ranks,
+        interval_cycles=(refresh.all_bank_cycles + draw(st.integers(200, 500))) * ranks,
         per_bank_interval_cycles=(refresh.per_bank_cycles + draw(st.integers(0, 200))) * ranks,
     )
     return replace(one, organization=parts, refresh=refresh)

@@ -32,7 +32,15 @@ CLOSES = (Command.PRE, Command.RDA, Command.WRA)
 def drams(draw):
     """Channels between which neighbouring addresses take turns."""
     chosen = draw(controllers())
-    names = "page window write_buffer high_watermark low_watermark hit_cap refresh".split()
+    names = [
+        "page",
+        "window",
+        "write_buffer",
+        "high_watermark",
+        "low_watermark",
+        "hit_cap",
+        "refresh",
+    ]
     memory = Dram(
         device="hbm2",
         channels=draw(st.integers(2, 5)),

@@ -1,4 +1,4 @@
-"""Weights in panels: contiguous tiles, right numbers, and nothing else about a program changes."""
+"""Layouts in panels: contiguous tiles, right numbers, and nothing else about a program changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from accelsim.functional.check import load_image
 from accelsim.functional.execute import execute
 from accelsim.functional.memory import Memory
 from accelsim.functional.values import graph_values
-from accelsim.mapping.panels import PACKED, Panels, Weights
+from accelsim.mapping.panels import PACKED, Layouts, Panels
 from accelsim.numerics.formats import FORMATS, Format
 from accelsim.program.archive import load, save
 from accelsim.program.builder import Builder
@@ -73,12 +73,12 @@ def test_panels_lie_one_behind_the_other() -> None:
     assert memory.tensor(0).tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
-def weights(fmt: Format, rows: int = 6, columns: int = 20) -> tuple[Weights, View]:
+def weights(fmt: Format, rows: int = 6, columns: int = 20) -> tuple[Layouts, View]:
     build = Builder([UnitSlot("dma", "dma", 0)], [AddressSpace("hbm", "hbm", 1 << 20, -1)])
     build.begin_operator(OperatorInfo("op", "gemm", "", 0))
     nbytes = rows * columns * fmt.bits // 8
     storage = build.storage(StorageInfo("w", 0, 128, nbytes, "weight", (rows, columns), fmt.name))
-    found = Weights(build)
+    found = Layouts(build)
     found.admit(storage, rows, columns)
     return found, storage.view(rows, columns, fmt)
 
@@ -86,19 +86,19 @@ def weights(fmt: Format, rows: int = 6, columns: int = 20) -> tuple[Weights, Vie
 def test_windows_over_several_panels_come_in_pieces() -> None:
     found, matrix = weights(FORMATS["bf16"])
     found.pack(matrix, 8)
-    pieces = found.windows(matrix[2:5, 6:18])
-    assert [(c.start, c.stop) for c, _ in pieces] == [(0, 2), (2, 10), (10, 12)]
+    pieces = found.pieces(matrix[2:5, 6:18])
+    assert [(c.start, c.stop) for _, c, _ in pieces] == [(0, 2), (2, 10), (10, 12)]
     # base + 6 rows of the panels before + 2 rows of this one + columns within
-    assert [v.base - 128 for _, v in pieces] == [32 + 12, 96 + 32, 192 + 16]
-    assert [v.stride for _, v in pieces] == [16, 16, 8]
-    assert {(v.rows, v.storage.name) for _, v in pieces} == {(3, "w")}
+    assert [v.base - 128 for *_, v in pieces] == [32 + 12, 96 + 32, 192 + 16]
+    assert [v.stride for *_, v in pieces] == [16, 16, 8]
+    assert {(v.rows, v.storage.name) for *_, v in pieces} == {(3, "w")}
 
 
 def test_narrow_formats_fill_whole_bytes_or_are_refused() -> None:
     nibbles = Format("nibble", 4, "int8", "<i4")
     found, matrix = weights(nibbles)
     found.pack(matrix, 8)
-    ((_, view),) = found.windows(matrix[1:6, 10:16])
+    ((*_, view),) = found.pieces(matrix[1:6, 10:16])
     assert (view.base - 128, view.stride, view.nbytes) == (6 * 4 + 4 + 1, 4, 15)
     uneven, matrix = weights(nibbles)
     uneven.pack(matrix, 3)
@@ -169,8 +169,8 @@ def test_panels_of_any_width_give_the_same_numbers(
     machine: str, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tiles that cross panels are loaded in pieces."""
-    pack = Weights.pack
-    monkeypatch.setattr(Weights, "pack", lambda self, matrix, _: pack(self, matrix, width))
+    pack = Layouts.pack
+    monkeypatch.setattr(Layouts, "pack", lambda self, matrix, _: pack(self, matrix, width))
     assert check(machine, "gemm:m=40,n=301,k=90").ok
     assert check(machine, "gemm:m=40,n=90,k=301,transpose_b=true").ok
     assert check(machine, "conv2d:h=5,w=6,cin=6,cout=99,fh=3,fw=3,padding=1,groups=3").ok

@@ -51,6 +51,7 @@ TRAINS_FREE = 41  # whether row commands may go between those of the trains that
 PAUSE = 40  # column commands to issue before trains are looked for again
 MEMBERS = 42  # channels that this record stands for
 PUSHES = 43  # times that something was pushed to all of them
+REFRESH_APART = 44  # as APART, without auto-precharge: refreshes and columns of other banks
 COUNTS = 48  # of commands, by kind
 # what commands cost: COST + (place * KINDS + before) * KINDS + after
 AT_BANK, AT_GROUP, AT_RANK, AT_SIBLINGS, AT_OTHERS = range(5)
@@ -247,11 +248,15 @@ def _couplings(row: Int64, places: Int64) -> None:
     """Which commands are independent of each other."""
     columns, rows = [RD, WR], [ACT, PRE]
     all_columns, far = [RD, WR, RD + AUTO, WR + AUTO], places[AT_GROUP:]
-    row[APART] = bool(
-        (far[:, all_columns][:, :, rows] < 0).all()
-        and (far[:, rows][:, :, columns] < 0).all()
-        and (places[AT_OTHERS][np.ix_(all_columns, columns)] < 0).all()
-    )
+
+    def apart(columns_before: list[int], others: list[int]) -> bool:
+        """Whether columns of a bank and other commands to other banks leave each other alone."""
+        after, before = far[:, columns_before][:, :, others], far[:, others][:, :, columns]
+        return bool((after < 0).all() and (before < 0).all())
+
+    between = places[AT_OTHERS][np.ix_(all_columns, columns)]
+    row[APART] = apart(all_columns, rows) and bool((between < 0).all())
+    row[REFRESH_APART] = apart(columns, [REFAB, REFPB])
     # Another rank must not be ready for a column before the rank of the last one is.
     alone = row[RANKS] == row[QUEUES]
     slower = (places[AT_SIBLINGS, columns, columns] >= places[AT_RANK, columns, columns]).all()

@@ -42,7 +42,7 @@ def form_trains(m: Memory, s: Int64, limit: int, row_at: int) -> int:
     That is 0 where a queue of the channel has something to decide first. With TRAINS_FREE row
     commands may go between the commands of the trains; otherwise they end before ``row_at``.
     """
-    if s[w.TRAINS] == 0 or s[w.PENDING] > 0:
+    if s[w.TRAINS] == 0 or (s[w.PENDING] > 0 and s[w.REFRESH_APART] == 0):
         return 0
     horizon, free = min(limit, s[w.DUE]), s[w.ROWS_FREE] > 0
     trains, start, pace = 0, 0, 0
@@ -80,7 +80,7 @@ def _form(m: Memory, s: Int64, q: int) -> int:
         return NO_HITS
     oldest = s[lead + w.AGE_OF_BANK]
     start = max(s[w.CLOCK], s[w.COLUMN_SLOT], ready(s, kind, lead))
-    if not _note_lanes(s, q, kind, oldest, start):
+    if not _note_lanes(s, pool, q, kind, oldest, start):
         return NO_TRAIN
     cost = w.COST + kind * w.KINDS + kind
     pace = max(1, s[cost + w.AT_RANK * w.KINDS * w.KINDS])
@@ -120,7 +120,7 @@ def _oldest_hit(s: Int64, q: int, kind: int) -> int:
 
 
 @njit
-def _note_lanes(s: Int64, q: int, kind: int, oldest: int, start: int) -> bool:
+def _note_lanes(s: Int64, pool: Int64, q: int, kind: int, oldest: int, start: int) -> bool:
     """Note in LANE the banks whose hits are the oldest ones, in their order.
 
     Ages are unique, so no other burst comes between those of the lanes. False if a younger hit
@@ -135,8 +135,8 @@ def _note_lanes(s: Int64, q: int, kind: int, oldest: int, start: int) -> bool:
     for k in range(first, first + s[q + w.ACTIVE + d]):
         b = s[k]
         age = s[b + w.AGE_OF_BANK]
-        if s[b + w.KIND] < 0:
-            return False
+        if s[b + w.KIND] < 0:  # it waits for a refresh
+            age = pool[s[b + w.HEAD + d], w.AGE] + w.ROW_CLASS
         if s[b + w.KIND] != kind:
             if age - w.ROW_CLASS < oldest:
                 s[q + w.TRAIN_ROWS] = 0
@@ -417,4 +417,5 @@ def sort_log(m: Memory, begin: int) -> None:
 
 @njit
 def _key(log: Int64, k: int) -> int:
-    return int(2 * log[k, 0] + (1 if log[k, 1] <= w.PRE else 0))
+    column = log[k, 1] == w.RD or log[k, 1] == w.WR
+    return int(2 * log[k, 0] + (0 if column else 1))

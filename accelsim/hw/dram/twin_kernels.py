@@ -2,8 +2,8 @@
 
 Traffic that is spread over all channels evenly leaves them all in the same state, so one of them is
 simulated and the others follow. A channel that gets something of its own goes its own way with a
-copy of the record; it joins again when both are quiet and would answer all that may come in the
-same way. What they have counted until then may differ, and is kept beside the record.
+copy of the record; it joins again when nothing waits in either, and both would answer all that may
+come in the same way. What they have counted until then may differ, and is kept beside the record.
 """
 
 from accelsim._jit import njit_in_place as njit
@@ -51,68 +51,72 @@ def add_account(s: Int64, account: Int64) -> None:
 
 
 @njit
-def quiet(s: Int64, clock: int) -> bool:
-    """Whether nothing waits in a channel, nor do commands of the past restrict those to come."""
-    if max(s[w.CLOCK], s[w.COLUMN_SLOT], s[w.ROW_SLOT]) > clock or s[w.PENDING] > 0:
+def alike(s: Int64, t: Int64, clock: int) -> bool:
+    """Whether two channels in which no request waits answer all that comes from a clock on in the
+    same way."""
+    if s[w.DUE] != t[w.DUE] or s[w.PENDING] != t[w.PENDING]:
         return False
-    q = s[w.FIRST_QUEUE]
-    for _ in range(s[w.QUEUES]):
-        if s[q + w.CURSOR] >= 0 or s[q + w.READS] > 0 or s[q + w.WRITES] > 0:
+    for word in (w.CLOCK, w.COLUMN_SLOT, w.ROW_SLOT):
+        if max(s[word], clock) != max(t[word], clock):
             return False
-        if s[q + w.ACCEPT_CLOCK] >= clock or s[q + w.CHOICE_CLOCK] >= clock:
-            return False
-        q += w.QUEUE_WORDS
-    r = s[w.FIRST_RANK]
-    for _ in range(s[w.RANKS]):
-        n = s[r + w.ACTS]
-        newest = s[r + w.ACTS + 1 + n % w.LARGEST_WINDOW]
-        for k in range(s[w.WINDOWS]):
-            if n > 0 and newest + s[w.WINDOWS + 1 + 2 * k] > clock:
-                return False
-        if _bound_after(s, r, clock):
-            return False
-        for k in range(s[w.RANK_BANKS]):
-            b = s[r + w.RANK_BANK] + k * w.BANK_WORDS
-            if _bound_after(s, b, clock) or _bound_after(s, s[b + w.GROUP], clock):
-                return False
-        r += w.RANK_WORDS
-    return True
-
-
-@njit
-def _bound_after(s: Int64, place: int, clock: int) -> bool:
-    """Whether some command to a part of the channel must still wait at a clock."""
-    until = clock
-    for kind in range(w.KINDS):
-        until = max(until, s[place + kind])
-    return bool(until > clock)
-
-
-@njit
-def alike(s: Int64, t: Int64) -> bool:
-    """Whether two quiet channels answer all that may come in the same way."""
-    if s[w.DUE] != t[w.DUE]:
-        return False
     b = s[w.FIRST_BANK]
     for _ in range(s[w.BANKS]):
-        if (
-            s[b + w.OPEN] != t[b + w.OPEN]
-            or s[b + w.SERVED] != t[b + w.SERVED]
-            or s[b + w.CLOSED_BY_DEMAND] != t[b + w.CLOSED_BY_DEMAND]
-        ):
+        for word in (w.OPEN, w.SERVED, w.CLOSED_BY_DEMAND, w.BLOCKED):
+            if s[b + word] != t[b + word]:
+                return False
+        if not _same_times(s, t, b, clock) or not _same_times(s, t, s[b + w.GROUP], clock):
             return False
         b += w.BANK_WORDS
+    return _alike_queues(s, t, clock) and _alike_ranks(s, t, clock)
+
+
+@njit
+def _same_times(s: Int64, t: Int64, place: int, clock: int) -> bool:
+    """Whether a part of the channel is ready for every kind of command at the same time."""
+    same = True
+    for kind in range(w.KINDS):
+        same = same and max(s[place + kind], clock) == max(t[place + kind], clock)
+    return same
+
+
+@njit
+def _alike_queues(s: Int64, t: Int64, clock: int) -> bool:
     q = s[w.FIRST_QUEUE]
     for _ in range(s[w.QUEUES]):
         if s[q + w.DRAIN] != t[q + w.DRAIN] or s[q + w.MODE] != t[q + w.MODE]:
             return False
+        if max(s[q + w.ACCEPT_CLOCK], t[q + w.ACCEPT_CLOCK]) >= clock:
+            return False  # it may have accepted requests in this clock
+        if max(s[q + w.CHOICE_CLOCK], t[q + w.CHOICE_CLOCK]) >= clock:
+            return False
         q += w.QUEUE_WORDS
+    return True
+
+
+@njit
+def _alike_ranks(s: Int64, t: Int64, clock: int) -> bool:
     r = s[w.FIRST_RANK]
     for _ in range(s[w.RANKS]):
-        if s[r + w.REFRESH_DUE] != t[r + w.REFRESH_DUE] or s[r + w.TURN] != t[r + w.TURN]:
+        for word in (w.REFRESH_DUE, w.REFRESH_PENDING, w.TURN):
+            if s[r + word] != t[r + word]:
+                return False
+        if not _same_times(s, t, r, clock):
             return False
+        for k in range(s[w.WINDOWS]):
+            cycles, window = s[w.WINDOWS + 1 + 2 * k], s[w.WINDOWS + 2 + 2 * k]
+            for back in range(min(window, w.LARGEST_WINDOW)):
+                until = _activated(s, r, back) + cycles
+                if max(until, clock) != max(_activated(t, r, back) + cycles, clock):
+                    return False
         r += w.RANK_WORDS
     return True
+
+
+@njit
+def _activated(s: Int64, r: int, back: int) -> int:
+    """Clock of the activation of a rank that came ``back`` before the last one, or long ago."""
+    n = s[r + w.ACTS] - back
+    return int(s[r + w.ACTS + 1 + n % w.LARGEST_WINDOW]) if n > 0 else -w.NEVER // 2
 
 
 # --- copying

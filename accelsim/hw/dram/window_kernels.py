@@ -130,16 +130,12 @@ def _best(s: Int64) -> tuple[int, int, int, int, int]:
             column_at, column_bank = s[q + COLUMN_READY], s[q + COLUMN_BANK]
         q += QUEUE_WORDS
     row_at, row_bank, row_kind = _best_row(s)
-    if s[PENDING] > 0:
-        at, where, kind = _best_refresh(s, max(s[CLOCK], s[ROW_SLOT]))
-        if at <= row_at:
-            row_at, row_bank, row_kind = at, where, kind
     return column_at, column_bank, row_at, row_bank, row_kind
 
 
 @njit
 def _best_row(s: Int64) -> tuple[int, int, int]:
-    """Clock, bank and kind of the row command that is ready first, refreshes apart."""
+    """Clock, bank (of a refresh, the rank) and kind of the row command that is ready first."""
     row_from = max(s[CLOCK], s[ROW_SLOT])
     row_at, row_bank = NEVER, NONE
     q = s[FIRST_QUEUE]
@@ -149,7 +145,12 @@ def _best_row(s: Int64) -> tuple[int, int, int]:
         if s[q + ROW_READY] < row_at:
             row_at, row_bank = s[q + ROW_READY], s[q + ROW_BANK]
         q += QUEUE_WORDS
-    return row_at, row_bank, s[row_bank + KIND] if row_bank >= 0 else 0
+    row_kind = s[row_bank + KIND] if row_bank >= 0 else 0
+    if s[PENDING] > 0:
+        at, where, kind = _best_refresh(s, row_from)
+        if at <= row_at:
+            row_at, row_bank, row_kind = at, where, kind
+    return row_at, row_bank, row_kind
 
 
 @njit
@@ -343,6 +344,8 @@ def _issue_trains(
         if row_at <= link_at:
             _row_command(m, s, c, row_bank, row_kind, row_at)
             s[CLOCK] = row_at + 1
+            if row_kind == -1 - REFAB:  # its banks serve again, others no more
+                horizon = min(horizon, row_at + 1)
         else:
             horizon = link_next(m, s, q, link_at, horizon)
         row_at, row_bank, row_kind = _best_row(s)
