@@ -173,6 +173,14 @@ class Lowering:
         return layouts
 
     @cached_property
+    def even_rows(self) -> int:
+        """Rows of a panel of activations over which all channels take one turn; 1 without."""
+        width = panel_width(self.arch)
+        if self.channels is None or not width:
+            return 1
+        return max(1, self.channels.turn_bytes // row_bytes(width, number_format("bf16")))
+
+    @cached_property
     def network(self) -> Placement | None:
         """The network between the cores and the memory of the tensors, if there is one."""
         name = self.arch.main_memory()[0]

@@ -47,18 +47,8 @@ CUT = (
 )
 HANDED_ON = ("activation", "input", "output")
 PASSED_ON = frozenset(
-    [
-        "gemm",
-        "residual",
-        "activation",
-        "elementwise",
-        "rmsnorm",
-        "layernorm",
-        "softmax",
-        "attention",
-        "kv_append",
-        "embedding",
-    ]
+    {"gemm", "residual", "activation", "elementwise", "rmsnorm", "layernorm", "softmax"}
+    | {"rotary", "attention", "kv_append", "embedding"}
 )
 """Kinds of operators whose windows are rows and columns of what they read and write."""
 
@@ -216,10 +206,13 @@ def passed_on(graph: Graph, arch: Architecture) -> dict[str, int]:
         return {}
     users: dict[str, set[str]] = {}
     for operator in graph.operators:
-        for name in operator.inputs:  # rows are gathered from a table of rows
-            users.setdefault(name, set()).add(operator.kind.replace("embedding", "table"))
+        # With one query, heads are rows; and rows are gathered from a table of rows.
+        one_query = getattr(operator, "q_len", 0) == 1
+        kind = "heads" if one_query else operator.kind
+        for name in operator.inputs:
+            users.setdefault(name, set()).add("table" if kind == "embedding" else kind)
         for name in operator.outputs:
-            users.setdefault(name, set()).add(operator.kind)
+            users.setdefault(name, set()).add(kind)
     return {
         spec.name: width
         for spec in graph.tensors.values()

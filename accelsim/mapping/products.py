@@ -178,7 +178,7 @@ def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
         a_stride=low.layouts.pitch(product.a.view) if isinstance(product.a, Stored) else 0,
         b_stride=low.layouts.pitch(product.b),
         c_stride=low.layouts.pitch(product.c),
-        transpose_b=product.transpose_b,
+        transpose_b=product.transpose_b, even_rows=low.even_rows,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from accelsim.errors import CapacityError
 from accelsim.mapping.lowering import Core, Lowering, Ring
+from accelsim.mapping.panels import panel_width
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.tiling import TOLERANCE
 from accelsim.numerics.formats import number_format, row_bytes
@@ -76,6 +77,9 @@ def softmax_of(v: Vectors, t: Tile, x: View) -> None:
     v(Function.MUL, t.out, e, total)
 
 
+STRIPS = 8  # tiles next to each other, so that loads, work and stores overlap
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A row-wise computation of streams [rows, cols] to ``out`` [rows, cols] or [rows, 1].
@@ -127,6 +131,8 @@ class _Stream:
         self.slot, self.unit = core.vector()
         core.reset()
         self.memory = max(self.unit.memory, key=lambda name: core.arenas[name].capacity)
+        rows = recipe.out.rows
+        self.even_rows = low.even_rows if rows >= low.even_rows else 1
 
     def emit(self, first: int, last: int) -> None:
         r = self.recipe
@@ -220,6 +226,8 @@ class _Stream:
         """Whole rows if one fits, else as many columns as fit (where rows may be cut)."""
         r = self.recipe
         free = self.core.arenas[self.memory].free - self._overhead_bytes()
+        if panels := self._panels():
+            return panels
         if self._row_bytes(r.cols) <= free:
             return r.cols
         if not r.columns_split:
@@ -228,9 +236,7 @@ class _Stream:
                 f" with its double buffers, {self.memory} has"
                 f" {readable(self.core.arenas[self.memory].capacity)}"
             )
-        # Held row vectors are cut with the columns, two buffers each.
-        per_column = self._row_bytes(64) // 64 + sum(2 * row_bytes(64, h.fmt) // 64 for h in r.held)
-        cols = (self.core.arenas[self.memory].free - 4096) // per_column // 64 * 64
+        cols = (self.core.arenas[self.memory].free - 4096) // self._column_bytes() // 64 * 64
         if cols < 64:
             raise CapacityError(
                 f"64 elements with their double buffers do not fit into {self.memory}"
@@ -238,15 +244,37 @@ class _Stream:
             )
         return int(cols)
 
+    def _column_bytes(self) -> int:
+        """Scratchpad bytes per column of a tile of one row, if rows are cut.
+
+        Held row vectors are cut with the columns, two buffers each.
+        """
+        held = sum(2 * row_bytes(64, h.fmt) // 64 for h in self.recipe.held)
+        return self._row_bytes(64) // 64 + held
+
+    def _panels(self) -> int:
+        """Columns of a few panels, as tall as they come or at least a turn over the channels;
+        0 where rows are not cut, or nothing lies in panels."""
+        if not self.recipe.columns_split or self.even_rows == 1:
+            return 0
+        width, room = panel_width(self.low.arch), self.core.arenas[self.memory].free - 4096
+        for rows in (self.recipe.out.rows, self.even_rows):
+            cols = min(room // (self._column_bytes() * rows), self.recipe.cols // STRIPS)
+            if cols >= width:
+                return int(cols // width * width)
+        return 0
+
     def _tile_rows(self, rows: int, cols: int) -> int:
         """Height that minimises exposed transfers plus pipeline latencies (closed form)."""
         free = self.core.arenas[self.memory].free - self._overhead_bytes()
         fits = max(1, free // self._row_bytes(cols))
-        if cols < self.recipe.cols:
-            return 1
         period = self.recipe.row_period or rows
-        limit = min(fits, rows, period)
-        candidates = {limit} | {1 << e for e in range(limit.bit_length()) if 1 << e <= limit}
+        limit, step = min(fits, rows, period), 1
+        if limit >= self.even_rows:
+            step, limit = self.even_rows, limit // self.even_rows * self.even_rows
+        if cols < self.recipe.cols:
+            return limit if self.even_rows > 1 else 1
+        candidates = {limit} | {step << e for e in range(limit.bit_length()) if step << e <= limit}
         cost = {height: self._cycles(rows, height, cols) for height in candidates}
         near = [height for height in candidates if cost[height] <= min(cost.values()) * TOLERANCE]
         return max(near)

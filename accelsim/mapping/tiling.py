@@ -17,6 +17,7 @@ and drain. The choice is tested against exhaustive simulation on small problems.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,6 +40,7 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 # Nests within this factor of the cheapest count as equal; the one with fewest instructions wins.
 TOLERANCE = 1.002
+MANY = 4  # tiles of so few rows are cut as the array likes it
 
 Axis = Literal["m", "n"]
 Split = Literal["m", "n", "job"]
@@ -50,7 +52,7 @@ class Problem:
 
     Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory
     (0: its tiles are no windows there, or each is one piece); with ``transpose_b`` B is stored as
-    [n, k].
+    [n, k]. Tiles of many rows are cut to multiples of ``even_rows``.
     """
 
     m: int
@@ -65,6 +67,12 @@ class Problem:
     b_stride: int = 0
     c_stride: int = 0
     transpose_b: bool = False
+    even_rows: int = 1
+
+    def granules(self, array: Systolic) -> tuple[int, int, int]:
+        """What tiles are multiples of along m, n and k."""
+        gm, gn, gk = granules(array)
+        return (gm if self.m < MANY * self.even_rows else math.lcm(gm, self.even_rows)), gn, gk
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,7 @@ def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> 
     axes = [
         extents(size, granule)
         for size, granule in zip(
-            (problem.m, problem.n, problem.k), granules(resources.array), strict=True
+            (problem.m, problem.n, problem.k), problem.granules(resources.array), strict=True
         )
     ]
     grid = np.meshgrid(*(np.array(a, dtype=np.int64) for a in axes), indexing="ij")

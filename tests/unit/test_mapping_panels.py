@@ -49,7 +49,9 @@ def program_of(machine: str, work: str, overrides: dict[str, Any] | None = None)
 
 
 def packed(program: Program) -> list[int]:
-    return [s for s, info in enumerate(program.storages) if info.panels]
+    """Weights in panels."""
+    storages = enumerate(program.storages)
+    return [s for s, info in storages if info.panels and info.role in ("weight", "constant")]
 
 
 def sources_in(program: Program, storages: list[int]) -> np.ndarray:
@@ -103,7 +105,7 @@ def test_narrow_formats_fill_whole_bytes_or_are_refused() -> None:
     uneven, matrix = weights(nibbles)
     uneven.pack(matrix, 3)
     with pytest.raises(AccelsimError, match="3 values of nibble do not fill whole bytes"):
-        uneven.windows(matrix[:, 0:3])
+        uneven.pieces(matrix[:, 0:3])
 
 
 def test_who_packs_first_decides() -> None:

@@ -154,6 +154,12 @@ class Dram(OffChipMemory):
         return AddressMap.of(self.mapping, self.part.organization, self.channels, self.hashing)
 
     @property
+    def turn_bytes(self) -> int:
+        """Neighbouring bytes that all channels have an equal share of; 0 where they never do."""
+        found = self.address_map.compiled
+        return found.sweep * found.column_bytes
+
+    @property
     def own_clock_hz(self) -> int:
         return self.part.clock_hz
 
