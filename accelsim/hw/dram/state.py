@@ -72,7 +72,8 @@ CHOICE_CLOCK, DRAINED = 18, 19  # the last choice of a direction, and DRAIN befo
 # window; whether row commands may go between; the banks in their order
 TRAIN_CLOCK, TRAIN_PACE, TRAIN_COUNT, TRAIN_LANES, TRAIN_ACCEPTS, TRAIN_ROWS = range(20, 26)
 LANE = 26
-TRAIN_ALONE, TRAIN_ACCEPTED = 40, 41  # nothing else is in the window; bursts accepted so far
+# nothing else is in the window; bursts accepted so far; age of the oldest hit of other banks
+TRAIN_ALONE, TRAIN_ACCEPTED, TRAIN_RIVAL = 40, 41, 42
 # the commands that are ready first, a clock < 0: to be found again; of each in this order: bank,
 # age, clock
 COLUMN_BANK, COLUMN_AGE, COLUMN_READY, ROW_BANK, ROW_AGE, ROW_READY = range(34, 40)

@@ -85,7 +85,7 @@ def _form(m: Memory, s: Int64, q: int) -> int:
     cost = w.COST + kind * w.KINDS + kind
     pace = max(1, s[cost + w.AT_RANK * w.KINDS * w.KINDS])
     again = max(s[cost + w.AT_BANK * w.KINDS * w.KINDS], s[cost + w.AT_GROUP * w.KINDS * w.KINDS])
-    lanes, regular = _lanes(s, pool, q, kind, start, pace)
+    lanes, count = _lanes(s, pool, q, kind, start, pace)
     s[q + w.TRAIN_ALONE] = 0
     s[q + w.TRAIN_ACCEPTED] = 0
     if lanes == 0:
@@ -95,7 +95,6 @@ def _form(m: Memory, s: Int64, q: int) -> int:
             return NO_TRAIN  # others go in between
         s[q + w.TRAIN_ALONE] = 1
         pace = again
-    count = w.NEVER if regular else lanes
     count = _bounded(m, s, q, lanes, count)
     if count <= 0:
         return NO_TRAIN
@@ -123,13 +122,14 @@ def _oldest_hit(s: Int64, q: int, kind: int) -> int:
 def _note_lanes(s: Int64, pool: Int64, q: int, kind: int, oldest: int, start: int) -> bool:
     """Note in LANE the banks whose hits are the oldest ones, in their order.
 
-    Ages are unique, so no other burst comes between those of the lanes. False if a younger hit
-    goes before the oldest one. TRAIN_ROWS: no bank waits for the row of an older burst.
+    False if a younger hit goes before the oldest one. TRAIN_ROWS: no bank waits for the row of an
+    older burst. TRAIN_RIVAL: the oldest hit that is not noted.
     """
     d = s[q + w.MODE]
     for k in range(MOST_LANES):
         s[q + w.LANE + k] = w.NONE
     s[q + w.TRAIN_ROWS] = 1
+    s[q + w.TRAIN_RIVAL] = w.NEVER
     earliest = max(s[w.CLOCK], s[w.COLUMN_SLOT])
     first = s[q + w.ACTIVE_LIST + d]
     for k in range(first, first + s[q + w.ACTIVE + d]):
@@ -145,32 +145,54 @@ def _note_lanes(s: Int64, pool: Int64, q: int, kind: int, oldest: int, start: in
             return False
         if age - oldest < MOST_LANES and s[b + w.HIT + d] == s[b + w.HEAD + d]:
             s[q + w.LANE + age - oldest] = b
+        else:
+            s[q + w.TRAIN_RIVAL] = min(s[q + w.TRAIN_RIVAL], age)
     return True
 
 
 @njit
-def _lanes(s: Int64, pool: Int64, q: int, kind: int, start: int, pace: int) -> tuple[int, bool]:
-    """How many banks take turns, and whether they do so for more than one round."""
+def _lanes(s: Int64, pool: Int64, q: int, kind: int, start: int, pace: int) -> tuple[int, int]:
+    """How many banks take turns, and how many of their bursts may go before any other one.
+
+    Banks of a stripe that cannot serve leave gaps in the ages of those that do. What waits in them
+    must not come between: their rows stay closed, and no other hit is as old.
+    """
     d = s[q + w.MODE]
     lead = s[q + w.LANE]
     transfer = pool[s[lead + w.HIT + d], w.TRANSFER]
-    lanes, groups = 0, 0
-    while lanes < MOST_LANES and s[q + w.LANE + lanes] >= 0:
-        b = s[q + w.LANE + lanes]
-        group = 1 << s[b + w.GROUP_NUMBER]
-        since = max(s[b + kind], s[s[b + w.GROUP] + kind])
-        if s[b + w.RANK] != s[lead + w.RANK] or groups & group or since > start + lanes * pace:
-            break
-        if pool[s[b + w.HIT + d], w.TRANSFER] != transfer:
-            break
-        groups |= group
-        lanes += 1
+    lanes, groups, slot, step = 0, 0, 0, 0
     regular = True
-    for k in range(lanes):
-        node = s[s[q + w.LANE + k] + w.HIT + d]
-        if pool[node, w.LEFT] + pool[node, w.WAITING] > 1 and pool[node, w.STEP] != lanes:
-            regular = False
-    return lanes, regular
+    while slot < MOST_LANES:
+        b = s[q + w.LANE + slot]
+        if b >= 0:
+            group = 1 << s[b + w.GROUP_NUMBER]
+            since = max(s[b + kind], s[s[b + w.GROUP] + kind])
+            if s[b + w.RANK] != s[lead + w.RANK] or groups & group or since > start + lanes * pace:
+                break
+            node = s[b + w.HIT + d]
+            if pool[node, w.TRANSFER] != transfer:
+                break
+            if pool[node, w.LEFT] + pool[node, w.WAITING] > 1:
+                step = pool[node, w.STEP] if step == 0 else step
+                regular = regular and pool[node, w.STEP] == step
+            s[q + w.LANE + lanes] = b
+            groups |= group
+            lanes += 1
+        elif step == 0:
+            break
+        slot += 1
+        if slot == step:
+            break
+    if slot == lanes:  # no gap
+        return lanes, w.NEVER if regular and step in (0, lanes) else lanes
+    if not regular or slot < step:
+        return 0, 0
+    s[q + w.TRAIN_ROWS] = 0
+    rival = s[q + w.TRAIN_RIVAL] - s[lead + w.AGE_OF_BANK]
+    for k in range(slot, MOST_LANES):
+        if s[q + w.LANE + k] >= 0:
+            rival = min(rival, k)
+    return lanes, rival // step * lanes
 
 
 @njit
