@@ -51,6 +51,8 @@ PASSED_ON = frozenset(
     | {"rotary", "attention", "kv_append", "embedding"}
 )
 """Kinds of operators whose windows are rows and columns of what they read and write."""
+PRODUCTS = frozenset({"gemm", "attention"})
+"""Kinds that take some columns of many rows; the others take whole rows, best as they lie."""
 
 
 @dataclass
@@ -199,8 +201,8 @@ def panel_width(arch: Architecture) -> int:
 
 
 def passed_on(graph: Graph, arch: Architecture) -> dict[str, int]:
-    """Tensors that lie in panels, by name, and the panels' width: those that only operators of
-    the kinds ``PASSED_ON`` write and read."""
+    """Tensors that lie in panels, by name, and the panels' width: those that products write or
+    read, and nobody but the kinds ``PASSED_ON``."""
     width = panel_width(arch)
     if not width:
         return {}
@@ -216,5 +218,9 @@ def passed_on(graph: Graph, arch: Architecture) -> dict[str, int]:
     return {
         spec.name: width
         for spec in graph.tensors.values()
-        if spec.role in HANDED_ON and users.get(spec.name, set()) <= PASSED_ON
+        if spec.role in HANDED_ON and _in_panels(users.get(spec.name, set()))
     }
+
+
+def _in_panels(kinds: set[str]) -> bool:
+    return bool(kinds & PRODUCTS) and kinds <= PASSED_ON
