@@ -201,10 +201,10 @@ def panel_width(arch: Architecture) -> int:
 
 
 def passed_on(graph: Graph, arch: Architecture) -> dict[str, int]:
-    """Tensors that lie in panels, by name, and the panels' width: those that products write or
-    read, and nobody but the kinds ``PASSED_ON``."""
+    """Tensors that lie in panels, by name, and the panels' width: in a graph with products, those
+    that only operators of the kinds ``PASSED_ON`` write and read."""
     width = panel_width(arch)
-    if not width:
+    if not width or not any(operator.kind in PRODUCTS for operator in graph.operators):
         return {}
     users: dict[str, set[str]] = {}
     for operator in graph.operators:
@@ -218,9 +218,5 @@ def passed_on(graph: Graph, arch: Architecture) -> dict[str, int]:
     return {
         spec.name: width
         for spec in graph.tensors.values()
-        if spec.role in HANDED_ON and _in_panels(users.get(spec.name, set()))
+        if spec.role in HANDED_ON and users.get(spec.name, set()) <= PASSED_ON
     }
-
-
-def _in_panels(kinds: set[str]) -> bool:
-    return bool(kinds & PRODUCTS) and kinds <= PASSED_ON
