@@ -173,12 +173,17 @@ class Lowering:
         return layouts
 
     @cached_property
+    def panel_width(self) -> int:
+        """Columns of the panels in which activations and scratch tensors lie; 0: row-major."""
+        return panel_width(self.graph, self.arch)
+
+    @cached_property
     def even_rows(self) -> int:
         """Rows of a panel of activations over which all channels take one turn; 1 without."""
-        width = panel_width(self.arch)
-        if self.channels is None or not width:
+        if self.channels is None or not self.panel_width:
             return 1
-        return max(1, self.channels.turn_bytes // row_bytes(width, number_format("bf16")))
+        row = row_bytes(self.panel_width, number_format("bf16"))
+        return max(1, self.channels.turn_bytes // row)
 
     @cached_property
     def network(self) -> Placement | None:
@@ -243,8 +248,8 @@ class Lowering:
         storage = self.scratch_arena.take(
             name, rows * row_bytes(cols, fmt), "scratch", (rows, cols), fmt.name
         )
-        if width := panel_width(self.arch):
-            self.layouts.cut(storage, rows, cols, width)
+        if self.panel_width:
+            self.layouts.cut(storage, rows, cols, self.panel_width)
         return storage.view(rows, cols, fmt)
 
 

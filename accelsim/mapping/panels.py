@@ -194,17 +194,19 @@ def packable(graph: Graph, arch: Architecture) -> list[str]:
     ]
 
 
-def panel_width(arch: Architecture) -> int:
+def panel_width(graph: Graph, arch: Architecture) -> int:
     """Columns of the panels of activations; 0 where they are row-major."""
+    if not any(operator.kind in PRODUCTS for operator in graph.operators):
+        return 0
     engines: Iterable[Dma] = arch.units_of(Dma).values()
     return min((engine.activation_panel for engine in engines), default=0)
 
 
 def passed_on(graph: Graph, arch: Architecture) -> dict[str, int]:
-    """Tensors that lie in panels, by name, and the panels' width: in a graph with products, those
-    that only operators of the kinds ``PASSED_ON`` write and read."""
-    width = panel_width(arch)
-    if not width or not any(operator.kind in PRODUCTS for operator in graph.operators):
+    """Tensors that lie in panels, by name, and the panels' width: those that only operators of the
+    kinds ``PASSED_ON`` write and read."""
+    width = panel_width(graph, arch)
+    if not width:
         return {}
     users: dict[str, set[str]] = {}
     for operator in graph.operators:

@@ -13,7 +13,6 @@ from itertools import pairwise
 
 from accelsim.errors import CapacityError
 from accelsim.mapping.lowering import Core, Lowering, Ring
-from accelsim.mapping.panels import panel_width
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.tiling import TOLERANCE
 from accelsim.numerics.formats import number_format, row_bytes
@@ -257,7 +256,7 @@ class _Stream:
         0 where rows are not cut, or nothing lies in panels."""
         if not self.recipe.columns_split or self.even_rows == 1:
             return 0
-        width, room = panel_width(self.low.arch), self.core.arenas[self.memory].free - 4096
+        width, room = self.low.panel_width, self.core.arenas[self.memory].free - 4096
         for rows in (self.recipe.out.rows, self.even_rows):
             cols = min(room // (self._column_bytes() * rows), self.recipe.cols // STRIPS)
             if cols >= width:

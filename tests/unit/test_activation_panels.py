@@ -119,6 +119,14 @@ def test_tiles_take_whole_turns_over_the_channels() -> None:
     assert (nbytes[inside] % turn == 0).all()
 
 
+def test_operators_alone_take_whole_rows() -> None:
+    """Nothing lies in panels where no product asks for them, so no tile is cut to them."""
+    work = "elementwise:rows=2000,cols=28672,function=mul"
+    plain, wide = (simulate("hbm-npu", work, memory="dram", overrides=panels(w)) for w in (0, 128))
+    assert wide.operators[0].mapping == plain.operators[0].mapping
+    assert wide.cycles == plain.cycles
+
+
 def test_the_layout_is_declared_and_bad_widths_are_refused() -> None:
     said = simulate("systolic", WORK[0], overrides=panels(8)).approximations
     assert any("panels of 8 columns" in one for one in said)
