@@ -98,7 +98,7 @@ def _send_next(
     get theirs at one clock makes no difference.
     """
     m, a = channels.state, channels.map
-    digits, banks = channels.digits, channels.banks
+    digits = channels.digits
     c, bank, row, column, run = locate(a, burst, digits)
     visits = sweeps(a, burst, left, digits)
     if visits > 0:
@@ -106,12 +106,8 @@ def _send_next(
     run = min(run, left)
     if m.state[channels.leader[c], MEMBERS] > 1 and not stand_alone(channels, c):
         return 0
-    channels.touched[c] = 1
-    if a.lanes == 1:
-        done = push(m, c, transfer, bank, row, column, run, 1, write, clock)
-    else:
-        here = lane_banks(a, digits, banks)
-        done = push_stripe(m, c, transfer, banks, here, row, column, run, write, clock)
+    here = lane_banks(a, digits, channels.banks) if a.lanes > 1 else 0
+    done = _push(channels, c, transfer, bank, here, row, column, run, write, clock)
     return run if done else 0
 
 
@@ -121,25 +117,40 @@ def _sweep(
 ) -> int:
     """Send as many bursts to every pseudo-channel of every channel, from the one located last."""
     m, a = channels.state, channels.map
-    digits, banks = channels.digits, channels.banks
+    digits = channels.digits
     each = visits * a.run * a.lanes
     _join(channels, clock)
     for pseudo in range(a.sizes[PSEUDO]):
-        bank, here = bank_in(a, digits, pseudo), 0
-        if a.lanes > 1:
-            here = lane_banks(a, digits, banks)
+        bank = bank_in(a, digits, pseudo)
+        here = lane_banks(a, digits, channels.banks) if a.lanes > 1 else 0
         for c in range(a.sizes[CHANNEL]):
             if channels.leader[c] != c:
                 continue
-            channels.touched[c] = 1
             m.state[c, PUSHES] += 1
-            if a.lanes == 1:
-                done = push(m, c, transfer, bank, row, column, each, 1, write, clock)
-            else:
-                done = push_stripe(m, c, transfer, banks, here, row, column, each, write, clock)
-            if not done:
+            if not _push(channels, c, transfer, bank, here, row, column, each, write, clock):
                 return 0
     return int(visits * a.sweep)
+
+
+@njit
+def _push(
+    channels: Channels,
+    c: int,
+    transfer: int,
+    bank: int,
+    here: int,
+    row: int,
+    column: int,
+    count: int,
+    write: int,
+    clock: int,
+) -> bool:
+    """Push a run of one bank, or a stripe over the banks of the lanes, ``here`` of them first."""
+    m = channels.state
+    channels.touched[c] = 1
+    if channels.map.lanes == 1:
+        return push(m, c, transfer, bank, row, column, count, 1, write, clock)
+    return push_stripe(m, c, transfer, channels.banks, here, row, column, count, write, clock)
 
 
 # --- leaders
@@ -147,7 +158,7 @@ def _sweep(
 
 @njit
 def live(channels: Channels, c: int, limit: int, idle: bool) -> None:
-    """``advance`` a channel."""
+    """``advance`` a channel: compiled once, not inlined wherever channels live on."""
     advance(channels.state, c, limit, idle)
 
 
