@@ -20,7 +20,7 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 _lean = False
-_lowerings: list[Any] = []  # the compiled form of prefetch, taught to numba once per process
+_taught: list[Any] = []  # what numba was taught, once per process
 
 
 class Kernel(Protocol[P, R_co]):
@@ -49,6 +49,11 @@ def njit_in_place(function: Callable[P, R_co]) -> Kernel[P, R_co]:
     return _compile(function, _nrt=False, forceinline=True)
 
 
+def njit_uncounted(function: Callable[P, R_co]) -> Kernel[P, R_co]:
+    """``njit_in_place`` without the inlining: for what is large, or called from many places."""
+    return _compile(function, _nrt=False)
+
+
 def _compile(function: Callable[P, R_co], **options: Any) -> Kernel[P, R_co]:
     if "numba" not in sys.modules:
         os.environ["NUMBA_CACHE_DIR"] = str(_writable(_wanted_cache()))
@@ -56,8 +61,9 @@ def _compile(function: Callable[P, R_co], **options: Any) -> Kernel[P, R_co]:
             _import_numba_without_blas()
     import numba
 
-    if not _lowerings:
-        _lowerings.append(_teach_prefetch())
+    if not _taught:
+        _taught.append(_teach_prefetch())
+        _taught.append(_index_from_the_front())
     decorate = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False, **options)
     kernel = cast(Any, decorate(function))
     if not hasattr(kernel, "py_func"):  # NUMBA_DISABLE_JIT
@@ -123,6 +129,7 @@ def _state_of_sources() -> str:
     """A short digest that changes with any file of kernels, or of constants frozen into them."""
     root = Path(__file__).parent
     files = [
+        root / "_jit.py",
         *root.glob("**/*kernels.py"),
         *(root / "hw/dram" / f for f in ("state.py", "mapping.py")),
     ]
@@ -180,3 +187,25 @@ def _teach_prefetch() -> Any:
         return touch
 
     return overload(prefetch, inline="never")(compiled)
+
+
+def _index_from_the_front() -> Any:
+    """Let kernels of this package index arrays as C does: none of them counts from an array's end.
+
+    numba looks at the sign of every index, to let it count from the end as Python does; that is a
+    third of what a step of a DRAM channel costs. Kernels of other packages stay as they are.
+    """
+    arrays: Any = import_module("numba.np.arrayobj")  # untyped
+    types: Any = import_module("numba.core.types")
+    numba_own = getattr(arrays, "fix_integer_index", None)
+    if numba_own is None:  # another numba: kernels are slower, and right
+        return None
+    ours = f"_ZN{len('accelsim')}accelsim"  # how mangled names of this package begin
+
+    def fix_integer_index(context: Any, builder: Any, idxty: Any, idx: Any, size: Any) -> Any:
+        if idxty.signed and builder.function.name.startswith(ours):
+            return context.cast(builder, idx, idxty, types.intp)
+        return numba_own(context, builder, idxty, idx, size)
+
+    arrays.fix_integer_index = fix_integer_index
+    return fix_integer_index

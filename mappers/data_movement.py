@@ -12,13 +12,15 @@ from accelsim.numerics.formats import row_bytes
 from accelsim.workload.operators import EmbeddingGather, KvAppend
 
 
-def rows_that_fit(free_bytes: int, nbytes_per_row: int, rows: int) -> int:
-    """Tile height of a double-buffered pass-through; CapacityError if not even one row fits."""
+def rows_that_fit(free_bytes: int, nbytes_per_row: int, rows: int, even: int = 1) -> int:
+    """Tile height of a double-buffered pass-through, a multiple of ``even`` if it is larger;
+    CapacityError if not even one row fits."""
     fits = (free_bytes - 2 * ALIGNMENT) // (2 * nbytes_per_row)
     if fits < 1:
         raise CapacityError(f"two rows of {nbytes_per_row} bytes do not fit into the scratchpad")
     # A few tiles rather than one, so that stores overlap with loads.
-    return max(1, min(int(fits), -(-rows // 4)))
+    height = max(1, min(int(fits), -(-rows // 4)))
+    return height // even * even if height > even else height
 
 
 @mapper("dma-gather", lowers=("embedding",), needs=(Dma, Sram))
@@ -32,7 +34,8 @@ def dma_gather(op: EmbeddingGather, low: Lowering) -> None:
     for core, first in zip(low.cores, range(0, op.tokens, share), strict=False):
         last = min(first + share, op.tokens)
         arena = core.arenas[core.staging]
-        height = rows_that_fit(arena.free, row_bytes(op.hidden, table.fmt), last - first)
+        row, count = row_bytes(op.hidden, table.fmt), last - first
+        height = rows_that_fit(arena.free, row, count, low.even_rows)
         ring = core.ring(core.staging, "rows", height, op.hidden, table.fmt)
         for top in range(first, last, height):
             rows = slice(top, min(top + height, last))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim._jit import njit
+from accelsim._jit import njit_uncounted as njit
 from accelsim.hw.dram.fifo_kernels import push, push_stripe
 from accelsim.hw.dram.mapping import CHANNEL, PSEUDO, CompiledMap
 from accelsim.hw.dram.mapping_kernels import bank_in, lane_banks, locate, sweeps
@@ -191,14 +191,16 @@ def _follow(channels: Channels, c: int, other: int) -> None:
     leader, account, joined = channels.leader, channels.account, channels.joined
     s, t = channels.state.state[c], channels.state.state[other]
     more = account[c]
-    more[:] = 0
+    for word in range(more.shape[0]):
+        more[word] = 0
     tally(s, more, 1)
     tally(t, more, -1)
     for k in range(leader.shape[0]):
         if leader[k] == c and k != c:
             leader[k] = other
             joined[k] = t[PUSHES] if joined[k] == s[PUSHES] else NONE
-            account[k] += more
+            for word in range(more.shape[0]):
+                account[k, word] += more[word]
     leader[c] = other
     joined[c] = t[PUSHES]
     t[MEMBERS] += s[MEMBERS]
@@ -225,7 +227,8 @@ def stand_alone(channels: Channels, c: int) -> bool:
         for k in range(leader.shape[0]):
             if leader[k] == c and k != c and k != heir:
                 leader[k] = heir
-                account[k] -= account[heir]
+                for word in range(account.shape[1]):
+                    account[k, word] -= account[heir, word]
     leader[heir] = heir
     channels.touched[c] = 1
     channels.touched[heir] = 1

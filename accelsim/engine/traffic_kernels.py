@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim._jit import njit
+from accelsim._jit import njit_uncounted as njit
 from accelsim.engine.channel_kernels import Channels, live, send
 from accelsim.engine.kernels import NEVER, NOBODY
 from accelsim.hw.cache import kernels as cache_kernels
@@ -331,7 +331,7 @@ def _move(
         turn = max(at, port_free[port.number])
         first = min(first, turn)
         port_free[port.number] = turn + cycles * port.tick
-        out.served[i, -1] = cycles * port.tick
+        out.served[i, out.served.shape[1] - 1] = cycles * port.tick
         passed = max(passed, port_free[port.number])
         late += port.latency
     if channels is not None and missed > 0:

@@ -110,8 +110,11 @@ class Layouts:
         self._storages[storage.index] = storage
 
     def cut(self, storage: Storage, rows: int, columns: int, width: int) -> None:
-        """Store a [rows, columns] tensor in panels of ``width``, whoever writes and reads it."""
-        if width < columns:
+        """Store a [rows, columns] tensor in panels of ``width``, whoever writes and reads it.
+
+        Not if panels would be wider than high: rows are the longer runs then.
+        """
+        if width < columns and width <= rows:
             self.admit(storage, rows, columns)
             self._panels[storage.index].cut(0, columns, width)
             self._build.approximate(CUT.format(width=width))

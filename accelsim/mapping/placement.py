@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # Tensors and buffers start on a boundary that every DMA and DRAM burst of the field divides.
 ALIGNMENT = 64
-# Main memory is handed out in pages to whatever fills one, as device allocators do (64 KiB is the
-# small page of CUDA's virtual memory): large tensors begin where the channels begin their turns.
+# What fills a page of main memory begins on one, as with device allocators (64 KiB is the small
+# page of CUDA's virtual memory): large tensors begin where the channels begin their turns.
 PAGE = 1 << 16
 
 
@@ -26,8 +26,9 @@ def aligned(nbytes: int, boundary: int = ALIGNMENT) -> int:
 
 
 def boundary_of(nbytes: int) -> int:
-    """Where something of this size may begin and end in main memory."""
-    return PAGE if nbytes >= PAGE else ALIGNMENT
+    """Where something of this size may begin and end in main memory: at multiples of the largest
+    power of two in it, so that it never lies across more turns over the channels than it must."""
+    return min(PAGE, max(ALIGNMENT, 1 << max(0, nbytes.bit_length() - 1)))
 
 
 def readable(nbytes: int) -> str:

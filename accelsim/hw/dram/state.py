@@ -264,5 +264,6 @@ def _couplings(row: Int64, places: Int64) -> None:
     row[TRAINS] = row[APART] and not row[CLOSED_PAGE] and (alone or slower)
     row[ROWS_FREE] = row[APART] and row[DUAL]
     for kind in range(KINDS):
-        row[SIBLINGS_HEAR] |= int((places[AT_SIBLINGS, kind] >= 0).any()) << kind
+        heard = not alone and (places[AT_SIBLINGS, kind] >= 0).any()
+        row[SIBLINGS_HEAR] |= int(heard) << kind
         row[OTHERS_HEAR] |= int((places[AT_OTHERS, kind] >= 0).any()) << kind

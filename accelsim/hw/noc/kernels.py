@@ -18,7 +18,7 @@ def deal_windows(
     span of ``interleave * nodes * turns[-1]`` bytes. Rows repeat their phase after span /
     gcd(stride, span) of them, so no more are looked at.
     """
-    span = interleave * nodes * turns[-1]
+    span = interleave * nodes * turns[turns.shape[0] - 1]
     dealt = np.zeros((windows.shape[0], nodes), np.int64)
     for w in range(windows.shape[0]):
         base, rows, row_bytes, stride = (
