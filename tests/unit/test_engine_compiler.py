@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
+from strict_kernels import strict
 
 from accelsim import _jit
 
@@ -80,3 +83,35 @@ def test_prefetch_is_a_hint_without_effect():
 def _touch(column):
     _jit.prefetch(column, 10**6)
     return column.sum()
+
+
+COMMANDS = (
+    "run hbm-npu gemm:m=64,k=64,n=64 --memory dram",
+    "run a100 gemm:m=256,k=64,n=128",
+    "run mesh-npu gemm:m=100,n=70,k=90",
+    "check quad-npu attention:heads=2,kv_heads=1,q=8,kv=8,d=8",
+    "memory hbm2 --stream mix21_rand --requests 200 --channels 2 --check",
+    "memory ddr4-2400 --stream seq_read --requests 200 --check",
+)
+
+
+def test_kernels_never_count_from_the_end_of_an_array():
+    """For compiled ones index as C does."""
+    command = [sys.executable, str(Path(__file__).with_name("strict_kernels.py")), *COMMANDS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_strict_arrays_refuse_what_counts_from_the_end():
+    table = strict((np.arange(6).reshape(2, 3),))[0]
+    assert table[1][2] == 5
+    with pytest.raises(IndexError, match="counts from the end"):
+        table[1][-1] = 0
+
+
+def test_kernels_of_others_still_count_from_the_end():
+    code = (
+        "import numba, numpy; from accelsim import engine; engine.warm_up()\n"
+        "print(numba.njit(lambda a: a[-1])(numpy.arange(5)))"
+    )
+    assert python(code) == ["4"]
