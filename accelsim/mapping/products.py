@@ -10,6 +10,7 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
 from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.tiling import (
     Problem,
     Resources,
@@ -272,7 +273,7 @@ class CoreProducts:
         if not core.arrays:
             raise AccelsimError(f"core {core.index} has no systolic array")
         self.low, self.core, self.products = low, core, products
-        self.build = low.build
+        self.build, self.in_team = low.build, tiling is not None
         core.reset()
         first = products[0]
         array = core.arrays[0][1]
@@ -302,9 +303,19 @@ class CoreProducts:
     def _reserve_buffers(self, array: Systolic, first: Product) -> None:
         t, core = self.tiling, self.core
         b_shape = (t.tn, t.tk) if first.transpose_b else (t.tk, t.tn)
-        self.a_ring = core.ring(array.inputs, "a", t.tm, t.tk, first.a.fmt, t.a_slots)
+        # The few rows of a flat product are moved by one transfer if they take no longer than a
+        # tile of B: main memory likes long runs best, and weights stream on meanwhile.
+        p, tile = self.problem, t.tk * t.tn * self.problem.b_bits
+        flat = not self.in_team and t.outer == "m" and p.jobs == 1 and p.m <= t.tm
+        stored = t.resident and isinstance(first.a, Stored)
+        self.a_whole = flat and stored and p.m * p.k * p.a_bits <= tile
+        a_cols, a_slots = (p.k, 1) if self.a_whole else (t.tk, t.a_slots)
+        self.a_ring = core.ring(array.inputs, "a", t.tm, a_cols, first.a.fmt, a_slots)
         self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
-        self.c_ring = core.ring(array.outputs, "c", t.tm, t.tn, self.acc_fmt, t.c_slots)
+        sums, free = t.tm * p.n * p.acc_bits, core.arenas[array.outputs].free - ALIGNMENT
+        self.c_whole = flat and first.finish.is_empty and sums <= min(tile, 8 * free)
+        c_cols, c_slots = (p.n, 1) if self.c_whole else (t.tn, t.c_slots)
+        self.c_ring = core.ring(array.outputs, "c", t.tm, c_cols, self.acc_fmt, c_slots)
         self.finisher = Finisher(self.low, core, array.outputs, t.tn, first.finish, t.c_slots)
 
     def emit(self) -> None:
@@ -322,6 +333,12 @@ class CoreProducts:
                     self._output_tile(product, rows, cols, panel, job)
 
     def _load_a(self, product: Product, rows: slice, ks: slice) -> View:
+        if self.a_whole:
+            if ks.start == 0:
+                self.a_rows = self.a_ring.next()[: rows.stop - rows.start, :]
+                everything, queue = slice(0, product.k), self.core.load_queues[0]
+                product.a.fetch(self.build, queue, self.a_rows, rows, everything)
+            return self.a_rows[:, ks]
         tile = self.a_ring.next()[: rows.stop - rows.start, : ks.stop - ks.start]
         product.a.fetch(self.build, self.core.load_queues[0], tile, rows, ks)
         return tile
@@ -349,11 +366,19 @@ class CoreProducts:
 
     def accumulators(self, rows: slice, cols: slice) -> View:
         """The buffer of a new output tile."""
+        if self.c_whole:
+            if cols.start == 0:
+                self.c_rows = self.c_ring.next()[: rows.stop - rows.start, :]
+            return self.c_rows[:, cols]
         return self.c_ring.next()[: rows.stop - rows.start, : cols.stop - cols.start]
 
     def store(self, product: Product, rows: slice, cols: slice, acc: View) -> None:
         """A finished output tile, with its epilogue, to main memory."""
         self.finisher.finish(acc, product.finish.window(rows, cols))
+        if self.c_whole:
+            if cols.stop < product.n:
+                return
+            acc, cols = self.c_rows, slice(0, product.n)
         self.build.store(self.core.store_queue, product.c[rows, cols], acc)
 
     def multiply(
