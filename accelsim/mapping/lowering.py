@@ -180,10 +180,10 @@ class Lowering:
     @cached_property
     def even_rows(self) -> int:
         """Rows of a panel of activations over which all channels take one turn; 1 without."""
-        if self.channels is None or not self.panel_width:
+        if not isinstance(self.memory, Dram) or not self.panel_width:
             return 1
         row = row_bytes(self.panel_width, number_format("bf16"))
-        return max(1, self.channels.turn_bytes // row)
+        return max(1, self.memory.turn_bytes // row)
 
     @cached_property
     def network(self) -> Placement | None:

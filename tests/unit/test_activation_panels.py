@@ -80,14 +80,28 @@ def test_windows_of_another_form_go_row_by_row() -> None:
     from accelsim.numerics.formats import FORMATS
 
     bf16 = FORMATS["bf16"]
-    storage = build.storage(StorageInfo("q", 0, 0, 3 * 32 * 2, "activation", (3, 32), "bf16"))
+    storage = build.storage(StorageInfo("q", 0, 0, 16 * 32 * 2, "activation", (16, 32), "bf16"))
     layouts = Layouts(build)
-    layouts.cut(storage, 3, 32, 16)
+    layouts.cut(storage, 16, 32, 16)
     second_token = storage.view(4, 8, bf16, offset=64)  # 4 heads of 8
     pieces = layouts.pieces(second_token)
     assert [(rows.start, rows.stop) for rows, _, _ in pieces] == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    # panels of 3 rows x 32 bytes; the second token is their second row
-    assert [view.base for *_, view in pieces] == [32, 48, 96 + 32, 96 + 48]
+    # panels of 16 rows x 32 bytes; the second token is their second row
+    assert [view.base for *_, view in pieces] == [32, 48, 512 + 32, 512 + 48]
+
+
+def test_panels_are_not_wider_than_high() -> None:
+    """Few rows are long runs as they lie."""
+    build = Builder([UnitSlot("dma", "dma", 0)], [AddressSpace("hbm", "hbm", 1 << 20, -1)])
+    from accelsim.mapping.panels import Layouts
+    from accelsim.numerics.formats import FORMATS
+
+    storage = build.storage(StorageInfo("q", 0, 0, 15 * 32 * 2, "activation", (15, 32), "bf16"))
+    layouts = Layouts(build)
+    layouts.cut(storage, 15, 32, 16)
+    assert len(layouts.pieces(storage.view(15, 32, FORMATS["bf16"]))) == 1
+    layouts.cut(storage, 15, 32, 15)
+    assert len(layouts.pieces(storage.view(15, 32, FORMATS["bf16"]))) == 3
 
 
 def test_what_is_read_as_a_table_or_by_heads_stays_row_major() -> None:
