@@ -199,7 +199,7 @@ def by_hand(windows, memory, chain=None, units=1, **columns):
     port = -1 if by_channels else 0
     return TimedProgram(
         unit=np.arange(n, dtype=np.int32) % units,
-        occupancy=np.zeros(n, np.int64),
+        occupancy=np.array(columns.get("occupancy", np.zeros(n)), np.int64),
         latency=np.zeros(n, np.int64),
         dep=np.full((n, 3), -1, np.int32),
         port=np.array(columns["port"], np.int16),
