@@ -192,3 +192,51 @@ def test_only_channels_that_are_alike_join(seed, dram):
     memory, one = dram
     with with_device(one):
         assert_twins_agree(partings(memory, seed))
+
+
+READ, WRITE = False, True
+LATE = 11  # clocks by which channel 1 may get the same later
+APART = {  # bursts (row, bank, write) of channel 0 and of channel 1; what both get after a pause
+    "open row": ([(1, 0, READ)], [(2, 0, READ)], [(1, READ)]),
+    "hits of a row": ([(0, 0, READ)] * 2, [(0, 0, READ)], [(1, READ), (0, READ)]),
+    "read": ([(0, 0, READ)], None, [(1, READ)]),
+    "write": ([(0, 0, WRITE)], None, [(1, READ)]),
+    "turn to reads": ([(0, 0, WRITE)], None, [(0, READ)]),
+    "turn to writes": ([(0, 0, READ)], None, [(0, WRITE)]),
+    "activations": ([(0, bank, READ) for bank in range(4)], None, [(1, READ)]),
+}
+
+
+@pytest.mark.parametrize("what", APART)
+def test_channels_that_differ_in_one_thing_stay_apart(what):
+    """After every pause from none to one after which both channels are ready for everything."""
+    first, second, after = APART[what]
+    memory = Dram(
+        device="hbm2", channels=2, capacity=1 << 24, mapping="RoRaBaCoCh", hashing=False, hit_cap=2,
+        refresh=False, command_clock=10**9,
+    )  # fmt: skip
+    one = memory.part
+    slow = tuple(
+        replace(of, cycles=of.cycles * (1 + 7 * (of.window > 1))) for of in one.constraints
+    )
+    with with_device(replace(one, constraints=slow)):
+        found, burst = memory.address_map, memory.address_map.column_bytes
+        row = found.capacity_bytes // one.organization.rows
+        at = burst * np.arange(3 * row // burst)
+        places = found.locate(at)
+
+        def single(channel, number, bank, write):
+            here = (places.channel == channel) & (places.row == number)
+            mine = at[here & (places.bank == bank) & (places.bank_group == 0)]
+            return int(mine[0]), 1, burst, burst, write
+
+        sweep = found.compiled.sweep * burst
+        sweeps = [(row * number, 1, sweep, sweep, write) for number, write in after]
+        one_way = [[single(0, *of)] for of in first]
+        other_way = [[single(1, *of)] for of in (second or first)]
+        late = 0 if second else LATE
+        both = [(0, 1, sweep, sweep, READ)]
+        for pause in range(200 if what == "activations" else 60):
+            pauses = [150, *[0] * (len(first) - 1), late, *[0] * (len(other_way) - 1), pause, 0]
+            timed = by_hand([both, *one_way, *other_way, sweeps], memory, occupancy=pauses)
+            assert_twins_agree(timed)
