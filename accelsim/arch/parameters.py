@@ -131,7 +131,7 @@ def _fault(path: str, error: ErrorDetails) -> ParameterError:
 
 
 def _unknown_choice(value: object, expected: str) -> str:
-    choices = [choice.strip("'") for choice in expected.replace(" or ", ", ").split(", ")]
+    choices = [choice.strip("'") or "''" for choice in expected.replace(" or ", ", ").split(", ")]
     return unknown("choice", str(value), choices)
 
 

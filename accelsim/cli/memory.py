@@ -121,6 +121,9 @@ def _write_logs(run: MemoryRun, file: Path) -> None:
 
     first = file.name.find(".", 1)
     stem, suffix = (file.name, "") if first < 0 else (file.name[:first], file.name[first:])
-    for channel, log in enumerate(run.logs):
-        one = run.channels == 1
-        write_log(file if one else file.with_name(f"{stem}.ch{channel}{suffix}"), log)
+    names = [file]
+    if run.channels > 1:
+        names = [file.with_name(f"{stem}.ch{channel}{suffix}") for channel in range(run.channels)]
+        terminal.check_files(*names)
+    for name, log in zip(names, run.logs, strict=True):
+        write_log(name, log)

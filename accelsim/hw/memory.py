@@ -13,6 +13,16 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Memory, block, require, whole_cycles
 from accelsim.quantities import Bytes, BytesPerSecond, PicojoulesPerByte, Seconds
 
+LONGEST_LATENCY = 1.0
+"""Seconds; far beyond any memory, and few enough clocks to simulate."""
+
+
+def check_latency(seconds: float) -> None:
+    """Refuse a latency that no memory has."""
+    require(seconds >= 0, f"latency must not be negative, not {seconds}")
+    longest = f"latency must be at most {LONGEST_LATENCY:g} s, not {seconds:g} s"
+    require(seconds <= LONGEST_LATENCY, longest)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OffChipMemory(Memory):
@@ -79,7 +89,7 @@ class MainMemory(OffChipMemory):
             0 < self.efficiency <= 1,
             f"efficiency must be above 0, at most 1, not {self.efficiency}",
         )
-        require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
+        check_latency(self.latency)
         require(self.granule >= 1, f"granule must be at least 1 byte, not {self.granule}")
 
     @property

@@ -12,7 +12,7 @@ import pytest
 from dram_streams import controllers, devices
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_engine_memory_reference import architecture, with_device
+from test_engine_memory_reference import architecture, by_hand, with_device
 from test_engine_reference import outcome, random_program
 
 from accelsim import engine
@@ -50,8 +50,11 @@ def drams(draw):
         **{name: getattr(chosen, name) for name in names},
     )
     one, clock = draw(devices()), draw(st.sampled_from([500, 1000])) * 10**6
-    short_rows = replace(one.organization, columns=4)
-    return memory, replace(one, organization=short_rows, clock_hz=clock)
+    short_rows, stretch = replace(one.organization, columns=4), draw(st.sampled_from([1, 1, 8]))
+    constraints = tuple(  # a window that outlasts a row's cycle is seen when all else is ready
+        replace(of, cycles=of.cycles * stretch) if of.window > 1 else of for of in one.constraints
+    )
+    return memory, replace(one, organization=short_rows, clock_hz=clock, constraints=constraints)
 
 
 @st.composite
@@ -80,6 +83,43 @@ def programs(draw, memory):
     traffic = Traffic(first, window, arch, "hbm", -1, max(1, len(windows)))
     port = np.where(timed.port == 0, -1, timed.port).astype(np.int16)
     return replace(timed, port=port, traffic=traffic)
+
+
+def partings(memory, seed):
+    """Rounds of a burst or two for every channel, which for one of them is another one or comes
+    later; a pause; and sweeps that all channels get, which meets them idle or nearly so."""
+    rng, found = np.random.default_rng(seed), memory.address_map.compiled
+    burst, sweep = found.column_bytes, found.sweep * found.column_bytes
+    row = memory.address_map.capacity_bytes // memory.part.organization.rows
+    windows, pauses = [], []
+
+    def send(pause, *of):
+        windows.append(of)
+        pauses.append(pause)
+
+    for _ in range(rng.integers(1, 4)):
+        for _ in range(rng.integers(0, 3)):
+            at, write = (
+                row * rng.integers(0, 2) + burst * np.arange(found.sweep),
+                rng.random() < 0.5,
+            )
+            channel, odd = memory.address_map.locate(at).channel, rng.integers(0, memory.channels)
+            what = rng.choice(["nothing", "row", "row", "place", "kind", "late", "twice"])
+            for c in range(memory.channels):
+                base, kind = int(at[channel == c][0]), write
+                if c == odd:
+                    base = int(at[channel == c][-1]) if what == "place" else base
+                    base = (base + row) % (2 * row) if what == "row" else base
+                    kind = write ^ (what == "kind")
+                    send(rng.integers(1, 30) if what == "late" else 0)
+                    if what == "twice":
+                        send(0, (base, 1, burst, burst, kind))
+                send(0, (base, 1, burst, burst, kind))
+        send(rng.integers(0, rng.choice([20, 60, 400])))
+        some = zip(rng.integers(0, 3, 3), rng.random(3) < 0.4, strict=True)
+        sweeps = [(row * number, 1, sweep, sweep, write) for number, write in some]
+        send(rng.integers(0, 60), *sweeps[: rng.integers(1, 4)])
+    return by_hand(windows, memory, occupancy=pauses)
 
 
 def accounts(log, device):
@@ -121,6 +161,8 @@ def assert_accounts_agree(timed, activity):
         if command.name in counts:
             assert counts[command.name].tolist() == [one[0][command] for one in told]
     assert counts["hits"].tolist() == [one[1] for one in told]
+    columns = [sum(one[0][command] for command in COLUMN_COMMANDS) for one in told]
+    assert sum(counts[name] for name in ("hits", "misses", "conflicts")).tolist() == columns
     commands, last = sum((one[0] for one in told), Counter()), max(one[2] for one in told)
     parts, active = dram.part.organization, sum(one[3] for one in told)
     idle = max(0, dram.channels * parts.pseudo_channels * parts.ranks * last - active)
@@ -130,12 +172,71 @@ def assert_accounts_agree(timed, activity):
     )
 
 
+def assert_twins_agree(timed):
+    assert outcome(engine.run, timed) == outcome(reference.run, timed)
+    if timed.traffic.window.size:
+        assert_accounts_agree(timed, engine.run(timed).activity)
+
+
 @given(st.data(), drams())
 @MANY
 def test_channels_part_and_join(data, dram):
     memory, one = dram
     with with_device(one):
-        timed = data.draw(programs(memory))
-        assert outcome(engine.run, timed) == outcome(reference.run, timed)
-        if timed.traffic.window.size:
-            assert_accounts_agree(timed, engine.run(timed).activity)
+        assert_twins_agree(data.draw(programs(memory)))
+
+
+@given(st.integers(0, 2**32 - 1), drams())
+@MANY
+def test_only_channels_that_are_alike_join(seed, dram):
+    memory, one = dram
+    with with_device(one):
+        assert_twins_agree(partings(memory, seed))
+
+
+READ, WRITE = False, True
+LATE = 11  # clocks by which channel 1 may get the same later
+APART = {  # bursts (row, bank, write) of channel 0 and of channel 1; what both get after a pause
+    "open row": ([(1, 0, READ)], [(2, 0, READ)], [(1, READ)]),
+    "hits of a row": ([(0, 0, READ)] * 2, [(0, 0, READ)], [(1, READ), (0, READ)]),
+    "read": ([(0, 0, READ)], None, [(1, READ)]),
+    "write": ([(0, 0, WRITE)], None, [(1, READ)]),
+    "turn to reads": ([(0, 0, WRITE)], None, [(0, READ)]),
+    "turn to writes": ([(0, 0, READ)], None, [(0, WRITE)]),
+    "activations": ([(0, bank, READ) for bank in range(4)], None, [(1, READ)]),
+}
+
+
+@pytest.mark.parametrize("what", APART)
+def test_channels_that_differ_in_one_thing_stay_apart(what):
+    """After every pause from none to one after which both channels are ready for everything."""
+    first, second, after = APART[what]
+    memory = Dram(
+        device="hbm2", channels=2, capacity=1 << 24, mapping="RoRaBaCoCh", hashing=False, hit_cap=2,
+        refresh=False, command_clock=10**9,
+    )  # fmt: skip
+    one = memory.part
+    slow = tuple(
+        replace(of, cycles=of.cycles * (1 + 7 * (of.window > 1))) for of in one.constraints
+    )
+    with with_device(replace(one, constraints=slow)):
+        found, burst = memory.address_map, memory.address_map.column_bytes
+        row = found.capacity_bytes // one.organization.rows
+        at = burst * np.arange(3 * row // burst)
+        places = found.locate(at)
+
+        def single(channel, number, bank, write):
+            here = (places.channel == channel) & (places.row == number)
+            mine = at[here & (places.bank == bank) & (places.bank_group == 0)]
+            return int(mine[0]), 1, burst, burst, write
+
+        sweep = found.compiled.sweep * burst
+        sweeps = [(row * number, 1, sweep, sweep, write) for number, write in after]
+        one_way = [[single(0, *of)] for of in first]
+        other_way = [[single(1, *of)] for of in (second or first)]
+        late = 0 if second else LATE
+        both = [(0, 1, sweep, sweep, READ)]
+        for pause in range(200 if what == "activations" else 60):
+            pauses = [150, *[0] * (len(first) - 1), late, *[0] * (len(other_way) - 1), pause, 0]
+            timed = by_hand([both, *one_way, *other_way, sweeps], memory, occupancy=pauses)
+            assert_twins_agree(timed)

@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from cache_chains import chains
 from dram_streams import DEVICES, controllers, devices
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,39 +28,6 @@ MANY = settings(  # the first example compiles
     deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=150
 )
 MAPPINGS = ("RoRaBaChCoBg", "RoBaRaCoCh", "RoCoBaRaCh", "RoRaChBaCo")
-
-
-@st.composite
-def caches(draw):
-    """One to three levels of a few lines each, the last ones shared; often one shared LRU cache."""
-    depth = draw(st.sampled_from([1, 1, 1, 2, 3]))
-    private = draw(st.integers(0, depth))
-    names = [f"l{i}" for i in range(depth)]
-    return {
-        name: draw(one_cache(of, shared=i >= private))
-        for i, (name, of) in enumerate(zip(names, [*names[1:], "hbm"], strict=True))
-    }
-
-
-@st.composite
-def one_cache(draw, of, shared):
-    line, banks = 1 << draw(st.integers(4, 7)), draw(st.sampled_from([1, 2, 4]))
-    ways = draw(st.integers(1, 4))
-    return Cache(
-        of=of,
-        capacity=line * ways * banks * draw(st.sampled_from([1, 2, 8])),
-        line=line,
-        sectors=draw(st.sampled_from([1, 2, 4])),
-        ways=ways,
-        banks=banks,
-        bank_hash=draw(st.sampled_from(["none", "xor", "sum"])),
-        shared=shared,
-        policy=draw(st.sampled_from(["lru", "lru", "random", "streaming"])),
-        write=draw(st.sampled_from(["back", "through"])),
-        allocate=draw(st.booleans()),
-        width=draw(st.sampled_from([0, 8, 32])),
-        latency=draw(st.integers(0, 5)),
-    )
 
 
 def architecture(memory, chain=None, cores=1, clock="1 GHz"):
@@ -147,7 +115,7 @@ def with_device(one):
     return mock.patch("accelsim.hw.dram.block.find_device", return_value=one)
 
 
-@given(st.data(), caches(), st.integers(1, 3), st.sampled_from([1, 3, 64]))
+@given(st.data(), chains("hbm"), st.integers(1, 3), st.sampled_from([1, 3, 64]))
 @MANY
 def test_caches_before_a_port(data, chain, cores, bandwidth):
     memory = MainMemory(capacity=1 << 30, bandwidth=bandwidth * 10**9, latency=7e-9)
@@ -163,7 +131,7 @@ def test_channels(data, dram):
         assert_engines_agree(data.draw(programs(architecture(memory), by_channels=True)))
 
 
-@given(st.data(), drams(), caches(), st.integers(1, 3))
+@given(st.data(), drams(), chains("hbm"), st.integers(1, 3))
 @MANY
 def test_caches_before_channels(data, dram, chain, cores):
     memory, one = dram
@@ -199,7 +167,7 @@ def by_hand(windows, memory, chain=None, units=1, **columns):
     port = -1 if by_channels else 0
     return TimedProgram(
         unit=np.arange(n, dtype=np.int32) % units,
-        occupancy=np.zeros(n, np.int64),
+        occupancy=np.array(columns.get("occupancy", np.zeros(n)), np.int64),
         latency=np.zeros(n, np.int64),
         dep=np.full((n, 3), -1, np.int32),
         port=np.array(columns["port"], np.int16),

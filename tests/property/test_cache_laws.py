@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from cache_chains import chains
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -21,24 +22,6 @@ def windows(draw):
 
 
 accesses = st.lists(st.tuples(windows(), st.booleans(), st.integers(0, 1)), min_size=1, max_size=12)
-
-
-@st.composite
-def any_cache(draw, of, shared):
-    line, banks = 1 << draw(st.integers(2, 6)), draw(st.sampled_from([1, 2, 4]))
-    ways = draw(st.integers(1, 6))
-    return Cache(
-        of=of,
-        capacity=line * ways * banks * draw(st.integers(1, 3)),
-        line=line,
-        sectors=draw(st.sampled_from([1, 2, 4])),
-        ways=ways,
-        banks=banks,
-        shared=shared,
-        policy=draw(st.sampled_from(["lru", "random", "streaming"])),
-        write=draw(st.sampled_from(["back", "through"])),
-        allocate=draw(st.booleans()),
-    )
 
 
 def walk_all(caches, work, cores=2):
@@ -86,18 +69,8 @@ def test_a_larger_fully_associative_lru_cache_never_misses_more(work, ways, more
     assert many["back"] <= few["back"]
 
 
-@st.composite
-def chains(draw):
-    depth = draw(st.integers(1, 3))
-    names = [f"l{i}" for i in range(depth)]
-    return {
-        name: draw(any_cache(of, i == depth - 1))
-        for i, (name, of) in enumerate(zip(names, [*names[1:], "memory"], strict=True))
-    }
-
-
 @MANY
-@given(chains(), accesses)
+@given(chains("memory"), accesses)
 def test_what_leaves_one_level_arrives_at_the_next(caches, work):
     counts, runs, _ = walk_all(caches, work)
     for name, cache in caches.items():
@@ -138,7 +111,7 @@ ITS_WORK = [
 
 
 @MANY
-@given(chains(), accesses)
+@given(chains("memory"), accesses)
 @example(OVERTAKEN, ITS_WORK)
 def test_memory_sees_every_written_byte_and_gave_every_read_one(caches, work):
     """No byte that was written is lost in a cache, and none is read out of thin air."""
@@ -154,6 +127,6 @@ def test_memory_sees_every_written_byte_and_gave_every_read_one(caches, work):
 
 
 @MANY
-@given(chains(), accesses)
+@given(chains("memory"), accesses)
 def test_equal_work_gives_equal_results(caches, work):
     assert walk_all(caches, work) == walk_all(caches, work)

@@ -160,6 +160,7 @@ FAULTS = [
     ("16 GiB", "16 GiBs", 15, "unknown unit 'GiBs' for bytes; did you mean 'GiB'?"),
     ("16 GiB", "-1", 15, "capacity must be positive, not -1"),
     ("200 ns", "-200 ns", 15, "latency must not be negative"),
+    ("200 ns", "1e20 s", 15, "latency must be at most 1 s, not 1e+20 s"),
     ("    kind: sram", "    kind: dma", 17, "kind 'dma' belongs under units, not memories"),
     ("    kind: sram", "    kind: link", 17, "kind 'link' belongs under links, not memories"),
     ("    capacity: 16 MiB\n", "", 16, "capacity is missing; kind sram needs capacity"),

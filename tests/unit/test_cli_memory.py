@@ -182,13 +182,23 @@ def test_a_bad_trace_line_is_named(tmp_path):
     trace = tmp_path / "a.trc"
     trace.write_text("R 0x40\nX 0x80\n")
     assert f"{trace}:2: 'X 0x80' is no request" in error("ddr4-2400", "--stream", trace)
-    trace.write_text(f"R {1 << 40}\n")
-    assert "past the capacity" in error("ddr4-2400", "--stream", trace)
+    trace.write_text(f"# far\nR {1 << 40}\n")
+    assert f"{trace}:2: request 0 at 0x10000000000 is past the capacity" in error(
+        "ddr4-2400", "--stream", trace
+    )
     trace.write_text("R -5\n")
-    assert f"{trace}:1: address '-5' is no number" in error("ddr4-2400", "--stream", trace)
+    assert f"{trace}:1: address -5 is out of range" in error("ddr4-2400", "--stream", trace)
     trace.write_text("0x0 READ 99999999999999\n")
     assert f"{trace}:1: clock 99999999999999 is too far" in error("ddr4-2400", "--stream", trace)
     trace.write_bytes(b"\xff\xfe\x00")
     assert "is not text" in error("ddr4-2400", "--stream", trace)
     trace.write_text("")
     assert "no request in it" in error("ddr4-2400", "--stream", trace)
+    assert f"{tmp_path}: Is a directory" in error("ddr4-2400", "--stream", tmp_path)
+
+
+def test_no_log_is_written_if_one_cannot_be(tmp_path):
+    (tmp_path / "a.ch1.log").mkdir()
+    said = error("ddr4-2400", "--requests", 9, "--channels", 2, "--log", tmp_path / "a.log")
+    assert f"cannot write {tmp_path / 'a.ch1.log'}: Is a directory" in said
+    assert [file.name for file in tmp_path.iterdir()] == ["a.ch1.log"]

@@ -192,6 +192,10 @@ def test_a_constraint_that_asks_nothing_is_left_out() -> None:
         ),
         ("1200 MHz", "0 Hz", ":4: mine: clock must be positive, not 0 Hz; accepted: 1 GHz"),
         (
+            "tFAW: 21 ns", "tFAW: [21]",
+            ":14: mine: tFAW is [21]; accepted: whole cycles, a time (7.5 ns) or a formula",
+        ),
+        (
             "tFAW: 21 ns", "tFAW: 21 parsecs",
             ":14: mine: tFAW: cannot read the formula '21 parsecs'; accepted: + - * // max() "
             "min(), whole numbers, times (7.5 ns) and timing names",

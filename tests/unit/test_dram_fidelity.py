@@ -68,6 +68,9 @@ def test_a_memory_without_channels_says_what_would_do() -> None:
     ("change", "message"),
     [
         ({"hbm.channels": 0}, "channels must be at least 1"),
+        ({"hbm.channels": 1 << 20}, "channels must be at most 1024, not 1048576"),
+        ({"hbm.latency": 1e30}, r"latency must be at most 1 s, not 1e\+30 s"),
+        ({"hbm.refresh_kind": "never"}, "unknown choice 'never'; accepted: '', all-bank, per-bank"),
         ({"hbm.mapping": "RoBaCo"}, "does not cover the address"),
         ({"hbm.device": "hbm9"}, "unknown memory device 'hbm9'"),
         ({"hbm.capacity": "17 GiB"}, "is more than 16 channels of hbm2 hold"),

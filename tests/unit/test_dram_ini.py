@@ -115,6 +115,8 @@ def test_bank_level_refresh_has_its_constraints(tmp_path: Path) -> None:
     [
         ("= DDR4", "= DDR9", ":3: protocol: unknown protocol 'DDR9'; did you mean '"),
         ("= 1.0", "= fast", ":12: tCK: 'fast' is not a number; accepted: a number"),
+        ("= 1.0", "= nan", ":12: tCK: 'nan' is not a number; accepted: a number"),
+        ("= 1.0", "= inf", ":12: tCK: 'inf' is not a number; accepted: a number"),
         ("= 1.0", "= 0", ":12: tCK: must be positive, not 0; accepted: nanoseconds"),
         ("= 30", "= 30.5", ":13: tRAS: 30.5 is not whole; accepted: a whole number"),
         ("= 30", "= 0", ":13: tRAS must be at least 1 cycle, not 0; accepted: 1, 2, ..."),
@@ -135,6 +137,14 @@ def test_bank_level_refresh_has_its_constraints(tmp_path: Path) -> None:
             "[system]", "[system]\nqueue_structure = PER_CHIP",
             ":15: queue_structure: unknown queue_structure 'PER_CHIP'; accepted: PER_BANK, "
             "PER_RANK",
+        ),
+        (
+            "[system]", "[system]\nchannels = 0",
+            ":15: channels: 0 is out of range; accepted: 1 to 1024",
+        ),
+        (
+            "[system]", "[system]\naddress_mapping = rororabacoch",
+            ":15: mapping 'rororabacoch' names ro (row) twice",
         ),
         (
             "[system]", "[system]\nunified_queue = maybe",

@@ -1,14 +1,17 @@
 """Where tensors and buffers lie, and what waits for whom when a place is reused."""
 
+from itertools import pairwise
+
 import pytest
 
 from accelsim.errors import CapacityError
-from accelsim.mapping.placement import Arena, Heap, plan_tensors
+from accelsim.mapping.placement import Arena, Heap, Plan, plan_tensors
 from accelsim.numerics.formats import FORMATS
 from accelsim.program.builder import Builder
 from accelsim.program.storage import Storage
 from accelsim.program.table import AddressSpace, OperatorInfo, UnitSlot
 from accelsim.workload import workload
+from accelsim.workload.graph import Graph
 
 
 def test_heap_reuses_and_merges_freed_extents() -> None:
@@ -39,6 +42,47 @@ def test_activations_share_places_only_when_their_lives_do_not_meet() -> None:
     persistent = sum(t.bytes for t in specs if t.role != "activation")
     everything = sum(t.bytes for t in specs)
     assert persistent <= plan.peak < everything + 64 * len(specs)
+
+
+LAYERS = "llama-2-7b:layers=2,hidden=512,heads=8,kv_heads=8,ffn=1000,vocab=1000"
+PAGE = 64 << 10
+
+
+def _extents(graph: Graph, plan: Plan, *, lasting: bool, pages: bool) -> list[tuple[int, int]]:
+    """(base, end) of tensors that fill a page, or do not, whole pages or bursts, in their order."""
+    step = PAGE if pages else 64
+    return sorted(
+        (plan.base[one.name], plan.base[one.name] + -(-one.bytes // step) * step)
+        for one in graph.tensors.values()
+        if (one.bytes >= PAGE) == pages and (one.role != "activation") == lasting
+    )
+
+
+@pytest.mark.parametrize("phase", ["tokens=100", "phase=decode,batch=3,context=77"])
+def test_large_tensors_begin_on_pages_and_small_ones_are_packed(phase: str) -> None:
+    graph = workload(f"{LAYERS},{phase}")
+    plan = plan_tensors(graph, "hbm", 1 << 30)
+    small = _extents(graph, plan, lasting=True, pages=False)
+    large = _extents(graph, plan, lasting=True, pages=True)
+    assert len(small) > 5 < len(large)
+    assert {base % PAGE for base, _ in large} == {0}
+    assert {base % PAGE for base, _ in _extents(graph, plan, lasting=False, pages=True)} <= {0}
+    every = sorted(small + large)
+    assert all(end <= base for (_, end), (base, _) in pairwise(every))
+    # Small ones follow each other without a gap, behind the first of the large ones.
+    assert [end for _, end in small[:-1]] == [base for base, _ in small[1:]]
+    assert small[0][0] == large[0][1]
+
+
+def test_large_scratch_in_main_memory_begins_on_pages() -> None:
+    build, _ = _machine()
+    sizes = {"a": 100, "b": 70_000, "c": 100, "d": 65_535, "e": 65_536}
+    for paged, bases in (
+        (True, [192, 65_536, 196_608, 196_736, 327_680]),
+        (False, [192, 320, 70_336, 70_464, 136_000]),
+    ):
+        arena = Arena(build, 0, "hbm", 1 << 20, start=192, paged=paged)
+        assert [arena.take(name, nbytes).base for name, nbytes in sizes.items()] == bases
 
 
 def _waits_of_first_write(build: Builder, storage: Storage) -> set[int]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from accelsim.hw.block import block, require
 from accelsim.hw.dram.catalog import device as find_device
 from accelsim.hw.dram.commands import Command
-from accelsim.hw.dram.controller import Controller, Page, Policy
+from accelsim.hw.dram.controller import MOST_CHANNELS, Controller, Page, Policy
 from accelsim.hw.dram.device import Device
 from accelsim.hw.dram.energy import command_energy_pj
-from accelsim.hw.memory import OffChipMemory
+from accelsim.hw.memory import OffChipMemory, check_latency
 from accelsim.quantities import Bytes, BytesPerSecond, Hertz, PicojoulesPerByte, Seconds
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ class Dram(OffChipMemory):
 
     def check(self) -> None:
         super().check()
-        require(self.channels >= 1, f"channels must be at least 1, not {self.channels}")
+        _check_channels(self.channels)
         require(self.command_clock >= 0, f"command_clock is negative: {self.command_clock}")
         require(self.rows >= 0, f"rows must not be negative, not {self.rows}")
-        require(self.latency >= 0, f"latency must not be negative, not {self.latency}")
+        check_latency(self.latency)
         share = self.efficiency
         require(0 < share <= 1, f"efficiency must be above 0, at most 1, not {share}")
         held = self.channels * self.part.organization.capacity_bytes
@@ -115,7 +115,7 @@ class Dram(OffChipMemory):
         return int(self.channels * self.part.channel_bytes_per_second)
 
     def setting(self, name: str, value: Any) -> Any:
-        require(self.channels >= 1, f"channels must be at least 1, not {self.channels}")
+        _check_channels(self.channels)
         require(value > 0, f"bandwidth must be positive, not {value}")
         own = find_device(self.device)
         bytes_per_clock = self.channels * own.channel_bytes_per_second / own.clock_hz
@@ -215,3 +215,8 @@ class Dram(OffChipMemory):
     def added_cycles(self) -> int:
         """Cycles that controller and fabric add to a transfer."""
         return math.ceil(self.latency * self.own_clock_hz - 1e-9)
+
+
+def _check_channels(channels: int) -> None:
+    require(channels >= 1, f"channels must be at least 1, not {channels}")
+    require(channels <= MOST_CHANNELS, f"channels must be at most {MOST_CHANNELS}, not {channels}")

@@ -22,6 +22,7 @@ POLICIES: tuple[Policy, ...] = ("window", "per-bank", "first-ready")
 PAGES: tuple[Page, ...] = ("open", "closed")
 
 LARGEST_QUEUE = 4096
+MOST_CHANNELS = 1024
 
 
 @dataclass(frozen=True)

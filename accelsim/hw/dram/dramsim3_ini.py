@@ -8,6 +8,7 @@ timings, missing keys have its defaults.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from pathlib import Path
 from accelsim.errors import AccelsimError, ParameterError, unknown
 from accelsim.hw.dram.checks import check
 from accelsim.hw.dram.commands import READS, WRITES, Command, Scope
+from accelsim.hw.dram.controller import MOST_CHANNELS
 from accelsim.hw.dram.device import Constraint, Currents, Device, Organization, Refresh
+from accelsim.hw.dram.mapping import parsed
 
 BURST_DIVISOR = {"GDDR5": 4, "GDDR5X": 8, "GDDR6": 16}
 """Beats per clock of the data bus; 2 elsewhere."""
@@ -110,9 +113,12 @@ class _Ini:
     def number(self, section: str, key: str, default: float) -> float:
         given = self.text(section, key, "")
         try:
-            return float(given) if given else default
+            value = float(given) if given else default
         except ValueError:
-            raise self.fail(key, f"{given!r} is not a number; accepted: a number") from None
+            value = math.nan
+        if not math.isfinite(value):
+            raise self.fail(key, f"{given!r} is not a number; accepted: a number")
+        return value
 
     def whole(self, section: str, key: str, default: int) -> int:
         value = self.number(section, key, default)
@@ -249,9 +255,17 @@ def _currents(ini: _Ini, dies: int) -> Currents:
 
 def _settings(ini: _Ini) -> dict[str, object]:
     entries = ini.whole("system", "trans_queue_size", 32)
+    channels = ini.whole("system", "channels", 1)
+    if not 1 <= channels <= MOST_CHANNELS:
+        raise ini.fail("channels", f"{channels} is out of range; accepted: 1 to {MOST_CHANNELS}")
+    mapping = ini.text("system", "address_mapping", "chrobabgraco")
+    try:
+        parsed(mapping)
+    except AccelsimError as fault:
+        raise AccelsimError(f"{ini.where('address_mapping')}: {fault}") from None
     return {
-        "channels": ini.whole("system", "channels", 1),
-        "mapping": ini.text("system", "address_mapping", "chrobabgraco"),
+        "channels": channels,
+        "mapping": mapping,
         "queues": ini.choice("system", "queue_structure", "PER_BANK", QUEUES),
         "command_queue": ini.whole("system", "cmd_queue_size", 16),
         "read_queue": entries,

@@ -234,7 +234,7 @@ class _One:
                 circle = ", ".join(waiting)
                 name = next(iter(waiting))
                 raise self.fail(f"timings.{name}", f"the formulas of {circle} need each other")
-            text = waiting.pop(name).value
+            text = waiting.pop(name).plain()
             if not isinstance(text, str):
                 raise self.fail(
                     f"timings.{name}",

@@ -21,7 +21,7 @@ from accelsim.errors import AccelsimError, unknown
 from accelsim.hw.dram.catalog import device as device_named
 from accelsim.hw.dram.checker import Verdict, check_log
 from accelsim.hw.dram.commands import COLUMN_COMMANDS, Command
-from accelsim.hw.dram.controller import Controller
+from accelsim.hw.dram.controller import MOST_CHANNELS, Controller
 from accelsim.hw.dram.device import Device
 from accelsim.hw.dram.dramsim3_ini import import_dramsim3
 from accelsim.hw.dram.drive import INJECTS, POLICIES, Ints, Job, Outcome
@@ -44,7 +44,6 @@ MAPPING = "RoRaBaCoBgCh"
 """Neighbouring bursts go to all channels, pseudo-channels and bank groups in turn, then along the
 rows: both data buses and bank groups of a sequential stream stay busy, and its rows stay open."""
 
-MOST_CHANNELS = 1024
 MOST_REQUESTS = 1 << 28
 MOST_LOGGED = 10_000_000
 REQUESTS = 100_000
@@ -279,7 +278,7 @@ def _requests(
         capacity = address_map.capacity_bytes
         extent = Extent(address_map.column_bytes, capacity // rows, capacity)
         return make_stream(stream, REQUESTS if requests is None else requests, extent, seed)
-    if isinstance(stream, str) and not Path(stream).is_file():
+    if isinstance(stream, str) and not Path(stream).exists():
         raise AccelsimError(f"{unknown('stream', stream, STREAMS)}; or a trace file")
     found = read_trace(stream, requests) if isinstance(stream, str) else stream
     if not len(found):

@@ -47,12 +47,14 @@ class Requests:
     """Bursts in the order in which they are asked for, one entry each.
 
     ``clock`` is when each of them arrives, never falling; None: all are there from the beginning.
+    ``line`` is where each of them stands in its trace file.
     """
 
     name: str
     address: Ints
     write: NDArray[np.bool_]
     clock: Ints | None = None
+    line: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.address)
@@ -107,8 +109,11 @@ def check_inside(requests: Requests, capacity_bytes: int) -> None:
     outside = np.flatnonzero((requests.address < 0) | (requests.address >= capacity_bytes))
     if len(outside):
         first = int(outside[0])
+        where = f"stream {requests.name}"
+        if requests.line is not None:
+            where = f"{requests.name}:{requests.line[first]}"
         raise AccelsimError(
-            f"stream {requests.name}: request {first} at {int(requests.address[first]):#x} is "
+            f"{where}: request {first} at {int(requests.address[first]):#x} is "
             f"past the capacity; accepted: addresses below {capacity_bytes:#x}"
         )
 
@@ -156,6 +161,7 @@ def read_trace(path: str | Path, most: int | None = None) -> Requests:
         AccelsimError: ``FILE:LINE: ...`` for a line that is no request.
     """
     rows: list[tuple[int, int, int]] = []
+    lines: list[int] = []
     before = 0
     try:
         with Path(path).open(encoding="utf-8") as file:
@@ -166,6 +172,7 @@ def read_trace(path: str | Path, most: int | None = None) -> Requests:
                 if most is not None and len(rows) >= most:
                     break
                 rows.append(_request(words, before, f"{path}:{number}"))
+                lines.append(number)
                 before = rows[-1][2]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "is not text"
@@ -174,7 +181,8 @@ def read_trace(path: str | Path, most: int | None = None) -> Requests:
         raise AccelsimError(f"{path}: no request in it; accepted: lines of {_LINES}")
     table = np.array(rows, np.int64)
     clock = np.ascontiguousarray(table[:, 2]) if before else None
-    return Requests(str(path), np.ascontiguousarray(table[:, 0]), table[:, 1] == 1, clock)
+    address = np.ascontiguousarray(table[:, 0])
+    return Requests(str(path), address, table[:, 1] == 1, clock, np.array(lines, np.int64))
 
 
 def _request(words: list[str], before: int, where: str) -> tuple[int, int, int]:
@@ -198,7 +206,9 @@ def _number(word: str, what: str, where: str) -> int:
     try:
         value = int(word, 0)
     except ValueError:
-        value = -1
+        raise AccelsimError(
+            f"{where}: {what} {word!r} is no number; accepted: 64 or 0x40"
+        ) from None
     if not 0 <= value < _LARGEST:
-        raise AccelsimError(f"{where}: {what} {word!r} is no number; accepted: 64 or 0x40")
+        raise AccelsimError(f"{where}: {what} {word} is out of range; accepted: 0 to 2**62 - 1")
     return value
