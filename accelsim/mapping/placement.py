@@ -27,7 +27,7 @@ def aligned(nbytes: int, boundary: int = ALIGNMENT) -> int:
 
 def boundary_of(nbytes: int) -> int:
     """Where something of this size may begin and end in main memory: at multiples of the largest
-    power of two in it, so that it never lies across more turns over the channels than it must."""
+    power of two in it, so that it lies across no more turns over the channels than it must."""
     return min(PAGE, max(ALIGNMENT, 1 << max(0, nbytes.bit_length() - 1)))
 
 
