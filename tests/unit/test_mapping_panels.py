@@ -16,7 +16,7 @@ from accelsim.functional.execute import execute
 from accelsim.functional.memory import Memory
 from accelsim.functional.values import graph_values
 from accelsim.mapping.panels import PACKED, Layouts, Panels
-from accelsim.numerics.formats import FORMATS, integer
+from accelsim.numerics.formats import FORMATS, Format, integer
 from accelsim.program.archive import load, save
 from accelsim.program.builder import Builder
 from accelsim.program.listing import listing

@@ -7,14 +7,14 @@ from fractions import Fraction
 import gfloat
 import numpy as np
 import pytest
+from accelsim.validation import casts
+from accelsim.validation.casts import oracle
 from gfloat import formats as gf
 
 from accelsim.errors import AccelsimError
 from accelsim.functional.values import splitmix64
 from accelsim.numerics import cast, cast_kernels
 from accelsim.numerics.formats import FORMATS, floating, integer, register_format
-from accelsim.validation import casts
-from accelsim.validation.casts import oracle
 
 NARROW = [f for f in FORMATS.values() if f.bits <= 16]
 FLOATS = [*oracle.LAYOUTS]
