@@ -32,26 +32,29 @@ def encode(fmt: Format, values: Array, rounding: Rounding, overflow: Overflow, s
     own = _correctly_rounded(fmt, values.dtype)
     if own is not None and rounding == "RNE" and overflow == "infinity":
         with np.errstate(over="ignore", invalid="ignore"):
-            return values.astype(own)
+            cast: Array = values.astype(own)
+            return cast
     return stored(fmt, _rounded(fmt, values, rounding, overflow, seed))
 
 
 def decode(fmt: Format, elements: Array) -> Array:
     """The exact values of stored elements, in the carrier type."""
     if fmt.is_float and fmt.storage_dtype.kind == "u":
-        return _table(fmt)[codes(fmt, elements)]
+        values: Array = _table(fmt)[codes(fmt, elements)]
+        return values
     if fmt.padding:
         mask = np.uint32((1 << 32) - (1 << fmt.padding))
         return (elements.view(np.uint32) & mask).view(fmt.carrier)
     with np.errstate(invalid="ignore"):  # garbage may hold signalling NaNs
-        return elements.astype(fmt.carrier)
+        wide: Array = elements.astype(fmt.carrier)
+        return wide
 
 
 def codes(fmt: Format, elements: Array) -> Array:
     """The bit patterns of stored elements, unsigned, in the width of the storage."""
-    unsigned = np.ascontiguousarray(elements).view(f"<u{fmt.storage_dtype.itemsize}")
+    unsigned: Array = np.ascontiguousarray(elements).view(f"<u{fmt.storage_dtype.itemsize}")
     if fmt.bits % 8:
-        return unsigned & unsigned.dtype.type((1 << fmt.bits) - 1)
+        unsigned = unsigned & unsigned.dtype.type((1 << fmt.bits) - 1)
     return unsigned
 
 
@@ -63,8 +66,10 @@ def stored(fmt: Format, patterns: npt.ArrayLike) -> Array:
     if not spare:
         return unsigned.view(fmt.storage_dtype)
     if fmt.is_integer and fmt.signed:
-        return (unsigned << spare).view(fmt.storage_dtype) >> spare
-    return (unsigned & unsigned.dtype.type((1 << fmt.bits) - 1)).view(fmt.storage_dtype)
+        signed: Array = (unsigned << spare).view(fmt.storage_dtype) >> spare
+        return signed
+    low = unsigned & unsigned.dtype.type((1 << fmt.bits) - 1)
+    return np.asarray(low.view(fmt.storage_dtype))
 
 
 def values_of(fmt: Format, patterns: npt.ArrayLike) -> npt.NDArray[np.float64]:

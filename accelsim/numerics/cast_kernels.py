@@ -4,6 +4,8 @@ is slow to load.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,8 +33,8 @@ def random_word(key: np.uint64, index: int) -> np.uint64:
 
 @njit
 def keep(
-    significand: np.uint64, drop: int, mode: int, negative: bool, key: np.uint64, index: int
-) -> np.uint64:
+    significand: Any, drop: Any, mode: int, negative: Any, key: np.uint64, index: int
+) -> Any:
     """``significand`` / 2**``drop`` rounded to an integer; 53 bits, ``drop`` >= 0."""
     if drop == 0:
         return significand
@@ -43,7 +45,7 @@ def keep(
         rest = significand & ((np.uint64(1) << np.uint64(drop)) - np.uint64(1))
     if rest == np.uint64(0):
         return kept
-    up = False
+    up: Any = False
     if mode == RNE:
         if drop <= FRACTION + 1:
             half = np.uint64(1) << np.uint64(drop - 1)
@@ -79,17 +81,18 @@ def to_floats(
     sign: int,
     padding: int,
     overflow: int,
-    no_negative_zero: bool,
-    scale: bool,
+    no_negative_zero: int,
+    scale: int,
 ) -> None:
     """Codes ``out[n]`` of the float64 words ``x[n]``; the other arguments are cast._layout's.
 
     Of a scale (no sign, no zero) negative numbers are NaN and 0 is the smallest value.
     """
     for i in range(len(x)):
-        word = x[i]
+        word: Any = x[i]
+        code: Any = 0
         negative = (word >> np.uint64(63)) == np.uint64(1)
-        field = np.int64((word >> np.uint64(FRACTION)) & np.uint64(0x7FF))
+        field: Any = np.int64((word >> np.uint64(FRACTION)) & np.uint64(0x7FF))
         significand = word & np.uint64(0xFFFFFFFFFFFFF)
         if field == 0x7FF:
             if significand != np.uint64(0) or (scale and negative):
@@ -128,13 +131,13 @@ def to_floats(
 
 
 @njit
-def _scale_code(significand: np.uint64, exponent: int, mode: int, key: np.uint64, i: int) -> int:
+def _scale_code(significand: Any, exponent: Any, mode: int, key: np.uint64, i: int) -> Any:
     """Exponent of the power of two that a positive number is rounded to."""
     rest = significand & np.uint64(0xFFFFFFFFFFFFF)
     if rest == np.uint64(0):
         return exponent
     half = np.uint64(1) << np.uint64(FRACTION - 1)
-    up = False
+    up: Any = False
     if mode == RNE:
         # A tie goes to the even code; the bias of 127 makes that the odd exponent.
         up = rest > half or (rest == half and exponent % 2 == 0)
@@ -151,9 +154,9 @@ def to_integers(
 ) -> None:
     """Two's complement codes ``out[n]`` of the float64 words ``x[n]``; NaN becomes 0."""
     for i in range(len(x)):
-        word = x[i]
+        word: Any = x[i]
         negative = (word >> np.uint64(63)) == np.uint64(1)
-        field = np.int64((word >> np.uint64(FRACTION)) & np.uint64(0x7FF))
+        field: Any = np.int64((word >> np.uint64(FRACTION)) & np.uint64(0x7FF))
         significand = word & np.uint64(0xFFFFFFFFFFFFF)
         if field == 0x7FF and significand != np.uint64(0):
             out[i] = np.uint32(0)
@@ -167,7 +170,7 @@ def to_integers(
             # Only the low bits matter where integers wrap; beyond 2**116 they are all 0.
             lift = exponent - FRACTION
             whole = significand << np.uint64(lift) if wraps and lift < 64 else np.uint64(0)
-            value = np.int64(whole & np.uint64(0xFFFFFFFF))
+            value: Any = np.int64(whole & np.uint64(0xFFFFFFFF))
             if not wraps:
                 value = np.int64(1) << np.int64(62)
         elif exponent >= FRACTION:

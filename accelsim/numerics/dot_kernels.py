@@ -8,7 +8,7 @@ exponents: sums of two of these constants still tell zero, Inf and NaN apart.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,13 +82,13 @@ def _chain(
     mantissa, bias, top = step.mantissa, step.bias, step.top
     hidden = np.int64(1) << mantissa
     sign_bit = np.int64(1) << (31 if top > 0x7C00 else 15)
-    word = np.int64(c)
+    word: Any = np.int64(c)
     up, down = (step.lift, 0) if step.lift >= 0 else (0, -step.lift)
     for first in range(0, sa.shape[0], width):
         # c
         negative = (word & sign_bit) != 0
         magnitude = word & (sign_bit - 1)
-        field = magnitude >> mantissa
+        field: Any = magnitude >> mantissa
         cm = magnitude & (hidden - 1)
         if field > 0:
             cm |= hidden
@@ -102,19 +102,19 @@ def _chain(
                 cm <<= 1
                 ce -= 1
         # the largest exponent
-        largest = np.int32(ZERO * 2)
+        largest: Any = np.int32(ZERO * 2)
         for k in range(first, first + width):
             e = ea[k] + eb[k]
             largest = max(largest, e)
         if largest > SPECIAL_ABOVE or magnitude >= top:
             word = _special(sa, ea, sb, eb, first, width, word, top, sign_bit)
             continue
-        emax = max(np.int64(largest), ce, np.int64(step.least_exponent))
+        emax: Any = max(np.int64(largest), ce, np.int64(step.least_exponent))
         # align, truncate, add
         total = np.int64(0)
         for k in range(first, first + width):
             p = np.int64(sa[k]) * np.int64(sb[k])
-            drop = min(emax - np.int64(ea[k] + eb[k]) + down, np.int64(62))
+            drop: Any = min(emax - np.int64(ea[k] + eb[k]) + down, np.int64(62))
             term = (abs(p) << up) >> drop
             total += term if p >= 0 else -term
         r = step.fraction_bits - mantissa - emax + ce
@@ -125,13 +125,13 @@ def _chain(
 
 
 @njit
-def _rounded(total: int, emax: int, step: StepNumbers, sign_bit: int) -> int:
+def _rounded(total: Any, emax: Any, step: StepNumbers, sign_bit: Any) -> Any:
     """Bits of total 2**(emax - fraction_bits), normalised and rounded once."""
     if total == 0:
         return np.int64(0)
     negative = total < 0
     magnitude = -total if negative else total
-    length = np.int64(0)
+    length: Any = np.int64(0)
     rest = magnitude
     for jump in (32, 16, 8, 4, 2, 1):
         if rest >> jump:
@@ -139,10 +139,10 @@ def _rounded(total: int, emax: int, step: StepNumbers, sign_bit: int) -> int:
             rest >>= jump
     exponent = length + emax - step.fraction_bits
     least = 1 - step.bias
-    at = max(exponent, least)
+    at: Any = max(exponent, least)
     drop = at - step.kept_bits - (emax - step.fraction_bits)
     if drop <= 0:
-        code = magnitude << -drop
+        code: Any = magnitude << -drop
     elif drop > 62:
         code = np.int64(0)
     else:
@@ -163,9 +163,9 @@ def _rounded(total: int, emax: int, step: StepNumbers, sign_bit: int) -> int:
 @njit
 def _special(
     sa: Significands, ea: Exponents, sb: Significands, eb: Exponents, first: int, width: int,
-    word: int, top: int, sign_bit: int,
-) -> int:  # fmt: skip
-    """Bits of a step that has Inf or NaN among its terms; NaN is canonical, all bits but the sign."""
+    word: Any, top: int, sign_bit: Any,
+) -> Any:  # fmt: skip
+    """Bits of a step that has Inf or NaN among its terms; NaN has all bits set but the sign."""
     nan = sign_bit - 1
     plus, minus = False, False
     magnitude = word & nan

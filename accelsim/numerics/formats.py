@@ -258,7 +258,9 @@ for _built_in in (
     integer("int32", 32, "<i4", -(2**31), 2**31 - 1),
     floating("fp64", 11, 52, "<f8", carrier="<f8"),
     floating("tf32", 8, 10, "<f4", bits=32, result_format="fp32"),
-    floating("fp8_e4m3", 4, 3, "float8_e4m3fn", specials="fn", overflow="nan", result_format="bf16"),
+    floating(
+        "fp8_e4m3", 4, 3, "float8_e4m3fn", specials="fn", overflow="nan", result_format="bf16"
+    ),
     floating("fp8_e5m2", 5, 2, "float8_e5m2", result_format="bf16"),
     floating(
         "fp8_e4m3fnuz", 4, 3, "float8_e4m3fnuz", bias=8,

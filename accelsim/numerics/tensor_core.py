@@ -25,6 +25,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -128,7 +129,7 @@ class DotStep:
                 pool.submit(
                     dot_kernels.products, sa[i:j], ea[i:j], sb, eb, c[i:j], d[i:j], step
                 )
-                for i, j in zip(cuts[:-1], cuts[1:], strict=True)
+                for i, j in pairwise(cuts)
                 if j > i
             ]  # fmt: skip
             for job in jobs:

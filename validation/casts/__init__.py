@@ -69,7 +69,7 @@ def differs(
         got = fmt.decode(fmt.encode(x, rounding, rule, seed)).astype(np.float64)
     want = oracle.on_grid(grid, fmt.name, x, rounding, rule, seed)
     same = (got == want) & (np.signbit(got) == np.signbit(want))
-    return ~(same | (np.isnan(got) & np.isnan(want)))
+    return np.asarray(~(same | (np.isnan(got) & np.isnan(want))))
 
 
 def halfway(grid: oracle.Grid) -> Floats:

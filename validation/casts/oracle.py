@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ def integer_grid(name: str) -> Grid:
 
 
 def _grid(exact: list[Fraction], low: float, high: float) -> Grid:
-    middle = [(a + b) / 2 for a, b in zip(exact, exact[1:], strict=False)]
+    middle = [(a + b) / 2 for a, b in pairwise(exact)]
     points, midpoints = (np.array([float(v) for v in which]) for which in (exact, middle))
     for which, held in ((exact, points), (middle, midpoints)):
         assert all(Fraction(h) == v for h, v in zip(held.tolist(), which, strict=True))
