@@ -10,7 +10,8 @@ from fractions import Fraction
 LAYOUTS = {
     "fp32": (8, 23, 127, "ieee"), "tf32": (8, 10, 127, "ieee"), "bf16": (8, 7, 127, "ieee"),
     "fp16": (5, 10, 15, "ieee"), "fp8_e5m2": (5, 2, 15, "ieee"), "fp8_e4m3": (4, 3, 7, "fn"),
-    "fp6_e3m2": (3, 2, 3, "finite"), "fp6_e2m3": (2, 3, 1, "finite"), "fp4_e2m1": (2, 1, 1, "finite"),
+    "fp6_e3m2": (3, 2, 3, "finite"), "fp6_e2m3": (2, 3, 1, "finite"),
+    "fp4_e2m1": (2, 1, 1, "finite"),
 }  # fmt: skip
 NAN, PLUS, MINUS = "nan", "+inf", "-inf"
 
