@@ -20,7 +20,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
+
+import numpy.typing as npt
 
 from accelsim.errors import AccelsimError, unknown
 from accelsim.numerics.formats import FORMATS, Format
@@ -71,6 +73,16 @@ def types_of(a: str, b: str, accumulator: str) -> ProductTypes:
     from accelsim.numerics.formats import number_format
 
     return ProductTypes(*(number_format(name) for name in (a, b, accumulator)))
+
+
+FP32 = FORMATS["fp32"]
+FP32_TYPES = ProductTypes(FP32, FP32, FP32)
+INT32_TYPES = ProductTypes(*(FORMATS["int32"] for _ in range(3)))
+
+
+def carrier_types(a: npt.NDArray[Any]) -> ProductTypes:
+    """The formats of operands that are no narrower than their carriers."""
+    return INT32_TYPES if a.dtype.kind == "i" else FP32_TYPES
 
 
 @dataclass(frozen=True)
@@ -137,9 +149,6 @@ class Arithmetic:
             ):
                 return _rule(entry, types)
         return None
-
-
-FP32 = FORMATS["fp32"]
 
 
 def _widest_operand(adder: Format) -> str:
@@ -265,7 +274,7 @@ def _from_words(word: str, count: int, adder: Format) -> Rule | None:
     if word == "sequential" and not count:
         return Sequential(adder)
     if word == "tree" and power:
-        return Tree(count, adder)
+        return Tree(adder, width=count)
     if word == "lanes" and power and adder is FP32:
-        return Fused(count)
+        return Fused(lanes=count)
     return None

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from accelsim.numerics import functions
 from accelsim.numerics.ball import FP32, U32, Ball, gamma
 from accelsim.numerics.formats import Format
+from accelsim.numerics.rules import StepError
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,16 +31,21 @@ _U64 = 2.0**-53
 class Summation:
     """How a matrix unit sums products, as far as an error bound needs to know.
 
-    ``depth`` additions with a rounding, at most, lie on the way of any product to the result.
+    ``depth`` additions with a rounding to ``adder``, at most, lie on the way of any product to the
+    result, and ``steps`` fused ones (tensor cores), each of which errs as ``step`` says.
     ``accumulator`` is the format in which a running sum is kept between instructions, and
-    ``rests`` how often it is put there. ``operands`` is the format to which factors are rounded as
-    they enter the unit.
+    ``rests`` how often it is put there. ``operands`` is the format to which factors are rounded, or
+    cut off if ``truncates``, as they enter the unit.
     """
 
     depth: int
     accumulator: Format = FP32
     rests: int = 0
     operands: Format = FP32
+    steps: int = 0
+    step: StepError | None = None
+    adder: Format = FP32
+    truncates: bool = False
 
     def error(self, size: Floats, length: int, largest: float = 0.0) -> Floats:
         """Bound on |computed - exact| of sums of ``length`` products with ``size`` = sum |a||b|.
@@ -52,18 +58,32 @@ class Summation:
         in any order of summation; a product that underflows is off by at most half the smallest
         fp32 quantum, a store by half the accumulator's. Where the factors are rounded on entry,
         (1 + u_in)^2 comes in, and half the smallest quantum of that format times the other factor,
-        whose magnitude is at most ``largest`` (needed only then). The float64 reference itself may
-        be off by gamma_length(2^-53) size, which is added.
+        whose magnitude is at most ``largest`` (needed then, and for fused steps). A fused step adds
+        at most K 2^-F M + 2^-p |d| <= (K 2^-F + 2^-p) (what has been added so far), since products
+        in it are exact and no term or sum is larger than that; so
+
+            |err| <= ((1 + K 2^-F + 2^-p)^steps ... - 1) size
+
+        and sums do not grow with the root of their length: truncation is biased. The float64
+        reference itself may be off by gamma_length(2^-53) size, which is added.
         """
         depth = min(self.depth, length)
         store = 0.0 if self.accumulator is FP32 else self.accumulator.unit_roundoff
-        growth = (depth + 1) * np.log1p(U32) + self.rests * np.log1p(store)
-        underflow = length * FP32.smallest_quantum + self.rests * self._store_floor()
+        u = U32 if self.adder is FP32 else self.adder.unit_roundoff * (1.0 + 2.0**-16)
+        growth = depth * np.log1p(u) + self.rests * np.log1p(store)
+        underflow = length * self.adder.smallest_quantum + self.rests * self._store_floor()
+        if self.step is None:
+            growth += np.log1p(u)
+        else:
+            growth += self.steps * np.log1p(self.step.relative)
+            underflow += self.steps * (self.step.absolute * largest + self.step.floor)
         if self.operands is not FP32:
-            growth += 2 * np.log1p(self.operands.unit_roundoff)
+            entry = self.operands.unit_roundoff * (2.0 if self.truncates else 1.0)
+            growth += 2 * np.log1p(entry)
             underflow += length * self.operands.smallest_quantum * 2.0 * (largest + 1.0)
         reference = gamma(length + 4, _U64)
-        error: Floats = (np.expm1(growth) + reference) * size + 2.0 * underflow
+        # What was lost early on grows with what comes later.
+        error: Floats = (np.expm1(growth) + reference) * size + 2.0 * np.exp(growth) * underflow
         return error
 
     def _store_floor(self) -> float:

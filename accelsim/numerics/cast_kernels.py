@@ -32,9 +32,7 @@ def random_word(key: np.uint64, index: int) -> np.uint64:
 
 
 @njit
-def keep(
-    significand: Any, drop: Any, mode: int, negative: Any, key: np.uint64, index: int
-) -> Any:
+def keep(significand: Any, drop: Any, mode: int, negative: Any, key: np.uint64, index: int) -> Any:
     """``significand`` / 2**``drop`` rounded to an integer; 53 bits, ``drop`` >= 0."""
     if drop == 0:
         return significand

@@ -46,6 +46,16 @@ class Order:
 CHAIN = Order()
 
 
+def orders_of(text: str) -> tuple[Order, ...]:
+    """The orders of an operator's kernels, as OperatorInfo.order has them."""
+    return tuple(order_of(tag.strip()) for tag in text.split("|")) if text else ()
+
+
+def within_instruction(text: str) -> Order:
+    """What of an operator's orders a unit does within one instruction."""
+    return next((Order(promote=order.promote) for order in orders_of(text)), CHAIN)
+
+
 def order_of(tag: str) -> Order:
     """The order that a tag names; raises AccelsimError saying which tags there are."""
     settings: dict[str, int] = {}

@@ -70,6 +70,10 @@ class Rule(Protocol):
     def adder(self) -> Format:
         """The format in which its additions round."""
 
+    @property
+    def result(self) -> Format:
+        """The format of a finished sum, before it is stored."""
+
     def multiply(self, a: Array, b: Array, acc: Array | None) -> Array:
         """The product, in the accumulator's carrier."""
 
@@ -78,12 +82,21 @@ class Rule(Protocol):
 
 
 @dataclass(frozen=True)
-class Sequential:
-    """One chain in ascending k; product and sum are rounded on their own, to fp32 or narrower."""
+class Adders:
+    """What the rules have in common that know additions only."""
 
     adder: Format = FP32
     entering: Format = FP32
     step_error: StepError | None = None
+
+    @property
+    def result(self) -> Format:
+        return self.adder
+
+
+@dataclass(frozen=True)
+class Sequential(Adders):
+    """One chain in ascending k; product and sum are rounded on their own, to fp32 or narrower."""
 
     @property
     def tag(self) -> str:
@@ -100,13 +113,10 @@ class Sequential:
 
 
 @dataclass(frozen=True)
-class Tree:
+class Tree(Adders):
     """Adder trees over ``width`` products, each then added to the accumulator."""
 
-    width: int
-    adder: Format = FP32
-    entering: Format = FP32
-    step_error: StepError | None = None
+    width: int = 2
 
     @property
     def tag(self) -> str:
@@ -125,13 +135,10 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Fused:
+class Fused(Adders):
     """SIMT lanes: chains of fused multiply-adds in ascending k, then a butterfly over the lanes."""
 
     lanes: int = 1
-    adder: Format = FP32
-    entering: Format = FP32
-    step_error: StepError | None = None
 
     @property
     def tag(self) -> str:
@@ -148,13 +155,10 @@ class Fused:
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(Adders):
     """Integers: exact, wrapped modulo 2**32 or saturated once per instruction."""
 
     saturates: bool = False
-    adder: Format = FP32
-    entering: Format = FP32
-    step_error: StepError | None = None
 
     @property
     def tag(self) -> str:
@@ -185,6 +189,10 @@ class TensorCoreRule:
     @property
     def entering(self) -> Format:
         return self.a if self.a.padding else FP32
+
+    @property
+    def result(self) -> Format:
+        return self.step.format
 
     @property
     def step_error(self) -> StepError:
@@ -234,6 +242,10 @@ class EmulatedFp8:
 
     @property
     def adder(self) -> Format:
+        return self.accumulator
+
+    @property
+    def result(self) -> Format:
         return self.accumulator
 
     @property
@@ -290,6 +302,7 @@ class Promoted:
     rule: Rule
     length: int
     adder: Format = FP32
+    result: Format = FP32
 
     @property
     def tag(self) -> str:
@@ -320,6 +333,52 @@ class Promoted:
             return replace(inner, additions=inner.additions + blocks - 1)
         met = before | inner
         return replace(met, additions=met.additions + blocks)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Another rule's chains down each ``fold`` of reduction rows from +0, which then meet the
+    accumulator in fp32: what weight- and input-stationary arrays do."""
+
+    rule: Rule
+    fold: int
+    adder: Format = FP32
+
+    @property
+    def tag(self) -> str:
+        return self.rule.tag
+
+    @property
+    def entering(self) -> Format:
+        return self.rule.entering
+
+    @property
+    def result(self) -> Format:
+        return self.rule.result
+
+    @property
+    def step_error(self) -> StepError | None:
+        return self.rule.step_error
+
+    def multiply(self, a: Array, b: Array, acc: Array | None) -> Array:
+        if self.rule == Sequential():
+            return accumulate.folded_fp32(a, b, self.fold, acc)
+        adder = self.rule.adder
+        total = acc
+        for first in range(0, a.shape[1], self.fold):
+            ks = slice(first, first + self.fold)
+            part = self.rule.multiply(a[:, ks], b[ks], None)
+            with np.errstate(all="ignore"):
+                total = part if total is None else adder.decode(adder.encode(total + part))
+        assert total is not None
+        return total
+
+    def levels(self, k: int, before: Levels | None) -> Levels:
+        fold = self.rule.levels(min(k, self.fold), None).additions
+        folds = -(-k // self.fold)
+        if before is None:
+            return Levels(fold + folds - 1)
+        return Levels(max(before.additions, fold) + folds)
 
 
 def accumulator_bits(fmt: Format, acc: Array | None, shape: tuple[int, int]) -> Bits:

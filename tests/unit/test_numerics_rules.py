@@ -1,4 +1,4 @@
-"""Adder trees, fused chains, lanes, narrow adders, promotion, split-K: equal to scalar rationals."""
+"""Adder trees, chains, lanes, narrow adders, promotion, split-K: equal to scalar rationals."""
 
 from fractions import Fraction
 
