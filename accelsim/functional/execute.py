@@ -215,7 +215,7 @@ class _Machine:
         if source is target:
             memory.window(row[_DST])[...] = operands[0]
         else:
-            memory.write(row[_DST], source.decode(operands[0]))
+            memory.write(row[_DST], memory.values(row[_SRC], operands[0]))
 
     def _fill(self, i: int, _operands: list[Values]) -> None:
         self._memory.write(self._row[i][_DST], np.float64(self._immediate[i]) + np.zeros((1, 1)))

@@ -58,8 +58,8 @@ class Lowering:
     for the vector unit, for the matrix unit. ``accumulator``, ``rests``: format of running sums in
     memory and how often one is stored; ``entering``: format to which the matrix unit rounds its
     operands, which ``truncates`` them or not. ``row_piece``: shortest row sum (0: none),
-    ``row_depth`` the additions in the deepest. ``arithmetic``: the units' own words; ``order``: the declared
-    order of reduction, "" for an operator without products.
+    ``row_depth`` the additions in the deepest. ``arithmetic``: the units' own words; ``order``: the
+    declared order of reduction, "" for an operator without products.
     """
 
     depth: int | None = None

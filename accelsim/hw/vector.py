@@ -123,6 +123,8 @@ class Vector(Unit):
         ``a`` is [rows, cols], ``b`` broadcasts to it; the result has the shape of ``a``, or
         [rows, 1] for a row function.
         """
+        if np.float64 in (a.dtype, None if b is None else b.dtype):
+            raise AccelsimError("the lanes compute in fp32, which does not hold fp64")
         if not _is_integer_work(function, a, b, imm):
             a = a.astype(np.float32, copy=False)
             b = None if b is None else b.astype(np.float32, copy=False)

@@ -16,7 +16,7 @@ from accelsim.hw.simt import LoadStore
 from accelsim.mapping.cta import Gpu, Products, best_grid, ctas
 from accelsim.mapping.epilogue import Finisher
 from accelsim.mapping.lowering import Core, Lowering, Ring
-from accelsim.mapping.products import Product, Stored, accumulator_format, steps
+from accelsim.mapping.products import Product, Stored, steps
 from accelsim.mapping.simt_rows import add_parts
 from accelsim.program.storage import View
 
@@ -81,7 +81,7 @@ class _Kernel:
     def __init__(self, low: Lowering, products: Sequence[Product]) -> None:
         self.low, self.build, self.products = low, low.build, products
         first = products[0]
-        self.acc_fmt = accumulator_format(first.b.fmt)
+        self.acc_fmt = first.sums
         self.shape = Products(
             first.m, first.n, first.k, len(products), first.b.fmt.bits, first.c.fmt.bits
         )
