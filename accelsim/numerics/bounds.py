@@ -20,7 +20,7 @@ import numpy.typing as npt
 from accelsim.numerics import functions
 from accelsim.numerics.ball import FP32, U32, Ball, gamma
 from accelsim.numerics.formats import Format
-from accelsim.numerics.rules import StepError
+from accelsim.numerics.rules import Levels, Rule, StepError, TensorCoreRule
 
 Floats = npt.NDArray[np.float64]
 
@@ -86,8 +86,61 @@ class Summation:
         error: Floats = (np.expm1(growth) + reference) * size + 2.0 * np.exp(growth) * underflow
         return error
 
+    @classmethod
+    def by(cls, rule: Rule, k: int, before: Levels | None = None) -> Summation:
+        """The sums of ``k`` products as a rule forms them, onto one that has been through more."""
+        levels = rule.levels(k, before)
+        return cls(
+            depth=levels.additions,
+            operands=rule.entering,
+            steps=levels.steps,
+            step=rule.step_error,
+            adder=rule.adder,
+            truncates=rule.entering is not FP32,
+        )
+
     def _store_floor(self) -> float:
         return 0.0 if self.accumulator is FP32 else self.accumulator.smallest_quantum
+
+
+def product(a: Floats, b: Floats, rule: Rule, acc: Floats | None = None) -> Floats:
+    """How far ``rule.multiply(a, b, acc)`` may be from the exact ``a[m, k] @ b[k, n] + acc``.
+
+    Operands are float64 copies of what is multiplied; the result is float64 [m, n], an upper bound
+    before any test is run: (K 2^-F + 2^-p) for each step of a tensor core, u for each addition.
+    Overflow is not covered: an infinite sum is an error.
+    """
+    size = np.abs(a) @ np.abs(b)
+    before = None
+    if acc is not None:
+        size, before = size + np.abs(acc), Levels()
+    largest = max(_largest(a), _largest(b))
+    return Summation.by(rule, a.shape[1], before).error(size, a.shape[1] + 1, largest)
+
+
+def running_steps(a: Floats, b: Floats, rule: TensorCoreRule) -> Floats:
+    """Running bound of ``a[m, k] @ b[k, n]`` by a chain of fused steps: sharper, in one order.
+
+    Along the exact prefixes s_j with |computed - s_j| <= e_j, a step cuts each of its K + 1 terms
+    off below 2^-F times the largest, P or what has been summed so far, and delivers p bits:
+
+        e_j = (e_(j-1) + K 2^-F max(P_j, |s_(j-1)| + e_(j-1)) + 2^-p |s_j|) / (1 - 2^-p)
+
+    Operands that the unit cuts off on entry (tf32) are bounded as cut off. O(m n k) float64.
+    """
+    step, error = rule.step, rule.step_error
+    cut = step.products * 2.0**-step.fraction_bits
+    p = 2.0 ** -(step.kept_bits + (step.rounding == "RNE"))
+    shape = (a.shape[0], b.shape[1])
+    total, off = np.zeros(shape), np.zeros(shape)
+    rest = error.absolute * max(_largest(a), _largest(b)) + error.floor
+    for first in range(0, a.shape[1], step.products):
+        products = a[:, first : first + step.products, None] * b[first : first + step.products]
+        largest = np.maximum(np.abs(products).max(axis=1), np.abs(total) + off)
+        total = total + products.sum(axis=1)
+        off = (off + cut * largest + p * np.abs(total) + rest) / (1.0 - p)
+    reference: Floats = gamma(a.shape[1] + 4, _U64) * (np.abs(a) @ np.abs(b))
+    return off + reference
 
 
 def running_folds(a: Floats, b: Floats, fold: int) -> Floats:
