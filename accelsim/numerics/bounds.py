@@ -188,7 +188,7 @@ def softmax_parts(
     shifted = _step(x - top, mid)
     if visible is not None:
         shifted = shifted.masked(visible)
-    p = _step(shifted.exp(), mid)
+    p = _exponential(shifted, mid)
     if visible is not None:
         p = p.masked(visible)
     inverse = _step(_step(p.row_sum(depth), mid).reciprocal(), mid)
@@ -229,9 +229,12 @@ def _normalised(x: Ball, eps: float, depth: int, mid: Format) -> Ball:
 
 
 def activation(function: str, x: Ball, mid: Format = FP32) -> Ball:
-    """One scalar function, correctly rounded; quick_gelu is x sigmoid(1.702 x) in three steps."""
+    """One scalar function, correctly rounded (exp: see functions).
+
+    quick_gelu is x sigmoid(1.702 x) in three steps.
+    """
     if function == "exp":
-        return _step(x.exp(), mid)
+        return _exponential(x, mid)
     if function == "quick_gelu":
         gate = _step(_step(x.scaled(1.702), mid).through(functions.sigmoid, 0.25), mid)
         return _step(x * gate, mid)
@@ -324,6 +327,14 @@ def _largest(values: Floats) -> float:
 def _step(ball: Ball, mid: Format) -> Ball:
     """One result of the vector unit: rounded to fp32, and again if it is kept in less."""
     return _kept(ball.rounded(FP32), mid)
+
+
+def _exponential(x: Ball, mid: Format) -> Ball:
+    """e^x as functions.exp_fp32 gives it: within EXP_ULP units of the last place, or flushed."""
+    exact = x.exp()
+    unit = functions.EXP_ULP * 2.0**-23
+    error = unit * (np.abs(exact.value) + exact.radius) + functions.EXP_LEAST
+    return _kept(Ball(exact.value, exact.radius + error), mid)
 
 
 def _kept(ball: Ball, fmt: Format) -> Ball:
