@@ -49,7 +49,7 @@ def scalar_exp(x, coefficients, natural):
 def test_exponentials_are_their_declared_steps(natural):
     rng = np.random.default_rng(1)
     x = np.concatenate([
-        rng.uniform(-86, 86, 1500), rng.choice([-1, 1], 500) * 2.0 ** rng.uniform(-30, 6, 500),
+        rng.uniform(-86, 86, 9500), rng.choice([-1, 1], 500) * 2.0 ** rng.uniform(-30, 6, 500),
         np.arange(-86, 86) / 2, [-126.0, -125.5, 0.0],
     ]).astype(np.float32)  # fmt: skip
     x = x[x > -87.9] if natural else x
