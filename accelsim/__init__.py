@@ -10,12 +10,14 @@ Everything heavier than the standard library is imported when it is first used.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from accelsim._version import __version__
 from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
+    from accelsim import numerics
     from accelsim.api import (
         arch,
         check,
@@ -35,6 +37,7 @@ __all__ = [
     "grid",
     "load_plugin",
     "memory_stream",
+    "numerics",
     "simulate",
     "sweep",
     "workload",
@@ -46,6 +49,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "numerics":
+        return import_module("accelsim.numerics")
     if name in __all__:
         from accelsim import api
 

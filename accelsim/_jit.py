@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+from accelsim import _intrinsics as intrinsics
 from accelsim._version import __version__
 
 P = ParamSpec("P")
@@ -62,8 +63,7 @@ def _compile(function: Callable[P, R_co], **options: Any) -> Kernel[P, R_co]:
     import numba
 
     if not _taught:
-        _taught.append(_teach_prefetch())
-        _taught.append(_index_from_the_front())
+        _taught.extend(intrinsics.teach())
     decorate = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False, **options)
     kernel = cast(Any, decorate(function))
     if not hasattr(kernel, "py_func"):  # NUMBA_DISABLE_JIT
@@ -90,13 +90,6 @@ def _import_numba_without_blas() -> None:
         import_module("numba.np.arraymath")
     finally:
         del sys.modules[blas]
-
-
-def prefetch(column: Any, index: int) -> None:
-    """Ask the host's cache for ``column[index]``: a hint, legal past the end, no effect uncompiled.
-
-    Only for one-dimensional contiguous columns.
-    """
 
 
 def kernels_are_cached(*rooms: str) -> bool:
@@ -130,6 +123,7 @@ def _state_of_sources() -> str:
     root = Path(__file__).parent
     files = [
         root / "_jit.py",
+        root / "_intrinsics.py",
         *root.glob("**/*kernels.py"),
         *(root / "hw/dram" / f for f in ("state.py", "mapping.py")),
     ]
@@ -156,56 +150,3 @@ def _writable(wanted: Path) -> Path:
         if os.access(folder, os.W_OK) and not (folder is private and foreign):
             return folder
     return Path(tempfile.mkdtemp(prefix="accelsim-"))
-
-
-def _teach_prefetch() -> Any:
-    """Register the machine instruction behind ``prefetch`` (LLVM LangRef, llvm.prefetch)."""
-    from numba.core import types
-    from numba.extending import intrinsic, overload
-
-    ir: Any = import_module("llvmlite.ir")  # untyped; comes with numba
-
-    def lowered(_context: Any, column: Any, index: Any) -> Any:
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            array = context.make_array(signature.args[0])(context, builder, args[0])
-            byte, word = ir.IntType(8), ir.IntType(32)
-            address = builder.bitcast(builder.gep(array.data, [args[1]]), byte.as_pointer())
-            form = ir.FunctionType(ir.VoidType(), [address.type, word, word, word])
-            function = builder.module.declare_intrinsic("llvm.prefetch", (address.type,), form)
-            # read, keep in all cache levels, data cache
-            builder.call(function, [address, word(0), word(3), word(1)])
-            return context.get_dummy_value()
-
-        return types.void(column, types.intp), codegen
-
-    hint: Any = intrinsic(lowered)
-
-    def compiled(column: Any, index: Any) -> Any:
-        def touch(column: Any, index: Any) -> None:
-            hint(column, index)
-
-        return touch
-
-    return overload(prefetch, inline="never")(compiled)
-
-
-def _index_from_the_front() -> Any:
-    """Let kernels of this package index arrays as C does: none of them counts from an array's end.
-
-    numba looks at the sign of every index, to let it count from the end as Python does; that is a
-    third of what a step of a DRAM channel costs. Kernels of other packages stay as they are.
-    """
-    arrays: Any = import_module("numba.np.arrayobj")  # untyped
-    types: Any = import_module("numba.core.types")
-    numba_own = getattr(arrays, "fix_integer_index", None)
-    if numba_own is None:  # another numba: kernels are slower, and right
-        return None
-    ours = f"_ZN{len('accelsim')}accelsim"  # how mangled names of this package begin
-
-    def fix_integer_index(context: Any, builder: Any, idxty: Any, idx: Any, size: Any) -> Any:
-        if idxty.signed and builder.function.name.startswith(ours):
-            return context.cast(builder, idx, idxty, types.intp)
-        return numba_own(context, builder, idxty, idx, size)
-
-    arrays.fix_integer_index = fix_integer_index
-    return fix_integer_index

@@ -23,7 +23,7 @@ from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.epilogue import Finisher, reserved_bytes
 from accelsim.mapping.lowering import Core, Lowering
-from accelsim.mapping.products import Product, accumulator_format, gemm_products, steps
+from accelsim.mapping.products import Product, gemm_products, steps
 from accelsim.mapping.registry import mapper
 from accelsim.program.storage import View
 from accelsim.workload.operators import Gemm
@@ -47,7 +47,7 @@ def gemmini_tiles(
     """
     block = array.rows
     element = product.b.fmt.bits // 8
-    acc_element = accumulator_format(product.b.fmt).bits // 8
+    acc_element = product.sums.bits // 8
     side = math.isqrt(acc_bytes // (2 * acc_element * block * block))
     if not side:
         raise CapacityError(
@@ -98,7 +98,7 @@ class _CoreTiles:
         )
         # One pair of buffers per block of columns, so that a block is stored once it is finished.
         self.c_rings = [
-            core.ring(array.outputs, f"c{i}", tiles.m, b.stop - b.start, accumulator_format(fmt))
+            core.ring(array.outputs, f"c{i}", tiles.m, b.stop - b.start, product.sums)
             for i, b in enumerate(steps(tiles.n, self.width))
         ]
 

@@ -96,6 +96,7 @@ def _table(one: Check) -> str:
         Column("mismatches", lambda row: f"{row.mismatches:,}"),
         Column("max error/bound", _ratio),
         Column("arithmetic", lambda row: row.arithmetic, left=True),
+        Column("reduction", lambda row: row.reduction, left=True),
     )
     return text_table(columns, one.operators)
 

@@ -8,7 +8,8 @@ an index outside its range, provided that ``schedule.check_layout`` accepted the
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim._jit import njit, prefetch
+from accelsim._intrinsics import prefetch
+from accelsim._jit import njit
 
 NEVER = (1 << 63) - 1  # the key of a unit whose head is not ready
 NOBODY = -1  # in finish: not committed, and no head waits for it

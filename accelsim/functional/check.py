@@ -60,7 +60,10 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class OperatorCheck:
-    """The verdict on one operator's output."""
+    """The verdict on one operator's output.
+
+    ``reduction`` is the order in which its products were declared and summed (numerics.orders).
+    """
 
     name: str
     kind: str
@@ -68,6 +71,7 @@ class OperatorCheck:
     mismatches: int
     max_error_over_bound: float
     arithmetic: str
+    reduction: str = ""
     first: Mismatch | None = None
 
 
@@ -195,11 +199,11 @@ def _judge(
         got = np.full(spec.shape, np.nan)
     else:
         got = _wide(output, found).reshape(spec.shape).astype(np.float64)
-    return _count(operator, got, exact.astype(np.float64), bound, lowering.arithmetic)
+    return _count(operator, got, exact.astype(np.float64), bound, lowering)
 
 
 def _count(
-    operator: Operator, got: Stored, exact: Stored, bound: Stored, arithmetic: str
+    operator: Operator, got: Stored, exact: Stored, bound: Stored, lowering: Lowering
 ) -> OperatorCheck:
     with np.errstate(invalid="ignore"):
         error = np.where(got == exact, 0.0, np.abs(got - exact))
@@ -218,7 +222,8 @@ def _count(
         compared=got.size,
         mismatches=int(wrong.sum()),
         max_error_over_bound=float(np.nan_to_num(ratio, nan=np.inf).max()),
-        arithmetic=arithmetic,
+        arithmetic=lowering.arithmetic,
+        reduction=lowering.order,
         first=first,
     )
 

@@ -10,6 +10,7 @@ for one.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -19,6 +20,8 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.functional.memory import Memory, Values, poisoned
+from accelsim.numerics.arithmetic import ProductTypes
+from accelsim.numerics.orders import CHAIN, within_instruction
 from accelsim.program.opcodes import COPIES, Flag, Function, Opcode
 from accelsim.program.table import COLUMN, Ints, Program
 
@@ -31,7 +34,11 @@ class MatrixArithmetic(Protocol):
     """What the executor needs of a unit that executes MATMUL."""
 
     def multiply(self, a: Values, b: Values, acc: Values | None) -> Values:
-        """``a[m, k] @ b[k, n]`` onto ``acc``, carriers in and out."""
+        """``a[m, k] @ b[k, n]`` onto ``acc``, carriers in and out.
+
+        A unit whose sums depend on the number formats, or that knows reduction orders, takes two
+        more: ``types: ProductTypes | None = None`` and ``order: Order = CHAIN``.
+        """
 
 
 @runtime_checkable
@@ -40,6 +47,11 @@ class VectorArithmetic(Protocol):
 
     def apply(self, function: Function, a: Values, b: Values | None, imm: float) -> Values:
         """``function(a, b)``, carriers in and out."""
+
+
+def takes_types(unit: MatrixArithmetic) -> bool:
+    """Whether a unit's ``multiply`` wants to know number formats and the reduction order."""
+    return {"types", "order"} <= {*inspect.signature(unit.multiply).parameters}
 
 
 class Clocked(Protocol):
@@ -148,6 +160,8 @@ class _Machine:
             )
         self._matrix = [b if isinstance(b, MatrixArithmetic) else None for b in blocks]
         self._lanes = [b if isinstance(b, VectorArithmetic) else None for b in blocks]
+        self._typed = [b is not None and takes_types(b) for b in self._matrix]
+        self._orders = [within_instruction(info.order) for info in program.operators]
         self._memory = memory
         self._program = program
         # Plain lists: indexing them is several times faster than indexing arrays.
@@ -201,7 +215,7 @@ class _Machine:
         if source is target:
             memory.window(row[_DST])[...] = operands[0]
         else:
-            memory.write(row[_DST], source.decode(operands[0]))
+            memory.write(row[_DST], memory.values(row[_SRC], operands[0]))
 
     def _fill(self, i: int, _operands: list[Values]) -> None:
         self._memory.write(self._row[i][_DST], np.float64(self._immediate[i]) + np.zeros((1, 1)))
@@ -215,7 +229,12 @@ class _Machine:
         a = operands[0].T if flags & Flag.TRANSPOSE_A else operands[0]
         b = operands[1].T if flags & Flag.TRANSPOSE_B else operands[1]
         acc = memory.read(row[_DST]) if flags & Flag.ACCUMULATE else None
-        memory.write(row[_DST], unit.multiply(a, b, acc))
+        how: tuple[Any, ...] = ()
+        if self._typed[row[_UNIT]]:
+            formats = (memory.format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST]))
+            operator = row[_OPERATOR]
+            how = ProductTypes(*formats), self._orders[operator] if operator >= 0 else CHAIN
+        memory.write(row[_DST], unit.multiply(a, b, acc, *how))
 
     def _vector(self, i: int, operands: list[Values]) -> None:
         row = self._row[i]

@@ -7,14 +7,19 @@ executed, and a mapper that keeps its scores in fp16 gets the wider bound that i
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from accelsim.numerics.arithmetic import ProductTypes
 from accelsim.numerics.bounds import Summation
 from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format
+from accelsim.numerics.orders import Order, orders_of, within_instruction
+from accelsim.numerics.rules import Levels, Rule, StepError
 from accelsim.program.opcodes import COPIES, Flag, Function, Opcode
 from accelsim.program.table import COLUMN, OPERAND_COLUMN, Program
 
@@ -30,6 +35,13 @@ class SummingUnit(Protocol):
 
 
 @runtime_checkable
+class RuledUnit(Protocol):
+    """A matrix unit that tells the rule of its sums (see hw.tensor_core.TensorCore)."""
+
+    def rule(self, types: ProductTypes, order: Order) -> Rule: ...
+
+
+@runtime_checkable
 class RowUnit(Protocol):
     """A vector unit that knows how deep its row sums are (see hw.vector.Vector)."""
 
@@ -40,15 +52,21 @@ class RowUnit(Protocol):
 class Lowering:
     """Facts about the instructions of one operator.
 
-    ``depth``: most additions on the way of any product (None: unknown, any order is possible).
+    ``depth``: most additions on the way of any product (None: unknown, any order is possible), in
+    ``adder``; ``steps``: most fused steps of a tensor core, each of which errs as ``step`` says.
     ``vector_format``, ``operand_format``: coarsest format in which a computed intermediate waits
     for the vector unit, for the matrix unit. ``accumulator``, ``rests``: format of running sums in
     memory and how often one is stored; ``entering``: format to which the matrix unit rounds its
-    operands. ``row_piece``: shortest row sum (0: none), ``row_depth``
-    the additions in the deepest. ``arithmetic``: the units' own words.
+    operands, which ``truncates`` them or not. ``row_piece``: shortest row sum (0: none),
+    ``row_depth`` the additions in the deepest. ``arithmetic``: the units' own words; ``order``: the
+    declared order of reduction, "" for an operator without products.
     """
 
     depth: int | None = None
+    steps: int = 0
+    step: StepError | None = None
+    adder: Format = FP32
+    truncates: bool = False
     accumulator: Format = FP32
     rests: int = 0
     entering: Format = FP32
@@ -57,11 +75,22 @@ class Lowering:
     row_piece: int = 0
     row_depth: int = 0
     arithmetic: str = "copy"
+    order: str = ""
 
     def summation(self, length: int) -> Summation:
         """The sums of ``length`` products."""
-        depth = length if self.depth is None else min(self.depth, length)
-        return Summation(depth, self.accumulator, self.rests, self.entering)
+        known = self.depth is not None
+        return Summation(
+            depth=min(self.depth, length) if self.depth is not None else length,
+            accumulator=self.accumulator,
+            rests=self.rests,
+            operands=self.entering,
+            # Sums that meet elsewhere went through no more steps than there are products.
+            steps=self.steps if known else max(self.steps, length if self.step else 0),
+            step=self.step,
+            adder=self.adder,
+            truncates=self.truncates,
+        )
 
     def row_sum_depth(self, length: int) -> int:
         """Additions in a row sum over ``length`` values, possibly put together from pieces."""
@@ -74,39 +103,55 @@ class Lowering:
 
 def lowerings(program: Program, blocks: Sequence[object]) -> list[Lowering]:
     """One Lowering per operator of the program, by operator index."""
-    operator = program.column("operator")
-    order = np.argsort(operator, kind="stable")
-    bounds = np.searchsorted(operator[order], np.arange(len(program.operators) + 1))
+    owner = program.column("operator")
+    order = np.argsort(owner, kind="stable")
+    bounds = np.searchsorted(owner[order], np.arange(len(program.operators) + 1))
     return [
-        _Reader(program, blocks, order[first:end].tolist()).lowering()
-        for first, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+        _Reader(program, blocks, order[first:end].tolist(), info.order).lowering()
+        for first, end, info in zip(
+            bounds[:-1].tolist(), bounds[1:].tolist(), program.operators, strict=True
+        )
     ]
 
 
 class _Reader:
     """Reads the rows of one operator."""
 
-    def __init__(self, program: Program, blocks: Sequence[object], rows: list[int]) -> None:
+    def __init__(
+        self, program: Program, blocks: Sequence[object], rows: list[int], order: str
+    ) -> None:
         self._blocks = blocks
+        self._declared = order
+        self._order = within_instruction(order)
+        self._known: dict[tuple[int, ProductTypes], Rule] = {}
         self._rows: list[list[int]] = program.instructions[rows].tolist()
         used = sorted({d for row in self._rows for d in row[_DST : _DST + 4] if d >= 0})
         self._operand = dict(zip(used, program.operands[used].tolist(), strict=True))
 
     def lowering(self) -> Lowering:
-        depth, rests = self._matmul_depth()
+        rules = self._rules()
+        levels, rests = self._matmul_levels()
+        entering = self._entering(rules)
         sums = [row for row in self._rows if row[_FUNCTION] == Function.ROW_SUM]
         vector, operand = self._intermediates()
-        running = [self._format(r[_DST]) for r in self._of(Opcode.MATMUL) if _accumulates(r)]
+        products = self._of(Opcode.MATMUL)
+        running = [self._format(r[_DST]) for r in products if _accumulates(r) and self._rounds(r)]
+        errors = [rule.step_error for rule in rules if rule.step_error is not None]
         return Lowering(
-            depth=depth,
+            depth=None if levels is None else levels.additions + self._partial_sums(),
+            steps=0 if levels is None else levels.steps,
+            step=max(errors, key=lambda e: e.relative, default=None),
+            adder=_coarsest(rule.adder for rule in rules),
+            truncates=any(rule.entering is not FP32 for rule in rules),
             accumulator=_coarsest(running),
             rests=rests,
-            entering=self._entering(),
+            entering=entering,
             vector_format=vector,
             operand_format=operand,
             row_piece=min((row[_K] for row in sums), default=0),
             row_depth=max((self._row_depth(row) for row in sums), default=0),
             arithmetic=self._arithmetic(),
+            order=(self._declared or "chain") if products else "",
         )
 
     def _of(self, *opcodes: Opcode) -> list[list[int]]:
@@ -119,30 +164,64 @@ class _Reader:
         row: list[int] = self._operand[descriptor]
         return row[_STORAGE]
 
-    def _matmul_depth(self) -> tuple[int | None, int]:
+    def _rule(self, row: list[int]) -> Rule | None:
+        """How a unit forms a product; None if it does not say."""
+        unit = self._blocks[row[_UNIT]]
+        if not isinstance(unit, RuledUnit):
+            return None
+        types = ProductTypes(*(self._format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST])))
+        key = (row[_UNIT], types)
+        if key not in self._known:
+            self._known[key] = unit.rule(types, self._order)
+        return self._known[key]
+
+    def _rules(self) -> list[Rule]:
+        """The rules of all products, each once."""
+        found = [self._rule(row) for row in self._of(Opcode.MATMUL)]
+        return [*dict.fromkeys(rule for rule in found if rule is not None)]
+
+    def _rounds(self, row: list[int]) -> bool:
+        """Whether a product is rounded once more when it is stored."""
+        rule = self._rule(row)
+        return rule is None or rule.result is not self._format(row[_DST])
+
+    def _matmul_levels(self) -> tuple[Levels | None, int]:
         """(deepest sum, most stores of a running sum), following each result window in order.
 
         The depth is unknown if sums meet elsewhere: a window that is accumulated onto without
         having been started, or two results of the matrix unit added by the vector unit.
         """
-        depth: dict[tuple[int, ...], int] = {}
+        levels: dict[tuple[int, ...], Levels] = {}
         rests: dict[tuple[int, ...], int] = {}
         known = not self._adds_products()
         for row in self._of(Opcode.MATMUL):
             window = tuple(self._operand[row[_DST]][1:])
-            unit = self._blocks[row[_UNIT]]
             joins = _accumulates(row)
-            if not isinstance(unit, SummingUnit) or (joins and window not in depth):
+            after = self._levels(row, levels.get(window) if joins else None)
+            if after is None or (joins and window not in levels):
                 known = False
                 continue
-            depth[window] = unit.summation_depth(row[_K], depth[window] if joins else None)
+            levels[window] = after
             rests[window] = rests[window] + 1 if joins else 1
-        deepest = max(depth.values(), default=0)
+        deepest = reduce(operator.or_, levels.values(), Levels())
         return (deepest if known else None), max(rests.values(), default=0)
 
-    def _entering(self) -> Format:
+    def _partial_sums(self) -> int:
+        """Additions of the partial sums of a split K."""
+        return max((order.slices - 1 for order in orders_of(self._declared)), default=0)
+
+    def _levels(self, row: list[int], before: Levels | None) -> Levels | None:
+        """Roundings after a product; None if its unit does not say."""
+        rule, unit = self._rule(row), self._blocks[row[_UNIT]]
+        if rule is not None:
+            return rule.levels(row[_K], before)
+        if not isinstance(unit, SummingUnit):
+            return None
+        return Levels(unit.summation_depth(row[_K], None if before is None else before.additions))
+
+    def _entering(self, rules: Sequence[Rule]) -> Format:
         """Coarsest format that a matrix unit gives operands which are wider than it."""
-        found = []
+        found = [rule.entering for rule in rules]
         for row in self._of(Opcode.MATMUL):
             entry = getattr(self._blocks[row[_UNIT]], "operand_format", FP32)
             operands = [self._format(d) for d in row[_SRC : _SRC + 2]]
@@ -166,7 +245,8 @@ class _Reader:
         for opcode in (Opcode.VECTOR, Opcode.MATMUL):
             read = self._read_by(opcode)
             found.append(_coarsest(self._format(d) for d in written if self._storage(d) in read))
-        return found[0], max(found[1], self._entering(), key=lambda f: f.unit_roundoff)
+        entering = self._entering(self._rules())
+        return found[0], max(found[1], entering, key=lambda f: f.unit_roundoff)
 
     def _narrows(self, row: list[int]) -> bool:
         return self._format(row[_DST]) is not self._format(row[_SRC])
@@ -186,13 +266,18 @@ class _Reader:
     def _arithmetic(self) -> str:
         """The arithmetic of each unit that computes, matrix units first."""
         names = {
-            "exact int32"
-            if self._format(row[_SRC]).is_integer
-            else _arithmetic_name(self._blocks[row[_UNIT]]): None
+            self._arithmetic_of(row): None
             for opcode in (Opcode.MATMUL, Opcode.VECTOR)
             for row in self._of(opcode)
         }
         return "; ".join(names) or "copy"
+
+    def _arithmetic_of(self, row: list[int]) -> str:
+        if self._format(row[_SRC]).is_integer:
+            return "exact int32"
+        name = _arithmetic_name(self._blocks[row[_UNIT]])
+        rule = self._rule(row) if row[_OPCODE] == Opcode.MATMUL else None
+        return name if rule is None or rule.tag in name else f"{name} ({rule.tag})"
 
 
 def _accumulates(row: list[int]) -> bool:

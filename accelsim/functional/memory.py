@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
-from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format, number_format
+from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format, number_format, row_bytes
 from accelsim.program.table import Ints, Program
 
 Values = npt.NDArray[Any]
@@ -57,7 +57,8 @@ class Segments:
 class Memory:
     """The bytes of every address space of a program, all poisoned at first.
 
-    Windows are numpy views of stored elements, [rows, cols], one per operand descriptor.
+    Windows are numpy views of stored elements, [rows, cols], one per operand descriptor; of formats
+    narrower than a byte they are views of the packed bytes, [rows, row_bytes].
     """
 
     def __init__(self, program: Program, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
@@ -89,11 +90,21 @@ class Memory:
 
     def read(self, operand: int) -> Values:
         """The values of an operand in its format's carrier, a copy [rows, cols]."""
-        return self.format(operand).decode(self.window(operand))
+        return self.values(operand, self.window(operand))
+
+    def values(self, operand: int, held: Values) -> Values:
+        """What a copy of an operand's window holds, in its format's carrier."""
+        fmt = self.format(operand)
+        return fmt.decode(fmt.unpack(held) if fmt.bits % 8 else held)
 
     def write(self, operand: int, values: Values) -> None:
         """Round carrier values [rows, cols] to the operand's format and store them."""
-        self.window(operand)[...] = self.format(operand).encode(values)
+        fmt, window = self.format(operand), self.window(operand)
+        stored = fmt.encode(values)
+        if fmt.bits % 8:
+            columns = window.shape[1] * 8 // fmt.bits
+            stored = fmt.pack(np.broadcast_to(stored, (len(window), columns)))
+        window[...] = stored
 
     def poison(self, operand: int) -> None:
         """Make the elements of an operand garbage again."""
@@ -102,32 +113,47 @@ class Memory:
 
     def fill(self, index: int, values: Values) -> None:
         """Put a tensor's elements, in its shape, where its storage has them."""
+        fmt = number_format(self.program.storages[index].format)
         for held, columns in self._panels(index):
-            held[...] = values.reshape(held.shape[0], -1)[:, columns]
+            part = values.reshape(held.shape[0], -1)[:, columns]
+            held[...] = fmt.pack(part) if fmt.bits % 8 else part
 
     def tensor(self, index: int) -> Values:
         """A copy of a tensor's elements in its shape, however they are stored."""
-        shape = self.storage(index).shape
-        parts = [held for held, _ in self._panels(index)]
-        return np.concatenate(parts, axis=1).reshape(shape)
+        info = self.program.storages[index]
+        fmt = number_format(info.format)
+        whole = np.concatenate([held for held, _ in self._panels(index)], axis=1)
+        if fmt.bits % 8:
+            whole = fmt.unpack(whole)
+        return whole.reshape(info.shape or (whole.size,))
 
     def _panels(self, index: int) -> list[tuple[Values, slice]]:
-        """(view [rows, columns of the panel], those columns) of all panels of a tensor."""
+        """(view [rows, columns of the panel], those columns) of all panels of a tensor; of narrow
+        formats the view is of bytes."""
         stored, info = self.storage(index), self.program.storages[index]
-        columns = stored.shape[-1]
-        rows, flat = stored.size // columns, stored.reshape(-1)
+        fmt = number_format(info.format)
+        # Elements per column of the view: whole bytes of several, if they are narrow.
+        share = fmt.bits / 8 if fmt.bits % 8 else 1
+        columns = round(stored.shape[-1] / share)
+        rows, flat = stored.size // stored.shape[-1], stored.reshape(-1)
         starts = info.panels or (0,)
         return [
-            (flat[rows * first : rows * end].reshape(rows, end - first), slice(first, end))
+            (
+                flat[rows * int(first * share) : rows * int(end * share)].reshape(rows, -1),
+                slice(first, end),
+            )
             for first, end in zip(starts, (*starts[1:], columns), strict=True)
         ]
 
     def storage(self, index: int) -> Values:
         """The stored elements of a tensor as a writable view in its shape, in the order in which
-        they lie: of a tensor in panels, panel by panel."""
+        they lie: of a tensor in panels, panel by panel; of a narrow format, packed bytes."""
         info = self.program.storages[index]
-        dtype = number_format(info.format).storage_dtype
-        shape = info.shape or (info.nbytes // dtype.itemsize,)
+        fmt = number_format(info.format)
+        dtype = np.dtype(np.uint8) if fmt.bits % 8 else fmt.storage_dtype
+        shape = info.shape or (info.nbytes * 8 // fmt.bits,)
+        if fmt.bits % 8:
+            shape = (*shape[:-1], row_bytes(shape[-1], fmt))
         if int(np.prod(shape)) * dtype.itemsize > info.nbytes:
             raise AccelsimError(
                 f"storage {info.name} has {info.nbytes} bytes, too few for {info.format} of shape"
@@ -138,9 +164,10 @@ class Memory:
         return np.ndarray(shape, dtype, self._bytes[info.space].data, int(offset[0]))
 
     def _view(self, operand: int) -> Values:
-        _, space, _, rows, row_bytes, stride, _ = self._rows[operand]
-        dtype = self.format(operand).storage_dtype
-        shape = (rows, row_bytes // dtype.itemsize)
+        _, space, _, rows, width, stride, _ = self._rows[operand]
+        fmt = self.format(operand)
+        dtype = np.dtype(np.uint8) if fmt.bits % 8 else fmt.storage_dtype
+        shape = (rows, width // dtype.itemsize)
         strides = (stride, dtype.itemsize)
         return np.ndarray(shape, dtype, self._bytes[space].data, self._offset[operand], strides)
 

@@ -89,8 +89,10 @@ def _elements(
     if recipe.ids:
         return fmt.encode((words % np.uint64(recipe.ids)).astype(np.int64))
     if fmt.is_integer:
-        unsigned = fmt.storage_dtype.str.replace("i", "u")
-        return words.astype(unsigned).view(fmt.storage_dtype)
+        span = fmt.high - fmt.low + 1
+        whole = span == 1 << fmt.bits
+        # Patterns of all bits, or one of the values that there are; negative ones wrap.
+        return fmt.stored(words if whole else words % np.uint64(span) - np.uint64(-fmt.low))
     fill = splitmix64(_key(*source, "fill"), count, first)
     values = recipe.offset + recipe.scale * _bell(words, fill)
     return fmt.encode(values.astype(np.float32))

@@ -29,8 +29,10 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
-from accelsim.numerics import accumulate
+from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic, carrier_types
 from accelsim.numerics.formats import FORMATS, Format, number_format
+from accelsim.numerics.orders import CHAIN, Order
+from accelsim.numerics.rules import Exact, Folded, Levels, Promoted, Rule
 from accelsim.program.opcodes import Flag, Opcode
 from accelsim.quantities import Cycles, Picojoules
 
@@ -50,9 +52,8 @@ class Systolic(Unit):
     ``operands`` names the format to which wider floating-point operands are rounded as they enter
     ("": multiplied as they are).
     ``inputs``, ``weights`` and ``outputs`` name the memories it reads A from, reads B from and
-    accumulates into. ``arithmetic`` names how a floating-point sum is formed: in fp32, product
-    after product in the order of the dataflow (numerics.accumulate), the only one built so far;
-    integers are exact.
+    accumulates into. ``arithmetic`` names how the cells form a floating-point sum, in the order of
+    the dataflow: sequential-fp32, tree16-fp32, ... (numerics.arithmetic); integers are exact.
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.MATMUL})
@@ -68,7 +69,7 @@ class Systolic(Unit):
     inputs: str
     weights: str
     outputs: str
-    arithmetic: Literal["sequential-fp32"] = "sequential-fp32"
+    arithmetic: str = "sequential-fp32"
     mac_pj: Picojoules = 0.0
 
     def check(self) -> None:
@@ -80,6 +81,10 @@ class Systolic(Unit):
         require(
             not self.operands or not number_format(self.operands).is_integer,
             f"operands must be a floating-point format, not {self.operands}",
+        )
+        require(
+            not arithmetic(self.arithmetic).is_tensor_core,
+            f"arithmetic of a systolic array is one of adders, not {self.arithmetic}",
         )
 
     def memories(self) -> tuple[str, ...]:
@@ -153,33 +158,44 @@ class Systolic(Unit):
         occupancy, latency = self.cycles(m, n, work.k)
         return Cost(occupancy, latency, {"mac": work.m * work.n * work.k})
 
-    def multiply(self, a: Operand, b: Operand, acc: Operand | None) -> Operand:
+    def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
+        """How this array forms products of some formats; raises AccelsimError if it does not.
+
+        In ws and is arrays the sum of a fold of ``rows`` runs down a column from +0 and meets the
+        accumulator at the bottom; in os arrays it stays in place.
+        """
+        found = arithmetic(self.arithmetic).rule(types, order)
+        in_place = self.dataflow == "os" or isinstance(found, Exact | Promoted)
+        return found if in_place else Folded(found, self.rows, found.adder)
+
+    def multiply(
+        self,
+        a: Operand,
+        b: Operand,
+        acc: Operand | None,
+        types: ProductTypes | None = None,
+        order: Order = CHAIN,
+    ) -> Operand:
         """The product ``a[m, k] @ b[k, n]`` as this array sums it, onto ``acc[m, n]`` or nothing.
 
-        Operands are fp32 or int32 carriers of narrower values (both of one kind); so is the
-        result. ``arithmetic`` decides the roundings, see numerics.accumulate.
+        Operands are carriers of ``types`` (None: fp32 or int32 themselves, both of one kind); so is
+        the result. ``arithmetic`` decides the roundings, see numerics.arithmetic.
         """
         if a.dtype.kind != b.dtype.kind:
             raise AccelsimError("a systolic array cannot multiply integers by floating point")
-        if a.dtype.kind == "i":
-            return accumulate.exact_int32(a, b, acc)
-        if self.operands:
+        types = types or carrier_types(a)
+        if self.operands and a.dtype.kind == "f":
             entering = number_format(self.operands)
             a, b = (entering.decode(entering.encode(x)) for x in (a, b))
-        if self.dataflow == "os":
-            return accumulate.in_place_fp32(a, b, acc)
-        return accumulate.folded_fp32(a, b, self.rows, acc)
+        return self.rule(types, order).multiply(a, b, acc)
 
     def summation_depth(self, k: int, before: int | None) -> int:
         """Additions that a product may pass through in a sum of ``k`` products, for error bounds.
 
         ``before`` is the depth of the accumulated sum it joins, None if it starts a new one.
-        The first product of a chain meets +0, which rounds nothing.
         """
-        if self.dataflow == "os":
-            return k - 1 if before is None else before + k
-        chain, folds = min(k, self.rows) - 1, -(-k // self.rows)
-        return chain + folds - 1 if before is None else max(before, chain) + folds
+        held = None if before is None else Levels(before)
+        return self.rule(FP32_TYPES).levels(k, held).additions
 
     @property
     def operand_format(self) -> Format:

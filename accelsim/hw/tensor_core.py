@@ -14,22 +14,26 @@ The accumulator *buffer* of an instruction is the CTA tile: at the edge of a mat
 work on all of it, whatever part holds results. The first instruction of a tile also pays the
 ``prologue``: nothing is multiplied until the first panels have arrived.
 
-The numbers: products are added one by one in ascending k, in fp32 (numerics.accumulate), the only
-arithmetic built so far; integers are exact.
+The numbers: ``arithmetic`` names the tensor cores (ampere-mma, hopper-wgmma, ...) or another way of
+adding (numerics.arithmetic). With ``promote_fp8`` kernels add the sums of that many products of
+fp8 to accumulators in fp32 registers (numerics.orders); 0 leaves them in the tensor core.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
-from accelsim.numerics import accumulate
-from accelsim.numerics.formats import FORMATS
+from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic, carrier_types
+from accelsim.numerics.formats import FORMATS, Format
+from accelsim.numerics.orders import CHAIN, Order
+from accelsim.numerics.rules import Levels, Rule
 from accelsim.program.opcodes import Flag, Opcode
 from accelsim.quantities import Bytes, Cycles, Picojoules
 
@@ -41,6 +45,7 @@ WARPS = 4
 """Warps that a CTA has at least: one for each scheduler of the multiprocessor."""
 
 ACCUMULATOR_BYTES = 4
+"""Of a sum in fp32 or int32, by which kernels choose their tiles."""
 
 
 @block("tensor_core")
@@ -69,7 +74,8 @@ class TensorCore(Unit):
     drain: Cycles = 0
     shared_width: Bytes = 128
     fetch_width: Bytes = 64
-    arithmetic: Literal["sequential-fp32"] = "sequential-fp32"
+    arithmetic: str = "sequential-fp32"
+    promote_fp8: int = 0
     mac_pj: Picojoules = 0.0
 
     def check(self) -> None:
@@ -77,13 +83,14 @@ class TensorCore(Unit):
         for name in ("macs", "warp_group", "k_step", "shared_width", "fetch_width"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1, not {value}")
-        for name in ("prologue", "drain"):
+        for name in ("prologue", "drain", "promote_fp8"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative, not {value}")
         require(0 < self.efficiency <= 1, f"efficiency must be in (0, 1], not {self.efficiency}")
         require(len(self.tiles) >= 1, "tiles must name at least one CTA tile")
         for text in (*self.tiles, self.warp_tile):
             shape_of(text)
+        arithmetic(self.arithmetic)
 
     def memories(self) -> tuple[str, ...]:
         return (self.operands, self.accumulators)
@@ -121,7 +128,7 @@ class TensorCore(Unit):
         """Main loop, fetch and prologue; see the module."""
         bits = _bits(work.source_format)
         k = -(-work.k // self.k_step) * self.k_step
-        area = work.target_storage_bytes // ACCUMULATOR_BYTES
+        area = work.target_storage_bytes * 8 // _bits(work.target_format)
         cycles = area * k * bits / (self.macs * 16 * self.efficiency)
         shared = np.zeros(len(work))
         for tile in self.shapes:
@@ -134,21 +141,44 @@ class TensorCore(Unit):
         occupancy = np.ceil(cycles).astype(np.int64) + first * self.prologue
         return Cost(occupancy, occupancy + self.drain, {"mac": work.m * work.n * work.k})
 
-    def multiply(self, a: Operand, b: Operand, acc: Operand | None) -> Operand:
-        """``a[m, k] @ b[k, n]`` onto ``acc[m, n]`` or nothing, carriers in and out."""
+    def order(self, operands: Format, slices: int = 1) -> Order:
+        """How kernels reduce operands of a format, K cut into ``slices`` of whole steps."""
+        grain = self.k_granule(operands) if slices > 1 else 1
+        return Order(slices, grain, self.promotion(operands))
+
+    def k_granule(self, operands: Format) -> int:
+        """K that kernels do not cut: a step of the main loop, and what is promoted at once."""
+        return math.lcm(self.k_step, self.promotion(operands) or 1)
+
+    def promotion(self, operands: Format) -> int:
+        """After how many k sums are added in fp32; 0: never."""
+        return self.promote_fp8 if operands.is_float and operands.bits == 8 else 0
+
+    def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
+        """How products of some formats are formed; raises AccelsimError naming those there are."""
+        return arithmetic(self.arithmetic).rule(types, order)
+
+    def multiply(
+        self,
+        a: Operand,
+        b: Operand,
+        acc: Operand | None,
+        types: ProductTypes | None = None,
+        order: Order = CHAIN,
+    ) -> Operand:
+        """``a[m, k] @ b[k, n]`` onto ``acc[m, n]`` or nothing, carriers of ``types`` in and out."""
         if a.dtype.kind != b.dtype.kind:
             raise AccelsimError("tensor cores cannot multiply integers by floating point")
-        if a.dtype.kind == "i":
-            return accumulate.exact_int32(a, b, acc)
-        return accumulate.in_place_fp32(a, b, acc)
+        return self.rule(types or carrier_types(a), order).multiply(a, b, acc)
 
     def summation_depth(self, k: int, before: int | None) -> int:
-        """Additions that a product passes through in a sum of ``k`` products, at most."""
-        return k - 1 if before is None else before + k
+        """Additions that a product of fp32 passes through in a sum of ``k`` products, at most."""
+        held = None if before is None else Levels(before)
+        return self.rule(FP32_TYPES).levels(k, held).additions
 
     def arithmetic_name(self) -> str:
         """How sums are formed, in words, for reports."""
-        return f"{self.arithmetic} (in registers)"
+        return self.arithmetic
 
 
 def shape_of(text: str) -> Shape:

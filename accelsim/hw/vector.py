@@ -6,10 +6,10 @@ lanes, element by element, and then adds a tree of log2(lanes) steps at the end;
 the lanes share them.
 
 The numbers. Floating-point operands are widened to fp32 and every function rounds once to fp32, to
-nearest even (numerics.functions for exp and its kin). When all operands are integers, and the
-immediate is whole, add, sub, mul, max, copy, relu and the row functions are integer arithmetic
-modulo 2**32; every other function of integers first rounds them to fp32. The result is rounded, or
-saturated, to the format of the destination when it is written.
+nearest even, but exp, which is made of fp32 operations (numerics.functions). When all operands are
+integers, and the immediate is whole, add, sub, mul, max, copy, relu and the row functions are
+integer arithmetic modulo 2**32; every other function of integers first rounds them to fp32. The
+result is rounded, or saturated, to the format of the destination when it is written.
 
     max         the larger; NaN if either is NaN, so that garbage stays visible; zero results are +0
     row_sum     column c goes to lane c mod L; each lane adds its columns in ascending order from
@@ -46,7 +46,6 @@ SLOTS: dict[str, int] = {
 Operand = npt.NDArray[Any]  # fp32 or int32 carriers, [rows, cols]
 
 _SPECIAL: dict[Function, Callable[..., Any]] = {
-    Function.EXP: np.exp,
     Function.RECIPROCAL: functions.reciprocal,
     Function.RSQRT: functions.rsqrt,
     Function.TANH: np.tanh,
@@ -123,9 +122,13 @@ class Vector(Unit):
         ``a`` is [rows, cols], ``b`` broadcasts to it; the result has the shape of ``a``, or
         [rows, 1] for a row function.
         """
+        if np.float64 in (a.dtype, None if b is None else b.dtype):
+            raise AccelsimError("the lanes compute in fp32, which does not hold fp64")
         if not _is_integer_work(function, a, b, imm):
             a = a.astype(np.float32, copy=False)
             b = None if b is None else b.astype(np.float32, copy=False)
+        if function == Function.EXP:
+            return functions.exp_fp32(a)
         if function in _SPECIAL:
             return functions.to_fp32(_SPECIAL[function], a)
         with np.errstate(all="ignore"):

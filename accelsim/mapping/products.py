@@ -82,6 +82,12 @@ class Product:
     c: View
     finish: Finish = NOTHING
     transpose_b: bool = False
+    accumulator: str = ""
+
+    @property
+    def sums(self) -> Format:
+        """The format of running sums."""
+        return accumulator_format(self.b.fmt, self.accumulator)
 
     @property
     def m(self) -> int:
@@ -160,6 +166,7 @@ def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
                 c_all[rows, everything],
                 finish.window(rows, everything),
                 op.transpose_b,
+                op.accumulator,
             )
         )
     return products
@@ -172,7 +179,7 @@ def all_stored(products: Sequence[Product]) -> bool:
 
 def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
     """What the tile choice needs to know of ``jobs`` products like this one."""
-    sums = accumulator_format(product.b.fmt)
+    sums = product.sums
     return Problem(
         product.m, product.n, product.k, jobs,
         product.a.fmt.bits, product.b.fmt.bits, product.c.fmt.bits, sums.bits,
@@ -183,9 +190,11 @@ def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
     )  # fmt: skip
 
 
-def accumulator_format(operand: Format) -> Format:
-    """What a sum of products is kept in: int32 for integers, fp32 for floating point."""
-    return number_format("int32" if operand.is_integer else "fp32")
+def accumulator_format(operand: Format, asked: str = "") -> Format:
+    """What a sum of products is kept in, unless ``asked`` for another: int32 for integers, fp32 for
+    floating point, fp64 for itself."""
+    usual = "fp64" if operand.name == "fp64" else "fp32"
+    return number_format(asked or ("int32" if operand.is_integer else usual))
 
 
 def lower_products(low: Lowering, products: Sequence[Product]) -> None:
@@ -277,7 +286,7 @@ class CoreProducts:
         core.reset()
         first = products[0]
         array = core.arrays[0][1]
-        self.acc_fmt = accumulator_format(first.b.fmt)
+        self.acc_fmt = first.sums
         self.problem = problem_of(low, first, len(products))
         limit = low.build.instruction_limit - len(low.build)
         self.tiling = tiling or best_tiling(

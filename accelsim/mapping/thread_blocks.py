@@ -16,7 +16,7 @@ from accelsim.hw.simt import LoadStore
 from accelsim.mapping.cta import Gpu, Products, best_grid, ctas
 from accelsim.mapping.epilogue import Finisher
 from accelsim.mapping.lowering import Core, Lowering, Ring
-from accelsim.mapping.products import Product, Stored, accumulator_format, steps
+from accelsim.mapping.products import Product, Stored, steps
 from accelsim.mapping.simt_rows import add_parts
 from accelsim.program.storage import View
 
@@ -81,7 +81,7 @@ class _Kernel:
     def __init__(self, low: Lowering, products: Sequence[Product]) -> None:
         self.low, self.build, self.products = low, low.build, products
         first = products[0]
-        self.acc_fmt = accumulator_format(first.b.fmt)
+        self.acc_fmt = first.sums
         self.shape = Products(
             first.m, first.n, first.k, len(products), first.b.fmt.bits, first.c.fmt.bits
         )
@@ -93,6 +93,7 @@ class _Kernel:
     def emit(self) -> None:
         """Launch, run all CTAs, and add the parts of K if there are several."""
         chunks = self._chunks()
+        self.build.reduce(self.gpu.tensor.order(self.products[0].b.fmt, len(chunks)))
         total = ctas(self.shape, self.grid) * (len(chunks[0]) + 1)
         shape = self.shape
         self.build.reserve(total, f"[{shape.m}, {shape.k}] @ [{shape.k}, {shape.n}]")
@@ -126,7 +127,7 @@ class _Kernel:
             width = -(-len(self.low.cores) // height)
             wave = (height * grid.tile[0] + width * grid.tile[1]) * part * shape.bits // 8
             wanted = max(wanted, -(-wave * CACHE_SHARE // self.gpu.cache_capacity))
-        granule = self.gpu.tensor.k_step
+        granule = self.gpu.tensor.k_granule(self.products[0].b.fmt)
         step = max(granule, -(-part // (wanted * granule)) * granule)
         aligned = -(-part // granule) * granule
         return [

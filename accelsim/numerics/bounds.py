@@ -20,6 +20,7 @@ import numpy.typing as npt
 from accelsim.numerics import functions
 from accelsim.numerics.ball import FP32, U32, Ball, gamma
 from accelsim.numerics.formats import Format
+from accelsim.numerics.rules import Levels, Rule, StepError, TensorCoreRule
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,16 +31,21 @@ _U64 = 2.0**-53
 class Summation:
     """How a matrix unit sums products, as far as an error bound needs to know.
 
-    ``depth`` additions with a rounding, at most, lie on the way of any product to the result.
+    ``depth`` additions with a rounding to ``adder``, at most, lie on the way of any product to the
+    result, and ``steps`` fused ones (tensor cores), each of which errs as ``step`` says.
     ``accumulator`` is the format in which a running sum is kept between instructions, and
-    ``rests`` how often it is put there. ``operands`` is the format to which factors are rounded as
-    they enter the unit.
+    ``rests`` how often it is put there. ``operands`` is the format to which factors are rounded, or
+    cut off if ``truncates``, as they enter the unit.
     """
 
     depth: int
     accumulator: Format = FP32
     rests: int = 0
     operands: Format = FP32
+    steps: int = 0
+    step: StepError | None = None
+    adder: Format = FP32
+    truncates: bool = False
 
     def error(self, size: Floats, length: int, largest: float = 0.0) -> Floats:
         """Bound on |computed - exact| of sums of ``length`` products with ``size`` = sum |a||b|.
@@ -52,22 +58,89 @@ class Summation:
         in any order of summation; a product that underflows is off by at most half the smallest
         fp32 quantum, a store by half the accumulator's. Where the factors are rounded on entry,
         (1 + u_in)^2 comes in, and half the smallest quantum of that format times the other factor,
-        whose magnitude is at most ``largest`` (needed only then). The float64 reference itself may
-        be off by gamma_length(2^-53) size, which is added.
+        whose magnitude is at most ``largest`` (needed then, and for fused steps). A fused step adds
+        at most K 2^-F M + 2^-p |d| <= (K 2^-F + 2^-p) (what has been added so far), since products
+        in it are exact and no term or sum is larger than that; so
+
+            |err| <= ((1 + K 2^-F + 2^-p)^steps ... - 1) size
+
+        and sums do not grow with the root of their length: truncation is biased. The float64
+        reference itself may be off by gamma_length(2^-53) size, which is added.
         """
         depth = min(self.depth, length)
         store = 0.0 if self.accumulator is FP32 else self.accumulator.unit_roundoff
-        growth = (depth + 1) * np.log1p(U32) + self.rests * np.log1p(store)
-        underflow = length * FP32.smallest_quantum + self.rests * self._store_floor()
+        u = U32 if self.adder is FP32 else self.adder.unit_roundoff * (1.0 + 2.0**-16)
+        growth = depth * np.log1p(u) + self.rests * np.log1p(store)
+        underflow = length * self.adder.smallest_quantum + self.rests * self._store_floor()
+        if self.step is None:
+            growth += np.log1p(u)
+        else:
+            growth += self.steps * np.log1p(self.step.relative)
+            underflow += self.steps * (self.step.absolute * largest + self.step.floor)
         if self.operands is not FP32:
-            growth += 2 * np.log1p(self.operands.unit_roundoff)
+            entry = self.operands.unit_roundoff * (2.0 if self.truncates else 1.0)
+            growth += 2 * np.log1p(entry)
             underflow += length * self.operands.smallest_quantum * 2.0 * (largest + 1.0)
         reference = gamma(length + 4, _U64)
-        error: Floats = (np.expm1(growth) + reference) * size + 2.0 * underflow
+        # What was lost early on grows with what comes later.
+        error: Floats = (np.expm1(growth) + reference) * size + 2.0 * np.exp(growth) * underflow
         return error
+
+    @classmethod
+    def by(cls, rule: Rule, k: int, before: Levels | None = None) -> Summation:
+        """The sums of ``k`` products as a rule forms them, onto one that has been through more."""
+        levels = rule.levels(k, before)
+        return cls(
+            depth=levels.additions,
+            operands=rule.entering,
+            steps=levels.steps,
+            step=rule.step_error,
+            adder=rule.adder,
+            truncates=rule.entering is not FP32,
+        )
 
     def _store_floor(self) -> float:
         return 0.0 if self.accumulator is FP32 else self.accumulator.smallest_quantum
+
+
+def product(a: Floats, b: Floats, rule: Rule, acc: Floats | None = None) -> Floats:
+    """How far ``rule.multiply(a, b, acc)`` may be from the exact ``a[m, k] @ b[k, n] + acc``.
+
+    Operands are float64 copies of what is multiplied; the result is float64 [m, n], an upper bound
+    before any test is run: (K 2^-F + 2^-p) for each step of a tensor core, u for each addition.
+    Overflow is not covered: an infinite sum is an error.
+    """
+    size = np.abs(a) @ np.abs(b)
+    before = None
+    if acc is not None:
+        size, before = size + np.abs(acc), Levels()
+    largest = max(_largest(a), _largest(b))
+    return Summation.by(rule, a.shape[1], before).error(size, a.shape[1] + 1, largest)
+
+
+def running_steps(a: Floats, b: Floats, rule: TensorCoreRule) -> Floats:
+    """Running bound of ``a[m, k] @ b[k, n]`` by a chain of fused steps: sharper, in one order.
+
+    Along the exact prefixes s_j with |computed - s_j| <= e_j, a step cuts each of its K + 1 terms
+    off below 2^-F times the largest, P or what has been summed so far, and delivers p bits:
+
+        e_j = (e_(j-1) + K 2^-F max(P_j, |s_(j-1)| + e_(j-1)) + 2^-p |s_j|) / (1 - 2^-p)
+
+    Operands that the unit cuts off on entry (tf32) are bounded as cut off. O(m n k) float64.
+    """
+    step, error = rule.step, rule.step_error
+    cut = step.products * 2.0**-step.fraction_bits
+    p = 2.0 ** -(step.kept_bits + (step.rounding == "RNE"))
+    shape = (a.shape[0], b.shape[1])
+    total, off = np.zeros(shape), np.zeros(shape)
+    rest = error.absolute * max(_largest(a), _largest(b)) + error.floor
+    for first in range(0, a.shape[1], step.products):
+        products = a[:, first : first + step.products, None] * b[first : first + step.products]
+        largest = np.maximum(np.abs(products).max(axis=1), np.abs(total) + off)
+        total = total + products.sum(axis=1)
+        off = (off + cut * largest + p * np.abs(total) + rest) / (1.0 - p)
+    reference: Floats = gamma(a.shape[1] + 4, _U64) * (np.abs(a) @ np.abs(b))
+    return off + reference
 
 
 def running_folds(a: Floats, b: Floats, fold: int) -> Floats:
@@ -115,7 +188,7 @@ def softmax_parts(
     shifted = _step(x - top, mid)
     if visible is not None:
         shifted = shifted.masked(visible)
-    p = _step(shifted.exp(), mid)
+    p = _exponential(shifted, mid)
     if visible is not None:
         p = p.masked(visible)
     inverse = _step(_step(p.row_sum(depth), mid).reciprocal(), mid)
@@ -156,9 +229,12 @@ def _normalised(x: Ball, eps: float, depth: int, mid: Format) -> Ball:
 
 
 def activation(function: str, x: Ball, mid: Format = FP32) -> Ball:
-    """One scalar function, correctly rounded; quick_gelu is x sigmoid(1.702 x) in three steps."""
+    """One scalar function, correctly rounded (exp: see functions).
+
+    quick_gelu is x sigmoid(1.702 x) in three steps.
+    """
     if function == "exp":
-        return _step(x.exp(), mid)
+        return _exponential(x, mid)
     if function == "quick_gelu":
         gate = _step(_step(x.scaled(1.702), mid).through(functions.sigmoid, 0.25), mid)
         return _step(x * gate, mid)
@@ -251,6 +327,14 @@ def _largest(values: Floats) -> float:
 def _step(ball: Ball, mid: Format) -> Ball:
     """One result of the vector unit: rounded to fp32, and again if it is kept in less."""
     return _kept(ball.rounded(FP32), mid)
+
+
+def _exponential(x: Ball, mid: Format) -> Ball:
+    """e^x as functions.exp_fp32 gives it: within EXP_ULP units of the last place, or flushed."""
+    exact = x.exp()
+    unit = functions.EXP_ULP * 2.0**-23
+    error = unit * (np.abs(exact.value) + exact.radius) + functions.EXP_LEAST
+    return _kept(Ball(exact.value, exact.radius + error), mid)
 
 
 def _kept(ball: Ball, fmt: Format) -> Ball:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from accelsim.errors import AccelsimError
+from accelsim.numerics.orders import Order, orders_of
 from accelsim.program.opcodes import REDUCTIONS, Flag, Function, Opcode
 from accelsim.program.storage import Piece, Storage, View
 from accelsim.program.table import (
@@ -94,6 +95,17 @@ class Builder:
         if text not in info.note.split("; "):
             told = f"{info.note}; {text}" if info.note else text
             self._operators[-1] = replace(info, note=told)
+
+    def reduce(self, order: Order) -> None:
+        """Declare the order in which a kernel of the current operator reduces (OperatorInfo)."""
+        info = self._operators[-1]
+        told = orders_of(info.order)
+        if order in told:
+            return
+        if any(other.promote != order.promote for other in told):
+            raise AccelsimError(f"{info.name}: kernels of one operator promote alike, not {order}")
+        text = f"{info.order} | {order}" if info.order else str(order)
+        self._operators[-1] = replace(info, order=text)
 
     @property
     def current_operator(self) -> int:

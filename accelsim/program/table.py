@@ -98,7 +98,12 @@ class StorageInfo:
 
 @dataclass(frozen=True)
 class OperatorInfo:
-    """What a result row says about a workload operator; ``note`` is how it is mapped."""
+    """What a result row says about a workload operator; ``note`` is how it is mapped.
+
+    ``order`` declares how its matrix products are reduced: tags of numerics.orders, one for each
+    kernel that differs, joined by " | ". A split is made of instructions; everything else in the
+    tag is what a unit does within each MATMUL. "" is one chain.
+    """
 
     name: str
     kind: str
@@ -106,6 +111,7 @@ class OperatorInfo:
     macs: int
     layer: int = -1
     note: str = ""
+    order: str = ""
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ def _same(field: str, other: str) -> _Key:
     return _Key(field, parse_whole, other)
 
 
+def _number_format(value: object, what: str) -> str:
+    """The name of a number format."""
+    return dtype_named(parse_text(value, what), what).name
+
+
 _EXTRAS = ("bias", "residual")
 _FUSED = {
     "bias": _flag("bias"),
@@ -76,6 +81,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         **_FUSED,
         "transpose_b": _flag("transpose_b"),
         "broadcast_b": _flag("broadcast_b"),
+        "accumulator": _Key("accumulator", _number_format, ""),
     },
     "gemv": {
         "n": _size("n"),
@@ -84,6 +90,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         **_FUSED,
         "transpose_b": _flag("transpose_b"),
         "broadcast_b": _flag("broadcast_b"),
+        "accumulator": _Key("accumulator", _number_format, ""),
     },
     "conv2d": {
         **{name: _size(name) for name in ("h", "w", "cin", "cout", "fh", "fw")},

@@ -61,11 +61,15 @@ class MatrixProduct(Operator):
         return [(columns,), *self.output_shapes()][: len(self.inputs) - 2]
 
     def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
-        """Equal factors; a float sum may stay in fp32, an integer sum may be saturated to the
-        format of its factors."""
+        """Equal factors; a float sum may stay in fp32, a sum of either may be rounded to the format
+        of its factors."""
         entry = DTYPES.get(main)
         result = entry.result if entry else main
-        sums = (result, "fp32") if entry and entry.is_float else (result, main)
+        also: tuple[str, ...] = (main,)
+        if entry and entry.is_float and main != "fp64":
+            # What is narrower than 16 bits has a result of another format, and may be kept in it.
+            also = ("fp32", "fp16", "bf16", main) if result != main else ("fp32",)
+        sums = tuple(dict.fromkeys((result, *also)))
         # Of the functions only relu means something for integers.
         known = tuple(DTYPES) if self.activation in ("", "relu") else float_dtypes()
         return (known, (main,), *[sums] * (len(self.inputs) - 2)), (sums,)
@@ -83,6 +87,7 @@ class Gemm(MatrixProduct):
     Shapes, with the batch dimension present only when batch > 1:
         a [batch, m, k]; b [batch, k, n], or [batch, n, k] with `transpose_b`, without its batch
         dimension with `broadcast_b` (one b for every a); bias [n]; residual and c [batch, m, n].
+    `accumulator` is the format in which a unit is asked to sum ("": fp32, int32, fp64).
     """
 
     m: int
@@ -91,6 +96,7 @@ class Gemm(MatrixProduct):
     batch: int = 1
     broadcast_b: bool = False
     transpose_b: bool = False
+    accumulator: str = ""
 
     kind: ClassVar[str] = "gemm"
     dimensions: ClassVar[tuple[str, ...]] = ("m", "n", "k", "batch")

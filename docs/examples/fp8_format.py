@@ -1,5 +1,5 @@
-"""A new number format in one entry: fp8 e5m2, stored by ml_dtypes, computed in fp32."""
+"""A new number format in one entry: fp8 e3m4, stored by ml_dtypes, computed in fp32."""
 
-from accelsim.numerics.formats import Format, register_format
+from accelsim.numerics.formats import floating, register_format
 
-register_format(Format("fp8_e5m2", 8, "float8_e5m2", "<f4", significand_bits=3, min_exponent=-14))
+register_format(floating("fp8_e3m4", 3, 4, "float8_e3m4", result_format="bf16"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from strict_kernels import strict
 
-from accelsim import _jit
+from accelsim import _intrinsics, _jit
 
 
 def python(code, **environment):
@@ -81,7 +81,7 @@ def test_prefetch_is_a_hint_without_effect():
 
 
 def _touch(column):
-    _jit.prefetch(column, 10**6)
+    _intrinsics.prefetch(column, 10**6)
     return column.sum()
 
 

@@ -57,11 +57,11 @@ def test_a_new_mapper_is_one_file() -> None:
 
 def test_a_new_number_format_is_one_entry() -> None:
     load_plugin(EXAMPLES / "fp8_format.py")
-    assert FORMATS["fp8_e5m2"].bits == 8
+    assert FORMATS["fp8_e3m4"].bits == 8
     for work in ("gemm:m=60,n=70,k=90", "softmax:rows=20,cols=50"):
-        assert check("tpu-v3", f"{work},dtype=fp8_e5m2").ok
+        assert check("tpu-v3", f"{work},dtype=fp8_e3m4").ok
     wide = simulate("tpu-v3", "gemm:m=64,n=512,k=512").traffic_bytes["hbm"]["read"]
-    narrow = simulate("tpu-v3", "gemm:m=64,n=512,k=512,dtype=fp8_e5m2").traffic_bytes["hbm"]["read"]
+    narrow = simulate("tpu-v3", "gemm:m=64,n=512,k=512,dtype=fp8_e3m4").traffic_bytes["hbm"]["read"]
     assert narrow == pytest.approx(wide / 2, rel=0.1)
 
 

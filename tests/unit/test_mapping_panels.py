@@ -16,7 +16,7 @@ from accelsim.functional.execute import execute
 from accelsim.functional.memory import Memory
 from accelsim.functional.values import graph_values
 from accelsim.mapping.panels import PACKED, Layouts, Panels
-from accelsim.numerics.formats import FORMATS, Format
+from accelsim.numerics.formats import FORMATS, Format, integer
 from accelsim.program.archive import load, save
 from accelsim.program.builder import Builder
 from accelsim.program.listing import listing
@@ -97,7 +97,7 @@ def test_windows_over_several_panels_come_in_pieces() -> None:
 
 
 def test_narrow_formats_fill_whole_bytes_or_are_refused() -> None:
-    nibbles = Format("nibble", 4, "int8", "<i4")
+    nibbles = integer("nibble", 4, "<i1", -8, 7)
     found, matrix = weights(nibbles)
     found.pack(matrix, 8)
     ((*_, view),) = found.pieces(matrix[1:6, 10:16])

@@ -1,33 +1,246 @@
-"""Encoding: one rounding to nearest even, saturating integers, silent overflow to infinity."""
+"""Formats: every code of every format, every cast against rationals and against gfloat."""
 
+from __future__ import annotations
+
+from fractions import Fraction
+
+import gfloat
 import numpy as np
 import pytest
+from accelsim.validation import casts
+from accelsim.validation.casts import oracle
+from gfloat import formats as gf
 
-from accelsim.numerics.formats import FORMATS
+from accelsim.errors import AccelsimError
+from accelsim.functional.values import splitmix64
+from accelsim.numerics import cast, cast_kernels
+from accelsim.numerics.formats import FORMATS, floating, integer, register_format
+
+NARROW = [f for f in FORMATS.values() if f.bits <= 16]
+FLOATS = [*oracle.LAYOUTS]
+GFLOAT = {
+    "fp16": gf.format_info_binary16,
+    "bf16": gf.format_info_bfloat16,
+    "fp8_e4m3": gf.format_info_ocp_e4m3,
+    "fp8_e5m2": gf.format_info_ocp_e5m2,
+    "fp6_e2m3": gf.format_info_ocp_e2m3,
+    "fp6_e3m2": gf.format_info_ocp_e3m2,
+    "fp4_e2m1": gf.format_info_ocp_e2m1,
+    "e8m0": gf.format_info_ocp_e8m0,
+}
+MODES = {
+    "RNE": gfloat.RoundMode.TiesToEven,
+    "RZ": gfloat.RoundMode.TowardZero,
+    "RU": gfloat.RoundMode.TowardPositive,
+    "RD": gfloat.RoundMode.TowardNegative,
+}
 
 
-def test_halves_round_to_even():
-    eps = 2.0**-11
-    values = np.array([1 + eps, 1 + 3 * eps, -(1 + eps)], dtype=np.float32)
-    assert FORMATS["fp16"].encode(values).tolist() == [1.0, 1 + 4 * eps, -1.0]
-    values = np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8], dtype=np.float32)
-    assert FORMATS["bf16"].encode(values).astype(float).tolist() == [1.0, 1 + 4 * 2.0**-8]
+def all_codes(fmt):
+    return np.arange(1 << fmt.bits)
 
 
-@pytest.mark.parametrize("name", ["fp16", "bf16", "fp32"])
-def test_overflow_is_infinite_and_silent(name):
-    assert np.isinf(FORMATS[name].encode(np.array([3.4e38, -3.4e38]) * 1e3).astype(float)).all()
+def wide(values):
+    with np.errstate(invalid="ignore"):  # signalling NaNs are among the codes
+        return values.astype(np.float64)
 
 
-def test_integers_saturate():
+@pytest.mark.parametrize("fmt", NARROW, ids=lambda f: f.name)
+def test_every_code_keeps_its_bits(fmt):
+    """Code to value to code; NaNs have many codes and one value. -2 is no ternary number."""
+    codes = all_codes(fmt) if fmt.name != "ternary" else np.array([0, 1, 3])
+    values = wide(fmt.decode(fmt.stored(codes)))
+    back = fmt.codes(fmt.encode(values))
+    assert (np.isnan(values) | (back == codes)).all()
+    assert np.array_equal(values, cast.values_of(fmt, codes), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", [*FLOATS])
+def test_every_code_means_what_the_definition_says(name):
+    fmt = FORMATS[name]
+    finite = oracle.finite_codes(name)
+    codes = np.arange(finite)
+    got = wide(fmt.decode(fmt.stored(codes << fmt.padding)))
+    assert [Fraction(v) for v in got.tolist()] == [oracle.magnitude(name, c) for c in range(finite)]
+    sign = 1 << (fmt.bits - fmt.padding - 1)
+    negative = wide(fmt.decode(fmt.stored((codes[1:] | sign) << fmt.padding)))
+    assert np.array_equal(negative, -got[1:])
+    assert fmt.largest == got[-1]
+    rest = wide(fmt.decode(fmt.stored(np.arange(finite, sign) << fmt.padding)))
+    assert not np.isfinite(rest).any()
+
+
+@pytest.mark.parametrize("name", sorted(GFLOAT))
+def test_every_code_means_what_gfloat_says(name):
+    fmt, theirs = FORMATS[name], GFLOAT[name]
+    codes = all_codes(fmt)[:: 1 if fmt.bits <= 8 else 7]
+    want = [gfloat.decode_float(theirs, int(code)).fval for code in codes]
+    assert np.array_equal(wide(fmt.decode(fmt.stored(codes))), want, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", [*FLOATS, *oracle.RANGES])
+def test_casts_equal_the_rational_oracle(name):
+    """Every value, every midpoint and its neighbours, and random float64; all roundings, rules."""
+    wrong, cases = casts.mismatches(name, 6_000)
+    assert cases > 5_000
+    assert wrong == 0
+
+
+def test_fp32_casts_equal_the_oracle():
+    wrong, cases = casts.fp32_mismatches(50_000)
+    assert (wrong, cases > 100_000) == (0, True)
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("name", sorted(GFLOAT))
+def test_casts_equal_gfloat(name, mode):
+    fmt, theirs = FORMATS[name], GFLOAT[name]
+    x = casts.random_doubles(fmt, 1_500, f"gfloat {mode}")
+    x = np.abs(x) if fmt.is_scale else x
+    x = x[np.isfinite(x)]
+    if fmt.is_scale:  # gfloat has no value below the smallest scale; here that is the smallest
+        x = x[x >= 2.0**-127]
+    for saturate in (False, True):
+        if not saturate and not fmt.has_nan:
+            continue
+        rule = "saturate" if saturate else ("infinity" if fmt.has_infinity else "nan")
+        got = wide(fmt.decode(fmt.encode(x, mode, rule)))
+        want = [gfloat.round_float(theirs, float(v), MODES[mode], saturate) for v in x]
+        assert np.array_equal(got, want, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "want"),
+    [
+        ("bf16", 1 + 2.0**-8 + 2.0**-45, 1.0078125),  # through fp32 it would be 1
+        ("fp8_e4m3", 1 + 2.0**-4 + 2.0**-45, 1.125),
+        ("fp16", 1 + 2.0**-11 + 2.0**-45, 1 + 2.0**-10),
+        ("fp8_e4m3", 464.0, 448.0),
+        ("fp8_e4m3", 464.0000001, np.nan),
+        ("fp8_e5m2", 61440.0, np.inf),
+        ("fp4_e2m1", 10.0, 6.0),
+        ("fp4_e2m1", np.nan, 6.0),
+        ("fp8_e4m3fnuz", 1e6, np.nan),
+        ("int8", np.nan, 0),
+        ("int8", -np.inf, -128),
+    ],
+)
+def test_known_traps(name, value, want):
+    fmt = FORMATS[name]
+    got = fmt.decode(fmt.encode(np.array([value])))
+    assert np.array_equal(got, [want], equal_nan=True)
+
+
+def test_wrong_casts_are_noticed(monkeypatch):
+    """The oracle has power: truncation for rounding, ties away, double rounding all fail."""
+    fmt, grid = FORMATS["bf16"], oracle.float_grid("bf16")
+    x = np.concatenate([casts.halfway(grid), casts.random_doubles(fmt, 2_000, "power")])
+    assert not casts.differs(fmt, grid, x, "RNE", "infinity").any()
+    right = cast.encode
+
+    def through_fp32(fmt, values, *rest):
+        return right(fmt, values.astype(np.float32), *rest)
+
+    def ties_away(fmt, values, *rest):
+        return right(fmt, np.nextafter(values, np.copysign(np.inf, values)), *rest)
+
+    def truncated(fmt, values, _rounding, *rest):
+        return right(fmt, values, "RZ", *rest)
+
+    for wrong in (through_fp32, ties_away, truncated):
+        monkeypatch.setattr(cast, "encode", wrong)
+        with np.errstate(over="ignore", invalid="ignore"):
+            assert casts.differs(fmt, grid, x, "RNE", "infinity").any(), wrong.__name__
+
+
+def test_stochastic_rounding_is_seeded_and_unbiased():
+    fmt = FORMATS["fp8_e4m3"]
+    x = np.full(40_000, 1 + 0.3 * 2.0**-3)
+    once, again = (fmt.decode(fmt.encode(x, "SR", seed=5)) for _ in range(2))
+    assert np.array_equal(once, again)
+    assert not np.array_equal(once, fmt.decode(fmt.encode(x, "SR", seed=6)))
+    up = (once > 1).mean()
+    # Five standard deviations of the mean of 40 000 draws.
+    assert abs(up - 0.3) < 5 * np.sqrt(0.3 * 0.7 / len(x))
+
+
+def test_random_words_are_splitmix64():
+    words = [cast_kernels.random_word(np.uint64(99), i) for i in range(4)]
+    assert words == splitmix64(99, 4).tolist()
+
+
+@pytest.mark.parametrize("name", ["to_floats", "to_integers"])
+def test_compiled_casts_equal_their_source(name):
+    fmt = FORMATS["fp8_e5m2" if name == "to_floats" else "int8"]
+    x = casts.random_doubles(fmt, 300, "compiled").view(np.uint64)
+    extra = cast._layout(fmt, fmt.overflow) if name == "to_floats" else (-128, 127, 255, False)
+    kernel = getattr(cast_kernels, name)
+    out = [np.empty(len(x), dtype=np.uint32) for _ in range(2)]
+    with np.errstate(over="ignore"):
+        for run, codes in zip((kernel, kernel.py_func), out, strict=True):
+            run(x, codes, 4, np.uint64(3), *extra)
+    assert np.array_equal(*out)
+
+
+def test_integers_saturate_or_wrap():
     fmt = FORMATS["int8"]
     assert fmt.encode(np.array([300, -300, 5], dtype=np.int32)).tolist() == [127, -128, 5]
     assert fmt.encode(np.array([2.5, 3.5, -1e9, np.nan])).tolist() == [2, 4, -128, 0]
     assert FORMATS["int32"].encode(np.array([3e9, -3e9])).tolist() == [2**31 - 1, -(2**31)]
+    assert FORMATS["uint4"].encode(np.array([-1, 99])).tolist() == [0, 15]
+    wide = [300, -300, 2**40 + 5, -(2**61)]
+    wrapped = [(v + 128) % 256 - 128 for v in wide]
+    for given in (np.array(wide), np.array(wide, dtype=np.float64)):
+        assert fmt.encode(given, overflow="wrap").tolist() == wrapped
+    assert fmt.encode(np.array([2.0**70 + 2.0**20]), overflow="wrap").tolist() == [0]
 
 
-@pytest.mark.parametrize("name", list(FORMATS))
-def test_stored_values_survive_a_round_trip(name):
+@pytest.mark.parametrize("name", ["fp4_e2m1", "fp6_e2m3", "int4", "int2", "uint1", "fp16"])
+def test_packed_rows_give_their_elements_back(name):
     fmt = FORMATS[name]
-    stored = fmt.encode(np.array([-3.0, 0.0, 1.0, 100.0]))
-    assert fmt.encode(fmt.decode(stored)).tobytes() == stored.tobytes()
+    rng = np.random.default_rng(4)
+    stored = fmt.stored(rng.integers(0, 1 << fmt.bits, (3, 16)))
+    packed = fmt.pack(stored)
+    assert packed.shape == (3, 2 * fmt.bits)
+    assert fmt.unpack(packed).tobytes() == stored.tobytes()
+
+
+def test_the_first_element_lies_lowest():
+    """As PTX packs e2m1x2 and as numpy packs little bit order."""
+    fmt = FORMATS["fp4_e2m1"]
+    assert fmt.pack(fmt.stored([[0x1, 0xF]])).tolist() == [[0xF1]]
+
+
+def test_a_scale_has_neither_sign_nor_zero():
+    fmt = FORMATS["e8m0"]
+    x = np.array([0.0, 2.0**-140, 1.0, 1.5, 3.0, -1.0, np.inf])
+    assert fmt.codes(fmt.encode(x)).tolist() == [0, 0, 127, 128, 128, 255, 254]
+
+
+@pytest.mark.parametrize(
+    ("name", "rounding", "overflow", "says"),
+    [
+        ("fp16", "nearest", "infinity", "unknown rounding 'nearest'; accepted: RNE, RZ, RU"),
+        ("fp8_e4m3", "RNE", "infinity", "cannot overflow by 'infinity'; accepted: nan, saturate"),
+        ("fp4_e2m1", "RNE", "nan", "accepted: saturate"),
+        ("fp16", "RNE", "wrap", "accepted: infinity, nan, saturate"),
+    ],
+)
+def test_rules_that_a_format_cannot_follow_are_refused(name, rounding, overflow, says):
+    with pytest.raises(AccelsimError, match=says):
+        FORMATS[name].encode(np.ones(3), rounding, overflow)
+
+
+def test_entries_that_contradict_themselves_are_refused():
+    with pytest.raises(AccelsimError, match="need more than 4 bits"):
+        register_format(floating("wide", 3, 3, "u1", bits=4))
+    with pytest.raises(AccelsimError, match="not below"):
+        register_format(integer("none", 4, "<i1", 3, 3))
+    with pytest.raises(AccelsimError, match="cannot cast complex128"):
+        FORMATS["fp16"].encode(np.ones(3, dtype=complex))
+
+
+@pytest.mark.parametrize("name", ["fp16", "bf16", "fp32", "tf32", "fp8_e5m2"])
+def test_overflow_is_infinite_and_silent(name):
+    huge = np.array([3.4e38, -3.4e38]) * 1e3
+    assert np.isinf(FORMATS[name].encode(huge).astype(float)).all()

@@ -1,0 +1,280 @@
+"""The arithmetic of matrix units by name, as architecture files give it (``arithmetic:``).
+
+    sequential-fp32      product, then sum, each rounded; also -fp16, -bf16
+    tree16-fp32          adder trees of 16 products, then a chain; any power of two, also -fp16
+    fma-fp32, fma-fp64   chain of fused multiply-adds
+    lanes32-fp32         32 SIMT lanes of fused multiply-adds and a butterfly; any power of two
+    volta-mma, turing-mma, ampere-mma, ada-mma, hopper-mma, hopper-wgmma, blackwell-mma,
+    blackwell-tcgen05    tensor cores (numerics.tensor_core)
+
+Which formats a tensor core multiplies, and in what it accumulates, is a table; another combination
+is refused by naming the ones there are. Other units multiply what their adders hold exactly.
+
+Sources of the table: captures of the real GPUs (validation/tensor_cores); for Turing, fp8 with fp16
+results on Hopper, and tcgen05: Xie et al., MMA-Sim, 2025, arXiv 2511.10909, whose authors tested
+them on the hardware. Shapes of instructions: NVIDIA PTX ISA, mma, wgmma and tcgen05.mma.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Literal
+
+import numpy.typing as npt
+
+from accelsim.errors import AccelsimError, unknown
+from accelsim.numerics.formats import FORMATS, Format
+from accelsim.numerics.orders import CHAIN, Order
+from accelsim.numerics.rules import (
+    EmulatedFp8,
+    Exact,
+    Fused,
+    Promoted,
+    Rule,
+    Sequential,
+    TensorCoreRule,
+    Tree,
+)
+from accelsim.numerics.tensor_core import DotStep
+
+Kind = Literal["fp16", "bf16", "tf32", "fp64", "fp8", "fp8/6/4", "int8", "int8/4"]
+Entry = DotStep | Literal["exact", "emulated", "fma"]
+
+FP8 = ("fp8_e4m3", "fp8_e5m2")
+MEMBERS: dict[str, tuple[str, ...]] = {
+    "fp16": ("fp16",),
+    "bf16": ("bf16",),
+    "tf32": ("tf32", "fp32"),  # of an fp32 word the low 13 bits are ignored
+    "fp64": ("fp64",),
+    "fp8": FP8,
+    "fp8/6/4": (*FP8, "fp6_e2m3", "fp6_e3m2", "fp4_e2m1"),
+    "int8": ("int8", "uint8"),
+    "int8/4": ("int8", "uint8", "int4", "uint4"),
+}
+"""Formats that one kind of instruction takes, A and B in any mixture."""
+
+
+@dataclass(frozen=True)
+class ProductTypes:
+    """The formats of A, B and the accumulator of a matrix product."""
+
+    a: Format
+    b: Format
+    accumulator: Format
+
+    def __str__(self) -> str:
+        return f"{self.a.name} x {self.b.name} -> {self.accumulator.name}"
+
+
+def types_of(a: str, b: str, accumulator: str) -> ProductTypes:
+    """The formats by name."""
+    from accelsim.numerics.formats import number_format
+
+    return ProductTypes(*(number_format(name) for name in (a, b, accumulator)))
+
+
+FP32 = FORMATS["fp32"]
+FP32_TYPES = ProductTypes(FP32, FP32, FP32)
+INT32_TYPES = ProductTypes(*(FORMATS["int32"] for _ in range(3)))
+
+
+def carrier_types(a: npt.NDArray[Any]) -> ProductTypes:
+    """The formats of operands that are no narrower than their carriers."""
+    return INT32_TYPES if a.dtype.kind == "i" else FP32_TYPES
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a matrix unit computes: a rule for every combination of formats that it has.
+
+    ``table`` maps (kind of operands, accumulator) to a tensor core's entry; without one, ``simple``
+    serves all formats whose values its adders hold.
+    """
+
+    name: str
+    simple: Rule | None = None
+    table: tuple[tuple[Kind, str, Entry], ...] = ()
+
+    @property
+    def is_tensor_core(self) -> bool:
+        return bool(self.table)
+
+    def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
+        """The rule for some formats in some order.
+
+        Raises AccelsimError, naming what there is, for formats that the unit does not multiply or
+        an accumulator that it does not have.
+        """
+        found = self._simple(types) if self.simple else self._listed(types)
+        if found is None:
+            known = ", ".join(self.supported())
+            raise AccelsimError(f"{self.name} has no {types}; supported: {known}")
+        if order.promote and not isinstance(found, Exact):
+            if found.adder is not FP32 or types.accumulator is not FP32:
+                raise AccelsimError(f"promotion adds in fp32, which {self.name} {types} does not")
+            return Promoted(found, order.promote)
+        return found
+
+    def supported(self) -> list[str]:
+        """Every combination in words."""
+        if self.table:
+            return [f"{kind} -> {accumulator}" for kind, accumulator, _ in self.table]
+        assert self.simple is not None
+        adder = self.simple.adder
+        operands = _widest_operand(adder)
+        return [f"floating point of at most {operands} -> {adder.name}", "integers -> int32"]
+
+    def _simple(self, types: ProductTypes) -> Rule | None:
+        assert self.simple is not None
+        a, b, accumulator = types.a, types.b, types.accumulator
+        adder = self.simple.adder
+        if a.is_integer and b.is_integer and accumulator.is_integer:
+            return Exact()
+        widest = FORMATS[_widest_operand(adder)].significand_bits
+        for fmt in (a, b, accumulator):
+            if fmt.is_integer or fmt.is_scale or fmt.carrier != adder.carrier:
+                return None
+        # An accumulator in memory may be coarser than the adders: it is rounded when it is stored.
+        return self.simple if max(a.significand_bits, b.significand_bits) <= widest else None
+
+    def _listed(self, types: ProductTypes) -> Rule | None:
+        for kind, accumulator, entry in self.table:
+            members = MEMBERS[kind]
+            if (
+                types.a.name in members
+                and types.b.name in members
+                and types.accumulator.name == accumulator
+            ):
+                return _rule(entry, types)
+        return None
+
+
+def _widest_operand(adder: Format) -> str:
+    """The widest operands whose products are rounded once: those of 16 bits are exact in fp32."""
+    return adder.name if adder.significand_bits >= FP32.significand_bits else "fp16"
+
+
+def _rule(entry: Entry, types: ProductTypes) -> Rule:
+    a, b = (FORMATS["tf32"] if f is FP32 else f for f in (types.a, types.b))
+    if isinstance(entry, DotStep):
+        return TensorCoreRule(entry, a, b)
+    if entry == "emulated":
+        return EmulatedFp8(types.accumulator, a, b)
+    return Fused(adder=FORMATS["fp64"]) if entry == "fma" else Exact()
+
+
+def _step(products: int, fraction_bits: int, kept_bits: int = 23) -> DotStep:
+    return DotStep(products=products, fraction_bits=fraction_bits, kept_bits=kept_bits)
+
+
+def _half(step: DotStep) -> DotStep:
+    """The same step with an fp16 accumulator."""
+    return replace(step, result="fp16", kept_bits=10, rounding="RNE")
+
+
+def _both(kind: Kind, step: DotStep) -> tuple[tuple[Kind, str, Entry], ...]:
+    return (kind, "fp32", step), (kind, "fp16", _half(step))
+
+
+def _nvidia(
+    name: str, *entries: tuple[Kind, str, Entry], integers: Kind | None = "int8", fp64: bool = False
+) -> Arithmetic:
+    rest: tuple[tuple[Kind, str, Entry], ...] = ((integers, "int32", "exact"),) if integers else ()
+    rest += (("fp64", "fp64", "fma"),) if fp64 else ()
+    return Arithmetic(name, table=(*entries, *rest))
+
+
+_VOLTA, _AMPERE, _HOPPER = _step(4, 23), _step(8, 24), _step(16, 25)
+_AMPERE_TF32, _HOPPER_TF32 = _step(4, 24), _step(8, 25)
+_ADA_FP8, _HOPPER_FP8, _BLACKWELL_FP8 = _step(16, 13, 13), _step(32, 13, 13), _step(32, 25)
+
+TENSOR_CORES: dict[str, Arithmetic] = {
+    one.name: one
+    for one in (
+        _nvidia("volta-mma", *_both("fp16", _VOLTA), integers=None),
+        _nvidia("turing-mma", *_both("fp16", _AMPERE), integers="int8/4"),
+        _nvidia(
+            "ampere-mma",
+            *_both("fp16", _AMPERE),
+            ("bf16", "fp32", _AMPERE),
+            ("tf32", "fp32", _AMPERE_TF32),
+            integers="int8/4",
+            fp64=True,
+        ),
+        _nvidia(
+            "ada-mma",
+            *_both("fp16", _AMPERE),
+            ("bf16", "fp32", _AMPERE),
+            ("tf32", "fp32", _AMPERE_TF32),
+            *_both("fp8", _ADA_FP8),
+            integers="int8/4",
+            fp64=True,
+        ),
+        _nvidia(
+            "hopper-mma",
+            *_both("fp16", _HOPPER),
+            ("bf16", "fp32", _HOPPER),
+            ("tf32", "fp32", _HOPPER_TF32),
+            ("fp8", "fp32", "emulated"),
+            ("fp8", "fp16", "emulated"),
+            fp64=True,
+        ),
+        _nvidia(
+            "hopper-wgmma",
+            *_both("fp16", _HOPPER),
+            ("bf16", "fp32", _HOPPER),
+            ("tf32", "fp32", _HOPPER_TF32),
+            *_both("fp8", _HOPPER_FP8),
+        ),
+        _nvidia(
+            "blackwell-mma",
+            *_both("fp16", _HOPPER),
+            ("bf16", "fp32", _HOPPER),
+            ("tf32", "fp32", _HOPPER_TF32),
+            ("fp8", "fp32", "emulated"),
+            ("fp8", "fp16", "emulated"),
+            fp64=True,
+        ),
+        _nvidia(
+            "blackwell-tcgen05",
+            *_both("fp16", _HOPPER),
+            ("bf16", "fp32", _HOPPER),
+            ("tf32", "fp32", _HOPPER_TF32),
+            *_both("fp8/6/4", _BLACKWELL_FP8),
+        ),
+    )
+}
+
+_FORMS = "sequential-FORMAT, treeWIDTH-FORMAT, fma-fp32, fma-fp64, lanesCOUNT-fp32"
+_SIMPLE = re.compile(r"(sequential|tree|fma|lanes)(\d{0,5})-(fp32|fp16|bf16|fp64)", re.ASCII)
+
+
+@cache
+def arithmetic(name: str) -> Arithmetic:
+    """The arithmetic called ``name``; raises AccelsimError saying which there are."""
+    if name in TENSOR_CORES:
+        return TENSOR_CORES[name]
+    match = _SIMPLE.fullmatch(name)
+    simple = match and _from_words(match[1], int(match[2] or 0), FORMATS[match[3]])
+    if not simple:
+        names = [*TENSOR_CORES, "sequential-fp32", "tree16-fp32", "lanes32-fp32", "fma-fp32"]
+        raise AccelsimError(f"{unknown('arithmetic', name, names)}, or {_FORMS}")
+    return Arithmetic(name, simple)
+
+
+def _from_words(word: str, count: int, adder: Format) -> Rule | None:
+    """The rule that a name spells, None if there is no such thing."""
+    power = 2 <= count <= 1024 and count & (count - 1) == 0
+    if word == "fma" and not count and adder.name in ("fp32", "fp64"):
+        return Fused(adder=adder)
+    if adder.name == "fp64":
+        return None
+    if word == "sequential" and not count:
+        return Sequential(adder)
+    if word == "tree" and power:
+        return Tree(adder, width=count)
+    if word == "lanes" and power and adder is FP32:
+        return Fused(lanes=count)
+    return None

@@ -1,0 +1,131 @@
+"""What check says about arithmetic: orders that were declared, accumulators that are not there."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from accelsim import api
+from accelsim.cli.main import app
+from accelsim.errors import AccelsimError
+from accelsim.functional.execute import takes_types
+from accelsim.hw.systolic import Systolic
+from accelsim.numerics.orders import Order
+from accelsim.program.builder import Builder
+from accelsim.program.table import OperatorInfo
+
+
+def verdict(arch, work, **settings):
+    found = api.check(arch, work, **settings)
+    assert found.ok
+    return found.operators[0]
+
+
+@pytest.mark.parametrize(
+    ("arch", "work", "arithmetic", "reduction"),
+    [
+        ("a100", "gemm:m=64,n=64,k=96", "ampere-mma (k8 f24 RZ fp32)", "chain"),
+        ("a100", "gemm:m=64,n=64,k=2048", "ampere-mma (k8 f24 RZ fp32)", "split:8:32"),
+        (
+            "h100",
+            "gemm:m=64,n=64,k=256,dtype=fp8_e4m3",
+            "hopper-wgmma (k32 f13 RZ-13 fp32; promote:128)",
+            "promote:128",
+        ),
+        ("h100", "gemm:m=9,n=9,k=64,dtype=fp16,accumulator=fp16", "k16 f25 RNE fp16", "chain"),
+        ("systolic", "gemm:m=9,n=9,k=64,dtype=fp16", "sequential-fp32 (ws, folds of 32)", "chain"),
+        ("systolic", "gemm:m=9,n=9,k=64,dtype=int8", "exact int32", "chain"),
+        ("tpu-v3", "softmax:rows=4,cols=9", "fp32 (1024 lanes)", ""),
+    ],
+)
+def test_arithmetic_and_order_are_told(arch, work, arithmetic, reduction):
+    one = verdict(arch, work)
+    assert arithmetic in one.arithmetic
+    assert one.reduction == reduction
+
+
+@pytest.mark.parametrize("name", ["tree16-fp32", "tree4-fp32", "sequential-fp16", "lanes4-fp32"])
+@pytest.mark.parametrize("dataflow", ["ws", "os", "is"])
+def test_arrays_of_other_adders_stay_in_their_bound(name, dataflow):
+    settings = {"array.arithmetic": name, "array.dataflow": dataflow}
+    one = verdict("systolic", "gemm:m=40,n=30,k=70,dtype=fp16", overrides=settings)
+    assert name in one.arithmetic
+    assert 0.001 < one.max_error_over_bound <= 1
+
+
+@pytest.mark.parametrize(
+    "dtype", ["fp4_e2m1", "fp6_e2m3", "int4", "int2", "ternary", "uint4", "uint1"]
+)
+@pytest.mark.parametrize("arch", ["systolic", "tpu-v3", "edge-npu"])
+def test_formats_narrower_than_a_byte_are_packed_in_memory(arch, dtype):
+    one = verdict(arch, f"gemm:m=16,n=24,k=64,dtype={dtype}")
+    assert one.compared == 16 * 24
+
+
+def test_packed_rows_survive_copies_and_the_vector_unit():
+    verdict("tpu-v3", "softmax:rows=30,cols=40,dtype=fp4_e2m1")
+    verdict("systolic", "elementwise:function=add,rows=30,cols=40,dtype=int4")
+
+
+@pytest.mark.parametrize(
+    ("arch", "work", "says"),
+    [
+        (
+            "h100",
+            "gemm:m=64,n=64,k=64,accumulator=fp16",
+            "hopper-wgmma has no bf16 x bf16 -> fp16; supported: fp16 -> fp32, fp16 -> fp16,"
+            " bf16 -> fp32, tf32 -> fp32, fp8 -> fp32, fp8 -> fp16, int8 -> int32",
+        ),
+        ("a100", "gemm:m=64,n=64,k=64,dtype=fp8_e4m3", "ampere-mma has no fp8_e4m3 x fp8_e4m3"),
+        ("h100", "gemm:m=64,n=64,k=64,dtype=int4", "hopper-wgmma has no int4 x int4 -> int32"),
+        ("systolic", "gemm:m=8,n=8,k=8,dtype=fp64", "supported: floating point of at most fp32"),
+        ("a100", "gemm:m=64,n=64,k=4096,dtype=fp64", "the lanes compute in fp32"),
+        ("h100", "gemm:m=8,n=8,k=8,accumulator=fp17", "accumulator: unknown dtype 'fp17'"),
+        ("tpu-v3", "gemm:m=8,n=8,k=511,dtype=int4", "511 values of int4 do not fill whole bytes"),
+    ],
+)
+def test_what_a_unit_lacks_is_refused_in_one_line(arch, work, says):
+    with pytest.raises(AccelsimError) as fault:
+        api.check(arch, work)
+    assert says in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_the_command_says_it_and_exits_with_2():
+    done = CliRunner().invoke(app, ["check", "h100", "gemm:m=8,n=8,k=8,accumulator=fp16"])
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("accelsim: error: instruction 1 of gemm on core0.tensor: hopper-wgmma")
+
+
+@pytest.mark.parametrize(
+    ("arch", "path", "value", "says"),
+    [
+        ("h100", "tensor.arithmetic", "hoper-wgmma", "did you mean 'hopper-wgmma'"),
+        ("systolic", "array.arithmetic", "hopper-wgmma", "one of adders, not hopper-wgmma"),
+        ("systolic", "array.arithmetic", "tree3-fp32", "unknown arithmetic 'tree3-fp32'"),
+        ("h100", "tensor.promote_fp8", -1, "promote_fp8 must not be negative"),
+    ],
+)
+def test_architectures_name_arithmetic_that_exists(arch, path, value, says):
+    with pytest.raises(AccelsimError, match=says):
+        api.as_arch(arch, {path: value})
+
+
+def test_units_of_others_need_not_know_formats():
+    class Plain(Systolic):
+        def multiply(self, a, b, acc):
+            return np.zeros((a.shape[0], b.shape[1]), dtype=np.float32)
+
+    array = {"rows": 8, "cols": 8, "inputs": "sp", "weights": "sp", "outputs": "sp"}
+    assert takes_types(Systolic(**array))
+    assert not takes_types(Plain(**array))
+
+
+def test_kernels_of_one_operator_promote_alike():
+    build = Builder((), ())
+    build.begin_operator(OperatorInfo("attention", "attention", "", 0))
+    for order in (Order(promote=128), Order(2, 128, 128), Order(promote=128)):
+        build.reduce(order)
+    with pytest.raises(AccelsimError, match="promote alike"):
+        build.reduce(Order())

@@ -1,0 +1,122 @@
+"""Accuracy studies: what they measure is what the formats and accumulators do."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import accelsim as xs
+from accelsim.errors import AccelsimError
+from accelsim.numerics.arithmetic import arithmetic, types_of
+from accelsim.numerics.formats import FORMATS
+
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/accumulators.py"
+
+
+def test_hopper_fp8_is_7_percent_low_and_promotion_mends_it():
+    study = runpy.run_path(str(EXAMPLE))["study"]
+    chain, promoted = (
+        study.case("fp8_e4m3", name) for name in ("hopper-wgmma", "hopper-wgmma;promote:128")
+    )
+    assert -0.075 < chain.bias < -0.065
+    assert -0.003 < promoted.bias < 0
+    assert abs(study.case("bf16", "hopper-wgmma").bias) < 1e-4
+    assert all(0.01 < case.bound <= 1 for case in study.cases)
+
+
+def test_errors_are_those_of_the_unit():
+    a, b = xs.numerics.sample("normal", m=5, n=6, k=70, seed=3)
+    study = xs.numerics.compare(["fp16"], ["exact", "tree16-fp32"], (a, b))
+    fmt = FORMATS["fp16"]
+    held = [fmt.decode(fmt.encode(x)) for x in (a, b)]
+    rule = arithmetic("tree16-fp32").rule(types_of("fp16", "fp16", "fp32"))
+    size = np.abs(a) @ np.abs(b)
+    own = held[0].astype(float) @ held[1].astype(float)
+    one = study.case("fp16", "tree16-fp32")
+    assert np.array_equal(one.own, (rule.multiply(*held, None) - own) / size)
+    assert np.array_equal(one.errors, (rule.multiply(*held, None) - a @ b) / size)
+    assert np.array_equal(study.case("fp16", "exact").errors, (own - a @ b) / size)
+    assert not study.case("fp16", "exact").own.any()
+    row = study.table()[1]
+    assert row["rms"] == one.rms
+    assert row["worst"] >= row["rms"] >= abs(row["bias"])
+
+
+def test_scaled_blocks_on_the_unit_that_has_them():
+    data = xs.numerics.sample("outliers", m=8, n=8, k=128)
+    names = ["mxfp8_e4m3", "mxfp4_e2m1", "nvfp4", "mxint8"]
+    study = xs.numerics.compare(names, ["exact", "blackwell-tcgen05", "hopper-wgmma"], data)
+    for name in names[:2]:
+        one = study.case(name, "blackwell-tcgen05")
+        assert "e8m0 scales" in one.arithmetic
+        # Sums of 32 products of fp8 fit into 25 bits below the largest, nearly always.
+        assert np.abs(one.own).max() < 2.0**-22
+        assert one.rms == pytest.approx(study.case(name, "exact").rms, rel=1e-3)
+    assert {one.accumulator for one in study.cases if one.format == "nvfp4"} == {"exact"}
+    assert any("nvfp4 is modelled with the accumulator exact only" in r for r in study.refused)
+    assert any(
+        "hopper-wgmma takes no scales" in r or "hopper-wgmma has no" in r for r in study.refused
+    )
+
+
+def test_attention_is_compared_too():
+    rng = np.random.default_rng(1)
+    data = [rng.standard_normal(s) for s in ((16, 32), (100, 32), (100, 32))]
+    study = xs.numerics.compare(["fp16", "bf16"], ["exact", "hopper-wgmma"], data)
+    assert "attention" in str(study)
+    assert study.case("fp16", "hopper-wgmma").rms < study.case("bf16", "hopper-wgmma").rms / 4
+    assert study.case("bf16", "hopper-wgmma").bound <= 1
+
+
+def test_a_study_prints_and_draws_itself():
+    data = xs.numerics.sample("normal", m=4, n=4, k=64)
+    study = xs.numerics.compare(["int8", "bf16"], ["ampere-mma", "exact"], data)
+    text = str(study)
+    assert text.count("\n") == 5
+    assert "ampere-mma" in text
+    figure = study.figure()
+    assert len(figure.data) == 4
+    assert figure.layout.yaxis.type == "log"
+    assert all(np.asarray(box.y).min() > 0 for box in figure.data)
+
+
+@pytest.mark.parametrize(
+    ("formats", "accumulators", "says"),
+    [
+        (["bf17"], ["exact"], "unknown format 'bf17'; did you mean 'bf16'"),
+        (["bf16"], ["hopper"], "unknown arithmetic 'hopper'"),
+        (["bf16"], ["hopper-wgmma;promote"], "unknown reduction order 'promote'"),
+        (["fp8_e4m3"], ["ampere-mma"], "ampere-mma has no fp8_e4m3"),
+        ([], ["exact"], "nothing to compare"),
+    ],
+)
+def test_bad_names_give_one_line(formats, accumulators, says):
+    with pytest.raises(AccelsimError, match=says) as fault:
+        xs.numerics.compare(formats, accumulators, xs.numerics.sample(m=2, n=2, k=4))
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [[np.ones((2, 3)), np.ones((4, 2))], [np.ones((2, 3))], [np.ones(3), np.ones(3)],
+     [np.ones((2, 3)), np.ones((4, 3)), np.ones((5, 3))]],
+)  # fmt: skip
+def test_data_of_other_shapes_are_refused(data):
+    with pytest.raises(AccelsimError, match=r"data of shapes .*; accepted: a \[m, k\]"):
+        xs.numerics.compare(["bf16"], ["exact"], data)
+
+
+def test_data_must_be_finite_and_samples_known():
+    with pytest.raises(AccelsimError, match="NaN or infinities"):
+        xs.numerics.compare(["bf16"], ["exact"], [np.full((2, 2), np.nan), np.ones((2, 2))])
+    with pytest.raises(AccelsimError, match="unknown kind of data 'poisson'"):
+        xs.numerics.sample("poisson", m=1, n=1, k=1)
+    with pytest.raises(AccelsimError, match="at least 1"):
+        xs.numerics.sample(m=0, n=1, k=1)
+
+
+def test_an_unknown_case_names_the_known_ones():
+    study = xs.numerics.compare(["bf16"], ["exact"], xs.numerics.sample(m=2, n=2, k=4))
+    with pytest.raises(AccelsimError, match="there are: bf16 with exact"):
+        study.case("fp16", "exact")
