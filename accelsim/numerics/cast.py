@@ -173,7 +173,8 @@ def _rounded(
     from accelsim.numerics import cast_kernels as kernels
 
     shape = values.shape
-    wide = np.ascontiguousarray(values, dtype=np.float64).reshape(-1).view(np.uint64)
+    with np.errstate(invalid="ignore"):  # garbage may hold signalling NaNs
+        wide = np.ascontiguousarray(values, dtype=np.float64).reshape(-1).view(np.uint64)
     out = np.empty(wide.shape, dtype=np.uint32)
     key = np.uint64(seed & (2**64 - 1))
     mode = ROUNDINGS.index(rounding)

@@ -109,6 +109,15 @@ def test_casts_equal_gfloat(name, mode):
         assert np.array_equal(got, want, equal_nan=True)
 
 
+def test_garbage_is_cast_silently():
+    """Signalling NaNs, which poisoned memory may hold, warn nobody (warnings are errors here)."""
+    signalling = np.array([0x7F800001, 0xFFBFFFFF], dtype=np.uint32).view(np.float32)
+    for fmt in FORMATS.values():
+        assert len(fmt.encode(signalling)) == 2
+    half = np.array([0x7C01], dtype=np.uint16).view(np.float16)
+    assert np.isnan(FORMATS["fp16"].decode(half)).all()
+
+
 @pytest.mark.parametrize(
     ("name", "value", "want"),
     [
