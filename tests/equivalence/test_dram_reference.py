@@ -84,7 +84,7 @@ def test_a_hit_overtakes_until_the_cap():
 
 
 @pytest.mark.parametrize("cap", [1, 2, 4])
-def test_hits_beyond_an_older_burst_of_their_bank_are_no_train(cap):
+def test_hits_beyond_an_older_burst_of_their_bank_end_at_the_cap(cap):
     some = [(Request(0, row, 0), 1, 1) for row in (0, 1, 0, 0, 0, 0)]
     found, wanted = both(ONE, replace(QUIET, window=3, hit_cap=cap), some)
     assert found == wanted

@@ -5,7 +5,7 @@ interleaved streams stay a few nodes.
 """
 
 from accelsim._jit import njit_in_place as njit
-from accelsim.hw.dram.kernels import (
+from accelsim.hw.dram.bank_kernels import (
     free,
     link,
     tag_of,
@@ -38,6 +38,7 @@ from accelsim.hw.dram.state import (
     LEFT,
     MASK,
     MEMBERS,
+    MODE,
     NEVER,
     NEXT,
     NONE,
@@ -250,6 +251,38 @@ def _append_ring(s: Int64, q: int, pool: Int64, first: int, last: int) -> None:
 
 
 @njit
+def refill(m: Memory, c: int, q: int, clock: int) -> bool:
+    """``accept`` where a burst has left a full window, and the next one is of a node that goes on.
+
+    False, and nothing done, if it is otherwise.
+    """
+    s, pool = m.state[c], m.pool
+    node = s[q + CURSOR]
+    if node < 0 or pool[node, LEFT] == 0 or pool[node, WAITING] < 2 or pool[node, AT] > clock:
+        return False
+    following, d = pool[node, RING], s[q + MODE]
+    room = s[WRITE_BUFFER if d else WINDOW] - s[q + READS + d]
+    if pool[node, WRITE] != d or pool[following, AT] > clock or room != 1:
+        return False
+    if s[PER_CLOCK] > 0 and s[q + ACCEPT_CLOCK] == clock:
+        return False
+    if s[q + WRITES] > 0:
+        tag = tag_of(s, pool, node)
+        if s[tag + TAG_VALUES] > d or (d == 1 and (s[tag] > 0 or pool[node, STRIDE] == 0)):
+            return False
+    s[q + ACCEPT_CLOCK] = clock
+    s[q + ACCEPTED] = 1
+    s[q + READS + d] += 1
+    account_acceptance(m, s, node, 1, clock)
+    pool[node, LEFT] += 1
+    pool[node, WAITING] -= 1
+    s[q + CURSOR_BEFORE] = node
+    s[q + CURSOR] = following
+    s[q + WAKE] = NEVER
+    return True
+
+
+@njit
 def accept(m: Memory, c: int, q: int, clock: int) -> None:
     """Accept in order what has arrived, while there is room; WAKE is when the next may be."""
     s, pool = m.state[c], m.pool
@@ -275,9 +308,12 @@ def accept(m: Memory, c: int, q: int, clock: int) -> None:
                 break
         n = min(room, pool[node, WAITING]) if pool[node, RING] == node else 1
         tag = tag_of(s, pool, node)
+        own = 0  # whether a node is counted whose bursts are none of the next ones
         if d == 1 and pool[node, STRIDE] == 0:
             n = 1  # writes of one address are merged one by one
-        if s[tag + TAG_VALUES] > 0 or (d == 1 and s[tag] > 0):
+        elif d == 1 and pool[node, LEFT] > 0:
+            own = 1
+        if s[tag + TAG_VALUES] > own or (d == 1 and s[tag] > 0):
             n = 1
             column = pool[node, COLUMN] + pool[node, LEFT] * pool[node, STRIDE]
             b = pool[node, BANK]

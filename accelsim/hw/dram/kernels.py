@@ -1,72 +1,48 @@
-"""The compiled channel: what commands do to its timing, and the lists of waiting requests.
+"""The compiled channel: what commands do to its timing.
 
 ``s`` is a channel's row of ``Memory.state``; b, r and q are the offsets of a bank, a rank and a
-queue in it. Waiting requests are nodes of ``pool``: ``WAITING + LEFT`` bursts of one row whose
-columns and ages are arithmetic progressions. A node with accepted bursts (LEFT) stands in its
-bank's list.
+queue in it.
 """
 
 from accelsim._jit import njit_in_place as njit
 from accelsim.hw.dram.state import (
     ACT,
-    ACTIVE,
-    ACTIVE_LIST,
     ACTS,
-    AGE,
-    AGE_OF_BANK,
+    ALL_APART,
     AT_BANK,
     AT_GROUP,
     AT_OTHERS,
     AT_RANK,
     AT_SIBLINGS,
-    BANK,
+    AUTO,
     BANK_NUMBER,
     BANK_WORDS,
-    BEFORE,
-    BLOCKED,
-    CHOICE_CLOCK,
     CLOSED_BY_DEMAND,
-    COLUMN_BANK,
-    COLUMN_READY,
     COLUMN_SLOT,
     CONFLICTS,
     COST,
     COUNTS,
-    DRAIN,
-    DRAINED,
     DUAL,
-    END,
-    FIRST_QUEUE,
     FIRST_RANK,
-    FREE,
-    FREE_NODES,
     GROUP,
     GROUP_NUMBER,
-    HEAD,
-    HIGH,
     HIT,
-    HIT_CAP,
     HITS,
-    KIND,
     KINDS,
     LARGEST_WINDOW,
     LOGGED,
-    LOW,
     MISSES,
-    MODE,
-    NEXT,
     NONE,
-    NUMBER,
     OPEN,
     OPEN_BANKS,
     OPEN_CYCLES,
     OPEN_SINCE,
     OTHERS_HEAR,
-    PLACE,
+    PLAIN_KINDS,
     PRE,
     QUEUE,
-    QUEUE_WORDS,
-    QUEUES,
+    QUEUE_RANK,
+    QUEUE_RANKS,
     RANK,
     RANK_BANK,
     RANK_BANKS,
@@ -74,25 +50,17 @@ from accelsim.hw.dram.state import (
     RANK_WORDS,
     RANKS,
     RD,
-    READS,
     REFAB,
     REFPB,
     REFRESH,
-    ROW,
-    ROW_BANK,
-    ROW_CLASS,
-    ROW_READY,
+    REFRESH_READY,
     ROW_SLOT,
     SERVED,
     SIBLINGS_HEAR,
-    TAG_VALUES,
-    TAGS,
     TURN,
     TURN_GROUPS,
-    WAITING,
     WINDOWS,
-    WRITE,
-    WRITES,
+    WR,
     Int64,
     Memory,
 )  # fmt: skip
@@ -105,11 +73,9 @@ def push_times(s: Int64, kind: int, b: int, clock: int) -> None:
     """A command to bank b: what may follow in the bank, its group, its rank and other ranks."""
     cost = COST + kind * KINDS
     g, r = s[b + GROUP], s[b + RANK]
-    for j in range(KINDS):
+    for j in range(PLAIN_KINDS):
         s[b + j] = max(s[b + j], clock + s[cost + AT_BANK * KINDS * KINDS + j])
-    for j in range(KINDS):
         s[g + j] = max(s[g + j], clock + s[cost + AT_GROUP * KINDS * KINDS + j])
-    for j in range(KINDS):
         s[r + j] = max(s[r + j], clock + s[cost + AT_RANK * KINDS * KINDS + j])
     if (s[SIBLINGS_HEAR] | s[OTHERS_HEAR]) >> kind & 1:
         _push_other_ranks(s, kind, r, clock)
@@ -124,16 +90,29 @@ def _push_other_ranks(s: Int64, kind: int, rank: int, clock: int) -> None:
             sibling = s[r + RANK_QUEUE] == s[rank + RANK_QUEUE]
             if (s[SIBLINGS_HEAR] if sibling else s[OTHERS_HEAR]) >> kind & 1:
                 place = cost + (AT_SIBLINGS if sibling else AT_OTHERS) * KINDS * KINDS
-                for j in range(KINDS):
+                for j in range(PLAIN_KINDS):
                     s[r + j] = max(s[r + j], clock + s[place + j])
         r += RANK_WORDS
 
 
 @njit
-def push_rank(s: Int64, kind: int, r: int, clock: int) -> None:
-    """A command to all banks of a rank."""
-    for k in range(s[RANK_BANKS]):
-        push_times(s, kind, s[r + RANK_BANK] + k * BANK_WORDS, clock)
+def _push_column(s: Int64, kind: int, b: int, clock: int) -> None:
+    """``push_times`` of RD or WR where no row command or refresh of another bank hears of it."""
+    cost = COST + kind * KINDS
+    g, r = s[b + GROUP], s[b + RANK]
+    for j in range(PLAIN_KINDS):
+        s[b + j] = max(s[b + j], clock + s[cost + AT_BANK * KINDS * KINDS + j])
+    for j in range(RD, WR + 1):
+        s[g + j] = max(s[g + j], clock + s[cost + AT_GROUP * KINDS * KINDS + j])
+        s[r + j] = max(s[r + j], clock + s[cost + AT_RANK * KINDS * KINDS + j])
+    if s[SIBLINGS_HEAR] >> kind & 1:
+        sibling = s[s[b + QUEUE] + QUEUE_RANK]
+        for _ in range(s[QUEUE_RANKS]):
+            if sibling != r:
+                for j in range(RD, WR + 1):
+                    at = clock + s[cost + AT_SIBLINGS * KINDS * KINDS + j]
+                    s[sibling + j] = max(s[sibling + j], at)
+            sibling += RANK_WORDS
 
 
 @njit
@@ -156,23 +135,22 @@ def ready(s: Int64, kind: int, b: int) -> int:
 
 
 @njit
-def ready_rank(s: Int64, kind: int, r: int) -> int:
-    """First clock at which a command may go to all banks of a rank."""
-    clock = s[r + kind]
-    for k in range(s[RANK_BANKS]):
-        clock = max(clock, ready(s, kind, s[r + RANK_BANK] + k * BANK_WORDS))
-    return int(clock)
+def turn_of(s: Int64, r: int) -> tuple[int, int]:
+    """Whose turn a rank's next refresh is: number of the banks, and what it says of their groups.
+
+    The number is NONE if it concerns all banks.
+    """
+    if s[REFRESH] == REFAB:
+        return NONE, 0
+    return int(s[r + TURN] // s[TURN_GROUPS]), int(s[r + TURN] % s[TURN_GROUPS])
 
 
 @njit
-def refreshed(s: Int64, r: int, b: int) -> bool:
-    """Whether the refresh whose turn it is in a rank concerns this bank of it."""
-    if s[REFRESH] == REFAB:
+def refreshed(s: Int64, b: int, number: int, group: int) -> bool:
+    """Whether a refresh concerns a bank of its rank, given ``turn_of`` it."""
+    if number < 0:
         return True
-    turn, groups = s[r + TURN], s[TURN_GROUPS]
-    return bool(
-        turn // groups == s[b + BANK_NUMBER] and turn % groups == s[b + GROUP_NUMBER] % groups
-    )
+    return bool(s[b + BANK_NUMBER] == number and s[b + GROUP_NUMBER] % s[TURN_GROUPS] == group)
 
 
 @njit
@@ -239,188 +217,33 @@ def precharge(s: Int64, b: int, clock: int, demanded: bool) -> None:
 
 @njit
 def access(s: Int64, kind: int, b: int, clock: int) -> None:
-    """RD, WR or their auto-precharging forms."""
-    push_times(s, kind, b, clock)
+    """RD, WR or their auto-precharging forms: a hit, unless it is the first one of an open row."""
+    if s[ALL_APART] > 0 and kind < RD + AUTO:
+        _push_column(s, kind, b, clock)
+    else:
+        push_times(s, kind, b, clock)
+        s[REFRESH_READY] = NONE
     take_slot(s, True, clock)
-    count_accesses(s, kind, b, 1)
-
-
-@njit
-def count_accesses(s: Int64, kind: int, b: int, times: int) -> None:
-    """Count columns of an open row: all hits but for the first one, a miss or a conflict."""
-    s[COUNTS + kind] += times
-    s[HITS] += times
-    if s[b + SERVED] == 0:
-        s[HITS] -= 1
+    s[COUNTS + kind] += 1
+    if s[b + SERVED] > 0:
+        s[HITS] += 1
+    else:
         s[CONFLICTS if s[b + CLOSED_BY_DEMAND] > 0 else MISSES] += 1
         s[b + CLOSED_BY_DEMAND] = 0
-    s[b + SERVED] += times
+    s[b + SERVED] += 1
 
 
 @njit
 def refresh_rank(s: Int64, r: int, clock: int) -> int:
     """REFAB or REFPB of a rank's turn; returns the bank that the command names."""
     named = NONE
+    number, group = turn_of(s, r)
     for k in range(s[RANK_BANKS]):
         b = s[r + RANK_BANK] + k * BANK_WORDS
-        if refreshed(s, r, b):
+        if refreshed(s, b, number, group):
             push_times(s, s[REFRESH], b, clock)
             if named < 0:
                 named = b
     take_slot(s, False, clock)
     s[COUNTS + s[REFRESH]] += 1
     return named
-
-
-# --- lists of the banks
-
-
-@njit
-def choose_candidate(s: Int64, pool: Int64, b: int, d: int) -> None:
-    """What a bank needs next for its oldest eligible request of direction d, and its age."""
-    q = s[b + QUEUE]
-    if s[q + COLUMN_BANK] == b:
-        s[q + COLUMN_READY] = NONE
-    if s[q + ROW_BANK] == b:
-        s[q + ROW_READY] = NONE
-    head, hit = s[b + HEAD + d], s[b + HIT + d]
-    if head < 0 or s[b + BLOCKED] > 0:
-        s[b + KIND] = NONE
-        return
-    if s[b + OPEN] >= 0 and hit >= 0 and (hit == head or s[b + SERVED] < s[HIT_CAP]):
-        kind, age = RD + d, pool[hit, AGE]
-        _compare(s, q + COLUMN_BANK, b, kind, age)
-    else:
-        kind, age = ACT if s[b + OPEN] < 0 else PRE, ROW_CLASS + pool[head, AGE]
-        _compare(s, q + ROW_BANK, b, kind, age)
-    s[b + KIND] = kind
-    s[b + AGE_OF_BANK] = age
-
-
-@njit
-def _compare(s: Int64, best: int, b: int, kind: int, age: int) -> None:
-    """A new candidate beside the one that was ready first: bank, age and clock at place ``best``.
-
-    A clock that has passed by the time it is asked for is found again.
-    """
-    at = ready(s, kind, b)
-    if at < s[best + 2] or (at == s[best + 2] and age < s[best + 1]):
-        s[best], s[best + 1], s[best + 2] = b, age, at
-
-
-@njit
-def forget_best(s: Int64, columns: bool, rows: bool) -> None:
-    """All queues must look again which column or row command is ready first."""
-    q = s[FIRST_QUEUE]
-    for _ in range(s[QUEUES]):
-        if columns:
-            s[q + COLUMN_READY] = NONE
-        if rows:
-            s[q + ROW_READY] = NONE
-        q += QUEUE_WORDS
-
-
-@njit
-def hit_from(pool: Int64, node: int, row: int) -> int:
-    """The first node of a bank's list, from this one on, that wants a row."""
-    while node >= 0 and pool[node, ROW] != row:
-        node = pool[node, NEXT]
-    return node
-
-
-@njit
-def tag_of(s: Int64, pool: Int64, node: int) -> int:
-    """Where the nodes that may want the same row are counted, for reads."""
-    return int(TAGS + (pool[node, ROW] * 61 + s[pool[node, BANK] + NUMBER]) % TAG_VALUES)
-
-
-@njit
-def link(s: Int64, pool: Int64, node: int) -> None:
-    """A node's first accepted bursts: append it to its bank's list."""
-    b, d = pool[node, BANK], pool[node, WRITE]
-    q, end = s[b + QUEUE], s[b + END + d]
-    pool[node, NEXT] = NONE
-    pool[node, BEFORE] = end
-    s[b + END + d] = node
-    if end >= 0:
-        pool[end, NEXT] = node
-    else:
-        n = s[q + ACTIVE + d]
-        s[q + ACTIVE + d] = n + 1
-        s[s[q + ACTIVE_LIST + d] + n] = b
-        s[b + PLACE + d] = n
-        s[b + HEAD + d] = node
-    s[tag_of(s, pool, node) + d * TAG_VALUES] += 1
-    if s[b + HIT + d] < 0 and s[b + OPEN] == pool[node, ROW]:
-        s[b + HIT + d] = node
-    if s[q + MODE] == d:
-        choose_candidate(s, pool, b, d)
-
-
-@njit
-def unlink(s: Int64, pool: Int64, book: Int64, node: int) -> None:
-    """The hit of a bank whose accepted bursts are all issued: take it out of the bank's list."""
-    b, d = pool[node, BANK], pool[node, WRITE]
-    before, after = pool[node, BEFORE], pool[node, NEXT]
-    if before >= 0:
-        pool[before, NEXT] = after
-    else:
-        s[b + HEAD + d] = after
-    if after >= 0:
-        pool[after, BEFORE] = before
-    else:
-        s[b + END + d] = before
-    s[b + HIT + d] = hit_from(pool, after, pool[node, ROW])
-    s[tag_of(s, pool, node) + d * TAG_VALUES] -= 1
-    if s[b + HEAD + d] < 0:
-        q = s[b + QUEUE]
-        n = s[q + ACTIVE + d] - 1
-        s[q + ACTIVE + d] = n
-        moved, place = s[s[q + ACTIVE_LIST + d] + n], s[b + PLACE + d]
-        s[s[q + ACTIVE_LIST + d] + place] = moved
-        s[moved + PLACE + d] = place
-    if pool[node, WAITING] == 0:
-        free(pool, book, node)
-
-
-@njit
-def free(pool: Int64, book: Int64, node: int) -> None:
-    """Give a node back to the pool."""
-    pool[node, NEXT] = book[FREE]
-    book[FREE] = node
-    book[FREE_NODES] += 1
-
-
-@njit
-def take(pool: Int64, book: Int64) -> int:
-    """A node out of the pool, which must not be empty."""
-    node = book[FREE]
-    book[FREE] = pool[node, NEXT]
-    book[FREE_NODES] -= 1
-    return int(node)
-
-
-@njit
-def choose_mode(s: Int64, pool: Int64, q: int, clock: int) -> bool:
-    """Reads first; writes drain from the high to the low watermark, and while no read waits.
-
-    Chosen by what is queued at the end of a clock: requests of one clock may come in pieces.
-    Says whether the direction of the queue changed.
-    """
-    if s[q + CHOICE_CLOCK] != clock:
-        s[q + CHOICE_CLOCK] = clock
-        s[q + DRAINED] = s[q + DRAIN]
-    s[q + DRAIN] = s[q + DRAINED]
-    if s[q + WRITES] >= s[HIGH]:
-        s[q + DRAIN] = 1
-    elif s[q + WRITES] <= s[LOW]:
-        s[q + DRAIN] = 0
-    mode = 1 if s[q + DRAIN] > 0 or (s[q + READS] == 0 and s[q + WRITES] > 0) else 0
-    if mode == s[q + MODE]:
-        return False
-    s[q + MODE] = mode
-    s[q + COLUMN_READY] = NONE
-    s[q + ROW_READY] = NONE
-    for k in range(s[q + ACTIVE + mode]):
-        choose_candidate(s, pool, s[s[q + ACTIVE_LIST + mode] + k], mode)
-    return True

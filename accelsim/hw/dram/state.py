@@ -24,12 +24,12 @@ Int64 = NDArray[np.int64]
 
 NEVER = 1 << 62
 NONE = -1
-ROW_CLASS = 1 << 60  # added to the age of row commands: column commands come first
 
 # Kinds of a command. Auto-precharging columns are their plain form plus AUTO.
 ACT, PRE, RD, WR, REFAB, REFPB = range(6)
 AUTO = 4
 KINDS = 8
+PLAIN_KINDS = 6  # auto-precharging columns are ready when their plain forms are
 COMMAND_OF_KIND = (
     Command.ACT, Command.PRE, Command.RD, Command.WR, Command.REFAB, Command.REFPB,
     Command.RDA, Command.WRA,
@@ -38,20 +38,21 @@ COMMAND_OF_KIND = (
 # --- a channel: settings
 WINDOW, WRITE_BUFFER, HIGH, LOW, HIT_CAP, PER_CLOCK, DEPTH, CLOSED_PAGE, DUAL = range(9)
 READ_CYCLES, WRITE_CYCLES, REFRESH, PERIOD, TURNS, TURN_GROUPS = range(9, 15)
-RANKS, BANKS, QUEUES, RANK_BANKS, TRAINS = range(15, 20)
+RANKS, BANKS, QUEUES, RANK_BANKS, QUEUE_RANKS = range(15, 20)
 # where its records stand
-FIRST_RANK, FIRST_BANK, FIRST_QUEUE, ROWS_FREE = range(20, 24)
+FIRST_RANK, FIRST_BANK, FIRST_QUEUE = range(20, 23)
 # what it did
 CLOCK, ROW_SLOT, COLUMN_SLOT, DUE, PENDING, IDLE_CLOCK, LAST_DATA = range(24, 31)
 HITS, MISSES, CONFLICTS, POINTER, DRAINING, MOVED = range(31, 37)
-# what commands leave alone: rows after columns and columns after rows of other banks, columns of
-# other pseudo-channels; one bit per kind of command that other ranks hear of
-APART, SIBLINGS_HEAR, OTHERS_HEAR = range(37, 40)
-TRAINS_FREE = 41  # whether row commands may go between those of the trains that were formed
-PAUSE = 40  # column commands to issue before trains are looked for again
+# which commands leave each other alone: rows and columns of other banks, columns of other
+# pseudo-channels; and refreshes and columns of other banks, too
+APART, ALL_APART = 37, 38
+# one bit per kind of command that sibling ranks, and ranks of other pseudo-channels, hear of
+SIBLINGS_HEAR, OTHERS_HEAR = 39, 40
 MEMBERS = 42  # channels that this record stands for
 PUSHES = 43  # times that something was pushed to all of them
-REFRESH_APART = 44  # as APART, without auto-precharge: refreshes and columns of other banks
+# the command that is ready first of those that due refreshes need; a clock < 0: to be found again
+REFRESH_READY, REFRESH_PLACE, REFRESH_KIND = range(44, 47)
 COUNTS = 48  # of commands, by kind
 # what commands cost: COST + (place * KINDS + before) * KINDS + after
 AT_BANK, AT_GROUP, AT_RANK, AT_SIBLINGS, AT_OTHERS = range(5)
@@ -63,20 +64,19 @@ TAG_VALUES = 256
 RECORDS = TAGS + 2 * TAG_VALUES
 
 # --- a queue: one per pseudo-channel
-QUEUE_WORDS = 48
+QUEUE_WORDS = 32
 READS, WRITES, DRAIN, MODE, WAKE, ACCEPT_CLOCK, ACCEPTED = range(7)
 CURSOR, CURSOR_BEFORE, LAST, REST, TAIL, LANES, MASK = range(7, 14)
 ACTIVE, ACTIVE_LIST = 14, 16  # + direction: number and list of banks with requests
 CHOICE_CLOCK, DRAINED = 18, 19  # the last choice of a direction, and DRAIN before that clock
-# its train: first clock, clocks between commands, commands, banks, and whether they refill the
-# window; whether row commands may go between; the banks in their order
-TRAIN_CLOCK, TRAIN_PACE, TRAIN_COUNT, TRAIN_LANES, TRAIN_ACCEPTS, TRAIN_ROWS = range(20, 26)
-LANE = 26
-# nothing else is in the window; bursts accepted so far; age of the oldest hit of other banks
-TRAIN_ALONE, TRAIN_ACCEPTED, TRAIN_RIVAL = 40, 41, 42
-# the commands that are ready first, a clock < 0: to be found again; of each in this order: bank,
-# age, clock
-COLUMN_BANK, COLUMN_AGE, COLUMN_READY, ROW_BANK, ROW_AGE, ROW_READY = range(34, 40)
+# banks by what they need next, rows or columns (+ class), from the oldest: number and list
+CANDIDATES, CANDIDATE_LIST = 20, 22
+QUEUE_RANK = 24  # its first rank
+# the command of each class that is ready first: bank, age, clock; a clock < 0: to be found again
+BEST, BEST_WORDS = 26, 3
+BANK_OF_BEST, AGE_OF_BEST, READY = range(BEST_WORDS)
+BEST_ROW, BEST_COLUMN = BEST, BEST + BEST_WORDS
+ROW_READY, COLUMN_READY = BEST_ROW + READY, BEST_COLUMN + READY
 # --- a rank: its times, then
 RANK_WORDS = 64
 REFRESH_DUE, REFRESH_PENDING, TURN, OPEN_BANKS, OPEN_SINCE, OPEN_CYCLES, RANK_BANK, RANK_QUEUE = (
@@ -163,8 +163,9 @@ def _channel(device: Device, controller: Controller) -> Int64:
     first_group = first_rank + ranks * RANK_WORDS
     first_bank = first_group + groups * KINDS
     lists = first_bank + banks * BANK_WORDS
-    row = np.zeros(lists + 2 * banks, np.int64)
+    row = np.zeros(lists + 4 * banks, np.int64)
     row[[RANKS, BANKS, QUEUES, RANK_BANKS]] = ranks, banks, queues, parts.banks_per_rank
+    row[QUEUE_RANKS] = parts.ranks
     row[MEMBERS] = 1
     row[[FIRST_RANK, FIRST_BANK, FIRST_QUEUE]] = first_rank, first_bank, first_queue
     _settings(row, device, controller, ranks)
@@ -182,8 +183,10 @@ def _channel(device: Device, controller: Controller) -> Int64:
     queue[:, [CURSOR, LAST, REST, TAIL, ACCEPT_CLOCK]] = NONE
     queue[:, WAKE] = NEVER
     queue[:, [COLUMN_READY, ROW_READY]] = NONE
-    queue[:, ACTIVE_LIST] = lists + np.arange(queues) * 2 * (banks // queues)
-    queue[:, ACTIVE_LIST + 1] = queue[:, ACTIVE_LIST] + banks // queues
+    queue[:, QUEUE_RANK] = first_rank + np.arange(queues) * parts.ranks * RANK_WORDS
+    each = banks // queues
+    for k, word in enumerate((ACTIVE_LIST, ACTIVE_LIST + 1, CANDIDATE_LIST, CANDIDATE_LIST + 1)):
+        queue[:, word] = lists + (4 * np.arange(queues) + k) * each
     rank = row[first_rank:first_group].reshape(ranks, RANK_WORDS)
     rank[:, RANK_BANK] = first_bank + np.arange(ranks) * parts.banks_per_rank * BANK_WORDS
     rank[:, RANK_QUEUE] = first_queue + np.arange(ranks) // parts.ranks * QUEUE_WORDS
@@ -191,6 +194,7 @@ def _channel(device: Device, controller: Controller) -> Int64:
     step = row[PERIOD] // ranks
     rank[:, REFRESH_DUE] = (1 + np.arange(ranks)) * step if step else NEVER
     row[DUE], row[IDLE_CLOCK] = rank[0, REFRESH_DUE], NEVER
+    row[REFRESH_READY] = NONE
     return row
 
 
@@ -257,12 +261,8 @@ def _couplings(row: Int64, places: Int64) -> None:
 
     between = places[AT_OTHERS][np.ix_(all_columns, columns)]
     row[APART] = apart(all_columns, rows) and bool((between < 0).all())
-    row[REFRESH_APART] = apart(columns, [REFAB, REFPB])
-    # Another rank must not be ready for a column before the rank of the last one is.
+    row[ALL_APART] = row[APART] and apart(columns, [REFAB, REFPB])
     alone = row[RANKS] == row[QUEUES]
-    slower = (places[AT_SIBLINGS, columns, columns] >= places[AT_RANK, columns, columns]).all()
-    row[TRAINS] = row[APART] and not row[CLOSED_PAGE] and (alone or slower)
-    row[ROWS_FREE] = row[APART] and row[DUAL]
     for kind in range(KINDS):
         heard = not alone and (places[AT_SIBLINGS, kind] >= 0).any()
         row[SIBLINGS_HEAR] |= int(heard) << kind

@@ -8,7 +8,7 @@ come in the same way. What they have counted until then may differ, and is kept 
 
 from accelsim._jit import njit_in_place as njit
 from accelsim.hw.dram import state as w
-from accelsim.hw.dram.kernels import take
+from accelsim.hw.dram.bank_kernels import take
 from accelsim.hw.dram.state import Int64, Memory
 
 ACCOUNT = w.KINDS + 3  # words of an account before those of the ranks

@@ -9,37 +9,41 @@ channel ``advance`` up to the time at which somebody else may push, read ``event
 """
 
 from accelsim._jit import njit_in_place as njit
-from accelsim.hw.dram.fifo_kernels import accept, complete
+from accelsim.hw.dram.bank_kernels import (
+    choose_candidate,
+    choose_mode,
+    find_column,
+    find_row,
+    forget_best,
+    hit_from,
+    next_hit,
+    unlink,
+)
+from accelsim.hw.dram.fifo_kernels import accept, complete, refill
 from accelsim.hw.dram.kernels import (
     access,
     activate,
-    choose_candidate,
-    choose_mode,
     close,
-    forget_best,
-    hit_from,
     precharge,
     ready,
     refresh_rank,
     refreshed,
-    unlink,
+    turn_of,
     write_log,
-)  # fmt: skip
+)
 from accelsim.hw.dram.state import (
     ACT,
-    ACTIVE,
-    ACTIVE_LIST,
     AGE,
-    AGE_OF_BANK,
+    ALL_APART,
     APART,
     AUTO,
     BANK_WORDS,
+    BEST_COLUMN,
+    BEST_ROW,
     BLOCKED,
     CLOCK,
     CLOSED_PAGE,
     COLUMN,
-    COLUMN_AGE,
-    COLUMN_BANK,
     COLUMN_READY,
     COLUMN_SLOT,
     CURSOR,
@@ -48,9 +52,9 @@ from accelsim.hw.dram.state import (
     EVENTS,
     FIRST_QUEUE,
     FIRST_RANK,
-    GROUP,
     HEAD,
     HIT,
+    HIT_CAP,
     IDLE_CLOCK,
     KIND,
     LAST_DATA,
@@ -62,14 +66,12 @@ from accelsim.hw.dram.state import (
     NONE,
     NUMBER,
     OPEN,
-    PAUSE,
     PENDING,
     PERIOD,
     PRE,
     QUEUE,
     QUEUE_WORDS,
     QUEUES,
-    RANK,
     RANK_BANK,
     RANK_BANKS,
     RANK_QUEUE,
@@ -81,15 +83,16 @@ from accelsim.hw.dram.state import (
     REFAB,
     REFRESH,
     REFRESH_DUE,
+    REFRESH_KIND,
     REFRESH_PENDING,
+    REFRESH_PLACE,
+    REFRESH_READY,
     ROW,
-    ROW_AGE,
-    ROW_BANK,
     ROW_READY,
     ROW_SLOT,
+    SERVED,
     STEP,
     STRIDE,
-    TRAINS_FREE,
     TRANSFER,
     TURN,
     TURNS,
@@ -98,102 +101,53 @@ from accelsim.hw.dram.state import (
     Int64,
     Memory,
 )  # fmt: skip
-from accelsim.hw.dram.train_kernels import (
-    form_trains,
-    link_next,
-    next_link,
-    run_trains,
-    sort_log,
-)
-
-FEW = 3  # clocks in which trains are not worth their forming
-PAUSED = 4  # column commands after which another attempt is worth it
 
 
 @njit
-def _best(s: Int64) -> tuple[int, int, int, int, int]:
-    """The column command and the row command that are ready first.
+def _best_column(s: Int64) -> tuple[int, int]:
+    """Clock and bank of the column command that is ready first; NEVER for none.
 
     Ties go to the first pseudo-channel, and in it to the oldest request.
-
-    Clock and bank of the column command; clock, bank and kind of the row command; NEVER for none.
-    A row command for a refresh comes before others; its kind is negative, and ``bank`` is the rank
-    for REF.
     """
-    column_from = max(s[CLOCK], s[COLUMN_SLOT])
-    column_at, column_bank = NEVER, NONE
+    earliest = max(s[CLOCK], s[COLUMN_SLOT])
+    at, bank = NEVER, NONE
     q = s[FIRST_QUEUE]
     for _ in range(s[QUEUES]):
-        if s[q + COLUMN_READY] < column_from:
-            _find_column(s, q, column_from)
-        if s[q + COLUMN_READY] < column_at:
-            column_at, column_bank = s[q + COLUMN_READY], s[q + COLUMN_BANK]
+        if s[q + COLUMN_READY] < earliest:
+            find_column(s, q, earliest)
+        if s[q + COLUMN_READY] < at:
+            at, bank = s[q + COLUMN_READY], s[q + BEST_COLUMN]
         q += QUEUE_WORDS
-    row_at, row_bank, row_kind = _best_row(s)
-    return column_at, column_bank, row_at, row_bank, row_kind
+    return at, bank
 
 
 @njit
 def _best_row(s: Int64) -> tuple[int, int, int]:
-    """Clock, bank (of a refresh, the rank) and kind of the row command that is ready first."""
-    row_from = max(s[CLOCK], s[ROW_SLOT])
-    row_at, row_bank = NEVER, NONE
+    """Clock, bank and kind of the row command that is ready first; NEVER for none.
+
+    One for a refresh comes before others; its kind is negative, and the bank is the rank for REF.
+    """
+    earliest = max(s[CLOCK], s[ROW_SLOT])
+    at, bank = NEVER, NONE
     q = s[FIRST_QUEUE]
     for _ in range(s[QUEUES]):
-        if s[q + ROW_READY] < row_from:
-            _find_row(s, q, row_from)
-        if s[q + ROW_READY] < row_at:
-            row_at, row_bank = s[q + ROW_READY], s[q + ROW_BANK]
+        if s[q + ROW_READY] < earliest:
+            find_row(s, q, earliest)
+        if s[q + ROW_READY] < at:
+            at, bank = s[q + ROW_READY], s[q + BEST_ROW]
         q += QUEUE_WORDS
-    row_kind = s[row_bank + KIND] if row_bank >= 0 else 0
+    kind = s[bank + KIND] if bank >= 0 else 0
     if s[PENDING] > 0:
-        at, where, kind = _best_refresh(s, row_from)
-        if at <= row_at:
-            row_at, row_bank, row_kind = at, where, kind
-    return row_at, row_bank, row_kind
+        if s[REFRESH_READY] < earliest:
+            _find_refresh(s, earliest)
+        if s[REFRESH_READY] <= at:
+            at, bank, kind = s[REFRESH_READY], s[REFRESH_PLACE], s[REFRESH_KIND]
+    return at, bank, kind
 
 
 @njit
-def _find_column(s: Int64, q: int, earliest: int) -> None:
-    """The column command of a queue that is ready first, ties to the oldest request.
-
-    It stays that until a candidate changes, or until its clock has passed: then others may be as
-    ready, and older.
-    """
-    d = s[q + MODE]
-    kind = RD + d
-    first, end = s[q + ACTIVE_LIST + d], s[q + ACTIVE_LIST + d] + s[q + ACTIVE + d]
-    best, best_age, best_bank = NEVER, NEVER, NONE
-    for k in range(first, end):
-        b = s[k]
-        if s[b + KIND] == kind:
-            at = max(earliest, s[b + kind], s[s[b + GROUP] + kind], s[s[b + RANK] + kind])
-            age = s[b + AGE_OF_BANK]
-            if at < best or (at == best and age < best_age):
-                best, best_age, best_bank = at, age, b
-    s[q + COLUMN_BANK], s[q + COLUMN_AGE], s[q + COLUMN_READY] = best_bank, best_age, best
-
-
-@njit
-def _find_row(s: Int64, q: int, earliest: int) -> None:
-    """The row command of a queue that is ready first, as ``_find_column``."""
-    d = s[q + MODE]
-    first, end = s[q + ACTIVE_LIST + d], s[q + ACTIVE_LIST + d] + s[q + ACTIVE + d]
-    best, best_age, best_bank = NEVER, NEVER, NONE
-    for k in range(first, end):
-        b = s[k]
-        kind = s[b + KIND]
-        if 0 <= kind <= PRE:
-            at = max(earliest, s[b + kind], s[s[b + GROUP] + kind], s[s[b + RANK] + kind])
-            age = s[b + AGE_OF_BANK]
-            if at < best or (at == best and age < best_age):
-                best, best_age, best_bank = at, age, b
-    s[q + ROW_BANK], s[q + ROW_AGE], s[q + ROW_READY] = best_bank, best_age, best
-
-
-@njit
-def _best_refresh(s: Int64, earliest: int) -> tuple[int, int, int]:
-    """What a due refresh needs next: PRE of an open bank, or REF when none is open."""
+def _find_refresh(s: Int64, earliest: int) -> None:
+    """What due refreshes need first: PRE of an open bank, or REF when none is open."""
     best, where, kind = NEVER, NONE, 0
     r = s[FIRST_RANK] - RANK_WORDS
     for _ in range(s[RANKS]):
@@ -214,13 +168,14 @@ def _best_refresh(s: Int64, earliest: int) -> tuple[int, int, int]:
                 best, where, kind = pre, b, -1 - PRE
         if closed and at < best:
             best, where, kind = at, r, -1 - REFAB
-    return best, where, kind
+    s[REFRESH_READY], s[REFRESH_PLACE], s[REFRESH_KIND] = best, where, kind
 
 
 @njit
 def _fall_due(s: Int64, pool: Int64, clock: int) -> None:
     """Refreshes that are due: their banks serve nobody until they are done."""
     due = NEVER
+    s[REFRESH_READY] = NONE
     r = s[FIRST_RANK]
     for _ in range(s[RANKS]):
         while s[r + REFRESH_DUE] <= clock:
@@ -238,9 +193,10 @@ def _fall_due(s: Int64, pool: Int64, clock: int) -> None:
 def _block(s: Int64, pool: Int64, r: int, blocked: int) -> None:
     """Close the banks of a rank's turn to requests, or open them again."""
     mode = s[s[r + RANK_QUEUE] + MODE]
+    number, group = turn_of(s, r)
     for k in range(s[RANK_BANKS]):
         b = s[r + RANK_BANK] + k * BANK_WORDS
-        if refreshed(s, r, b):
+        if refreshed(s, b, number, group):
             s[b + BLOCKED] = blocked
             choose_candidate(s, pool, b, mode)
 
@@ -282,21 +238,22 @@ def _row_command(m: Memory, s: Int64, c: int, b: int, kind: int, clock: int) -> 
 
 
 @njit
-def _column_command(m: Memory, s: Int64, c: int, b: int, clock: int) -> None:
-    """RD or WR of the oldest hit of bank b."""
+def _column_command(m: Memory, s: Int64, c: int, b: int, clock: int) -> bool:
+    """RD or WR of the oldest hit of bank b; whether this changes nothing but when hits are ready.
+
+    So it is while the bank has more hits to serve, and other commands hear of its own alone.
+    """
     pool, q = m.pool, s[b + QUEUE]
     d = s[q + MODE]
     node = s[b + HIT + d]
     kind = RD + d
-    last = pool[node, LEFT] == 1
-    alone = s[CLOSED_PAGE] > 0 and last and s[b + HIT + 1 - d] < 0
+    left = pool[node, LEFT] - 1
+    alone = s[CLOSED_PAGE] > 0 and left == 0 and s[b + HIT + 1 - d] < 0
     if alone and hit_from(pool, pool[node, NEXT], s[b + OPEN]) < 0:
         kind += AUTO
     if m.log.shape[0] > 0:
         write_log(m, clock, kind, c, s[b + NUMBER], s[b + OPEN], pool[node, COLUMN])
     access(s, kind, b, clock)
-    if s[APART] == 0:
-        forget_best(s, True, True)
     end = clock + (s[WRITE_CYCLES] if d else s[READ_CYCLES])
     s[LAST_DATA] = max(s[LAST_DATA], end)
     if d == 0:
@@ -305,56 +262,31 @@ def _column_command(m: Memory, s: Int64, c: int, b: int, clock: int) -> None:
         if pool[node, TRANSFER] >= 0:
             complete(m, s, pool[node, TRANSFER], 1, end)
     s[q + READS + d] -= 1
-    pool[node, LEFT] -= 1
+    pool[node, LEFT] = left
     pool[node, COLUMN] += pool[node, STRIDE]
     pool[node, AGE] += pool[node, STEP]
-    if last:
+    if s[APART] == 0:
+        forget_best(s, True, True)
+    if left > 0 and (node == s[b + HEAD + d] or s[b + SERVED] < s[HIT_CAP]):
+        next_hit(s, q, b, pool[node, AGE])
+        return bool(s[ALL_APART] > 0)
+    if left == 0:
         unlink(s, pool, m.book, node)
     if kind >= RD + AUTO:
         close(s, b, clock)
     choose_candidate(s, pool, b, d)
+    return False
 
 
 @njit
-def _takes_turns(s: Int64, pool: Int64, b: int) -> bool:
-    """Whether the next column command is to a bank whose bursts may go as a train."""
-    if s[PAUSE] > 0:
-        s[PAUSE] -= 1
-        return False
-    node = s[b + HIT + s[s[b + QUEUE] + MODE]]
-    return bool(pool[node, LEFT] > 1 or pool[node, STEP] > 1)
-
-
-@njit
-def _issue_trains(
-    m: Memory, s: Int64, c: int, limit: int, at: int, row_at: int, row_bank: int, row_kind: int
-) -> bool:
-    """Issue column commands from clock ``at`` on as trains, and the row commands between them."""
-    horizon = form_trains(m, s, limit, row_at)
-    if horizon <= at + FEW:
-        s[PAUSE] = PAUSED
-        return False
-    begin = m.book[LOGGED]
-    if m.log.shape[0] > 0 and begin + 2 * (horizon - s[CLOCK]) + 2 > m.log.shape[0]:
-        return False
-    while True:
-        link_at, q = next_link(s, m.pool)
-        if min(row_at, link_at) >= horizon:
-            break
-        if row_at <= link_at:
-            _row_command(m, s, c, row_bank, row_kind, row_at)
-            s[CLOCK] = row_at + 1
-            if row_kind == -1 - REFAB:  # its banks serve again, others no more
-                horizon = min(horizon, row_at + 1)
-        else:
-            horizon = link_next(m, s, q, link_at, horizon)
-        row_at, row_bank, row_kind = _best_row(s)
-        if s[TRAINS_FREE] == 0:
-            horizon = min(horizon, row_at)
-    run_trains(m, s, c, horizon)
-    if m.log.shape[0] > 0:
-        sort_log(m, begin)
-    return True
+def _accept_next(m: Memory, s: Int64, c: int, q: int, clock: int) -> bool:
+    """Accept what may take the place of a burst; whether this changes nothing but their number."""
+    if refill(m, c, q, clock):
+        return True
+    empty = s[q + CURSOR] < 0
+    if not empty:
+        accept(m, c, q, clock)
+    return not choose_mode(s, m.pool, q, clock) and empty
 
 
 @njit
@@ -387,45 +319,53 @@ def advance(m: Memory, c: int, limit: int, idle: bool) -> int:
     It stops earlier at the time of an event, because somebody may answer it, and goes beyond
     ``limit`` while its backlog makes what arrives later irrelevant. ``idle`` lets it refresh up to
     ``limit`` without requests. It stops when the log is full, too: LOGGED tells.
+
+    Most column commands leave everything but hits as it was: until ``quiet`` nothing else is to be
+    looked at.
     """
     s, pool = m.state[c], m.pool
     bound, told = limit, m.book[EVENTS]
-    had = told
+    had, quiet = told, 0
+    row_at, row_bank, row_kind = NEVER, NONE, 0
     while m.log.shape[0] == 0 or m.book[LOGGED] + 2 <= m.log.shape[0]:
-        column_at, column_bank, row_at, row_bank, row_kind = _best(s)
-        at = min(column_at, row_at)
-        wake, backlog = _wake(s)
-        first = min(at, wake)
-        while told < m.book[EVENTS]:
-            bound = min(bound, m.events[told, 2])
-            told += 1
-        if idle:
-            first = min(first, s[DUE])
-        if first >= bound and (told > had or not backlog or first == NEVER):
-            s[IDLE_CLOCK] = first
-            return first
-        if s[DUE] <= first:
-            s[CLOCK] = max(s[CLOCK], s[DUE])
-            _fall_due(s, pool, s[CLOCK])
-            continue
-        if column_at < wake and _takes_turns(s, pool, column_bank):
+        column_at, column_bank = _best_column(s)
+        if column_at >= quiet or told < m.book[EVENTS]:
+            quiet = 0
+            row_at, row_bank, row_kind = _best_row(s)
+            at = min(column_at, row_at)
+            wake, backlog = _wake(s)
+            while told < m.book[EVENTS]:
+                bound = min(bound, m.events[told, 2])
+                told += 1
             until = bound if told > had or not backlog else NEVER
-            if _issue_trains(m, s, c, until, column_at, row_at, row_bank, row_kind):
+            first = min(at, wake)
+            if idle:
+                first = min(first, s[DUE])
+            if first >= until or first == NEVER:
+                s[IDLE_CLOCK] = first
+                return first
+            if s[DUE] <= first:
+                s[CLOCK] = max(s[CLOCK], s[DUE])
+                _fall_due(s, pool, s[CLOCK])
                 continue
-        if wake < at:
-            clock = max(wake, s[CLOCK] - 1)
-            _accept_arrivals(m, s, c, clock)
-            s[CLOCK] = clock + 1
-            continue
-        s[CLOCK] = at
-        if column_at == at:
-            _column_command(m, s, c, column_bank, at)
-            if s[DUAL] > 0 and row_at == at:
-                _row_command(m, s, c, row_bank, row_kind, at)
-            q = s[column_bank + QUEUE]
-            accept(m, c, q, at)
-            choose_mode(s, pool, q, at)
-        else:
-            _row_command(m, s, c, row_bank, row_kind, at)
-        s[CLOCK] = at + 1
+            if wake < at:
+                clock = max(wake, s[CLOCK] - 1)
+                _accept_arrivals(m, s, c, clock)
+                s[CLOCK] = clock + 1
+                continue
+            if row_at < column_at:
+                s[CLOCK] = row_at
+                _row_command(m, s, c, row_bank, row_kind, row_at)
+                s[CLOCK] = row_at + 1
+                continue
+            quiet = min(min(row_at, wake), min(s[DUE], until))
+        s[CLOCK] = column_at
+        q = s[column_bank + QUEUE]
+        steady = _column_command(m, s, c, column_bank, column_at)
+        if s[DUAL] > 0 and row_at == column_at:
+            _row_command(m, s, c, row_bank, row_kind, row_at)
+        steady = _accept_next(m, s, c, q, column_at) and steady
+        s[CLOCK] = column_at + 1
+        if not steady:
+            quiet = 0
     return int(s[CLOCK])

@@ -1,7 +1,7 @@
-"""Stripes over bank groups are their requests one by one, and trains are their commands.
+"""Stripes over bank groups are their requests one by one.
 
-Windows are deep and stripes long here, so that most commands go as trains; the specification and
-pushes burst by burst know neither.
+Windows are deep and stripes long here, so that hits follow hits and places in the window go to
+nodes that go on; the specification and pushes burst by burst know no stripes.
 """
 
 import numpy as np
@@ -97,7 +97,7 @@ def test_a_stripe_is_its_requests(data):
 
 @pytest.mark.parametrize("name", ["ddr4-2400", "ddr5-4800", "hbm2", "hbm3", "gddr6"])
 @pytest.mark.parametrize("write", [False, True])
-def test_a_long_stream_goes_as_trains(name, write):
+def test_a_long_stream_of_hits(name, write):
     """Rows of all bank groups one after the other: nothing but the first commands is decided."""
     one = device(name)
     parts = one.organization
