@@ -67,6 +67,7 @@ from accelsim.hw.dram.state import (
 )  # fmt: skip
 
 ACCEPTANCE, COMPLETION = 0, 1  # what an event says of its transfer
+UNSETTLED, REFILLED, STEADY = range(3)  # what a refill leaves
 
 
 # --- pushing
@@ -251,35 +252,43 @@ def _append_ring(s: Int64, q: int, pool: Int64, first: int, last: int) -> None:
 
 
 @njit
-def refill(m: Memory, c: int, q: int, clock: int) -> bool:
-    """``accept`` where a burst has left a full window, and the next one is of a node that goes on.
+def refill(m: Memory, c: int, q: int, clock: int) -> int:
+    """``accept`` where a burst has left a full window: the next one takes its place, and no other.
 
-    False, and nothing done, if it is otherwise.
+    UNSETTLED if more may enter, or something else; STEADY if all that changed are numbers of
+    bursts, and so it may go on.
     """
     s, pool = m.state[c], m.pool
-    node = s[q + CURSOR]
-    if node < 0 or pool[node, LEFT] == 0 or pool[node, WAITING] < 2 or pool[node, AT] > clock:
-        return False
-    following, d = pool[node, RING], s[q + MODE]
-    room = s[WRITE_BUFFER if d else WINDOW] - s[q + READS + d]
-    if pool[node, WRITE] != d or pool[following, AT] > clock or room != 1:
-        return False
+    node, d = s[q + CURSOR], s[q + MODE]
+    if node < 0 or pool[node, AT] > clock or pool[node, WRITE] != d:
+        return UNSETTLED
+    if s[WRITE_BUFFER if d else WINDOW] - s[q + READS + d] != 1:
+        return UNSETTLED
     if s[PER_CLOCK] > 0 and s[q + ACCEPT_CLOCK] == clock:
-        return False
-    if s[q + WRITES] > 0:
+        return UNSETTLED
+    linked = pool[node, LEFT] > 0
+    if d == 1 or s[q + WRITES] > 0:
         tag = tag_of(s, pool, node)
-        if s[tag + TAG_VALUES] > d or (d == 1 and (s[tag] > 0 or pool[node, STRIDE] == 0)):
-            return False
+        own = d if linked and pool[node, STRIDE] != 0 else 0
+        if s[tag + TAG_VALUES] > own or (d == 1 and s[tag] > 0):
+            return UNSETTLED
     s[q + ACCEPT_CLOCK] = clock
     s[q + ACCEPTED] = 1
     s[q + READS + d] += 1
     account_acceptance(m, s, node, 1, clock)
+    if not linked:
+        link(s, pool, node)
     pool[node, LEFT] += 1
     pool[node, WAITING] -= 1
-    s[q + CURSOR_BEFORE] = node
-    s[q + CURSOR] = following
+    turn(s, q, pool, node)
+    following = s[q + CURSOR]
+    if following >= 0 and pool[following, AT] > clock:
+        s[q + WAKE] = pool[following, AT]
+        return REFILLED
+    if following >= 0 and pool[following, WRITE] != d:
+        return UNSETTLED
     s[q + WAKE] = NEVER
-    return True
+    return STEADY if linked and following >= 0 else REFILLED
 
 
 @njit

@@ -18,11 +18,9 @@ from accelsim.hw.dram.state import (
     BANK_NUMBER,
     BANK_WORDS,
     CLOSED_BY_DEMAND,
-    COLUMN_SLOT,
     CONFLICTS,
     COST,
     COUNTS,
-    DUAL,
     FIRST_RANK,
     GROUP,
     GROUP_NUMBER,
@@ -54,7 +52,6 @@ from accelsim.hw.dram.state import (
     REFPB,
     REFRESH,
     REFRESH_READY,
-    ROW_SLOT,
     SERVED,
     SIBLINGS_HEAR,
     TURN,
@@ -97,11 +94,10 @@ def _push_other_ranks(s: Int64, kind: int, rank: int, clock: int) -> None:
 
 @njit
 def _push_column(s: Int64, kind: int, b: int, clock: int) -> None:
-    """``push_times`` of RD or WR where no row command or refresh of another bank hears of it."""
+    """``push_times`` of RD or WR where only PRE of the bank, and other columns, hear of it."""
     cost = COST + kind * KINDS
     g, r = s[b + GROUP], s[b + RANK]
-    for j in range(PLAIN_KINDS):
-        s[b + j] = max(s[b + j], clock + s[cost + AT_BANK * KINDS * KINDS + j])
+    s[b + PRE] = max(s[b + PRE], clock + s[cost + AT_BANK * KINDS * KINDS + PRE])
     for j in range(RD, WR + 1):
         s[g + j] = max(s[g + j], clock + s[cost + AT_GROUP * KINDS * KINDS + j])
         s[r + j] = max(s[r + j], clock + s[cost + AT_RANK * KINDS * KINDS + j])
@@ -153,15 +149,6 @@ def refreshed(s: Int64, b: int, number: int, group: int) -> bool:
     return bool(s[b + BANK_NUMBER] == number and s[b + GROUP_NUMBER] % s[TURN_GROUPS] == group)
 
 
-@njit
-def take_slot(s: Int64, column: bool, clock: int) -> None:
-    """One command per clock; a row and a column command where the device allows both."""
-    if column or s[DUAL] == 0:
-        s[COLUMN_SLOT] = clock + 1
-    if not column or s[DUAL] == 0:
-        s[ROW_SLOT] = clock + 1
-
-
 # --- commands
 
 
@@ -184,7 +171,6 @@ def activate(s: Int64, b: int, row: int, clock: int) -> None:
     r = s[b + RANK]
     push_times(s, ACT, b, clock)
     push_activation(s, r, clock)
-    take_slot(s, False, clock)
     s[COUNTS + ACT] += 1
     s[b + OPEN] = row
     s[b + SERVED] = 0
@@ -209,7 +195,6 @@ def close(s: Int64, b: int, clock: int) -> None:
 def precharge(s: Int64, b: int, clock: int, demanded: bool) -> None:
     """PRE, for a request (demanded) or for a refresh."""
     push_times(s, PRE, b, clock)
-    take_slot(s, False, clock)
     s[COUNTS + PRE] += 1
     s[b + CLOSED_BY_DEMAND] = 1 if demanded else 0
     close(s, b, clock)
@@ -223,7 +208,6 @@ def access(s: Int64, kind: int, b: int, clock: int) -> None:
     else:
         push_times(s, kind, b, clock)
         s[REFRESH_READY] = NONE
-    take_slot(s, True, clock)
     s[COUNTS + kind] += 1
     if s[b + SERVED] > 0:
         s[HITS] += 1
@@ -244,6 +228,5 @@ def refresh_rank(s: Int64, r: int, clock: int) -> int:
             push_times(s, s[REFRESH], b, clock)
             if named < 0:
                 named = b
-    take_slot(s, False, clock)
     s[COUNTS + s[REFRESH]] += 1
     return named

@@ -42,10 +42,10 @@ RANKS, BANKS, QUEUES, RANK_BANKS, QUEUE_RANKS = range(15, 20)
 # where its records stand
 FIRST_RANK, FIRST_BANK, FIRST_QUEUE = range(20, 23)
 # what it did
-CLOCK, ROW_SLOT, COLUMN_SLOT, DUE, PENDING, IDLE_CLOCK, LAST_DATA = range(24, 31)
-HITS, MISSES, CONFLICTS, POINTER, DRAINING, MOVED = range(31, 37)
+CLOCK, DUE, PENDING, IDLE_CLOCK, LAST_DATA = range(24, 29)
+HITS, MISSES, CONFLICTS = range(29, 32)
 # which commands leave each other alone: rows and columns of other banks, columns of other
-# pseudo-channels; and refreshes and columns of other banks, too
+# pseudo-channels; and all but PRE of its own bank, and other columns, what follows a column
 APART, ALL_APART = 37, 38
 # one bit per kind of command that sibling ranks, and ranks of other pseudo-channels, hear of
 SIBLINGS_HEAR, OTHERS_HEAR = 39, 40
@@ -261,7 +261,8 @@ def _couplings(row: Int64, places: Int64) -> None:
 
     between = places[AT_OTHERS][np.ix_(all_columns, columns)]
     row[APART] = apart(all_columns, rows) and bool((between < 0).all())
-    row[ALL_APART] = row[APART] and apart(columns, [REFAB, REFPB])
+    own = places[AT_BANK][np.ix_(columns, [ACT, *columns, REFAB, REFPB])]
+    row[ALL_APART] = row[APART] and apart(columns, [REFAB, REFPB]) and bool((own < 0).all())
     alone = row[RANKS] == row[QUEUES]
     for kind in range(KINDS):
         heard = not alone and (places[AT_SIBLINGS, kind] >= 0).any()

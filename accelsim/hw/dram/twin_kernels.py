@@ -56,9 +56,8 @@ def alike(s: Int64, t: Int64, clock: int) -> bool:
     same way."""
     if s[w.DUE] != t[w.DUE] or s[w.PENDING] != t[w.PENDING]:
         return False
-    for word in (w.CLOCK, w.COLUMN_SLOT, w.ROW_SLOT):
-        if max(s[word], clock) != max(t[word], clock):
-            return False
+    if max(s[w.CLOCK], clock) != max(t[w.CLOCK], clock):
+        return False
     b = s[w.FIRST_BANK]
     for _ in range(s[w.BANKS]):
         for word in (w.OPEN, w.SERVED, w.CLOSED_BY_DEMAND, w.BLOCKED):

@@ -19,7 +19,7 @@ from accelsim.hw.dram.bank_kernels import (
     next_hit,
     unlink,
 )
-from accelsim.hw.dram.fifo_kernels import accept, complete, refill
+from accelsim.hw.dram.fifo_kernels import STEADY, UNSETTLED, accept, complete, refill
 from accelsim.hw.dram.kernels import (
     access,
     activate,
@@ -45,7 +45,6 @@ from accelsim.hw.dram.state import (
     CLOSED_PAGE,
     COLUMN,
     COLUMN_READY,
-    COLUMN_SLOT,
     CURSOR,
     DUAL,
     DUE,
@@ -89,7 +88,6 @@ from accelsim.hw.dram.state import (
     REFRESH_READY,
     ROW,
     ROW_READY,
-    ROW_SLOT,
     SERVED,
     STEP,
     STRIDE,
@@ -109,7 +107,7 @@ def _best_column(s: Int64) -> tuple[int, int]:
 
     Ties go to the first pseudo-channel, and in it to the oldest request.
     """
-    earliest = max(s[CLOCK], s[COLUMN_SLOT])
+    earliest = s[CLOCK]
     at, bank = NEVER, NONE
     q = s[FIRST_QUEUE]
     for _ in range(s[QUEUES]):
@@ -127,7 +125,7 @@ def _best_row(s: Int64) -> tuple[int, int, int]:
 
     One for a refresh comes before others; its kind is negative, and the bank is the rank for REF.
     """
-    earliest = max(s[CLOCK], s[ROW_SLOT])
+    earliest = s[CLOCK]
     at, bank = NEVER, NONE
     q = s[FIRST_QUEUE]
     for _ in range(s[QUEUES]):
@@ -281,8 +279,9 @@ def _column_command(m: Memory, s: Int64, c: int, b: int, clock: int) -> bool:
 @njit
 def _accept_next(m: Memory, s: Int64, c: int, q: int, clock: int) -> bool:
     """Accept what may take the place of a burst; whether this changes nothing but their number."""
-    if refill(m, c, q, clock):
-        return True
+    done = refill(m, c, q, clock)
+    if done != UNSETTLED:
+        return done == STEADY
     empty = s[q + CURSOR] < 0
     if not empty:
         accept(m, c, q, clock)
