@@ -202,7 +202,7 @@ def rsqrt(x):
 
 
 def _sigmoid(x):
-    return 1.0 / (1.0 + math.exp(-x)) if x > -700 else 0.0
+    return 0.0 if x < -700 else 1.0 / (1.0 + math.exp(-x))
 
 
 def tanh(x):
