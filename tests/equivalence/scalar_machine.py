@@ -4,16 +4,14 @@ Shares no code with accelsim.functional and accelsim.numerics. It reads the tabl
 (program/table.py says what they mean) and, by the names of its units, the architecture's file.
 """
 
-from pathlib import Path
-
 import scalar_numbers as num
 import yaml
 from scalar_products import product_of
 
+from accelsim.arch.catalog import library_folder
 from accelsim.program.opcodes import Flag, Function, Opcode
 from accelsim.program.table import COLUMN
 
-ARCHITECTURES = Path(__file__).parents[2] / "arch_configs"
 NOBODY_WROTE = b"\xc0\x7f"  # what a read of bytes finds that were never written
 
 SPECIAL = {
@@ -29,7 +27,7 @@ IMMEDIATE = {
 
 def units_of(arch):
     """The entries of an architecture's units, by name."""
-    return yaml.safe_load((ARCHITECTURES / f"{arch}.yaml").read_text())["units"]
+    return yaml.safe_load((library_folder() / f"{arch}.yaml").read_text())["units"]
 
 
 class Machine:
