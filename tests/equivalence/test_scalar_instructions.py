@@ -27,7 +27,7 @@ from accelsim.program.table import OperatorInfo, StorageInfo
 F = Function
 FORMATS = ("fp32", "fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8", "int32")
 FP8, GPUS = ("fp8_e4m3", "fp8_e5m2"), ("a100", "h100")
-ROWS, COLS = 9, 20
+ROWS, COLS = 15, 20
 UNITS = {
     "lanes": {"kind": "vector", "lanes": 4},
     "array": {"kind": "systolic", "rows": 4, "dataflow": "ws"},
@@ -41,8 +41,8 @@ IMMEDIATES = {
 
 
 def patterns(name, count, seed, calm=False):
-    """Bit patterns of a format: random ones, so special ones too, and the corners; if ``calm``, of
-    what is not finite only one in fifty."""
+    """Bit patterns of a format: random ones, so special ones too, the corners, and ordinary
+    numbers; if ``calm``, of what is not finite only one in fifty."""
     rng, bits = np.random.default_rng([seed, *name.encode()]), 8 * num.size_of(name)
     codes = rng.integers(0, 1 << bits, count, dtype=np.uint64)
     if name not in num.INTEGERS:
@@ -52,7 +52,10 @@ def patterns(name, count, seed, calm=False):
         corners += [num.encode(name, x) for x in near]
         sign = rng.integers(0, 2, count, dtype=np.uint64) << np.uint64(bits - 1)
         chosen = rng.choice(np.array(corners, dtype=np.uint64), count) | sign
-        codes = np.where(rng.random(count) < 0.6, chosen, codes)
+        ordinary = [num.encode(name, num.cast(name, x)) for x in 2.5 * rng.standard_normal(count)]
+        ordinary = np.array(ordinary, dtype=np.uint64)
+        kind = rng.integers(0, 4, count)
+        codes = np.select([kind == 0, kind == 1], [codes, chosen], ordinary)
     if calm:
         hidden = [not num.finite(num.decode(name, int(c))) for c in codes]
         codes[np.array(hidden) & (rng.random(count) < 0.98)] = num.encode(name, 1)
