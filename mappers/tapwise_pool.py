@@ -16,7 +16,7 @@ from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.planes import Planes, corners, image_counts, row_counts
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
-from accelsim.numerics.formats import row_bytes
+from accelsim.numerics.formats import Format, row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Pool2d
@@ -79,12 +79,18 @@ def _lower_core(
     target = low.matrix(op.output, cols=op.channels)
     for place in places:
         tile, result = tiles.next(), results.next()
-        outside = -math.inf if largest else 0.0
+        outside = _least(fmt) if largest else 0.0
         channels = slice(0, op.channels)
         planes.load(low, core.load_queues[0], tile, place, channels, outside)
         _reduce(op, low, core.vector(memory)[0], planes, tile, result)
         for mine, pixels in planes.results(result, target, place):
             low.build.store(core.store_queue, pixels, mine)
+
+
+def _least(fmt: Format) -> float:
+    """What no value of a format is below; integers saturate."""
+    # Without infinities, an e4m3 -Inf would be NaN, and so would every maximum that it enters.
+    return -fmt.largest if fmt.is_float and not fmt.has_infinity else -math.inf
 
 
 def _reduce(op: Pool2d, low: Lowering, unit: int, planes: Planes, tile: View, result: View) -> None:

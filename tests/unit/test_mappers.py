@@ -31,6 +31,7 @@ OPERATORS = (
     "conv2d:h=9,w=9,cin=20,cout=30,fh=1,fw=1,stride=2,bias=true,activation=gelu",
     "pool2d:function=max,h=9,w=8,channels=20,fh=3,fw=3,stride=2,padding=1,batch=3",
     "pool2d:function=max,h=6,w=7,channels=5,fh=2,fw=3,dtype=int8",
+    "pool2d:function=max,h=5,w=5,channels=3,fh=3,fw=3,padding=1,dtype=fp8_e4m3",
     "pool2d:function=mean,h=7,w=7,channels=33,fh=7,fw=7,batch=2",
     "softmax:rows=100,cols=200",
     "layernorm:rows=70,cols=300",

@@ -28,13 +28,14 @@ def exact(values):
     return [Fraction(float(v)) for v in values]
 
 
-def scalar_exp(x, coefficients, natural):
+def scalar_exp(x, coefficients, natural, fused_low=True):
     """Horner with one rounding a step, in rationals; x is finite and in range."""
     if natural:
         y = rnd(x * exact([exp_kernels.LOG2_E])[0])
         n = Fraction(round(y))
         r = rnd(x - n * Fraction(float(exp_kernels.LN2_HIGH)))
-        r = rnd(r - n * Fraction(float(exp_kernels.LN2_LOW)))
+        low = n * Fraction(float(exp_kernels.LN2_LOW))
+        r = rnd(r - (low if fused_low else rnd(low)))
     else:
         n = Fraction(round(x))
         r = x - n
@@ -58,6 +59,24 @@ def test_exponentials_are_their_declared_steps(natural):
     got = function(x)
     for value, y in zip(exact(x), got, strict=True):
         assert Fraction(float(y)) == scalar_exp(value, coefficients, natural), float(value)
+
+
+# Where n times the low part of ln 2, rounded before it is subtracted, gives other bits of e^x: two
+# arguments of a million.
+FUSED_LOW_PART = (
+    "0x1.01d9dap+6", "-0x1.cc4d88p+5", "-0x1.23260cp+6", "0x1.cc4e10p+5", "-0x1.cc48b0p+5",
+    "0x1.8f4c1ep+5", "0x1.cc4da2p+5", "-0x1.231920p+6", "0x1.cc3576p+5", "0x1.2326cep+6",
+)  # fmt: skip
+
+
+def test_the_low_part_of_ln_2_is_fused():
+    x = np.array([float.fromhex(text) for text in FUSED_LOW_PART], dtype=np.float32)
+    coefficients = exact(exp_kernels.EXP)
+    got = functions.exp_fp32(x)
+    for value, y in zip(exact(x), got, strict=True):
+        fused = scalar_exp(value, coefficients, True)
+        assert Fraction(float(y)) == fused
+        assert scalar_exp(value, coefficients, True, fused_low=False) != fused
 
 
 @pytest.mark.parametrize("natural", [False, True], ids=["exp2", "exp"])

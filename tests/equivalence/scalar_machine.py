@@ -1,0 +1,267 @@
+"""A second interpreter of tile programs: one element at a time, in program order.
+
+Shares no code with accelsim.functional and accelsim.numerics. It reads the tables of a program
+(program/table.py says what they mean) and, by the names of its units, the architecture's file.
+"""
+
+import scalar_numbers as num
+import yaml
+from scalar_products import product_of
+
+from accelsim.arch.catalog import library_folder
+from accelsim.program.opcodes import Flag, Function, Opcode
+from accelsim.program.table import COLUMN
+
+NOBODY_WROTE = b"\xc0\x7f"  # what a read of bytes finds that were never written
+
+SPECIAL = {
+    Function.EXP: num.exp, Function.RECIPROCAL: num.reciprocal, Function.RSQRT: num.rsqrt,
+    Function.TANH: num.tanh, Function.SIGMOID: num.sigmoid, Function.GELU: num.gelu,
+    Function.GELU_TANH: num.gelu_tanh, Function.SILU: num.silu,
+}  # fmt: skip
+FLOATING = (*SPECIAL, Function.CAUSAL_MASK, Function.ROTATE_HALF)  # of integers, too
+IMMEDIATE = {
+    Function.ADD_IMM: Function.ADD, Function.MUL_IMM: Function.MUL, Function.MAX_IMM: Function.MAX,
+}  # fmt: skip
+
+
+def units_of(arch):
+    """The entries of an architecture's units, by name."""
+    return yaml.safe_load((library_folder() / f"{arch}.yaml").read_text())["units"]
+
+
+class Machine:
+    """The bytes of a program's address spaces and what its instructions do to them."""
+
+    def __init__(self, program, units):
+        self.program = program
+        self.units = [units[slot.unit] for slot in program.units]
+        ends = [2] * len(program.spaces)
+        for info in program.storages:
+            ends[info.space] = max(ends[info.space], info.base + info.nbytes)
+        self.bytes = [bytearray(NOBODY_WROTE * (-(-end // 2))) for end in ends]
+        self.operands = [tuple(row) for row in program.operands.tolist()]
+
+    # -- bytes ---------------------------------------------------------------------------------
+
+    def shape(self, operand):
+        _, _, _, rows, row_bytes, _, code = self.operands[operand]
+        return rows, row_bytes // num.size_of(num.NAMES[code])
+
+    def format(self, operand):
+        return num.NAMES[self.operands[operand][6]]
+
+    def read(self, operand):
+        """Rows of values."""
+        _, space, base, _, _, stride, _ = self.operands[operand]
+        name, (rows, cols) = self.format(operand), self.shape(operand)
+        size, memory = num.size_of(name), self.bytes[space]
+        return [
+            [
+                num.decode(name, int.from_bytes(memory[at : at + size], "little"))
+                for at in range(base + r * stride, base + r * stride + cols * size, size)
+            ]
+            for r in range(rows)
+        ]
+
+    def write(self, operand, value):
+        """``value(row, column)``, rounded to the operand's format."""
+        _, space, base, _, _, stride, _ = self.operands[operand]
+        name, (rows, cols) = self.format(operand), self.shape(operand)
+        size, memory = num.size_of(name), self.bytes[space]
+        for r in range(rows):
+            for c in range(cols):
+                at = base + r * stride + c * size
+                code = num.encode(name, num.cast(name, value(r, c)))
+                memory[at : at + size] = code.to_bytes(size, "little")
+
+    def copy(self, target, source, rows=None):
+        """Elements as they are, or rounded if the formats differ; ``rows`` says which."""
+        name, values = self.format(source), self.read(source)
+        if rows is not None:
+            values = [values[r] for r in rows]
+        if name != self.format(target):
+            self.write(target, lambda r, c: values[r][c])
+            return
+        (_, space, base, _, width, stride, _), to = self.operands[source], self.operands[target]
+        chosen = range(len(values)) if rows is None else rows
+        lines = [bytes(self.bytes[space][base + r * stride :][:width]) for r in chosen]
+        for r, line in enumerate(lines):
+            at = to[2] + r * to[5]
+            self.bytes[to[1]][at : at + width] = line
+
+    # -- tensors -------------------------------------------------------------------------------
+
+    def places(self, info):
+        """Byte address of every element of a tensor, row after row of its 2-D form."""
+        size = num.size_of(info.format)
+        cols = info.shape[-1] if info.shape else info.nbytes // size
+        rows = 1
+        for extent in info.shape[:-1]:
+            rows *= extent
+        first = info.panels or (0,)
+        panels = list(zip(first, (*first[1:], cols), strict=True))
+        for r in range(rows):
+            for start, end in panels:
+                for c in range(start, end):
+                    yield info.base + (rows * start + r * (end - start) + c - start) * size
+
+    def fill(self, info, raw):
+        """Put a tensor's bytes where its storage has its elements."""
+        size, memory = num.size_of(info.format), self.bytes[info.space]
+        for i, at in enumerate(self.places(info)):
+            memory[at : at + size] = raw[i * size : (i + 1) * size]
+
+    def tensor(self, info):
+        size, memory = num.size_of(info.format), self.bytes[info.space]
+        return b"".join(bytes(memory[at : at + size]) for at in self.places(info))
+
+    # -- instructions --------------------------------------------------------------------------
+
+    def run(self, values):
+        """Execute everything; bytes of all tensors that operators wrote, by (operator, tensor)."""
+        program = self.program
+        for info in program.storages:
+            if info.role not in ("buffer", "scratch") and info.name in values:
+                self.fill(info, values[info.name].tobytes())
+        rows = [dict(zip(COLUMN, row, strict=True)) for row in program.instructions.tolist()]
+        last = {}
+        for i, row in enumerate(rows):
+            if row["dst"] >= 0:
+                last[row["operator"], self.operands[row["dst"]][0]] = i
+        results = {}
+        for i, row in enumerate(rows):
+            self.execute(row, float(program.immediate[i]))
+            storage = self.operands[row["dst"]][0] if row["dst"] >= 0 else -1
+            info = program.storages[storage]
+            if last.get((row["operator"], storage)) == i and info.role not in ("buffer", "scratch"):
+                name = program.operators[row["operator"]].name
+                results[name, info.name] = self.tensor(info)
+        return results
+
+    def execute(self, row, imm):
+        dst, src0, src1 = row["dst"], row["src0"], row["src1"]
+        match row["opcode"]:
+            case Opcode.JOIN | Opcode.LAUNCH:
+                pass
+            case Opcode.LOAD | Opcode.STORE | Opcode.MULTICAST | Opcode.DELIVER:
+                self.copy(dst, src0)
+            case Opcode.GATHER:
+                self.copy(dst, src0, [line[0] for line in self.read(src1)])
+            case Opcode.FILL:
+                self.write(dst, lambda r, c: imm)
+            case Opcode.MATMUL:
+                self.multiply(row, dst, src0, src1)
+            case Opcode.VECTOR:
+                operands = [self.read(s) for s in (src0, src1) if s >= 0]
+                formats = [self.format(s) for s in (src0, src1) if s >= 0]
+                lanes = self.units[row["unit"]]["lanes"]
+                result = vector(Function(row["function"]), operands, formats, imm, lanes)
+                self.write(dst, lambda r, c: at(result, r, c))
+            case other:
+                raise AssertionError(f"opcode {other}")
+
+    def multiply(self, row, dst, src0, src1):
+        a, b, flags = self.read(src0), self.read(src1), row["flags"]
+        if flags & Flag.TRANSPOSE_A:
+            a = list(zip(*a, strict=True))
+        if not flags & Flag.TRANSPOSE_B:
+            b = list(zip(*b, strict=True))  # its columns
+        held = self.read(dst) if flags & Flag.ACCUMULATE else None
+        order = self.program.operators[row["operator"]].order if row["operator"] >= 0 else ""
+        formats = [self.format(d) for d in (src0, src1, dst)]
+        dot = product_of(self.units[row["unit"]], order, formats)
+        sums = [
+            [dot(x, y, None if held is None else held[i][j]) for j, y in enumerate(b)]
+            for i, x in enumerate(a)
+        ]
+        self.write(dst, lambda r, c: sums[r][c])
+
+
+def at(matrix, r, c):
+    """An element, where a single row or column stands for all."""
+    row = matrix[r if len(matrix) > 1 else 0]
+    return row[c if len(row) > 1 else 0]
+
+
+def vector(function, operands, formats, imm, lanes):
+    """Rows of results of a vector function, in fp32 or int32."""
+    whole = all(name in num.INTEGERS for name in formats)
+    whole = whole and function not in FLOATING and imm.is_integer()
+    if not whole:
+        operands = [[[num.cast("fp32", v) for v in row] for row in o] for o in operands]
+    a = operands[0]
+    if function in SPECIAL:
+        return [[SPECIAL[function](v) for v in row] for row in a]
+    if function in IMMEDIATE:
+        constant = num.wrapped(int(imm)) if whole else num.cast("fp32", imm)
+        operands, function = [a, [[constant]]], IMMEDIATE[function]
+    match function:
+        case Function.COPY:
+            return a
+        case Function.RELU:
+            return [[largest(v, 0 if whole else 0.0) for v in row] for row in a]
+        case Function.ROW_MAX:
+            return [[row_max(row)] for row in a]
+        case Function.ROW_SUM:
+            return [[row_sum(row, lanes, whole)] for row in a]
+        case Function.CAUSAL_MASK:
+            return [
+                [-num.INFINITY if c > r + int(imm) else v for c, v in enumerate(row)]
+                for r, row in enumerate(a)
+            ]
+        case Function.ROTATE_HALF:
+            return [rotate_half(row, int(imm)) for row in a]
+    b = operands[1]
+    combine = (whole_binary if whole else float_binary)[function]
+    rows, cols = max(len(a), len(b)), max(len(a[0]), len(b[0]))
+    return [[combine(at(a, r, c), at(b, r, c)) for c in range(cols)] for r in range(rows)]
+
+
+def largest(x, y):
+    """The larger; NaN if either is; a zero is +0."""
+    if x != x or y != y:
+        return num.NAN
+    return max(x, y) or type(x)(0)
+
+
+float_binary = {
+    Function.ADD: num.add,
+    Function.SUB: lambda x, y: num.add(x, -y),
+    Function.MUL: num.mul,
+    Function.MAX: largest,
+}
+whole_binary = {
+    Function.ADD: lambda x, y: num.wrapped(x + y),
+    Function.SUB: lambda x, y: num.wrapped(x - y),
+    Function.MUL: lambda x, y: num.wrapped(x * y),
+    Function.MAX: largest,
+}
+
+
+def row_max(row):
+    top = row[0]
+    for v in row:
+        top = largest(top, v)
+    return top
+
+
+def row_sum(row, lanes, whole):
+    """Column c to lane c mod lanes, each in ascending order; then neighbours pairwise."""
+    if whole:
+        return num.wrapped(sum(row))
+    sums = [0.0] * min(lanes, len(row))
+    for c, v in enumerate(row):
+        sums[c % lanes] = num.add(sums[c % lanes], v)
+    while len(sums) > 1:
+        sums += [0.0] * (len(sums) % 2)
+        sums = [num.add(x, y) for x, y in zip(sums[::2], sums[1::2], strict=True)]
+    return sums[0]
+
+
+def rotate_half(row, head):
+    turned = []
+    for first in range(0, len(row), head):
+        middle = first + head // 2
+        turned += [-v for v in row[middle : first + head]] + row[first:middle]
+    return turned
