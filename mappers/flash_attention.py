@@ -1,0 +1,336 @@
+"""Attention with an online softmax: queries stay on chip, keys and values stream past them, and no
+score ever leaves.
+
+Of a query tile Q the running maximum m, the running sum l and the unnormalised result O are kept.
+For every block of keys K and values V:
+
+    S = scale Q K^T                  array, then vector unit; masked where the block is on the diagonal
+    m' = max(m, rowmax S)            a = exp(m - m')
+    P = exp(S - m')                  rounded to the format of the operands
+    l = a l + rowsum P               O = a O + P V
+
+and at the end O / l is stored. Blocks that no row of the tile sees are skipped, and the last block
+ends with the last key that one sees. The sum adds the rounded P, so that the weights that multiply
+V are normalised by their own sum.
+
+Several tiles run side by side, each on one array: instruction by instruction of the vector unit in
+turn, so that its latency is hidden. The scores of the next block are multiplied before the values
+of this one, so that arrays and vector unit overlap, over the ends of tiles too.
+
+Source: Dao, FlashAttention-2, 2023 (arXiv 2307.08691), Algorithm 1; Milakov and Gimelshein, Online
+normalizer calculation for softmax, 2018 (arXiv 1805.02867).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.dma import Dma
+from accelsim.hw.systolic import Systolic
+from accelsim.hw.vector import Vector
+from accelsim.mapping.attention_tiling import (
+    AttentionProblem,
+    AttentionResources,
+    AttentionTiling,
+    best_attention_tiling,
+)
+from accelsim.mapping.heads import QueryTile, group_keys_or_values, query_tiles
+from accelsim.mapping.lowering import Core, Lowering, Ring
+from accelsim.mapping.registry import mapper
+from accelsim.mapping.rowwise import FP32
+from accelsim.numerics.formats import Format
+from accelsim.program.opcodes import Function
+from accelsim.program.storage import View
+from accelsim.workload.operators import Attention
+
+F = Function
+EVERYTHING = slice(None)
+
+
+@mapper("flash-attention", lowers=("attention",), needs=(Systolic, Vector, Dma), preference=1)
+def flash_attention(op: Attention, low: Lowering) -> None:
+    """Q K^T, online softmax and P V in one pass over keys and values, scores on chip."""
+    core = low.cores[0]
+    for one in low.cores:
+        one.reset()
+    tiling = best_attention_tiling(_problem(op, low), _resources(low, core))
+    low.build.note(str(tiling))
+    tiles = query_tiles(op, low, tiling.heads, tiling.rows)
+    low.build.reserve(_instructions(tiles, tiling), "attention with an online softmax")
+    for core, batches in zip(low.cores, _shares(_batches(tiles, tiling), low), strict=True):
+        if batches:
+            _Stream(low, core, op, tiling).emit(batches)
+
+
+def _problem(op: Attention, low: Lowering) -> AttentionProblem:
+    return AttentionProblem(
+        groups=op.batch * op.kv_heads,
+        shared=op.heads // op.kv_heads,
+        q_len=op.q_len,
+        kv_len=op.kv_len,
+        head_dim=op.head_dim,
+        causal=op.causal and op.q_len > 1,
+        bits=low.format(op.inputs[0]).bits,
+    )
+
+
+def _resources(low: Lowering, core: Core) -> AttentionResources:
+    if not core.arrays:
+        raise AccelsimError(f"core {core.index} has no systolic array")
+    array, vector = core.arrays[0][1], core.vector(core.arrays[0][1].outputs)[1]
+    if array.inputs not in vector.memory:
+        raise AccelsimError(
+            f"flash-attention needs a vector unit that works on {array.inputs!r}, from which the"
+            f" arrays read weights, not on {', '.join(vector.memory)} only: accepted there is"
+            " --mapper unfused-attention"
+        )
+    names = list(dict.fromkeys(array.memories()))
+    hz = low.arch.clocks[array.clock]
+    return AttentionResources(
+        cores=len(low.cores),
+        array=array,
+        arrays=len(core.arrays),
+        lanes=vector.lanes,
+        slots=tuple(vector.slots_by_function().tolist()),
+        vector_latency=vector.latency,
+        capacities=tuple(core.arenas[name].free for name in names),
+        places=(names.index(array.inputs), names.index(array.weights), names.index(array.outputs)),
+        bytes_per_cycle=0.0 if low.ideal else low.core_bytes_per_second / hz,
+        latency=low.read_seconds * hz,
+        vector_cycle=hz / low.arch.clocks[vector.clock],
+    )
+
+
+Batch = list[QueryTile]
+
+
+def _batches(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> list[Batch]:
+    """Tiles that run side by side: of one key head, unless it has too few."""
+    batches: list[Batch] = []
+    for tile in tiles:
+        last = batches[-1] if batches else []
+        known = {one.group for one in last} | {tile.group}
+        if not last or len(last) == tiling.ways or len(known) > tiling.streams:
+            batches.append([])
+        batches[-1].append(tile)
+    return batches
+
+
+def _shares(batches: Sequence[Batch], low: Lowering) -> list[list[Batch]]:
+    """Batches of every core: the longest first, each to the core that has least to do."""
+    load = [0] * len(low.cores)
+    mine: list[list[int]] = [[] for _ in low.cores]
+    work = [sum(tile.rows * tile.visible for tile in batch) for batch in batches]
+    for i in sorted(range(len(batches)), key=lambda i: -work[i]):
+        core = load.index(min(load))
+        load[core] += work[i]
+        mine[core].append(i)
+    return [[batches[i] for i in sorted(some)] for some in mine]
+
+
+def _instructions(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> int:
+    """About as many as are emitted: per tile and block two products, loads and vector functions."""
+    blocks = sum(-(-tile.visible // tiling.keys) * (15 + len(tile.pieces)) for tile in tiles)
+    return blocks + sum(2 * len(tile.pieces) + 2 for tile in tiles)
+
+
+@dataclass
+class _Way:
+    """One query tile at work on one array: its buffers and how far it is."""
+
+    tile: QueryTile
+    array: int
+    query: View
+    result: View
+    top: View  # the running maximum
+    spare: View  # where the next one is put
+    factor: View
+    total: View
+    started: bool = False
+    score: list[View] = field(default_factory=list)  # blocks that wait for the vector unit
+
+    def later(self, view: View) -> View | None:
+        """An operand that only blocks after the first have."""
+        return view if self.started else None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A block of keys that some ways multiply with: each sees them up to its own last key."""
+
+    batch: int
+    first: int
+    ways: tuple[int, ...]
+    stops: tuple[int, ...]
+
+
+class _Stream:
+    """The batches of one core."""
+
+    def __init__(self, low: Lowering, core: Core, op: Attention, tiling: AttentionTiling) -> None:
+        self.low, self.core, self.op, self.tiling = low, core, op, tiling
+        self.build = low.build
+        array = core.arrays[0][1]
+        self.vector, _ = core.vector(array.outputs)
+        t, fmt, d = tiling, low.format(op.inputs[0]), op.head_dim
+        self.query = self._ring(array.inputs, "q", t.height, d, fmt, t.buffers)
+        self.weight = self._ring(array.inputs, "p", t.height, t.keys, fmt, t.buffers)
+        slots = t.depth * t.streams
+        self.keys = self._ring(array.weights, "k", t.keys, d, low.format(op.inputs[1]), slots)
+        self.values = self._ring(array.weights, "v", t.keys, d, low.format(op.inputs[2]), slots)
+        self.score = self._ring(array.outputs, "s", t.height, t.keys, FP32, 2 * t.ways)
+        self.result = self._ring(array.outputs, "o", t.height, d, FP32, t.buffers)
+        self.columns = [
+            self._ring(array.outputs, name, t.height, 1, FP32, t.buffers)
+            for name in ("top", "spare", "factor", "total")
+        ]
+        self.running: dict[int, list[_Way]] = {}
+
+    def _ring(self, memory: str, name: str, rows: int, cols: int, fmt: Format, slots: int) -> Ring:
+        return self.core.ring(memory, name, rows, cols, fmt, slots)
+
+    def emit(self, batches: list[Batch]) -> None:
+        """Emit all batches, the scores one block ahead of everything else."""
+        steps = [step for i, batch in enumerate(batches) for step in self._steps(i, batch)]
+        self._scores(steps[0], batches)
+        for step, ahead in pairwise([*steps, None]):
+            assert step is not None
+            if ahead is not None:
+                self._scores(ahead, batches)
+            ways = [self.running[step.batch][i] for i in step.ways]
+            self._values(step, ways, self._softmax(step, ways))
+            self._finish([w for w, s in zip(ways, step.stops, strict=True) if s == w.tile.visible])
+
+    def _steps(self, index: int, batch: Batch) -> list[_Step]:
+        keys = self.tiling.keys
+        steps = []
+        for first in range(0, max(tile.visible for tile in batch), keys):
+            ways = tuple(i for i, tile in enumerate(batch) if tile.visible > first)
+            stops = tuple(min(first + keys, batch[i].visible) for i in ways)
+            steps.append(_Step(index, first, ways, stops))
+        return steps
+
+    def _begin(self, index: int, tile: QueryTile) -> _Way:
+        rows = slice(0, tile.rows)
+        query = self.query.next()[rows, EVERYTHING]
+        part = len(tile.pieces) > 1
+        for piece in tile.pieces:
+            target = query[piece.rows, EVERYTHING]
+            self.build.load(self.core.load_queues[0], target, piece.queries, part=part)
+        array = self.core.arrays[index % len(self.core.arrays)][0]
+        columns = [ring.next()[rows, EVERYTHING] for ring in self.columns]
+        return _Way(tile, array, query, self.result.next()[rows, EVERYTHING], *columns)
+
+    def _block(self, step: _Step, ways: Sequence[_Way], operand: int) -> dict[int, View]:
+        """A block of keys or values of every key head that the ways need, loaded once each."""
+        ring, queue = (
+            (self.keys, self.core.load_queues[0])
+            if operand == 1
+            else (self.values, self.core.load_queues[-1])
+        )
+        stops: dict[int, int] = {}
+        for way, stop in zip(ways, step.stops, strict=True):
+            stops[way.tile.group] = max(stop, stops.get(way.tile.group, 0))
+        blocks = {}
+        for group, stop in stops.items():
+            whole = group_keys_or_values(self.op, self.low, group, operand)
+            block = ring.next()[: stop - step.first, EVERYTHING]
+            self.build.load(queue, block, whole[step.first : stop, EVERYTHING])
+            blocks[group] = block
+        return blocks
+
+    def _scores(self, step: _Step, batches: list[Batch]) -> None:
+        """Q K^T of every way, for the softmax of the next step."""
+        if step.first == 0:
+            tiles = batches[step.batch]
+            self.running[step.batch] = [self._begin(i, tile) for i, tile in enumerate(tiles)]
+            self.running.pop(step.batch - 2, None)
+        ways = [self.running[step.batch][i] for i in step.ways]
+        blocks = self._block(step, ways, 1)
+        for way, stop in zip(ways, step.stops, strict=True):
+            keys = blocks[way.tile.group][: stop - step.first, EVERYTHING]
+            score = self.score.next()[: way.tile.rows, : keys.rows]
+            self.build.matmul(
+                way.array, score, way.query, keys, accumulate=False, transpose_b=True
+            )
+            way.score.append(score)
+
+    def _softmax(self, step: _Step, ways: Sequence[_Way]) -> list[View]:
+        """Weights of a block; running maxima and sums, and the results rescaled to the new maxima.
+
+        Function by function over all ways: each hides the latency of the others.
+        """
+        v, build = self.vector, self.build
+        scores = [way.score.pop(0) for way in ways]
+        weights = [self.weight.next()[: s.rows, : s.cols] for s in scores]
+        later = [way for way in ways if way.started]
+        for s in scores:
+            build.vector(v, F.MUL_IMM, s, s, imm=self.op.scale)
+        for way, s in zip(ways, scores, strict=True):
+            self._mask(way.tile, s, step.first)
+        for way, s in zip(ways, scores, strict=True):
+            build.vector(v, F.ROW_MAX, way.spare, s)
+        for way in later:
+            build.vector(v, F.MAX, way.spare, way.spare, way.top)
+        for way, s in zip(ways, scores, strict=True):
+            build.vector(v, F.SUB, s, s, way.spare)
+        for way in later:
+            build.vector(v, F.SUB, way.factor, way.top, way.spare)
+        for s, p in zip(scores, weights, strict=True):
+            build.vector(v, F.EXP, p, s)
+        for way in later:
+            build.vector(v, F.EXP, way.factor, way.factor)
+        self._sums(ways, weights)
+        for way in later:
+            build.vector(v, F.MUL, way.result, way.result, way.factor)
+        for way in ways:
+            way.top, way.spare = way.spare, way.top
+            way.started = True
+        return weights
+
+    def _sums(self, ways: Sequence[_Way], weights: Sequence[View]) -> None:
+        """Running sums; the old maximum's column holds the sum of the block."""
+        v, build = self.vector, self.build
+        for way, p in zip(ways, weights, strict=True):
+            build.vector(v, F.ROW_SUM, way.top if way.started else way.total, p)
+        for way in ways:
+            if way.started:
+                build.vector(v, F.MUL, way.total, way.total, way.factor)
+        for way in ways:
+            if way.started:
+                build.vector(v, F.ADD, way.total, way.total, way.top)
+
+    def _mask(self, tile: QueryTile, score: View, first: int) -> None:
+        """Hide the keys behind each query, where the block reaches beyond the first of them."""
+        for piece in tile.pieces:
+            seen_by_all = max(0, piece.position + 1 - first)
+            if seen_by_all < score.cols:
+                self.build.vector(
+                    self.vector,
+                    F.CAUSAL_MASK,
+                    corner := score[piece.rows, seen_by_all:],
+                    corner,
+                    imm=piece.position - first - seen_by_all,
+                )
+
+    def _values(self, step: _Step, ways: Sequence[_Way], weights: Sequence[View]) -> None:
+        """P V of every way, onto its result."""
+        blocks = self._block(step, ways, 2)
+        for way, p in zip(ways, weights, strict=True):
+            values = blocks[way.tile.group][: p.cols, EVERYTHING]
+            self.build.matmul(way.array, way.result, p, values, accumulate=step.first > 0)
+
+    def _finish(self, ways: Sequence[_Way]) -> None:
+        """Divide by the sums and store."""
+        for way in ways:
+            self.build.vector(self.vector, F.RECIPROCAL, way.total, way.total)
+        for way in ways:
+            self.build.vector(self.vector, F.MUL, way.result, way.result, way.total)
+        for way in ways:
+            for piece in way.tile.pieces:
+                self.build.store(
+                    self.core.store_queue, piece.outputs, way.result[piece.rows, EVERYTHING]
+                )
