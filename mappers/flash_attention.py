@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
@@ -152,10 +151,6 @@ class _Way:
     started: bool = False
     score: list[View] = field(default_factory=list)  # blocks that wait for the vector unit
 
-    def later(self, view: View) -> View | None:
-        """An operand that only blocks after the first have."""
-        return view if self.started else None
-
 
 @dataclass(frozen=True)
 class _Step:
@@ -184,7 +179,7 @@ class _Stream:
         self.score = self._ring(array.outputs, "s", t.height, t.keys, FP32, 2 * t.ways)
         self.result = self._ring(array.outputs, "o", t.height, d, FP32, t.buffers)
         self.columns = [
-            self._ring(array.outputs, name, t.height, 1, FP32, t.buffers)
+            self._ring(array.outputs, name, t.height, 1, FP32, 2 * t.ways)
             for name in ("top", "spare", "factor", "total")
         ]
         self.running: dict[int, list[_Way]] = {}
@@ -193,16 +188,20 @@ class _Stream:
         return self.core.ring(memory, name, rows, cols, fmt, slots)
 
     def emit(self, batches: list[Batch]) -> None:
-        """Emit all batches, the scores one block ahead of everything else."""
+        """Emit all batches: scores a block ahead of the softmax, the division a block behind, so
+        that the vector unit need not wait for the last product of a tile."""
         steps = [step for i, batch in enumerate(batches) for step in self._steps(i, batch)]
+        done: list[_Way] = []
         self._scores(steps[0], batches)
-        for step, ahead in pairwise([*steps, None]):
-            assert step is not None
-            if ahead is not None:
-                self._scores(ahead, batches)
-            ways = [self.running[step.batch][i] for i in step.ways]
-            self._values(step, ways, self._softmax(step, ways))
-            self._finish([w for w, s in zip(ways, step.stops, strict=True) if s == w.tile.visible])
+        for i, step in enumerate(steps):
+            if i + 1 < len(steps):
+                self._scores(steps[i + 1], batches)
+            ways = [self.running[step.batch][w] for w in step.ways]
+            weights = self._softmax(step, ways)
+            self._finish(done)
+            self._values(step, ways, weights)
+            done = [w for w, s in zip(ways, step.stops, strict=True) if s == w.tile.visible]
+        self._finish(done)
 
     def _steps(self, index: int, batch: Batch) -> list[_Step]:
         keys = self.tiling.keys

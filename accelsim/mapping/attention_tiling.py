@@ -164,8 +164,7 @@ def _sizes(dimension: int, granule: int) -> list[int]:
 def scratchpad_bytes(p: AttentionProblem, t: AttentionTiling) -> tuple[int, int, int]:
     """Bytes of queries and weights, of keys and values, of scores, results and statistics.
 
-    Weights are read by the array as long as the next ones are not written; scores of two blocks
-    are alive at once.
+    Scores and statistics of two blocks are alive at once.
     """
 
     def room(count: int, rows: int, row_bits: int) -> int:
@@ -176,7 +175,7 @@ def scratchpad_bytes(p: AttentionProblem, t: AttentionTiling) -> tuple[int, int,
     keys = room(2 * t.depth * t.streams, t.keys, p.head_dim * p.bits)
     scores = room(2 * t.ways, t.height, t.keys * 8 * FP32_BYTES)
     results = room(t.buffers, t.height, p.head_dim * 8 * FP32_BYTES)
-    columns = room(STATISTICS * t.buffers, t.height, 8 * FP32_BYTES)
+    columns = room(STATISTICS * 2 * t.ways, t.height, 8 * FP32_BYTES)
     return queries + weights, keys, scores + results + columns
 
 
