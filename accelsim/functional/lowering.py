@@ -43,17 +43,22 @@ class Lowering:
     ``depth``: most additions on the way of any product (None: unknown, any order is possible).
     ``vector_format``, ``operand_format``: coarsest format in which a computed intermediate waits
     for the vector unit, for the matrix unit. ``accumulator``, ``rests``: format of running sums in
-    memory and how often one is stored; ``entering``: format to which the matrix unit rounds its
-    operands. ``row_piece``: shortest row sum (0: none), ``row_depth``
+    memory and how often one is stored, ``rescales``: how often the vector unit multiplies one;
+    ``entering``: format to which the matrix unit rounds its operands. ``summed_format``,
+    ``lane_format``: of the vector unit's intermediates, those that row sums read and those that
+    other functions read. ``row_piece``: shortest row sum (0: none), ``row_depth``
     the additions in the deepest. ``arithmetic``: the units' own words.
     """
 
     depth: int | None = None
     accumulator: Format = FP32
     rests: int = 0
+    rescales: int = 0
     entering: Format = FP32
     vector_format: Format = FP32
     operand_format: Format = FP32
+    summed_format: Format = FP32
+    lane_format: Format = FP32
     row_piece: int = 0
     row_depth: int = 0
     arithmetic: str = "copy"
@@ -61,7 +66,7 @@ class Lowering:
     def summation(self, length: int) -> Summation:
         """The sums of ``length`` products."""
         depth = length if self.depth is None else min(self.depth, length)
-        return Summation(depth, self.accumulator, self.rests, self.entering)
+        return Summation(depth, self.accumulator, self.rests, self.entering, self.rescales)
 
     def row_sum_depth(self, length: int) -> int:
         """Additions in a row sum over ``length`` values, possibly put together from pieces."""
@@ -95,15 +100,18 @@ class _Reader:
     def lowering(self) -> Lowering:
         depth, rests = self._matmul_depth()
         sums = [row for row in self._rows if row[_FUNCTION] == Function.ROW_SUM]
-        vector, operand = self._intermediates()
+        lane, summed, operand = self._intermediates()
         running = [self._format(r[_DST]) for r in self._of(Opcode.MATMUL) if _accumulates(r)]
         return Lowering(
             depth=depth,
             accumulator=_coarsest(running),
             rests=rests,
+            rescales=self._rescales(),
             entering=self._entering(),
-            vector_format=vector,
+            vector_format=_coarsest((lane, summed)),
             operand_format=operand,
+            summed_format=summed,
+            lane_format=lane,
             row_piece=min((row[_K] for row in sums), default=0),
             row_depth=max((self._row_depth(row) for row in sums), default=0),
             arithmetic=self._arithmetic(),
@@ -158,22 +166,47 @@ class _Reader:
             for row in self._of(Opcode.VECTOR)
         )
 
-    def _intermediates(self) -> tuple[Format, Format]:
-        """Coarsest formats of computed values that the vector unit, the matrix unit reads again."""
+    def _rescales(self) -> int:
+        """Most multiplications by the vector unit on the way of a running sum of products: those
+        of its storage between the product that starts it and the last one added to it."""
+        met: dict[int, dict[tuple[int, ...], int]] = {}
+        most = 0
+        for row in self._rows:
+            if row[_DST] < 0:
+                continue
+            descriptor = self._operand[row[_DST]]
+            windows = met.setdefault(descriptor[_STORAGE], {})
+            if row[_OPCODE] == Opcode.MATMUL:
+                window = tuple(descriptor[1:])
+                if _accumulates(row):
+                    most = max(most, windows.get(window, max(windows.values(), default=0)))
+                else:
+                    windows[window] = 0
+            elif row[_FUNCTION] in (Function.MUL, Function.MUL_IMM):
+                for window in windows:
+                    windows[window] += 1
+        return most
+
+    def _intermediates(self) -> tuple[Format, Format, Format]:
+        """Coarsest formats of computed values that the vector unit reads again, in row sums and
+        otherwise, and that the matrix unit reads."""
         written = [row[_DST] for row in self._of(Opcode.MATMUL, Opcode.VECTOR)]
         written += [r[_DST] for r in self._of(*_COPIES) if self._narrows(r)]
+        sums = [r for r in self._of(Opcode.VECTOR) if r[_FUNCTION] == Function.ROW_SUM]
+        lanes = [r for r in self._of(Opcode.VECTOR) if r[_FUNCTION] != Function.ROW_SUM]
         found = []
-        for opcode in (Opcode.VECTOR, Opcode.MATMUL):
-            read = self._read_by(opcode)
+        for readers in (lanes, sums, self._of(Opcode.MATMUL)):
+            read = self._read_by(readers)
             found.append(_coarsest(self._format(d) for d in written if self._storage(d) in read))
-        return found[0], max(found[1], self._entering(), key=lambda f: f.unit_roundoff)
+        lane, summed, operand = found
+        return lane, summed, max(operand, self._entering(), key=lambda f: f.unit_roundoff)
 
     def _narrows(self, row: list[int]) -> bool:
         return self._format(row[_DST]) is not self._format(row[_SRC])
 
-    def _read_by(self, opcode: Opcode) -> set[int]:
-        """Storages that instructions of this kind read, directly or through copies."""
-        read = {self._storage(d) for r in self._of(opcode) for d in r[_SRC : _SRC + 3] if d >= 0}
+    def _read_by(self, readers: Iterable[list[int]]) -> set[int]:
+        """Storages that these instructions read, directly or through copies."""
+        read = {self._storage(d) for r in readers for d in r[_SRC : _SRC + 3] if d >= 0}
         copies = {(self._storage(r[_DST]), self._storage(r[_SRC])) for r in self._of(*_COPIES)}
         while more := {source for target, source in copies if target in read} - read:
             read |= more
