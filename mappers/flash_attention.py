@@ -4,7 +4,7 @@ score ever leaves.
 Of a query tile Q the running maximum m, the running sum l and the unnormalised result O are kept.
 For every block of keys K and values V:
 
-    S = scale Q K^T                  array, then vector unit; masked where the block is on the diagonal
+    S = scale Q K^T                  array, then vector unit; masked in blocks on the diagonal
     m' = max(m, rowmax S)            a = exp(m - m')
     P = exp(S - m')                  rounded to the format of the operands
     l = a l + rowsum P               O = a O + P V
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
@@ -37,7 +38,7 @@ from accelsim.mapping.attention_tiling import (
     best_attention_tiling,
 )
 from accelsim.mapping.heads import QueryTile, group_keys_or_values, query_tiles
-from accelsim.mapping.lowering import Core, Lowering, Ring
+from accelsim.mapping.lowering import Core, Lowering, Ring, leading_array
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
 from accelsim.numerics.formats import Format
@@ -45,11 +46,31 @@ from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
 
+if TYPE_CHECKING:
+    from accelsim.arch.model import Architecture
+
 F = Function
 EVERYTHING = slice(None)
 
 
-@mapper("flash-attention", lowers=("attention",), needs=(Systolic, Vector, Dma), preference=1)
+def _lacks(arch: Architecture) -> str:
+    """Scores are made by the arrays and weights by the vector unit: it works on both memories."""
+    array = leading_array(arch.units_of(Systolic).values())
+    if array is None:
+        return ""
+    both = {array.inputs, array.outputs}
+    if any(both <= set(vector.memory) for vector in arch.units_of(Vector).values()):
+        return ""
+    return f"a vector unit that works on {' and '.join(sorted(both))}"
+
+
+@mapper(
+    "flash-attention",
+    lowers=("attention",),
+    needs=(Systolic, Vector, Dma),
+    preference=1,
+    lacks=_lacks,
+)
 def flash_attention(op: Attention, low: Lowering) -> None:
     """Q K^T, online softmax and P V in one pass over keys and values, scores on chip."""
     core = low.cores[0]
@@ -79,13 +100,8 @@ def _problem(op: Attention, low: Lowering) -> AttentionProblem:
 def _resources(low: Lowering, core: Core) -> AttentionResources:
     if not core.arrays:
         raise AccelsimError(f"core {core.index} has no systolic array")
-    array, vector = core.arrays[0][1], core.vector(core.arrays[0][1].outputs)[1]
-    if array.inputs not in vector.memory:
-        raise AccelsimError(
-            f"flash-attention needs a vector unit that works on {array.inputs!r}, from which the"
-            f" arrays read weights, not on {', '.join(vector.memory)} only: accepted there is"
-            " --mapper unfused-attention"
-        )
+    array = core.arrays[0][1]
+    vector = _vector(core)[1]
     names = list(dict.fromkeys(array.memories()))
     hz = low.arch.clocks[array.clock]
     return AttentionResources(
@@ -101,6 +117,13 @@ def _resources(low: Lowering, core: Core) -> AttentionResources:
         latency=low.read_seconds * hz,
         vector_cycle=hz / low.arch.clocks[vector.clock],
     )
+
+
+def _vector(core: Core) -> tuple[int, Vector]:
+    """Slot and block of the vector unit that works on scores and on weights."""
+    array = core.arrays[0][1]
+    both = {array.inputs, array.outputs}
+    return next((slot, unit) for slot, unit in core.of(Vector) if both <= set(unit.memory))
 
 
 Batch = list[QueryTile]
@@ -169,7 +192,7 @@ class _Stream:
         self.low, self.core, self.op, self.tiling = low, core, op, tiling
         self.build = low.build
         array = core.arrays[0][1]
-        self.vector, _ = core.vector(array.outputs)
+        self.vector, _ = _vector(core)
         t, fmt, d = tiling, low.format(op.inputs[0]), op.head_dim
         self.query = self._ring(array.inputs, "q", t.height, d, fmt, t.buffers)
         self.weight = self._ring(array.inputs, "p", t.height, t.keys, fmt, t.buffers)
@@ -220,8 +243,9 @@ class _Stream:
             target = query[piece.rows, EVERYTHING]
             self.build.load(self.core.load_queues[0], target, piece.queries, part=part)
         array = self.core.arrays[index % len(self.core.arrays)][0]
-        columns = [ring.next()[rows, EVERYTHING] for ring in self.columns]
-        return _Way(tile, array, query, self.result.next()[rows, EVERYTHING], *columns)
+        top, spare, factor, total = (ring.next()[rows, EVERYTHING] for ring in self.columns)
+        result = self.result.next()[rows, EVERYTHING]
+        return _Way(tile, array, query, result, top, spare, factor, total)
 
     def _block(self, step: _Step, ways: Sequence[_Way], operand: int) -> dict[int, View]:
         """A block of keys or values of every key head that the ways need, loaded once each."""
@@ -252,9 +276,7 @@ class _Stream:
         for way, stop in zip(ways, step.stops, strict=True):
             keys = blocks[way.tile.group][: stop - step.first, EVERYTHING]
             score = self.score.next()[: way.tile.rows, : keys.rows]
-            self.build.matmul(
-                way.array, score, way.query, keys, accumulate=False, transpose_b=True
-            )
+            self.build.matmul(way.array, score, way.query, keys, accumulate=False, transpose_b=True)
             way.score.append(score)
 
     def _softmax(self, step: _Step, ways: Sequence[_Way]) -> list[View]:

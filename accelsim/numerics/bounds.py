@@ -153,9 +153,9 @@ def rescaled(p: Ball, rescales: int) -> Ball:
     with |d|, |e| <= u: every difference and every exponential is rounded once. Running maxima only
     grow and x <= m_b, so all differences are <= 0 and their sizes add up to m_n - x, whatever the
     blocks: the roundings of the differences shift the exponent by at most u (m_n - x), exactly what
-    one difference x - m_n rounds. That, and e_0, are in ``p``. What is left is (1 + u)^rescales, and
-    factors that underflow: each is off by half a quantum, and neither p' nor a factor exceeds 1, so
-    that a quantum per factor covers it. Maxima are exact: a maximum rounds nothing.
+    one difference x - m_n rounds. That, and e_0, are in ``p``. What is left is (1 + u)^rescales,
+    and factors that underflow: each is off by half a quantum, and neither p' nor a factor exceeds
+    1, so that a quantum per factor covers it. Maxima are exact: a maximum rounds nothing.
 
     The multiplications by the factors are rounded where they happen: in the running sum
     (``softmax_parts``) and in the accumulators (``Summation.rescales``).
