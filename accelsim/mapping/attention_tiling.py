@@ -1,16 +1,16 @@
 """Tile sizes of attention with an online softmax: a closed-form cost over candidate tiles.
 
 ``ways`` query tiles are worked on side by side, each on one array, block of keys after block of
-keys. While the vector unit turns the scores of one block into weights, the arrays multiply the
-weights of the block before with its values and make the scores of the next one. A batch of such
-tiles therefore takes what its slowest resource needs, or the turnover of its key buffers:
+keys. While the vector unit turns the scores of block n into weights, the arrays multiply the
+weights of block n - 1 with its values and make the scores of block n + 1. So the tiles of a core
+take, over their blocks,
 
-    max(arrays, vector unit, memory, blocks x round trip / (key buffers - 1))
+    max(sum max(vector n, values n-1 + scores n+1), memory, blocks x round trip / (buffers - 1))
 
-and the whole operator what the batches of the busiest core take, plus the first and the last block,
-which nothing overlaps. The larger a tile, the fewer times keys are read (once per batch and key
-head) and the fewer instructions; the larger a block, the fewer rescalings. Which of them the
-scratchpads hold decides.
+plus the first and the last block, which nothing overlaps. Blocks on the diagonal of a causal
+attention are smaller than others: there one unit waits for the other. The larger a tile, the fewer
+times keys are read (once per batch and key head) and the fewer instructions; the larger a block,
+the fewer rescalings. Which of them the scratchpads hold decides.
 
 Source: Dao, FlashAttention-2, 2023 (arXiv 2307.08691), Algorithm 1 and §3.1 (loop order).
 """
@@ -18,7 +18,7 @@ Source: Dao, FlashAttention-2, 2023 (arXiv 2307.08691), Algorithm 1 and §3.1 (l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 
@@ -39,6 +39,7 @@ WIDE = (F.MUL_IMM, F.ROW_MAX, F.SUB, F.EXP, F.ROW_SUM)
 NARROW = (F.MAX, F.SUB, F.EXP, F.MUL, F.ADD)
 STATISTICS = 4  # columns of [rows, 1] per query tile: maximum old and new, rescaling factor, sum
 FP32_BYTES = 4
+MANY = 32  # times as many blocks as the largest tiles have: not looked at
 
 
 @dataclass(frozen=True)
@@ -127,17 +128,27 @@ def best_attention_tiling(p: AttentionProblem, r: AttentionResources) -> Attenti
 
 
 def attention_tilings(p: AttentionProblem, r: AttentionResources) -> Iterator[AttentionTiling]:
-    """Every candidate that fits, with its cost."""
+    """Candidates that fit, with their cost, but for those of very many blocks."""
+    fitting = [shape for shape in _shapes(p, r) if _fits(p, r, shape)]
+    fewest = min((_blocks(p, shape) for shape in fitting), default=0)
+    for shape in fitting:
+        if _blocks(p, shape) <= MANY * fewest:
+            yield replace(shape, cycles=_cycles(p, r, shape))
+
+
+def _shapes(p: AttentionProblem, r: AttentionResources) -> Iterator[AttentionTiling]:
     for (heads, rows), keys in product(_heights(p, r), _widths(p, r)):
         tiles = -(-p.shared // heads) * -(-p.q_len // rows)
         for turns, depth, double in product((1, 2), (2, 3), (True, False)):
             ways = min(turns * r.arrays, tiles * p.groups)
             # Tiles of one key head share its keys; only where they are too few, heads mix.
             streams = 1 if tiles >= ways else min(ways, -(-ways // tiles) + (ways % tiles > 0))
-            shape = AttentionTiling(heads, rows, keys, ways, streams, depth, double)
-            if _fits(p, r, shape):
-                cost = _cycles(p, r, shape)
-                yield AttentionTiling(heads, rows, keys, ways, streams, depth, double, cost)
+            yield AttentionTiling(heads, rows, keys, ways, streams, depth, double)
+
+
+def _blocks(p: AttentionProblem, t: AttentionTiling) -> int:
+    """Blocks of a key head, of all its query tiles."""
+    return -(-p.shared // t.heads) * -(-p.q_len // t.rows) * -(-p.kv_len // t.keys)
 
 
 def _heights(p: AttentionProblem, r: AttentionResources) -> list[tuple[int, int]]:
@@ -188,33 +199,41 @@ def _fits(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> boo
 
 def _cycles(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> float:
     """Closed-form cost in array cycles, see the module."""
+    groups, visible = _batches(p, t)
+    first = np.arange(0, p.kv_len, t.keys, dtype=np.int64)
+    seen = np.clip(visible[:, None, :] - first[:, None], 0, t.keys).reshape(-1, visible.shape[1])
+    seen = seen[seen.any(axis=1)]
+    arrays, vectors = _block(p, r, t, seen)
+    lanes = vectors.sum(axis=1) + _stalls(r, t, np.count_nonzero(seen, axis=1))
+    spare = -t.ways % r.arrays
+    turns = np.pad(arrays, ((0, 0), (0, spare))).reshape(len(seen), -1, r.arrays)
+    half = turns.sum(axis=1).max(axis=1) / 2
+    beside = np.append(0, half[:-1]) + np.append(half[1:], 0)
+    busy = float(np.maximum(lanes, beside).sum())
+    batches = len(visible) * p.groups / groups
+    share = -(-batches // r.cores) / len(visible)
+    fill = r.array.fill_drain_cycles + float(half[0] + half[-1])
+    if not r.bytes_per_cycle:
+        return share * busy + fill
+    row = p.head_dim * p.bits / 8 / r.bytes_per_cycle
+    queries = t.height * np.count_nonzero(visible)
+    memory = 2 * row * (t.streams * float(seen.max(axis=1).sum()) + queries)
+    load = 2 * row * min(t.keys, p.kv_len) * t.streams
+    turn = len(seen) * (r.latency + load) / (t.depth - 1)
+    # With one buffer per way, the queries of a batch come when the one before is stored.
+    apart = 0.0 if t.double else 2 * (r.latency + row * t.height) + float(half.mean())
+    ends = 2 * r.latency + load + 2 * row * t.height * t.ways
+    return share * (max(busy, memory, turn) + apart * len(visible)) + fill + ends
+
+
+def _batches(p: AttentionProblem, t: AttentionTiling) -> tuple[int, Ints]:
+    """(key heads, keys that each way sees [batches, ways]) of some batches like all others."""
     ends = np.minimum(np.arange(t.rows, p.q_len + t.rows, t.rows, dtype=np.int64), p.q_len)
     visible = p.kv_len - p.q_len + ends if p.causal else np.full_like(ends, p.kv_len)
-    blocks = -(-visible // t.keys)
-    whole, rest = visible // t.keys, visible % t.keys
-    block_array, block_vector = _block(p, r, t, np.array([t.keys]))
-    last_array, last_vector = _block(p, r, t, rest)
-    per_group = len(ends) * -(-p.shared // t.heads)
-    tiles = per_group * p.groups
-    batches = -(-tiles // t.ways) if t.streams > 1 else -(-per_group // t.ways) * p.groups
-    filled = tiles / (batches * t.ways)
-    array = float(np.mean(whole * block_array + last_array)) * -(-t.ways // r.arrays)
-    vector = float(np.mean(whole * block_vector + last_vector)) * t.ways * filled
-    steps = float(np.mean(blocks))
-    stalls = _stalls(r, t) * steps
-    array_block = float(block_array[0]) * -(-t.ways // r.arrays)
-    fill = r.array.fill_drain_cycles + array_block + float(block_vector[0]) * t.ways
-    if not r.bytes_per_cycle:
-        return -(-batches // r.cores) * max(array, vector + stalls) + fill
-    row = p.head_dim * p.bits / 8 / r.bytes_per_cycle
-    memory = 2 * row * (float(np.mean(visible)) * t.streams + t.height * t.ways * filled)
-    load = 2 * row * min(t.keys, p.kv_len) * t.streams
-    turn = steps * (r.latency + load) / (t.depth - 1)
-    # With one buffer per way, the queries of a batch come when the one before is stored.
-    apart = 0.0 if t.double else 2 * (r.latency + row * t.height) + array_block / 2
-    batch = max(array, vector + stalls, memory, turn) + apart
-    ends_cycles = 2 * r.latency + load + 2 * row * t.height * t.ways
-    return -(-batches // r.cores) * batch + fill + ends_cycles
+    tiles = np.repeat(visible, -(-p.shared // t.heads))
+    groups = 1 if t.streams == 1 else min(p.groups, t.ways)
+    tiles = np.tile(tiles, groups)
+    return groups, np.pad(tiles, (0, -len(tiles) % t.ways)).reshape(-1, t.ways)
 
 
 def _block(
@@ -233,16 +252,18 @@ def _block(
     return np.where(keys > 0, scores + values, 0), np.where(keys > 0, vector, 0.0)
 
 
-def _stalls(r: AttentionResources, t: AttentionTiling) -> float:
+def _stalls(r: AttentionResources, t: AttentionTiling, ways: Ints) -> Floats:
     """Cycles per block in which the vector unit waits for its own results.
 
     A function waits for the one before it of the same tile; meanwhile those of the other ways run.
     """
     own, tree = -(-t.height * t.keys // r.lanes), r.lanes.bit_length()
+    others = ways - 1
     waits = [r.vector_latency + (tree if f in REDUCTIONS else 0) for f in WIDE]
-    wide = sum(max(0, wait - (t.ways - 1) * own) for wait in waits)
-    narrow = len(NARROW) * max(0, r.vector_latency - (t.ways - 1))
-    return (wide + narrow) * r.vector_cycle
+    wide = sum(np.maximum(0, wait - others * own) for wait in waits)
+    narrow = len(NARROW) * np.maximum(0, r.vector_latency - others)
+    stalls: Floats = (wide + narrow) * r.vector_cycle
+    return stalls
 
 
 def _too_small(p: AttentionProblem, r: AttentionResources) -> CapacityError:
