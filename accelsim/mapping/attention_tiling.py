@@ -5,9 +5,10 @@ keys. While the vector unit turns the scores of block n into weights, the arrays
 weights of block n - 1 with its values and make the scores of block n + 1. So the tiles of a core
 take, over their blocks,
 
-    max(sum max(vector n, values n-1 + scores n+1), memory, blocks x round trip / (buffers - 1))
+    max(sum max(v, a, (v + a + drain) / 2), memory, blocks x round trip / (buffers - 1))
 
-plus the first and the last block, which nothing overlaps. Blocks on the diagonal of a causal
+with v = vector n and a = values n-1 + scores n+1, plus the first and the last block, which nothing
+overlaps. The ports of the scratchpads are left out. Blocks on the diagonal of a causal
 attention are smaller than others: there one unit waits for the other. The larger a tile, the fewer
 times keys are read (once per batch and key head) and the fewer instructions; the larger a block,
 the fewer rescalings. Which of them the scratchpads hold decides.
@@ -209,7 +210,9 @@ def _cycles(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> f
     turns = np.pad(arrays, ((0, 0), (0, spare))).reshape(len(seen), -1, r.arrays)
     half = turns.sum(axis=1).max(axis=1) / 2
     beside = np.append(0, half[:-1]) + np.append(half[1:], 0)
-    busy = float(np.maximum(lanes, beside).sum())
+    # Scores n + 2 are issued behind values n, which wait for softmax n: two blocks per round.
+    round_trip = lanes + beside + r.array.fill_drain_cycles
+    busy = float(np.maximum(np.maximum(lanes, beside), round_trip / 2).sum())
     batches = len(visible) * p.groups / groups
     share = -(-batches // r.cores) / len(visible)
     fill = r.array.fill_drain_cycles + float(half[0] + half[-1])
