@@ -17,6 +17,9 @@ Several tiles run side by side, each on one array: instruction by instruction of
 turn, so that its latency is hidden. The scores of the next block are multiplied before the values
 of this one, so that arrays and vector unit overlap, over the ends of tiles too.
 
+Where there are fewer query tiles than arrays, as in decoding, the keys are split into ranges that
+different arrays take, and their results merged through main memory (mapping/partials).
+
 Source: Dao, FlashAttention-2, 2023 (arXiv 2307.08691), Algorithm 1; Milakov and Gimelshein, Online
 normalizer calculation for softmax, 2018 (arXiv 1805.02867).
 """
@@ -37,8 +40,9 @@ from accelsim.mapping.attention_tiling import (
     AttentionTiling,
     best_attention_tiling,
 )
-from accelsim.mapping.heads import QueryTile, group_keys_or_values, query_tiles
+from accelsim.mapping.heads import QueryTile, group_keys_or_values, query_tiles, split_keys
 from accelsim.mapping.lowering import Core, Lowering, Ring, leading_array
+from accelsim.mapping.partials import Partials
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
 from accelsim.numerics.formats import Format
@@ -78,11 +82,18 @@ def flash_attention(op: Attention, low: Lowering) -> None:
         one.reset()
     tiling = best_attention_tiling(_problem(op, low), _resources(low, core))
     low.build.note(str(tiling))
-    tiles = query_tiles(op, low, tiling.heads, tiling.rows)
+    whole = query_tiles(op, low, tiling.heads, tiling.rows)
+    tiles, partial = whole, None
+    if tiling.span < op.kv_len:
+        tiles = split_keys(whole, tiling.span)
+        partial = Partials.of(op, low, tiling.span)
+        low.build.note(f"keys split into ranges of {tiling.span}, then merged")
     low.build.reserve(_instructions(tiles, tiling), "attention with an online softmax")
     for core, batches in zip(low.cores, _shares(_batches(tiles, tiling), low), strict=True):
         if batches:
-            _Stream(low, core, op, tiling).emit(batches)
+            _Stream(low, core, op, tiling, partial).emit(batches)
+    if partial is not None:
+        partial.merge(low, [piece for tile in whole for piece in tile.pieces])
 
 
 def _problem(op: Attention, low: Lowering) -> AttentionProblem:
@@ -134,7 +145,7 @@ def _batches(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> list[Batch]
     batches: list[Batch] = []
     for tile in tiles:
         last = batches[-1] if batches else []
-        known = {one.group for one in last} | {tile.group}
+        known = {(one.group, one.first) for one in last} | {(tile.group, tile.first)}
         if not last or len(last) == tiling.ways or len(known) > tiling.streams:
             batches.append([])
         batches[-1].append(tile)
@@ -145,7 +156,7 @@ def _shares(batches: Sequence[Batch], low: Lowering) -> list[list[Batch]]:
     """Batches of every core: the longest first, each to the core that has least to do."""
     load = [0] * len(low.cores)
     mine: list[list[int]] = [[] for _ in low.cores]
-    work = [sum(tile.rows * tile.visible for tile in batch) for batch in batches]
+    work = [sum(tile.rows * tile.keys for tile in batch) for batch in batches]
     for i in sorted(range(len(batches)), key=lambda i: -work[i]):
         core = load.index(min(load))
         load[core] += work[i]
@@ -155,7 +166,7 @@ def _shares(batches: Sequence[Batch], low: Lowering) -> list[list[Batch]]:
 
 def _instructions(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> int:
     """About as many as are emitted: per tile and block two products, loads and vector functions."""
-    blocks = sum(-(-tile.visible // tiling.keys) * (15 + len(tile.pieces)) for tile in tiles)
+    blocks = sum(-(-tile.keys // tiling.keys) * (15 + len(tile.pieces)) for tile in tiles)
     return blocks + sum(2 * len(tile.pieces) + 2 for tile in tiles)
 
 
@@ -177,7 +188,10 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Step:
-    """A block of keys that some ways multiply with: each sees them up to its own last key."""
+    """A block of keys that some ways multiply with: each sees them up to its own last key.
+
+    ``first`` and ``stops`` count from the first key that a way takes.
+    """
 
     batch: int
     first: int
@@ -188,9 +202,16 @@ class _Step:
 class _Stream:
     """The batches of one core."""
 
-    def __init__(self, low: Lowering, core: Core, op: Attention, tiling: AttentionTiling) -> None:
+    def __init__(
+        self,
+        low: Lowering,
+        core: Core,
+        op: Attention,
+        tiling: AttentionTiling,
+        partial: Partials | None = None,
+    ) -> None:
         self.low, self.core, self.op, self.tiling = low, core, op, tiling
-        self.build = low.build
+        self.build, self.partial = low.build, partial
         array = core.arrays[0][1]
         self.vector, _ = _vector(core)
         t, fmt, d = tiling, low.format(op.inputs[0]), op.head_dim
@@ -223,15 +244,15 @@ class _Stream:
             weights = self._softmax(step, ways)
             self._finish(done)
             self._values(step, ways, weights)
-            done = [w for w, s in zip(ways, step.stops, strict=True) if s == w.tile.visible]
+            done = [w for w, s in zip(ways, step.stops, strict=True) if s == w.tile.keys]
         self._finish(done)
 
     def _steps(self, index: int, batch: Batch) -> list[_Step]:
         keys = self.tiling.keys
         steps = []
-        for first in range(0, max(tile.visible for tile in batch), keys):
-            ways = tuple(i for i, tile in enumerate(batch) if tile.visible > first)
-            stops = tuple(min(first + keys, batch[i].visible) for i in ways)
+        for first in range(0, max(tile.keys for tile in batch), keys):
+            ways = tuple(i for i, tile in enumerate(batch) if tile.keys > first)
+            stops = tuple(min(first + keys, batch[i].keys) for i in ways)
             steps.append(_Step(index, first, ways, stops))
         return steps
 
@@ -247,23 +268,27 @@ class _Stream:
         result = self.result.next()[rows, EVERYTHING]
         return _Way(tile, array, query, result, top, spare, factor, total)
 
-    def _block(self, step: _Step, ways: Sequence[_Way], operand: int) -> dict[int, View]:
-        """A block of keys or values of every key head that the ways need, loaded once each."""
+    def _block(self, step: _Step, ways: Sequence[_Way], operand: int) -> list[View]:
+        """For every way, its keys or values of a block; what several ways need is loaded once."""
         ring, queue = (
             (self.keys, self.core.load_queues[0])
             if operand == 1
             else (self.values, self.core.load_queues[-1])
         )
-        stops: dict[int, int] = {}
+        stops: dict[tuple[int, int], int] = {}
         for way, stop in zip(ways, step.stops, strict=True):
-            stops[way.tile.group] = max(stop, stops.get(way.tile.group, 0))
+            start = way.tile.group, way.tile.first
+            stops[start] = max(stop, stops.get(start, 0))
         blocks = {}
-        for group, stop in stops.items():
+        for (group, first), stop in stops.items():
             whole = group_keys_or_values(self.op, self.low, group, operand)
             block = ring.next()[: stop - step.first, EVERYTHING]
-            self.build.load(queue, block, whole[step.first : stop, EVERYTHING])
-            blocks[group] = block
-        return blocks
+            self.build.load(queue, block, whole[first + step.first : first + stop, EVERYTHING])
+            blocks[group, first] = block
+        return [
+            blocks[way.tile.group, way.tile.first][: stop - step.first, EVERYTHING]
+            for way, stop in zip(ways, step.stops, strict=True)
+        ]
 
     def _scores(self, step: _Step, batches: list[Batch]) -> None:
         """Q K^T of every way, for the softmax of the next step."""
@@ -272,9 +297,7 @@ class _Stream:
             self.running[step.batch] = [self._begin(i, tile) for i, tile in enumerate(tiles)]
             self.running.pop(step.batch - 2, None)
         ways = [self.running[step.batch][i] for i in step.ways]
-        blocks = self._block(step, ways, 1)
-        for way, stop in zip(ways, step.stops, strict=True):
-            keys = blocks[way.tile.group][: stop - step.first, EVERYTHING]
+        for way, keys in zip(ways, self._block(step, ways, 1), strict=True):
             score = self.score.next()[: way.tile.rows, : keys.rows]
             self.build.matmul(way.array, score, way.query, keys, accumulate=False, transpose_b=True)
             way.score.append(score)
@@ -339,13 +362,21 @@ class _Stream:
 
     def _values(self, step: _Step, ways: Sequence[_Way], weights: Sequence[View]) -> None:
         """P V of every way, onto its result."""
-        blocks = self._block(step, ways, 2)
-        for way, p in zip(ways, weights, strict=True):
-            values = blocks[way.tile.group][: p.cols, EVERYTHING]
+        for way, p, values in zip(ways, weights, self._block(step, ways, 2), strict=True):
             self.build.matmul(way.array, way.result, p, values, accumulate=step.first > 0)
 
     def _finish(self, ways: Sequence[_Way]) -> None:
-        """Divide by the sums and store."""
+        """Divide by the sums and store; store what is divided later as it is."""
+        if self.partial is not None:
+            for way in ways:
+                for piece in way.tile.pieces:
+                    result, top, total = (
+                        view[piece.rows, EVERYTHING] for view in (way.result, way.top, way.total)
+                    )
+                    parts = result, top, total
+                    queue = self.core.store_queue
+                    self.partial.store(self.low, queue, piece, way.tile.first, parts)
+            return
         for way in ways:
             self.build.vector(self.vector, F.RECIPROCAL, way.total, way.total)
         for way in ways:

@@ -43,7 +43,8 @@ class Lowering:
     ``depth``: most additions on the way of any product (None: unknown, any order is possible).
     ``vector_format``, ``operand_format``: coarsest format in which a computed intermediate waits
     for the vector unit, for the matrix unit. ``accumulator``, ``rests``: format of running sums in
-    memory and how often one is stored, ``rescales``: how often the vector unit multiplies one;
+    memory and how often one is stored, ``rescales``: how often the vector unit multiplies one,
+    ``merges``: how often it adds sums that went through main memory, each multiplied first;
     ``entering``: format to which the matrix unit rounds its operands. ``summed_format``,
     ``lane_format``: of the vector unit's intermediates, those that row sums read and those that
     other functions read. ``row_piece``: shortest row sum (0: none), ``row_depth``
@@ -54,6 +55,7 @@ class Lowering:
     accumulator: Format = FP32
     rests: int = 0
     rescales: int = 0
+    merges: int = 0
     entering: Format = FP32
     vector_format: Format = FP32
     operand_format: Format = FP32
@@ -65,8 +67,9 @@ class Lowering:
 
     def summation(self, length: int) -> Summation:
         """The sums of ``length`` products."""
-        depth = length if self.depth is None else min(self.depth, length)
-        return Summation(depth, self.accumulator, self.rests, self.entering, self.rescales)
+        depth = length if self.depth is None else min(self.depth + self.merges, length)
+        rescales = self.rescales + (self.merges > 0)
+        return Summation(depth, self.accumulator, self.rests, self.entering, rescales)
 
     def row_sum_depth(self, length: int) -> int:
         """Additions in a row sum over ``length`` values, possibly put together from pieces."""
@@ -107,6 +110,7 @@ class _Reader:
             accumulator=_coarsest(running),
             rests=rests,
             rescales=self._rescales(),
+            merges=self._merges(),
             entering=self._entering(),
             vector_format=_coarsest((lane, summed)),
             operand_format=operand,
@@ -185,6 +189,29 @@ class _Reader:
             elif row[_FUNCTION] in (Function.MUL, Function.MUL_IMM):
                 for window in windows:
                     windows[window] += 1
+        return most
+
+    def _merges(self) -> int:
+        """Most additions onto one window of sums that were multiplied after they were loaded.
+
+        Such are the products of the vector unit with what copies brought from products' results.
+        """
+        products = {self._storage(row[_DST]) for row in self._of(Opcode.MATMUL)}
+        copies = {(self._storage(r[_DST]), self._storage(r[_SRC])) for r in self._of(*_COPIES)}
+        carried = set(products)
+        while more := {target for target, source in copies if source in carried} - carried:
+            carried |= more
+        carried -= products
+        added: dict[tuple[int, ...], int] = {}
+        most = 0
+        for row in self._of(Opcode.VECTOR):
+            window = tuple(self._operand[row[_DST]])
+            if row[_FUNCTION] == Function.ADD:
+                added[window] = added.get(window, 0) + 1
+                if any(self._storage(d) in carried for d in row[_SRC : _SRC + 2] if d >= 0):
+                    most = max(most, added[window])
+            elif row[_SRC] < 0 or self._storage(row[_SRC]) != self._storage(row[_DST]):
+                added[window] = 0
         return most
 
     def _intermediates(self) -> tuple[Format, Format, Format]:

@@ -8,12 +8,15 @@ take, over their blocks,
     max(sum max(v, a, (v + a + drain) / 2), memory, blocks x round trip / (buffers - 1))
 
 with v = vector n and a = values n-1 + scores n+1, plus the first and the last block, which nothing
-overlaps. The ports of the scratchpads are left out. Blocks on the diagonal of a causal
-attention are smaller than others: there one unit waits for the other. The larger a tile, the fewer
-times keys are read (once per batch and key head) and the fewer instructions; the larger a block,
-the fewer rescalings. Which of them the scratchpads hold decides.
+overlaps. The ports of the scratchpads are left out. Blocks on the diagonal of a causal attention
+are smaller than others: there one unit waits for the other. The larger a tile, the fewer times keys
+are read (once per batch and key head) and the fewer instructions; the larger a block, the fewer
+rescalings. Which of them the scratchpads hold decides. Where there are fewer query tiles than
+arrays, keys are split into ranges that different arrays take, and the partial results are merged
+(FlashDecoding).
 
-Source: Dao, FlashAttention-2, 2023 (arXiv 2307.08691), Algorithm 1 and §3.1 (loop order).
+Source: Dao, FlashAttention-2, 2023 (arXiv 2307.08691), Algorithm 1 and §3.1 (loop order);
+Dao, Haziza, Massa and Sizov, Flash-Decoding for long-context inference, 2023.
 """
 
 from __future__ import annotations
@@ -87,7 +90,8 @@ class AttentionTiling:
 
     ``ways`` tiles side by side, of which ``streams`` at most have different keys; ``depth`` buffers
     of keys, and of values, per stream. ``double``: queries and results have two buffers per way,
-    so that batches overlap. ``cycles`` is the closed-form estimate.
+    so that batches overlap. A tile takes ``span`` keys; if those are not all of them, others take
+    the rest and partial results are merged. ``cycles`` is the closed-form estimate.
     """
 
     heads: int
@@ -97,6 +101,7 @@ class AttentionTiling:
     streams: int
     depth: int
     double: bool
+    span: int
     cycles: float = 0.0
 
     @property
@@ -130,11 +135,37 @@ def best_attention_tiling(p: AttentionProblem, r: AttentionResources) -> Attenti
 
 def attention_tilings(p: AttentionProblem, r: AttentionResources) -> Iterator[AttentionTiling]:
     """Candidates that fit, with their cost, but for those of very many blocks."""
-    fitting = [shape for shape in _shapes(p, r) if _fits(p, r, shape)]
-    fewest = min((_blocks(p, shape) for shape in fitting), default=0)
-    for shape in fitting:
-        if _blocks(p, shape) <= MANY * fewest:
-            yield replace(shape, cycles=_cycles(p, r, shape))
+    for splits in _splits(p, r):
+        span = -(-p.kv_len // splits)
+        # Every range of keys is a key head of its own, but for the merge.
+        part = replace(p, groups=p.groups * -(-p.kv_len // span), kv_len=span)
+        fitting = [shape for shape in _shapes(part, r) if _fits(part, r, shape)]
+        fewest = min((_blocks(part, shape) for shape in fitting), default=0)
+        for shape in fitting:
+            if _blocks(part, shape) <= MANY * fewest:
+                cycles = _cycles(part, r, shape) + _merge_cycles(p, r, -(-p.kv_len // span))
+                yield replace(shape, cycles=cycles)
+
+
+def _splits(p: AttentionProblem, r: AttentionResources) -> list[int]:
+    """Into how many ranges keys may be split: as many as arrays are left without a query tile."""
+    if p.causal or p.shared * p.q_len > 4 * granules(r.array)[0]:
+        return [1]
+    most = min(r.cores * r.arrays // p.groups, p.kv_len)
+    return sorted({1, *(1 << e for e in range(most.bit_length()) if 1 << e <= most), max(1, most)})
+
+
+def _merge_cycles(p: AttentionProblem, r: AttentionResources, splits: int) -> float:
+    """Cycles of writing, reading and adding partial results; 0 of one."""
+    if splits == 1:
+        return 0.0
+    rows = -(-p.groups * p.shared * p.q_len // r.cores)
+    passes = 2 * r.slots[F.MUL] + r.slots[F.ADD]
+    lanes = splits * passes * (-(-rows * p.head_dim // r.lanes) + r.vector_latency)
+    if not r.bytes_per_cycle:
+        return lanes * r.vector_cycle
+    moved = 2 * FP32_BYTES * rows * splits * (p.head_dim + 2)
+    return lanes * r.vector_cycle + moved / r.bytes_per_cycle + 4 * r.latency
 
 
 def _shapes(p: AttentionProblem, r: AttentionResources) -> Iterator[AttentionTiling]:
@@ -144,7 +175,7 @@ def _shapes(p: AttentionProblem, r: AttentionResources) -> Iterator[AttentionTil
             ways = min(turns * r.arrays, tiles * p.groups)
             # Tiles of one key head share its keys; only where they are too few, heads mix.
             streams = 1 if tiles >= ways else min(ways, -(-ways // tiles) + (ways % tiles > 0))
-            yield AttentionTiling(heads, rows, keys, ways, streams, depth, double)
+            yield AttentionTiling(heads, rows, keys, ways, streams, depth, double, p.kv_len)
 
 
 def _blocks(p: AttentionProblem, t: AttentionTiling) -> int:
@@ -271,7 +302,7 @@ def _stalls(r: AttentionResources, t: AttentionTiling, ways: Ints) -> Floats:
 
 def _too_small(p: AttentionProblem, r: AttentionResources) -> CapacityError:
     have = " + ".join(readable(c) for c in r.capacities)
-    need = scratchpad_bytes(p, AttentionTiling(1, 1, 1, 1, 1, 2, False))
+    need = scratchpad_bytes(p, AttentionTiling(1, 1, 1, 1, 1, 2, False, p.kv_len))
     parts = " + ".join(readable(n) for n in need)
     return CapacityError(
         f"a query tile of one row with head_dim {p.head_dim} needs {parts} for queries and weights,"

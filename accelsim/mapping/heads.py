@@ -3,7 +3,8 @@ queries, keys, values and results of those rows lie."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from accelsim.mapping.lowering import Lowering
 from accelsim.program.storage import View
@@ -61,10 +62,12 @@ class Piece:
     """Queries of one head within a tile, or of several heads with one query each.
 
     ``rows`` are theirs in the tile, ``position`` where the first of them stands among the keys:
-    row r of the piece sees keys 0 .. position + r if the attention is causal.
+    row r of the piece sees keys 0 .. position + r if the attention is causal. ``first_row`` is
+    that of the first one in the whole score matrix, ordered (sequence, head, query).
     """
 
     rows: slice
+    first_row: int
     queries: View
     outputs: View
     position: int
@@ -74,13 +77,20 @@ class Piece:
 class QueryTile:
     """Queries [rows, head_dim] that share one key head, in ``pieces`` that are stored apart.
 
-    ``group`` numbers the key heads of all sequences; keys from ``visible`` on are seen by none.
+    ``group`` numbers the key heads of all sequences; of its keys the tile takes those from
+    ``first`` to before ``visible``, from where on none sees them.
     """
 
     group: int
     rows: int
     visible: int
     pieces: tuple[Piece, ...]
+    first: int = 0
+
+    @property
+    def keys(self) -> int:
+        """How many keys the tile takes."""
+        return self.visible - self.first
 
 
 def query_tiles(op: Attention, low: Lowering, heads: int, rows: int) -> list[QueryTile]:
@@ -97,6 +107,16 @@ def query_tiles(op: Attention, low: Lowering, heads: int, rows: int) -> list[Que
     ]
 
 
+def split_keys(tiles: Sequence[QueryTile], span: int) -> list[QueryTile]:
+    """Every tile once per range of ``span`` keys; those with the same keys are neighbours."""
+    split = [
+        replace(tile, first=first, visible=min(first + span, tile.visible))
+        for tile in tiles
+        for first in range(0, tile.visible, span)
+    ]
+    return sorted(split, key=lambda tile: (tile.group, tile.first))
+
+
 def _query_tile(
     op: Attention, low: Lowering, group: int, heads: range, first: int, last: int
 ) -> QueryTile:
@@ -106,9 +126,8 @@ def _query_tile(
     visible = position + height if op.causal else op.kv_len
     if op.q_len == 1:
         window = slice(row + heads.start, row + heads.stop)
-        one = Piece(
-            slice(0, len(heads)), queries(op, low, window), outputs(op, low, window), op.kv_len
-        )
+        q, out = queries(op, low, window), outputs(op, low, window)
+        one = Piece(slice(0, len(heads)), window.start, q, out, op.kv_len)
         return QueryTile(group, len(heads), op.kv_len, (one,))
     pieces = []
     for i, head in enumerate(heads):
@@ -116,6 +135,7 @@ def _query_tile(
         pieces.append(
             Piece(
                 slice(i * height, (i + 1) * height),
+                window.start + first,
                 queries(op, low, window)[some, EVERYTHING],
                 outputs(op, low, window)[some, EVERYTHING],
                 position if op.causal else op.kv_len,

@@ -6,13 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from accelsim.mappers import flash_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.api import arch, check, simulate, workload
 from accelsim.errors import AccelsimError, CapacityError
-from accelsim.mappers import flash_attention
-from accelsim.mapping import attention_tiling
+from accelsim.mapping import attention_tiling, partials
 from accelsim.mapping.attention_tiling import AttentionTiling
 from accelsim.mapping.registry import choose
 from accelsim.program.opcodes import Function
@@ -42,7 +42,16 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> Any:
     return choose_tiles
 
 
-SMALL = {"heads": 1, "rows": 8, "keys": 16, "ways": 2, "streams": 1, "depth": 2, "double": True}
+SMALL = {
+    "heads": 1,
+    "rows": 8,
+    "keys": 16,
+    "ways": 2,
+    "streams": 1,
+    "depth": 2,
+    "double": True,
+    "span": 1 << 20,
+}
 
 
 @pytest.mark.parametrize("order", ["program", "clock"])
@@ -176,6 +185,56 @@ def test_traffic_is_that_of_the_closed_form(causal: bool, tiles: Any) -> None:
     keys = sum(max(seen[i : i + 4]) for i in range(0, len(seen), 4))
     assert moved["write"] == heads * q * d * element
     assert moved["read"] == heads * q * d * element + 2 * kv_heads * keys * d * element
+
+
+@pytest.mark.parametrize("machine", ["hbm-npu", "quad-npu", "mesh-npu", "systolic"])
+@pytest.mark.parametrize("span", [7, 20, 64])
+@pytest.mark.parametrize("order", ["program", "clock"])
+def test_split_keys_are_merged(machine: str, span: int, order: str, tiles: Any) -> None:
+    """Ranges that divide the keys and that do not, of one sequence and of several."""
+    tiles(heads=3, rows=1, span=span)
+    for shape in ("heads=6,kv_heads=1,q=1,kv=90,d=16", "heads=8,kv_heads=2,q=1,kv=71,d=17,batch=2"):
+        for dtype in ("bf16", "fp32"):
+            result = check(machine, f"attention:{shape},dtype={dtype}", order=order)
+            assert result.ok, result.first
+
+
+@pytest.mark.parametrize("function", [Function.MUL, Function.ADD, Function.EXP])
+def test_a_merge_that_leaves_something_out_is_found(
+    function: Function, tiles: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiles(heads=3, rows=1, span=30)
+    plain = partials._Merge._merge
+
+    def merge(self: Any, piece: Any, rows: slice) -> None:
+        vector, met = self.low.build.vector, []
+
+        def skip(unit: int, f: Function, *operands: Any, **rest: Any) -> Any:
+            met.append(f)
+            # The second of its kind: a factor of a part, or the addition of one.
+            left_out = f is function and met.count(f) == (1 if f is Function.EXP else 2)
+            return None if left_out else vector(unit, f, *operands, **rest)
+
+        monkeypatch.setattr(self.low.build, "vector", skip, raising=False)
+        plain(self, piece, rows)
+        monkeypatch.setattr(self.low.build, "vector", vector, raising=False)
+
+    shape = "attention:heads=6,kv_heads=1,q=1,kv=90,d=16"
+    assert check("hbm-npu", shape).ok
+    monkeypatch.setattr(partials._Merge, "_merge", merge)
+    try:
+        assert not check("hbm-npu", shape).ok
+    except AccelsimError as fault:
+        assert "before" in str(fault) or "written" in str(fault)
+
+
+def test_arrays_without_a_query_tile_take_keys() -> None:
+    """One key head on sixteen cores: nearly all of the memory's bandwidth, scores not stored."""
+    shape = "attention:heads=16,kv_heads=1,q=1,kv=4096,d=128"
+    run = simulate("mesh-npu", shape)
+    assert "keys split into ranges" in run.operators[0].mapping
+    assert run.cycles < 0.6 * simulate("mesh-npu", shape, mapper="unfused-attention").cycles
+    assert max(run.bounds.values()) > 0.7 * run.cycles
 
 
 def test_blocks_above_the_diagonal_cost_nothing() -> None:
