@@ -172,18 +172,19 @@ def _instructions(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> int:
 
 @dataclass
 class _Way:
-    """One query tile at work on one array: its buffers and how far it is."""
+    """One query tile at work on one array: its buffers, taken when they are first written, so that
+    the tile before has been stored, and how far it is."""
 
     tile: QueryTile
     array: int
     query: View
-    result: View
-    top: View  # the running maximum
-    spare: View  # where the next one is put
-    factor: View
-    total: View
-    started: bool = False
     score: list[View] = field(default_factory=list)  # blocks that wait for the vector unit
+    started: bool = False
+    result: View = field(init=False)
+    top: View = field(init=False)  # the running maximum
+    spare: View = field(init=False)  # where the next one is put
+    factor: View = field(init=False)
+    total: View = field(init=False)
 
 
 @dataclass(frozen=True)
@@ -264,9 +265,7 @@ class _Stream:
             target = query[piece.rows, EVERYTHING]
             self.build.load(self.core.load_queues[0], target, piece.queries, part=part)
         array = self.core.arrays[index % len(self.core.arrays)][0]
-        top, spare, factor, total = (ring.next()[rows, EVERYTHING] for ring in self.columns)
-        result = self.result.next()[rows, EVERYTHING]
-        return _Way(tile, array, query, result, top, spare, factor, total)
+        return _Way(tile, array, query)
 
     def _block(self, step: _Step, ways: Sequence[_Way], operand: int) -> list[View]:
         """For every way, its keys or values of a block; what several ways need is loaded once."""
@@ -311,6 +310,10 @@ class _Stream:
         scores = [way.score.pop(0) for way in ways]
         weights = [self.weight.next()[: s.rows, : s.cols] for s in scores]
         later = [way for way in ways if way.started]
+        for way in ways:
+            if not way.started:
+                columns = (ring.next()[: way.tile.rows, EVERYTHING] for ring in self.columns)
+                way.top, way.spare, way.factor, way.total = columns
         for s in scores:
             build.vector(v, F.MUL_IMM, s, s, imm=self.op.scale)
         for way, s in zip(ways, scores, strict=True):
@@ -363,6 +366,8 @@ class _Stream:
     def _values(self, step: _Step, ways: Sequence[_Way], weights: Sequence[View]) -> None:
         """P V of every way, onto its result."""
         for way, p, values in zip(ways, weights, self._block(step, ways, 2), strict=True):
+            if step.first == 0:
+                way.result = self.result.next()[: way.tile.rows, EVERYTHING]
             self.build.matmul(way.array, way.result, p, values, accumulate=step.first > 0)
 
     def _finish(self, ways: Sequence[_Way]) -> None:

@@ -16,6 +16,7 @@ from accelsim.mapping import attention_tiling, partials
 from accelsim.mapping.attention_tiling import AttentionTiling
 from accelsim.mapping.registry import choose
 from accelsim.program.opcodes import Function
+from accelsim.program.verify.violation import VerificationError
 
 MACHINES = ("hbm-npu", "quad-npu", "mesh-npu", "edge-npu", "systolic", "onnxim-mobile")
 SHAPES = (
@@ -112,7 +113,7 @@ def test_a_result_that_is_not_rescaled_is_found(
     plain = flash_attention._Stream._softmax
 
     def without_rescaling(self: Any, step: Any, ways: Any) -> Any:
-        results = {id(way.result) for way in ways}
+        results = {id(way.result) for way in ways if way.started}
         vector = self.build.vector
 
         def skip(unit: int, function: Function, dst: Any, *operands: Any, **rest: Any) -> Any:
@@ -199,6 +200,14 @@ def test_split_keys_are_merged(machine: str, span: int, order: str, tiles: Any) 
             assert result.ok, result.first
 
 
+def _is_found(shape: str) -> bool:
+    """Whether the verifier or the numbers say that a program is wrong."""
+    try:
+        return not check("hbm-npu", shape).ok
+    except VerificationError:
+        return True
+
+
 @pytest.mark.parametrize("function", [Function.MUL, Function.ADD, Function.EXP])
 def test_a_merge_that_leaves_something_out_is_found(
     function: Function, tiles: Any, monkeypatch: pytest.MonkeyPatch
@@ -222,10 +231,7 @@ def test_a_merge_that_leaves_something_out_is_found(
     shape = "attention:heads=6,kv_heads=1,q=1,kv=90,d=16"
     assert check("hbm-npu", shape).ok
     monkeypatch.setattr(partials._Merge, "_merge", merge)
-    try:
-        assert not check("hbm-npu", shape).ok
-    except AccelsimError as fault:
-        assert "before" in str(fault) or "written" in str(fault)
+    assert _is_found(shape)
 
 
 def test_arrays_without_a_query_tile_take_keys() -> None:
@@ -268,7 +274,8 @@ def test_scores_that_stay_on_chip_are_faster(memory: str) -> None:
 def test_the_choice_is_near_the_best(
     machine: str, shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Simulated cycles of the chosen tiles beside those of every tenth candidate up to twice as dear."""
+    """Simulated cycles of the chosen tiles beside those of every tenth candidate that is said to
+    take at most twice as long."""
     offered: list[AttentionTiling] = []
     plain = attention_tiling.attention_tilings
 
