@@ -56,8 +56,11 @@ class Lowering:
     ``adder``; ``steps``: most fused steps of a tensor core, each of which errs as ``step`` says.
     ``vector_format``, ``operand_format``: coarsest format in which a computed intermediate waits
     for the vector unit, for the matrix unit. ``accumulator``, ``rests``: format of running sums in
-    memory and how often one is stored; ``entering``: format to which the matrix unit rounds its
-    operands, which ``truncates`` them or not. ``row_piece``: shortest row sum (0: none),
+    memory and how often one is stored, ``rescales``: how often the vector unit multiplies one,
+    ``merges``: how often it adds sums that went through main memory, each multiplied first;
+    ``entering``: format to which the matrix unit rounds its operands, which ``truncates`` them or
+    not. ``summed_format``, ``lane_format``: of the vector unit's intermediates, those that row sums
+    read and those that other functions read. ``row_piece``: shortest row sum (0: none),
     ``row_depth`` the additions in the deepest. ``arithmetic``: the units' own words; ``order``: the
     declared order of reduction, "" for an operator without products.
     """
@@ -69,9 +72,13 @@ class Lowering:
     truncates: bool = False
     accumulator: Format = FP32
     rests: int = 0
+    rescales: int = 0
+    merges: int = 0
     entering: Format = FP32
     vector_format: Format = FP32
     operand_format: Format = FP32
+    summed_format: Format = FP32
+    lane_format: Format = FP32
     row_piece: int = 0
     row_depth: int = 0
     arithmetic: str = "copy"
@@ -81,7 +88,7 @@ class Lowering:
         """The sums of ``length`` products."""
         known = self.depth is not None
         return Summation(
-            depth=min(self.depth, length) if self.depth is not None else length,
+            depth=min(self.depth + self.merges, length) if self.depth is not None else length,
             accumulator=self.accumulator,
             rests=self.rests,
             operands=self.entering,
@@ -90,6 +97,7 @@ class Lowering:
             step=self.step,
             adder=self.adder,
             truncates=self.truncates,
+            rescales=self.rescales + (self.merges > 0),
         )
 
     def row_sum_depth(self, length: int) -> int:
@@ -133,7 +141,7 @@ class _Reader:
         levels, rests = self._matmul_levels()
         entering = self._entering(rules)
         sums = [row for row in self._rows if row[_FUNCTION] == Function.ROW_SUM]
-        vector, operand = self._intermediates()
+        lane, summed, operand = self._intermediates()
         products = self._of(Opcode.MATMUL)
         running = [self._format(r[_DST]) for r in products if _accumulates(r) and self._rounds(r)]
         errors = [rule.step_error for rule in rules if rule.step_error is not None]
@@ -145,9 +153,13 @@ class _Reader:
             truncates=any(rule.entering is not FP32 for rule in rules),
             accumulator=_coarsest(running),
             rests=rests,
+            rescales=self._rescales(),
+            merges=self._merges(),
             entering=entering,
-            vector_format=vector,
+            vector_format=_coarsest((lane, summed)),
             operand_format=operand,
+            summed_format=summed,
+            lane_format=lane,
             row_piece=min((row[_K] for row in sums), default=0),
             row_depth=max((self._row_depth(row) for row in sums), default=0),
             arithmetic=self._arithmetic(),
@@ -237,23 +249,71 @@ class _Reader:
             for row in self._of(Opcode.VECTOR)
         )
 
-    def _intermediates(self) -> tuple[Format, Format]:
-        """Coarsest formats of computed values that the vector unit, the matrix unit reads again."""
+    def _rescales(self) -> int:
+        """Most multiplications by the vector unit on the way of a running sum of products: those
+        of its storage between the product that starts it and the last one added to it."""
+        met: dict[int, dict[tuple[int, ...], int]] = {}
+        most = 0
+        for row in self._rows:
+            if row[_DST] < 0:
+                continue
+            descriptor = self._operand[row[_DST]]
+            windows = met.setdefault(descriptor[_STORAGE], {})
+            if row[_OPCODE] == Opcode.MATMUL:
+                window = tuple(descriptor[1:])
+                if _accumulates(row):
+                    most = max(most, windows.get(window, max(windows.values(), default=0)))
+                else:
+                    windows[window] = 0
+            elif row[_FUNCTION] in (Function.MUL, Function.MUL_IMM):
+                for window in windows:
+                    windows[window] += 1
+        return most
+
+    def _merges(self) -> int:
+        """Most additions onto one window of sums that were multiplied after they were loaded.
+
+        Such are the products of the vector unit with what copies brought from products' results.
+        """
+        products = {self._storage(row[_DST]) for row in self._of(Opcode.MATMUL)}
+        copies = {(self._storage(r[_DST]), self._storage(r[_SRC])) for r in self._of(*_COPIES)}
+        carried = set(products)
+        while more := {target for target, source in copies if source in carried} - carried:
+            carried |= more
+        carried -= products
+        added: dict[tuple[int, ...], int] = {}
+        most = 0
+        for row in self._of(Opcode.VECTOR):
+            window = tuple(self._operand[row[_DST]])
+            if row[_FUNCTION] == Function.ADD:
+                added[window] = added.get(window, 0) + 1
+                if any(self._storage(d) in carried for d in row[_SRC : _SRC + 2] if d >= 0):
+                    most = max(most, added[window])
+            elif row[_SRC] < 0 or self._storage(row[_SRC]) != self._storage(row[_DST]):
+                added[window] = 0
+        return most
+
+    def _intermediates(self) -> tuple[Format, Format, Format]:
+        """Coarsest formats of computed values that the vector unit reads again, in row sums and
+        otherwise, and that the matrix unit reads."""
         written = [row[_DST] for row in self._of(Opcode.MATMUL, Opcode.VECTOR)]
         written += [r[_DST] for r in self._of(*_COPIES) if self._narrows(r)]
+        sums = [r for r in self._of(Opcode.VECTOR) if r[_FUNCTION] == Function.ROW_SUM]
+        lanes = [r for r in self._of(Opcode.VECTOR) if r[_FUNCTION] != Function.ROW_SUM]
         found = []
-        for opcode in (Opcode.VECTOR, Opcode.MATMUL):
-            read = self._read_by(opcode)
+        for readers in (lanes, sums, self._of(Opcode.MATMUL)):
+            read = self._read_by(readers)
             found.append(_coarsest(self._format(d) for d in written if self._storage(d) in read))
+        lane, summed, operand = found
         entering = self._entering(self._rules())
-        return found[0], max(found[1], entering, key=lambda f: f.unit_roundoff)
+        return lane, summed, max(operand, entering, key=lambda f: f.unit_roundoff)
 
     def _narrows(self, row: list[int]) -> bool:
         return self._format(row[_DST]) is not self._format(row[_SRC])
 
-    def _read_by(self, opcode: Opcode) -> set[int]:
-        """Storages that instructions of this kind read, directly or through copies."""
-        read = {self._storage(d) for r in self._of(opcode) for d in r[_SRC : _SRC + 3] if d >= 0}
+    def _read_by(self, readers: Iterable[list[int]]) -> set[int]:
+        """Storages that these instructions read, directly or through copies."""
+        read = {self._storage(d) for r in readers for d in r[_SRC : _SRC + 3] if d >= 0}
         copies = {(self._storage(r[_DST]), self._storage(r[_SRC])) for r in self._of(*_COPIES)}
         while more := {source for target, source in copies if target in read} - read:
             read |= more

@@ -110,8 +110,9 @@ def _attention(op: Attention, lowering: Lowering, q: Floats, k: Floats, v: Float
     steps = bounds.AttentionSteps(
         summation=lowering.summation(max(op.head_dim, op.kv_len)),
         row_depth=lowering.row_sum_depth(op.kv_len),
-        mid=lowering.vector_format,
+        mid=lowering.lane_format,
         operand=lowering.operand_format,
+        summed=lowering.summed_format,
     )
     k, v = reference.by_heads(op, k), reference.by_heads(op, v)
     value = np.empty(op.output_shapes()[0])

@@ -37,7 +37,8 @@ Lower = Callable[[Any, "Lowering"], None]
 class Mapper:
     """A strategy for some operator kinds on architectures that have certain blocks.
 
-    ``preference`` decides between mappers that both fit when the architecture names none.
+    ``preference`` decides between mappers that both fit when the architecture names none;
+    ``lacks`` says what an architecture that has the blocks still lacks, "" if nothing.
     """
 
     name: str
@@ -46,27 +47,36 @@ class Mapper:
     lower: Lower
     preference: int = 0
     summary: str = ""
+    lacks: Callable[[Architecture], str] | None = None
 
     def missing(self, arch: Architecture) -> list[str]:
-        """Kinds of blocks that the architecture lacks for this mapper."""
+        """What the architecture lacks for this mapper: kinds of blocks, or how they are joined."""
         blocks = (*arch.units.values(), *arch.memories.values())
-        return [n.kind for n in self.needs if not any(isinstance(b, n) for b in blocks)]
+        kinds = [n.kind for n in self.needs if not any(isinstance(b, n) for b in blocks)]
+        if kinds or self.lacks is None:
+            return kinds
+        return [lack] if (lack := self.lacks(arch)) else []
 
 
 MAPPERS: dict[str, Mapper] = {}
 
 
 def mapper(
-    name: str, lowers: Iterable[str], needs: Iterable[type[Block]], preference: int = 0
+    name: str,
+    lowers: Iterable[str],
+    needs: Iterable[type[Block]],
+    preference: int = 0,
+    lacks: Callable[[Architecture], str] | None = None,
 ) -> Callable[[Lower], Lower]:
-    """Register a lowering function under a name."""
+    """Register a lowering function under a name (see Mapper)."""
 
     def register(function: Lower) -> Lower:
         known = MAPPERS.get(name)
         if known is not None and known.lower.__qualname__ != function.__qualname__:
             raise AccelsimError(f"mapper {name!r} is taken by {known.lower.__qualname__}")
         summary = (function.__doc__ or "").strip().split("\n")[0]
-        MAPPERS[name] = Mapper(name, tuple(lowers), tuple(needs), function, preference, summary)
+        kinds, blocks = tuple(lowers), tuple(needs)
+        MAPPERS[name] = Mapper(name, kinds, blocks, function, preference, summary, lacks)
         return function
 
     return register

@@ -35,7 +35,8 @@ class Summation:
     result, and ``steps`` fused ones (tensor cores), each of which errs as ``step`` says.
     ``accumulator`` is the format in which a running sum is kept between instructions, and
     ``rests`` how often it is put there. ``operands`` is the format to which factors are rounded, or
-    cut off if ``truncates``, as they enter the unit.
+    cut off if ``truncates``, as they enter the unit. ``rescales`` is how often a vector unit
+    multiplies a running sum by a factor of at most 1 (in fp32), at most.
     """
 
     depth: int
@@ -46,6 +47,7 @@ class Summation:
     step: StepError | None = None
     adder: Format = FP32
     truncates: bool = False
+    rescales: int = 0
 
     def error(self, size: Floats, length: int, largest: float = 0.0) -> Floats:
         """Bound on |computed - exact| of sums of ``length`` products with ``size`` = sum |a||b|.
@@ -64,14 +66,18 @@ class Summation:
 
             |err| <= ((1 + K 2^-F + 2^-p)^steps ... - 1) size
 
-        and sums do not grow with the root of their length: truncation is biased. The float64
-        reference itself may be off by gamma_length(2^-53) size, which is added.
+        and sums do not grow with the root of their length: truncation is biased. Every
+        multiplication of a running sum rounds what is in it once more, (1 + u)^rescales, and
+        underflows by half a quantum at most; ``size`` is that of the products as they end up. The
+        float64 reference itself may be off by gamma_length(2^-53) size, which is added.
         """
         depth = min(self.depth, length)
         store = 0.0 if self.accumulator is FP32 else self.accumulator.unit_roundoff
         u = U32 if self.adder is FP32 else self.adder.unit_roundoff * (1.0 + 2.0**-16)
         growth = depth * np.log1p(u) + self.rests * np.log1p(store)
+        growth += self.rescales * np.log1p(U32)
         underflow = length * self.adder.smallest_quantum + self.rests * self._store_floor()
+        underflow += self.rescales * FP32.smallest_quantum
         if self.step is None:
             growth += np.log1p(u)
         else:
@@ -178,9 +184,18 @@ def softmax(x: Ball, depth: int, mid: Format = FP32) -> Ball:
 
 
 def softmax_parts(
-    x: Ball, depth: int, mid: Format, visible: npt.NDArray[np.bool_] | None = None
+    x: Ball,
+    depth: int,
+    mid: Format,
+    visible: npt.NDArray[np.bool_] | None = None,
+    summed: Format = FP32,
+    rescales: int = 0,
 ) -> tuple[Ball, Ball]:
-    """(exp(x - max), 1 / sum) over the last axis; invisible elements count as exact zeros."""
+    """(exp(x - max), 1 / sum) over the last axis; invisible elements count as exact zeros.
+
+    The sum reads the exponentials in ``summed``, and is multiplied by a factor ``rescales`` times
+    (see ``rescaled``) as it runs.
+    """
     if visible is None:
         top = x.row_max()
     else:
@@ -191,8 +206,42 @@ def softmax_parts(
     p = _exponential(shifted, mid)
     if visible is not None:
         p = p.masked(visible)
-    inverse = _step(_step(p.row_sum(depth), mid).reciprocal(), mid)
+    added = rescaled(_kept(p, summed), rescales)
+    if visible is not None:
+        added = added.masked(visible)
+    total = added.row_sum(depth + rescales)
+    total = Ball(total.value, total.radius + rescales * FP32.smallest_quantum)
+    inverse = _step(_step(total, mid).reciprocal(), mid)
     return p, inverse
+
+
+def rescaled(p: Ball, rescales: int) -> Ball:
+    """exp(x - max) of an online softmax: from the running maximum of x's own block to the last.
+
+    Block b takes exp(x - m_b), and every later block that knows a maximum m_t multiplies what it
+    finds by exp(m_(t-1) - m_t). In exact arithmetic the product telescopes to exp(x - m_n). As
+    computed,
+
+        p' = exp((x - m_b)(1 + d_0))(1 + e_0) prod_t exp((m_(t-1) - m_t)(1 + d_t))(1 + e_t)
+
+    with |d|, |e| <= u: every difference and every exponential is rounded once. Running maxima only
+    grow and x <= m_b, so all differences are <= 0 and their sizes add up to m_n - x, whatever the
+    blocks: the roundings of the differences shift the exponent by at most u (m_n - x), exactly what
+    one difference x - m_n rounds. That, and e_0, are in ``p``. What is left is (1 + u)^rescales,
+    and factors that underflow: each is off by half a quantum, and neither p' nor a factor exceeds
+    1, so that a quantum per factor covers it. Maxima are exact: a maximum rounds nothing.
+
+    The multiplications by the factors are rounded where they happen: in the running sum
+    (``softmax_parts``) and in the accumulators (``Summation.rescales``).
+
+    Source: Milakov and Gimelshein, Online normalizer calculation for softmax, 2018
+    (arXiv 1805.02867), §3; Dao, FlashAttention-2, 2023 (arXiv 2307.08691), Algorithm 1. The bound
+    is ours.
+    """
+    if not rescales:
+        return p
+    size = np.abs(p.value) + p.radius
+    return Ball(p.value, p.radius + gamma(rescales) * size + rescales * FP32.smallest_quantum)
 
 
 def layernorm(
@@ -277,16 +326,19 @@ def rotary(x: Ball, rotated: Ball, cos: Ball, sin: Ball, mid: Format = FP32) -> 
 
 @dataclass(frozen=True)
 class AttentionSteps:
-    """Roundings of an unfused attention: scores, softmax, probabilities, weighted sum.
+    """Roundings of an attention: scores, softmax, probabilities, weighted sum.
 
     ``mid`` holds scores and softmax intermediates, ``operand`` the probabilities as the matrix
-    unit reads them; ``row_depth`` are the additions of a row sum over the keys.
+    unit reads them, ``summed`` the exponentials as their sum reads them; ``row_depth`` are the
+    additions of a row sum over the keys. ``summation.rescales`` counts the blocks of an online
+    softmax after the first; running maxima and sums are then kept in fp32.
     """
 
     summation: Summation
     row_depth: int
     mid: Format = FP32
     operand: Format = FP32
+    summed: Format = FP32
 
 
 def attention(
@@ -301,15 +353,22 @@ def attention(
 
     Scores are products rounded to ``mid``, scaled; probabilities are rounded to ``operand`` either
     after the division by their sum or before it (then the result is divided): the radius is the
-    larger of both.
+    larger of both. Before it, if the sum reads them as they are rounded, or they are rescaled. No
+    bound is known of rescaling in less than fp32: the radius is infinite.
     """
     size = np.abs(q) @ np.abs(k).T
     largest = max(_largest(q), _largest(k))
+    rescales = steps.summation.rescales
     dots = _kept(Ball(q @ k.T, steps.summation.error(size, q.shape[1], largest)), steps.mid)
     scores = _step(dots.scaled(scale), steps.mid)
-    p, inverse = softmax_parts(scores, steps.row_depth, steps.mid, visible)
+    p, inverse = softmax_parts(scores, steps.row_depth, steps.mid, visible, steps.summed, rescales)
+    weights = rescaled(_kept(p, steps.operand), rescales).masked(visible)
+    late = _step(_weighted(weights, v, steps) * inverse, steps.mid)
+    if rescales and steps.mid is not FP32:
+        return Ball(late.value, np.full_like(late.value, np.inf))
+    if rescales or steps.summed is not steps.mid:
+        return late
     early = _weighted(_kept(_step(p * inverse, steps.mid), steps.operand), v, steps)
-    late = _step(_weighted(_kept(p, steps.operand), v, steps) * inverse, steps.mid)
     return Ball(early.value, np.maximum(early.radius, late.radius))
 
 

@@ -278,6 +278,80 @@ def test_attention(kind, q_len, kv, late, operand, seed):
     assert (np.abs(got - exact) <= bound).all()
 
 
+def simulated_online(q, k, v, scale, visible, operand, keys, rescale=True):
+    """FlashAttention-2 on lanes and an array, in blocks of ``keys`` keys."""
+    block, out, top, total = array("ws", 4), None, None, None
+    for first in range(0, len(k), keys):
+        some = slice(first, first + keys)
+        scores = lane(F.MUL_IMM, block.multiply(q, k[some].T, None), imm=scale)
+        scores = np.where(visible[:, some], scores, np.float32(-np.inf))
+        higher = lane(F.ROW_MAX, scores)
+        higher = higher if top is None else lane(F.MAX, higher, top)
+        p = operand.decode(operand.encode(lane(F.EXP, lane(F.SUB, scores, higher))))
+        fresh = lane(F.ROW_SUM, p)
+        if top is not None:
+            factor = lane(F.EXP, lane(F.SUB, top, higher))
+            fresh = lane(F.ADD, lane(F.MUL, total, factor), fresh)
+            out = lane(F.MUL, out, factor) if rescale else out
+        top, total, out = higher, fresh, block.multiply(p, v[some], out)
+    return lane(F.MUL, out, lane(F.RECIPROCAL, total))
+
+
+@bounded
+@given(
+    kind=st.sampled_from(("normal", "positive", "one large", "rising")),
+    q_len=st.integers(1, 4),
+    kv=st.integers(4, 40),
+    keys=st.integers(1, 12),
+    operand=st.sampled_from((FP16, BF16, FP32)),
+    seed=seeds,
+)
+def test_online_softmax(kind, q_len, kv, keys, operand, seed):
+    d = 8
+    q, k, v = (
+        operand.decode(
+            operand.encode(
+                np.clip(
+                    numbers("normal" if kind == "rising" else kind, (n, d), seed + i), -100, 100
+                )
+            )
+        )
+        for i, n in enumerate((q_len, kv, kv))
+    )
+    if kind == "rising":  # every block brings a new maximum
+        q, k = np.abs(q), np.sort(np.abs(k), axis=0)
+    visible = np.arange(kv) <= kv - q_len + np.arange(q_len)[:, None]
+    rescales = -(-kv // keys) - 1
+    sums = bounds.Summation(max(d, kv) + rescales, rescales=rescales)
+    depth = depth_of(min(keys, kv)) + rescales
+    steps = bounds.AttentionSteps(sums, depth, operand=operand, summed=operand)
+    wide = [x.astype(float) for x in (q, k, v)]
+    bound = bounds.attention(*wide, 0.25, visible, steps).radius
+    scores = wide[0].astype(np.longdouble) @ wide[1].T.astype(np.longdouble) * 0.25
+    exact = exact_softmax(np.where(visible, scores, -np.inf)) @ wide[2]
+    got = simulated_online(q, k, v, 0.25, visible, operand, keys)
+    assert (np.abs(got - exact) <= bound).all()
+
+
+def test_the_online_bound_is_not_met_without_rescaling():
+    q, k, v = (np.abs(numbers("normal", (n, 8), n)) for n in (3, 30, 31))
+    k, visible = np.sort(k, axis=0), np.ones((3, 30), dtype=bool)
+    steps = bounds.AttentionSteps(bounds.Summation(40, rescales=5), 10)
+    wide = [x.astype(float) for x in (q, k, v[:30])]
+    ball = bounds.attention(*wide, 0.25, visible, steps)
+    right, wrong = (
+        simulated_online(q, k, v[:30], 0.25, visible, FP32, 5, rescale) for rescale in (True, False)
+    )
+    assert (np.abs(right - ball.value) <= ball.radius).all()
+    assert not (np.abs(wrong - ball.value) <= ball.radius).any()
+
+
+def test_no_bound_for_rescaling_in_less_than_fp32():
+    x = np.ones((2, 4))
+    steps = bounds.AttentionSteps(bounds.Summation(4, rescales=1), 4, mid=FP16)
+    assert np.isinf(bounds.attention(x, x, x, 1.0, np.ones((2, 2), dtype=bool), steps).radius).all()
+
+
 @bounded
 @given(kind=st.sampled_from(KINDS), mid=st.sampled_from((FP32, FP16)), seed=seeds)
 def test_rotary(kind, mid, seed):

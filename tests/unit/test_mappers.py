@@ -49,6 +49,7 @@ OPERATORS = (
     "embedding:vocab=1000,hidden=64,tokens=20",
     "kv_append:kv_heads=3,q=5,d=16,batch=2,capacity=20,position=7",
 )
+ATTENTION = "attention:heads=4,kv_heads=2,q=30,kv=50,d=32,causal=true"
 SMALL = "layers=2,hidden=64,ffn=96,vocab=100,batch=2"
 NOT_ON_GPU = ("conv2d", "pool2d")
 MODELS = (
@@ -69,6 +70,13 @@ def test_operator_is_exact(machine: str, operator: str, order: str) -> None:
     result = check(machine, operator, order=order)
     assert result.ok, result.first
     assert not result.unchecked
+
+
+@pytest.mark.parametrize("machine", ARCHS)
+@pytest.mark.parametrize("operator", [op for op in OPERATORS if op.startswith("attention")])
+def test_unfused_attention_is_exact(machine: str, operator: str) -> None:
+    result = check(machine, operator, mapper="unfused-attention")
+    assert result.ok, result.first
 
 
 @pytest.mark.parametrize("machine", ARCHS)
@@ -118,6 +126,8 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
         for machine in ("tpu-v3", "edge-npu"):
             used.update(simulate(machine, operator).mapper.split("+"))
     used.update(simulate("onnxim-server", "gemm:m=9,n=9,k=9").mapper.split("+"))
+    apart = {"vpu.memory": ["ofmap"]}
+    used.update(simulate("systolic", ATTENTION, overrides=apart).mapper.split("+"))
     for operator in OPERATORS:
         if not operator.startswith(NOT_ON_GPU):
             gpu = simulate("a100", operator, overrides={"cores": 2})

@@ -1,0 +1,311 @@
+"""Tile sizes of attention with an online softmax: a closed-form cost over candidate tiles.
+
+``ways`` query tiles are worked on side by side, each on one array, block of keys after block of
+keys. While the vector unit turns the scores of block n into weights, the arrays multiply the
+weights of block n - 1 with its values and make the scores of block n + 1. So the tiles of a core
+take, over their blocks,
+
+    max(sum max(v, a, (v + a + drain) / 2), memory, blocks x round trip / (buffers - 1))
+
+with v = vector n and a = values n-1 + scores n+1, plus the first and the last block, which nothing
+overlaps. The ports of the scratchpads are left out. Blocks on the diagonal of a causal attention
+are smaller than others: there one unit waits for the other. The larger a tile, the fewer times keys
+are read (once per batch and key head) and the fewer instructions; the larger a block, the fewer
+rescalings. Which of them the scratchpads hold decides. Where there are fewer query tiles than
+arrays, keys are split into ranges that different arrays take, and the partial results are merged
+(FlashDecoding).
+
+Source: Dao, FlashAttention-2, 2023 (arXiv 2307.08691), Algorithm 1 and §3.1 (loop order);
+Dao, Haziza, Massa and Sizov, Flash-Decoding for long-context inference, 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import CapacityError
+from accelsim.hw.systolic import Systolic
+from accelsim.mapping.placement import ALIGNMENT, readable
+from accelsim.mapping.tiling import TOLERANCE, extents, granules
+from accelsim.program.opcodes import REDUCTIONS, Function
+
+F = Function
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+# Passes over a block of scores; over a column of row statistics when the block is not the first.
+WIDE = (F.MUL_IMM, F.ROW_MAX, F.SUB, F.EXP, F.ROW_SUM)
+NARROW = (F.MAX, F.SUB, F.EXP, F.MUL, F.ADD)
+STATISTICS = 4  # columns of [rows, 1] per query tile: maximum old and new, rescaling factor, sum
+FP32_BYTES = 4
+MANY = 32  # times as many blocks as the largest tiles have: not looked at
+
+
+@dataclass(frozen=True)
+class AttentionProblem:
+    """Attention of all cores: ``groups`` key heads (of all sequences) that ``shared`` query heads
+    of ``q_len`` queries attend to; ``bits`` per element of the operands."""
+
+    groups: int
+    shared: int
+    q_len: int
+    kv_len: int
+    head_dim: int
+    causal: bool
+    bits: int
+
+
+@dataclass(frozen=True)
+class AttentionResources:
+    """What one core of ``cores`` offers.
+
+    ``capacities`` are the bytes of the memories that queries and weights, keys and values, and
+    scores and results lie in; equal ``places`` share one of them. ``bytes_per_cycle`` (0:
+    unlimited) and ``latency`` are main memory's, in array cycles. The vector unit has ``lanes``,
+    ``slots`` cycles per function code and ``vector_latency``, in cycles of ``vector_cycle`` array
+    cycles each.
+    """
+
+    cores: int
+    array: Systolic
+    arrays: int
+    lanes: int
+    slots: tuple[int, ...]
+    vector_latency: int
+    capacities: tuple[int, ...]
+    places: tuple[int, int, int]
+    bytes_per_cycle: float
+    latency: float
+    vector_cycle: float
+
+
+@dataclass(frozen=True)
+class AttentionTiling:
+    """Query tiles of ``rows`` queries of ``heads`` heads, against blocks of ``keys`` keys.
+
+    ``ways`` tiles side by side, of which ``streams`` at most have different keys; ``depth`` buffers
+    of keys, and of values, per stream. ``double``: queries and results have two buffers per way,
+    so that batches overlap. A tile takes ``span`` keys; if those are not all of them, others take
+    the rest and partial results are merged. ``cycles`` is the closed-form estimate.
+    """
+
+    heads: int
+    rows: int
+    keys: int
+    ways: int
+    streams: int
+    depth: int
+    double: bool
+    span: int
+    cycles: float = 0.0
+
+    @property
+    def height(self) -> int:
+        """Rows of a query tile."""
+        return self.heads * self.rows
+
+    @property
+    def buffers(self) -> int:
+        """Query tiles that have buffers."""
+        return self.ways * (2 if self.double else 1)
+
+    def __str__(self) -> str:
+        stacked = f"{self.heads} heads x " if self.heads > 1 else ""
+        return (
+            f"online softmax, query tiles of {stacked}{self.rows}, {self.ways} at a time,"
+            f" key blocks of {self.keys}"
+        )
+
+
+@lru_cache(maxsize=1024)
+def best_attention_tiling(p: AttentionProblem, r: AttentionResources) -> AttentionTiling:
+    """The cheapest tiles that fit, of near equals the largest; CapacityError if none fits."""
+    choices = list(attention_tilings(p, r))
+    if not choices:
+        raise _too_small(p, r)
+    fastest = min(c.cycles for c in choices)
+    near = [c for c in choices if c.cycles <= fastest * TOLERANCE]
+    return max(near, key=lambda c: (c.height * c.keys * c.ways, c.depth, -c.cycles))
+
+
+def attention_tilings(p: AttentionProblem, r: AttentionResources) -> Iterator[AttentionTiling]:
+    """Candidates that fit, with their cost, but for those of very many blocks."""
+    for splits in _splits(p, r):
+        span = -(-p.kv_len // splits)
+        # Every range of keys is a key head of its own, but for the merge.
+        part = replace(p, groups=p.groups * -(-p.kv_len // span), kv_len=span)
+        fitting = [shape for shape in _shapes(part, r) if _fits(part, r, shape)]
+        fewest = min((_blocks(part, shape) for shape in fitting), default=0)
+        for shape in fitting:
+            if _blocks(part, shape) <= MANY * fewest:
+                cycles = _cycles(part, r, shape) + _merge_cycles(p, r, -(-p.kv_len // span))
+                yield replace(shape, cycles=cycles)
+
+
+def _splits(p: AttentionProblem, r: AttentionResources) -> list[int]:
+    """Into how many ranges keys may be split: as many as arrays are left without a query tile."""
+    if p.causal or p.shared * p.q_len > 4 * granules(r.array)[0]:
+        return [1]
+    most = min(r.cores * r.arrays // p.groups, p.kv_len)
+    return sorted({1, *(1 << e for e in range(most.bit_length()) if 1 << e <= most), max(1, most)})
+
+
+def _merge_cycles(p: AttentionProblem, r: AttentionResources, splits: int) -> float:
+    """Cycles of writing, reading and adding partial results; 0 of one."""
+    if splits == 1:
+        return 0.0
+    rows = -(-p.groups * p.shared * p.q_len // r.cores)
+    passes = 2 * r.slots[F.MUL] + r.slots[F.ADD]
+    lanes = splits * passes * (-(-rows * p.head_dim // r.lanes) + r.vector_latency)
+    if not r.bytes_per_cycle:
+        return lanes * r.vector_cycle
+    moved = 2 * FP32_BYTES * rows * splits * (p.head_dim + 2)
+    return lanes * r.vector_cycle + moved / r.bytes_per_cycle + 4 * r.latency
+
+
+def _shapes(p: AttentionProblem, r: AttentionResources) -> Iterator[AttentionTiling]:
+    for (heads, rows), keys in product(_heights(p, r), _widths(p, r)):
+        tiles = -(-p.shared // heads) * -(-p.q_len // rows)
+        for turns, depth, double in product((1, 2), (2, 3), (True, False)):
+            ways = min(turns * r.arrays, tiles * p.groups)
+            # Tiles of one key head share its keys; only where they are too few, heads mix.
+            streams = 1 if tiles >= ways else min(ways, -(-ways // tiles) + (ways % tiles > 0))
+            yield AttentionTiling(heads, rows, keys, ways, streams, depth, double, p.kv_len)
+
+
+def _blocks(p: AttentionProblem, t: AttentionTiling) -> int:
+    """Blocks of a key head, of all its query tiles."""
+    return -(-p.shared // t.heads) * -(-p.q_len // t.rows) * -(-p.kv_len // t.keys)
+
+
+def _heights(p: AttentionProblem, r: AttentionResources) -> list[tuple[int, int]]:
+    """(heads, rows): some queries of one head, or all queries of several heads."""
+    granule = granules(r.array)[0]
+    single = [(1, rows) for rows in _sizes(p.q_len, granule)]
+    if p.q_len > 4 * granule:
+        return single
+    return single + [(heads, p.q_len) for heads in _sizes(p.shared, 1) if heads > 1]
+
+
+def _widths(p: AttentionProblem, r: AttentionResources) -> list[int]:
+    """Keys of a block: they lie along the columns for the scores, along the rows for the values."""
+    _, along_n, along_k = granules(r.array)
+    return _sizes(p.kv_len, max(along_n, along_k))
+
+
+def _sizes(dimension: int, granule: int) -> list[int]:
+    """Candidate extents, and what is left to a scratchpad too small for a granule."""
+    small = {1 << e for e in range(granule.bit_length()) if 1 << e < min(granule, dimension)}
+    return sorted({*extents(dimension, granule), *small})
+
+
+def scratchpad_bytes(p: AttentionProblem, t: AttentionTiling) -> tuple[int, int, int]:
+    """Bytes of queries and weights, of keys and values, of scores, results and statistics.
+
+    Scores and statistics of two blocks are alive at once.
+    """
+
+    def room(count: int, rows: int, row_bits: int) -> int:
+        return count * (rows * -(-row_bits // 8) + ALIGNMENT)
+
+    queries = room(t.buffers, t.height, p.head_dim * p.bits)
+    weights = room(t.buffers, t.height, t.keys * p.bits)
+    keys = room(2 * t.depth * t.streams, t.keys, p.head_dim * p.bits)
+    scores = room(2 * t.ways, t.height, t.keys * 8 * FP32_BYTES)
+    results = room(t.buffers, t.height, p.head_dim * 8 * FP32_BYTES)
+    columns = room(STATISTICS * 2 * t.ways, t.height, 8 * FP32_BYTES)
+    return queries + weights, keys, scores + results + columns
+
+
+def _fits(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> bool:
+    used = [0] * len(r.capacities)
+    for place, nbytes in zip(r.places, scratchpad_bytes(p, t), strict=True):
+        used[place] += nbytes
+    return all(u <= capacity for u, capacity in zip(used, r.capacities, strict=True))
+
+
+def _cycles(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> float:
+    """Closed-form cost in array cycles, see the module."""
+    groups, visible = _batches(p, t)
+    first = np.arange(0, p.kv_len, t.keys, dtype=np.int64)
+    seen = np.clip(visible[:, None, :] - first[:, None], 0, t.keys).reshape(-1, visible.shape[1])
+    seen = seen[seen.any(axis=1)]
+    arrays, vectors = _block(p, r, t, seen)
+    lanes = vectors.sum(axis=1) + _stalls(r, t, np.count_nonzero(seen, axis=1))
+    spare = -t.ways % r.arrays
+    turns = np.pad(arrays, ((0, 0), (0, spare))).reshape(len(seen), -1, r.arrays)
+    half = turns.sum(axis=1).max(axis=1) / 2
+    beside = np.append(0, half[:-1]) + np.append(half[1:], 0)
+    # Scores n + 2 are issued behind values n, which wait for softmax n: two blocks per round.
+    round_trip = lanes + beside + r.array.fill_drain_cycles
+    busy = float(np.maximum(np.maximum(lanes, beside), round_trip / 2).sum())
+    batches = len(visible) * p.groups / groups
+    share = -(-batches // r.cores) / len(visible)
+    fill = r.array.fill_drain_cycles + float(half[0] + half[-1])
+    if not r.bytes_per_cycle:
+        return share * busy + fill
+    row = p.head_dim * p.bits / 8 / r.bytes_per_cycle
+    queries = t.height * np.count_nonzero(visible)
+    memory = 2 * row * (t.streams * float(seen.max(axis=1).sum()) + queries)
+    load = 2 * row * min(t.keys, p.kv_len) * t.streams
+    turn = len(seen) * (r.latency + load) / (t.depth - 1)
+    # With one buffer per way, the queries of a batch come when the one before is stored.
+    apart = 0.0 if t.double else 2 * (r.latency + row * t.height) + float(half.mean())
+    ends = 2 * r.latency + load + 2 * row * t.height * t.ways
+    return share * (max(busy, memory, turn) + apart * len(visible)) + fill + ends
+
+
+def _batches(p: AttentionProblem, t: AttentionTiling) -> tuple[int, Ints]:
+    """(key heads, keys that each way sees [batches, ways]) of some batches like all others."""
+    ends = np.minimum(np.arange(t.rows, p.q_len + t.rows, t.rows, dtype=np.int64), p.q_len)
+    visible = p.kv_len - p.q_len + ends if p.causal else np.full_like(ends, p.kv_len)
+    tiles = np.repeat(visible, -(-p.shared // t.heads))
+    groups = 1 if t.streams == 1 else min(p.groups, t.ways)
+    tiles = np.tile(tiles, groups)
+    return groups, np.pad(tiles, (0, -len(tiles) % t.ways)).reshape(-1, t.ways)
+
+
+def _block(
+    p: AttentionProblem, r: AttentionResources, t: AttentionTiling, keys: Ints
+) -> tuple[Ints, Floats]:
+    """(array, vector unit) cycles that blocks of ``keys`` keys take of one query tile; 0 of 0."""
+    some = np.maximum(keys, 1)
+    height, depth = np.full_like(keys, t.height), np.full_like(keys, p.head_dim)
+    scores, _ = r.array.cycles(height, some, depth)
+    values, _ = r.array.cycles(height, depth, some)
+    lanes, slots = r.lanes, r.slots
+    wide = -(-t.height * some // lanes) * sum(slots[f] for f in WIDE)
+    narrow = -(-t.height // lanes) * sum(slots[f] for f in NARROW)
+    rescaled = -(-t.height * p.head_dim // lanes) * slots[F.MUL]
+    vector = (wide + narrow + rescaled) * r.vector_cycle
+    return np.where(keys > 0, scores + values, 0), np.where(keys > 0, vector, 0.0)
+
+
+def _stalls(r: AttentionResources, t: AttentionTiling, ways: Ints) -> Floats:
+    """Cycles per block in which the vector unit waits for its own results.
+
+    A function waits for the one before it of the same tile; meanwhile those of the other ways run.
+    """
+    own, tree = -(-t.height * t.keys // r.lanes), r.lanes.bit_length()
+    others = ways - 1
+    waits = [r.vector_latency + (tree if f in REDUCTIONS else 0) for f in WIDE]
+    wide = sum(np.maximum(0, wait - others * own) for wait in waits)
+    narrow = len(NARROW) * np.maximum(0, r.vector_latency - others)
+    stalls: Floats = (wide + narrow) * r.vector_cycle
+    return stalls
+
+
+def _too_small(p: AttentionProblem, r: AttentionResources) -> CapacityError:
+    have = " + ".join(readable(c) for c in r.capacities)
+    need = scratchpad_bytes(p, AttentionTiling(1, 1, 1, 1, 1, 2, False, p.kv_len))
+    parts = " + ".join(readable(n) for n in need)
+    return CapacityError(
+        f"a query tile of one row with head_dim {p.head_dim} needs {parts} for queries and weights,"
+        f" keys and values, scores and results, more than the on-chip memory of {have}: enlarge"
+        " the memories, or keep the scores in main memory (--mapper unfused-attention)"
+    )

@@ -1,0 +1,133 @@
+"""Attention results over ranges of keys, kept in main memory until they are merged.
+
+A range leaves, per row, its maximum m_i, its sum of exponentials l_i and its unnormalised result
+O_i. With M = max m_i and f_i = exp(m_i - M) the whole result is sum f_i O_i / sum f_i l_i.
+
+Source: Dao, Haziza, Massa and Sizov, Flash-Decoding for long-context inference, 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accelsim.errors import CapacityError
+from accelsim.mapping.heads import Piece
+from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.placement import ALIGNMENT, readable
+from accelsim.numerics.formats import number_format
+from accelsim.program.opcodes import Function
+from accelsim.program.storage import View
+from accelsim.workload.operators import Attention
+
+F = Function
+FP32 = number_format("fp32")
+FP32_BYTES = 4
+EVERYTHING = slice(None)
+
+
+@dataclass(frozen=True)
+class Partials:
+    """Results [rows, splits x head_dim], maxima and sums [rows, splits] of all score rows, fp32.
+
+    ``span`` keys belong to a range, fewer to the last.
+    """
+
+    results: View
+    maxima: View
+    sums: View
+    span: int
+
+    @classmethod
+    def of(cls, op: Attention, low: Lowering, span: int) -> Partials:
+        """Room in main memory for ranges of ``span`` keys."""
+        rows, splits = op.batch * op.heads * op.q_len, -(-op.kv_len // span)
+        return cls(
+            low.scratch(f"{op.name}.partial", rows, splits * op.head_dim, FP32),
+            low.scratch(f"{op.name}.max", rows, splits, FP32),
+            low.scratch(f"{op.name}.sum", rows, splits, FP32),
+            span,
+        )
+
+    def store(
+        self, low: Lowering, queue: int, piece: Piece, first: int, parts: tuple[View, View, View]
+    ) -> None:
+        """Write a piece's result, maxima and sums over the keys from ``first`` on."""
+        rows = slice(piece.first_row, piece.first_row + piece.queries.rows)
+        for whole, part in zip((self.results, self.maxima, self.sums), parts, strict=True):
+            column = first // self.span * part.cols
+            low.build.store(queue, whole[rows, column : column + part.cols], part)
+
+    def merge(self, low: Lowering, pieces: Sequence[Piece]) -> None:
+        """Merge the ranges of all pieces, row by row, shared out over the cores."""
+        shares: list[list[tuple[Piece, slice]]] = [[] for _ in low.cores]
+        share = -(-sum(piece.queries.rows for piece in pieces) // len(low.cores))
+        turn = 0
+        for piece in pieces:
+            for first in range(0, piece.queries.rows, share):
+                rows = slice(first, min(first + share, piece.queries.rows))
+                shares[turn % len(shares)].append((piece, rows))
+                turn += 1
+        for core, mine in zip(low.cores, shares, strict=True):
+            if mine:
+                _Merge(low, core, self).emit(mine)
+
+
+class _Merge:
+    """The merge of some rows on one core's vector unit."""
+
+    def __init__(self, low: Lowering, core: Core, partial: Partials) -> None:
+        self.low, self.core, self.partial = low, core, partial
+        self.slot, unit = core.vector()
+        core.reset()
+        memory = max(unit.memory, key=lambda name: core.arenas[name].capacity)
+        width, splits = partial.results.cols, partial.maxima.cols
+        self.head_dim, self.splits = width // splits, splits
+        # Parts and columns twice, the result twice, one column.
+        row = FP32_BYTES * (2 * width + 4 * splits + 2 * self.head_dim + 2)
+        arena = core.arenas[memory]
+        self.height = (arena.free - 12 * ALIGNMENT) // row
+        if self.height < 1:
+            raise CapacityError(
+                f"a row's {splits} partial results need {readable(row)}, {memory} has"
+                f" {readable(arena.capacity)}"
+            )
+        self.height = int(min(self.height, partial.results.rows))
+        self.parts, self.tops, self.totals, self.out, self.column = (
+            core.ring(memory, name, self.height, cols, FP32)
+            for name, cols in (
+                ("parts", width), ("tops", splits), ("totals", splits),
+                ("merged", self.head_dim), ("column", 1),
+            )
+        )  # fmt: skip
+
+    def emit(self, work: Sequence[tuple[Piece, slice]]) -> None:
+        """Merge windows of pieces, as many rows at once as fit."""
+        for piece, rows in work:
+            for first in range(rows.start, rows.stop, self.height):
+                self._merge(piece, slice(first, min(first + self.height, rows.stop)))
+
+    def _merge(self, piece: Piece, rows: slice) -> None:
+        build, v = self.low.build, self.slot
+        height, d, p = rows.stop - rows.start, self.head_dim, self.partial
+        where = slice(piece.first_row + rows.start, piece.first_row + rows.stop)
+        parts, tops, totals, out, column = (
+            ring.next()[:height, EVERYTHING]
+            for ring in (self.parts, self.tops, self.totals, self.out, self.column)
+        )
+        sources = (p.results, p.maxima, p.sums)
+        for target, source in zip((parts, tops, totals), sources, strict=True):
+            build.load(self.core.load_queues[0], target, source[where, EVERYTHING])
+        build.vector(v, F.ROW_MAX, column, tops)
+        build.vector(v, F.SUB, tops, tops, column)
+        build.vector(v, F.EXP, tops, tops)
+        build.vector(v, F.MUL, totals, totals, tops)
+        build.vector(v, F.ROW_SUM, column, totals)
+        build.vector(v, F.RECIPROCAL, column, column)
+        for i in range(self.splits):
+            part, factor = parts[EVERYTHING, i * d : (i + 1) * d], tops[EVERYTHING, i : i + 1]
+            build.vector(v, F.MUL, part if i else out, part, factor)
+        for i in range(1, self.splits):
+            build.vector(v, F.ADD, out, out, parts[EVERYTHING, i * d : (i + 1) * d])
+        build.vector(v, F.MUL, out, out, column)
+        build.store(self.core.store_queue, piece.outputs[rows, EVERYTHING], out)
