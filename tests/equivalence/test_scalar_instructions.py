@@ -48,7 +48,7 @@ def patterns(name, count, seed, calm=False):
     if name not in num.INTEGERS:
         top = num.encode(name, num.largest(name))
         corners = [0, 1, 2, top, top + 1, top - 1, num.encode(name, 1.0), num.encode(name, 1.5)]
-        near = [num.cast(name, x) for x in (0.1, 3.0, 20.0, 88.5, 2.0**-14, num.NAN)]
+        near = [num.cast(name, x) for x in (0.1, 3.0, 87.2, 88.5, 2.0**-14, num.NAN)]
         corners += [num.encode(name, x) for x in near]
         sign = rng.integers(0, 2, count, dtype=np.uint64) << np.uint64(bits - 1)
         chosen = rng.choice(np.array(corners, dtype=np.uint64), count) | sign
