@@ -90,6 +90,27 @@ def test_hits_beyond_an_older_burst_of_their_bank_end_at_the_cap(cap):
     assert found == wanted
 
 
+def test_a_write_enters_behind_the_read_that_takes_a_place_in_the_window():
+    """Both wait in one ring of the FIFO; the write has waited for the read alone."""
+    requests = [Request(bank, 5, 0, bank == 12) for bank in (0, 4, 8, 12, 0, 4, 8)]
+    some = [(request, 1, 0) for request in requests]
+    found, wanted = both(ONE, replace(QUIET, window=2), some)
+    assert found == wanted
+    assert found[1][2] == found[1][3] > 0
+
+
+def test_a_write_waits_for_an_older_read_though_it_is_alone_in_the_buffer():
+    some = [
+        (Request(0, 5, 3), 1, 1),
+        (Request(1, 5, 0, True), 1, 1),
+        (Request(0, 5, 3, True), 1, 1),
+    ]
+    settings = replace(QUIET, write_buffer=1, high_watermark=1, low_watermark=0)
+    found, wanted = both(ONE, settings, some)
+    assert found == wanted
+    assert found[1][2] == found[0][-2][0]
+
+
 def test_the_last_access_to_a_row_closes_it():
     requests = [Request(0, 5, 0), Request(0, 5, 1), Request(1, 5, 0, True)]
     assert names(requests, page="closed").count("RDA") == 1
