@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 from dram_probes import START, Place, places, with_two_ranks
 
+from accelsim.errors import AccelsimError
 from accelsim.hw.dram import kernels, state
 from accelsim.hw.dram.catalog import device, list_devices
 from accelsim.hw.dram.commands import COLUMN_COMMANDS, ROW_COMMANDS, Command, Scope
@@ -68,12 +69,11 @@ class Compiled:
         self.issued.append((clock, command, self.concerned(command, place)))
 
     def ready(self, command: Command, place: Place) -> int:
-        if command is Command.REFAB:
-            return kernels.ready_rank(
-                self.state, state.REFAB, self.state[self.bank(place) + state.RANK]
-            )
         banks = map(self.bank, self.concerned(command, place))
-        return max(kernels.ready(self.state, KIND[command], b) for b in banks)
+        kind = KIND[command]
+        # A column command precharges or not when its turn has come.
+        kind -= state.AUTO if kind >= state.RD + state.AUTO else 0
+        return max(kernels.ready(self.state, kind, b) for b in banks)
 
     def allowed(self, command: Command, place: Place) -> int:
         """The same straight from the list, over all that was issued."""
@@ -154,3 +154,16 @@ def test_two_command_buses_need_no_order_within_a_clock() -> None:
             if constraint.before in COLUMN_COMMANDS and constraint.after in ROW_COMMANDS:
                 refreshes = constraint.after in (Command.REFAB, Command.REFPB)
                 assert constraint.scope is Scope.BANK or refreshes, constraint
+
+
+def test_auto_precharging_columns_wait_as_their_plain_forms_do() -> None:
+    """The compiled channel keeps one clock for both."""
+    one = device("ddr4-2400")
+    rda = [
+        replace(each, cycles=each.cycles + 1)
+        for each in one.constraints
+        if each.after is Command.RDA and each.before is Command.ACT
+    ]
+    kept = [each for each in one.constraints if each not in rda]
+    with pytest.raises(AccelsimError, match="RDA and WRA wait for other commands"):
+        state.memory(replace(one, constraints=(*kept, *rda)), Controller(), 1)
