@@ -68,12 +68,10 @@ class Compiled:
         self.issued.append((clock, command, self.concerned(command, place)))
 
     def ready(self, command: Command, place: Place) -> int:
-        if command is Command.REFAB:
-            return kernels.ready_rank(
-                self.state, state.REFAB, self.state[self.bank(place) + state.RANK]
-            )
+        """Auto-precharging columns are taken to be ready when their plain forms are."""
+        kind = KIND[command] - (state.AUTO if KIND[command] >= state.PLAIN_KINDS else 0)
         banks = map(self.bank, self.concerned(command, place))
-        return max(kernels.ready(self.state, KIND[command], b) for b in banks)
+        return max(kernels.ready(self.state, kind, b) for b in banks)
 
     def allowed(self, command: Command, place: Place) -> int:
         """The same straight from the list, over all that was issued."""
