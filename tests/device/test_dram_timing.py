@@ -69,10 +69,9 @@ class Compiled:
         self.issued.append((clock, command, self.concerned(command, place)))
 
     def ready(self, command: Command, place: Place) -> int:
+        """Auto-precharging columns are taken to be ready when their plain forms are."""
+        kind = KIND[command] - (state.AUTO if KIND[command] >= state.PLAIN_KINDS else 0)
         banks = map(self.bank, self.concerned(command, place))
-        kind = KIND[command]
-        # A column command precharges or not when its turn has come.
-        kind -= state.AUTO if kind >= state.RD + state.AUTO else 0
         return max(kernels.ready(self.state, kind, b) for b in banks)
 
     def allowed(self, command: Command, place: Place) -> int:

@@ -73,6 +73,8 @@ CASES = [
     ("edge-npu", "unfused-attention", "attention:heads=2,kv_heads=1,q=3,kv=21,d=6", FLOATS),
     ("mesh-npu", "unfused-attention", "attention:heads=2,q=5,kv=5,d=8,causal=true", FLOATS),
     ("onnxim-server", "unfused-attention", "attention:heads=4,kv_heads=2,q=1,kv=9,d=8", FLOATS),
+    ("hbm-npu", "flash-attention", "attention:heads=2,q=5,kv=37,d=6,causal=true", FLOATS),
+    ("quad-npu", "flash-attention", "attention:heads=4,kv_heads=2,q=1,kv=139,d=8", FLOATS),
     ("tpu-v3", "multipass-attention", "attention:heads=2,q=3,kv=21,d=6,causal=true", FLOATS),
     ("hbm-npu", "multipass-attention", "attention:heads=4,kv_heads=2,q=1,kv=9,d=8", FLOATS),
     ("a100", "gpu-attention", "attention:heads=2,kv_heads=1,q=3,kv=21,d=6,causal=true", A100),
