@@ -208,35 +208,42 @@ APART = {  # bursts (row, bank, write) of channel 0 and of channel 1; what all g
 }
 
 
+def senders(memory):
+    """A burst to a place on the last pseudo-channel of a channel; one to each, all channels."""
+    found, burst = memory.address_map, memory.address_map.column_bytes
+    at = burst * np.arange(3 * found.capacity_bytes // memory.part.organization.rows // burst)
+    fields, sweep = found.locate(at), found.compiled.sweep * burst
+
+    def places(channel, number, bank):
+        wanted = {"channel": channel, "row": number, "rank": 0, "bank": bank, "bank_group": 0}
+        return at[np.all([getattr(fields, of) == n for of, n in wanted.items()], axis=0)]
+
+    def single(channel, number, bank, write):
+        return int(places(channel, number, bank)[-1]), 1, burst, burst, write
+
+    def to_all(number, bank, write):
+        return int(places(0, number, bank)[0]), 1, sweep, sweep, write
+
+    return single, to_all
+
+
+TWO = Dram(
+    device="hbm2", channels=2, capacity=1 << 24, mapping="RoRaBaCoCh", hashing=False, hit_cap=3,
+    refresh=False,
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("what", APART)
 def test_channels_that_differ_in_one_thing_stay_apart(what):
     """After every pause from none to one after which both channels are ready for everything."""
     first, second, after = APART[what]
-    memory = Dram(
-        device="hbm2", channels=2, capacity=1 << 24, mapping="RoRaBaCoCh", hashing=False, hit_cap=3,
-        refresh=False,
-    )  # fmt: skip
     one = device("hbm2")
     slow = tuple(
         replace(of, cycles=of.cycles * (1 + 7 * (of.window > 1))) for of in one.constraints
     )
     with with_device(replace(one, constraints=slow)):
-        found, burst = memory.address_map, memory.address_map.column_bytes
-        row = found.capacity_bytes // one.organization.rows
-        at = burst * np.arange(3 * row // burst)
-        fields = found.locate(at)
-
-        def places(channel, number, bank):
-            wanted = {"channel": channel, "row": number, "rank": 0, "bank": bank, "bank_group": 0}
-            return at[np.all([getattr(fields, of) == n for of, n in wanted.items()], axis=0)]
-
-        def single(channel, number, bank, write):  # on the last pseudo-channel
-            return int(places(channel, number, bank)[-1]), 1, burst, burst, write
-
-        def to_all(number, bank, write):
-            sweep = found.compiled.sweep * burst
-            return int(places(0, number, bank)[0]), 1, sweep, sweep, write
-
+        memory = replace(TWO)  # it has not looked up its part yet
+        single, to_all = senders(memory)
         both, sweeps = [to_all(0, 0, READ)], [to_all(*of) for of in after]
         one_way = [[single(0, *of)] for of in first]
         other_way = [[single(1, *of)] for of in (second or first)]
@@ -246,3 +253,13 @@ def test_channels_that_differ_in_one_thing_stay_apart(what):
             pauses = [150, *[0] * (len(first) - 1), *[late] * len(other_way), pause, 0]
             timed = by_hand([both, *one_way, *other_way, sweeps], memory, occupancy=pauses)
             assert_twins_agree(timed)
+
+
+def test_what_a_channel_did_alone_counts_once_however_often_it_joins():
+    """Channel 1 opens a row more, then both read another one: they are alike but for the counts."""
+    single, to_all = senders(TWO)
+    alone = [[single(1, 1, 0, READ)], [single(0, 2, 0, READ)], [single(1, 2, 0, READ)]]
+    timed = by_hand([*alone, [to_all(0, 0, READ)]] * 4, TWO, occupancy=[0, 0, 400, 400] * 4)
+    counts = engine.run(timed).activity.channels.counts["ACT"]
+    assert counts[1] - counts[0] == 4
+    assert_twins_agree(timed)
