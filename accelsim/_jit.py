@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
@@ -56,16 +57,19 @@ def njit_uncounted(function: Callable[P, R_co]) -> Kernel[P, R_co]:
 
 
 def _compile(function: Callable[P, R_co], **options: Any) -> Kernel[P, R_co]:
-    if "numba" not in sys.modules:
-        os.environ["NUMBA_CACHE_DIR"] = str(_writable(_wanted_cache()))
-        if _lean:
-            _import_numba_without_blas()
+    if "numba" not in sys.modules and _lean:
+        _import_numba_without_blas()
     import numba
 
     if not _taught:
         _taught.extend(intrinsics.teach())
     decorate = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False, **options)
-    kernel = cast(Any, decorate(function))
+    theirs = numba.config.CACHE_DIR  # whoever imported numba first
+    numba.config.CACHE_DIR = _cache()
+    try:
+        kernel = cast(Any, decorate(function))
+    finally:
+        numba.config.CACHE_DIR = theirs
     if not hasattr(kernel, "py_func"):  # NUMBA_DISABLE_JIT
         kernel.py_func = function
     return cast(Kernel[P, R_co], kernel)
@@ -109,6 +113,12 @@ def kernels_are_cached(*rooms: str) -> bool:
         )
     except OSError:  # a folder that this user may not enter
         return False
+
+
+@cache
+def _cache() -> str:
+    """Where kernels are compiled to, made if it was not there."""
+    return str(_writable(_wanted_cache()))
 
 
 def _wanted_cache() -> Path:

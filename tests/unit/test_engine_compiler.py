@@ -46,6 +46,15 @@ def test_users_own_cache_folder_is_respected(tmp_path):
     assert list(tmp_path.glob("*/engine_*/*merge_heads*.nbi"))
 
 
+def test_kernels_are_cached_there_whoever_imported_numba_first(tmp_path):
+    code = (
+        "import numba; before = numba.config.CACHE_DIR; from accelsim import engine;"
+        "engine.warm_up(); print(numba.config.CACHE_DIR == before)"
+    )
+    assert python(code, XDG_CACHE_HOME=str(tmp_path)) == ["True"]
+    assert list(tmp_path.glob("accelsim/*/kernels/*/engine_*/*merge_heads*.nbi"))
+
+
 def test_unwritable_cache_folder_falls_back_to_a_private_one(tmp_path, monkeypatch):
     monkeypatch.setattr(_jit.tempfile, "gettempdir", lambda: str(tmp_path))
     occupied = tmp_path / "file"
