@@ -64,12 +64,13 @@ def _compile(function: Callable[P, R_co], **options: Any) -> Kernel[P, R_co]:
     if not _taught:
         _taught.extend(intrinsics.teach())
     decorate = numba.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False, **options)
-    theirs = numba.config.CACHE_DIR  # whoever imported numba first
-    numba.config.CACHE_DIR = _cache()
+    config: Any = numba.config
+    theirs = config.CACHE_DIR  # whoever imported numba first
+    config.CACHE_DIR = _cache()
     try:
         kernel = cast(Any, decorate(function))
     finally:
-        numba.config.CACHE_DIR = theirs
+        config.CACHE_DIR = theirs
     if not hasattr(kernel, "py_func"):  # NUMBA_DISABLE_JIT
         kernel.py_func = function
     return cast(Kernel[P, R_co], kernel)

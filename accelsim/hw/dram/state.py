@@ -219,8 +219,8 @@ def _settings(row: Int64, device: Device, controller: Controller, ranks: int) ->
 def _costs(row: Int64, device: Device) -> None:
     """Clocks that a command costs what comes after it; very negative where it costs nothing."""
     table = device.constraint_table()
-    plain, auto = [Command.RD, Command.WR], [Command.RDA, Command.WRA]
-    if not (table[:, :, plain] == table[:, :, auto]).all():
+    columns, closing = [Command.RD, Command.WR], [Command.RDA, Command.WRA]
+    if not (table[:, :, columns] == table[:, :, closing]).all():
         raise AccelsimError(
             f"{device.name}: RDA and WRA wait for other commands than RD and WR do; accepted:"
             " constraints after both (READ, WRITE)"
