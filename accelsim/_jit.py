@@ -125,8 +125,7 @@ def _cache() -> str:
 def _wanted_cache() -> Path:
     """Where compiled kernels belong: the user's folder, in it one per state of their sources."""
     base = Path(os.environ.get("NUMBA_CACHE_DIR") or _user_cache())
-    state = _state_of_sources()
-    return base if base.name == state else base / state
+    return base / _state_of_sources()
 
 
 def _state_of_sources() -> str:

@@ -41,11 +41,10 @@ from accelsim.mapping.attention_tiling import (
     best_attention_tiling,
 )
 from accelsim.mapping.heads import QueryTile, group_keys_or_values, query_tiles, split_keys
-from accelsim.mapping.lowering import Core, Lowering, Ring, leading_array
+from accelsim.mapping.lowering import Core, Lowering, leading_array
 from accelsim.mapping.partials import Partials
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
-from accelsim.numerics.formats import Format
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
@@ -215,22 +214,20 @@ class _Stream:
         self.build, self.partial = low.build, partial
         array = core.arrays[0][1]
         self.vector, _ = _vector(core)
+        ring = core.ring
         t, fmt, d = tiling, low.format(op.inputs[0]), op.head_dim
-        self.query = self._ring(array.inputs, "q", t.height, d, fmt, t.buffers)
-        self.weight = self._ring(array.inputs, "p", t.height, t.keys, fmt, t.buffers)
+        self.query = ring(array.inputs, "q", t.height, d, fmt, t.buffers)
+        self.weight = ring(array.inputs, "p", t.height, t.keys, fmt, t.buffers)
         slots = t.depth * t.streams
-        self.keys = self._ring(array.weights, "k", t.keys, d, low.format(op.inputs[1]), slots)
-        self.values = self._ring(array.weights, "v", t.keys, d, low.format(op.inputs[2]), slots)
-        self.score = self._ring(array.outputs, "s", t.height, t.keys, FP32, 2 * t.ways)
-        self.result = self._ring(array.outputs, "o", t.height, d, FP32, t.buffers)
+        self.keys = ring(array.weights, "k", t.keys, d, low.format(op.inputs[1]), slots)
+        self.values = ring(array.weights, "v", t.keys, d, low.format(op.inputs[2]), slots)
+        self.score = ring(array.outputs, "s", t.height, t.keys, FP32, 2 * t.ways)
+        self.result = ring(array.outputs, "o", t.height, d, FP32, t.buffers)
         self.columns = [
-            self._ring(array.outputs, name, t.height, 1, FP32, 2 * t.ways)
+            ring(array.outputs, name, t.height, 1, FP32, 2 * t.ways)
             for name in ("top", "spare", "factor", "total")
         ]
         self.running: dict[int, list[_Way]] = {}
-
-    def _ring(self, memory: str, name: str, rows: int, cols: int, fmt: Format, slots: int) -> Ring:
-        return self.core.ring(memory, name, rows, cols, fmt, slots)
 
     def emit(self, batches: list[Batch]) -> None:
         """Emit all batches: scores a block ahead of the softmax, the division a block behind, so

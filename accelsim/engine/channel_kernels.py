@@ -21,7 +21,6 @@ from accelsim.hw.dram.state import (
     MEMBERS,
     NEVER,
     NONE,
-    PUSHES,
     Memory,
 )
 from accelsim.hw.dram.twin_kernels import add_account, alike, copy_channel, tally
@@ -36,7 +35,6 @@ class Channels(NamedTuple):
     touched   [channel] 1: bursts were pushed, its next decision may have changed
     full      [1] set when the pool of nodes was used up
     leader    [channel] the one that is simulated for it, itself perhaps
-    joined    [channel] pushes that its leader had seen when it joined
     account   [channel, word] what it had counted more than its leader when it joined
     """
 
@@ -51,7 +49,6 @@ class Channels(NamedTuple):
     touched: NDArray[np.int64]
     full: NDArray[np.int64]
     leader: NDArray[np.int64]
-    joined: NDArray[np.int64]
     account: NDArray[np.int64]
 
 
@@ -116,7 +113,7 @@ def _sweep(
     channels: Channels, transfer: int, row: int, column: int, visits: int, write: int, clock: int
 ) -> int:
     """Send as many bursts to every pseudo-channel of every channel, from the one located last."""
-    m, a = channels.state, channels.map
+    a = channels.map
     digits = channels.digits
     each = visits * a.run * a.lanes
     _join(channels, clock)
@@ -126,7 +123,6 @@ def _sweep(
         for c in range(a.sizes[CHANNEL]):
             if channels.leader[c] != c:
                 continue
-            m.state[c, PUSHES] += 1
             if not _push(channels, c, transfer, bank, here, row, column, each, write, clock):
                 return 0
     return int(visits * a.sweep)
@@ -188,7 +184,7 @@ def _join(channels: Channels, clock: int) -> None:
 @njit
 def _follow(channels: Channels, c: int, other: int) -> None:
     """Channel c and those that follow it get another leader, in the same state."""
-    leader, account, joined = channels.leader, channels.account, channels.joined
+    leader, account = channels.leader, channels.account
     s, t = channels.state.state[c], channels.state.state[other]
     more = account[c]
     for word in range(more.shape[0]):
@@ -198,11 +194,9 @@ def _follow(channels: Channels, c: int, other: int) -> None:
     for k in range(leader.shape[0]):
         if leader[k] == c and k != c:
             leader[k] = other
-            joined[k] = t[PUSHES] if joined[k] == s[PUSHES] else NONE
             for word in range(more.shape[0]):
                 account[k, word] += more[word]
     leader[c] = other
-    joined[c] = t[PUSHES]
     t[MEMBERS] += s[MEMBERS]
 
 
@@ -215,11 +209,9 @@ def stand_alone(channels: Channels, c: int) -> bool:
     if heir < 0:
         return True
     s = m.state[lead]
-    # The record of a channel that has missed nothing is still its own.
-    if lead == c or channels.joined[c] != s[PUSHES]:
-        if not copy_channel(m, lead, heir, channels.nodes):
-            return False
-        add_account(m.state[heir], account[heir])
+    if not copy_channel(m, lead, heir, channels.nodes):
+        return False
+    add_account(m.state[heir], account[heir])
     members = s[MEMBERS] - 1
     s[MEMBERS] = 1 if lead == c else members
     m.state[heir, MEMBERS] = members if lead == c else 1

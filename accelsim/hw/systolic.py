@@ -32,7 +32,7 @@ from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic, carrier_types
 from accelsim.numerics.formats import FORMATS, Format, number_format
 from accelsim.numerics.orders import CHAIN, Order
-from accelsim.numerics.rules import Exact, Folded, Levels, Promoted, Rule
+from accelsim.numerics.rules import Exact, Folded, Promoted, Rule, additions
 from accelsim.program.opcodes import Flag, Opcode
 from accelsim.quantities import Cycles, Picojoules
 
@@ -194,8 +194,7 @@ class Systolic(Unit):
 
         ``before`` is the depth of the accumulated sum it joins, None if it starts a new one.
         """
-        held = None if before is None else Levels(before)
-        return self.rule(FP32_TYPES).levels(k, held).additions
+        return additions(self.rule(FP32_TYPES), k, before)
 
     @property
     def operand_format(self) -> Format:

@@ -33,7 +33,7 @@ from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic, carrier_types
 from accelsim.numerics.formats import FORMATS, Format
 from accelsim.numerics.orders import CHAIN, Order
-from accelsim.numerics.rules import Levels, Rule
+from accelsim.numerics.rules import Rule, additions
 from accelsim.program.opcodes import Flag, Opcode
 from accelsim.quantities import Bytes, Cycles, Picojoules
 
@@ -173,8 +173,7 @@ class TensorCore(Unit):
 
     def summation_depth(self, k: int, before: int | None) -> int:
         """Additions that a product of fp32 passes through in a sum of ``k`` products, at most."""
-        held = None if before is None else Levels(before)
-        return self.rule(FP32_TYPES).levels(k, held).additions
+        return additions(self.rule(FP32_TYPES), k, before)
 
     def arithmetic_name(self) -> str:
         """How sums are formed, in words, for reports."""

@@ -178,6 +178,11 @@ def _both(kind: Kind, step: DotStep) -> tuple[tuple[Kind, str, Entry], ...]:
     return (kind, "fp32", step), (kind, "fp16", _half(step))
 
 
+def _floats(step: DotStep, tf32: DotStep) -> tuple[tuple[Kind, str, Entry], ...]:
+    """fp16, bf16 and tf32."""
+    return (*_both("fp16", step), ("bf16", "fp32", step), ("tf32", "fp32", tf32))
+
+
 def _nvidia(
     name: str, *entries: tuple[Kind, str, Entry], integers: Kind | None = "int8", fp64: bool = False
 ) -> Arithmetic:
@@ -187,8 +192,13 @@ def _nvidia(
 
 
 _VOLTA, _AMPERE, _HOPPER = _step(4, 23), _step(8, 24), _step(16, 25)
-_AMPERE_TF32, _HOPPER_TF32 = _step(4, 24), _step(8, 25)
 _ADA_FP8, _HOPPER_FP8, _BLACKWELL_FP8 = _step(16, 13, 13), _step(32, 13, 13), _step(32, 25)
+_AMPERE_FLOATS = _floats(_AMPERE, _step(4, 24))
+_HOPPER_FLOATS = _floats(_HOPPER, _step(8, 25))
+_EMULATED_FP8: tuple[tuple[Kind, str, Entry], ...] = (
+    ("fp8", "fp32", "emulated"),
+    ("fp8", "fp16", "emulated"),
+)
 
 TENSOR_CORES: dict[str, Arithmetic] = {
     one.name: one
@@ -197,51 +207,37 @@ TENSOR_CORES: dict[str, Arithmetic] = {
         _nvidia("turing-mma", *_both("fp16", _AMPERE), integers="int8/4"),
         _nvidia(
             "ampere-mma",
-            *_both("fp16", _AMPERE),
-            ("bf16", "fp32", _AMPERE),
-            ("tf32", "fp32", _AMPERE_TF32),
+            *_AMPERE_FLOATS,
             integers="int8/4",
             fp64=True,
         ),
         _nvidia(
             "ada-mma",
-            *_both("fp16", _AMPERE),
-            ("bf16", "fp32", _AMPERE),
-            ("tf32", "fp32", _AMPERE_TF32),
+            *_AMPERE_FLOATS,
             *_both("fp8", _ADA_FP8),
             integers="int8/4",
             fp64=True,
         ),
         _nvidia(
             "hopper-mma",
-            *_both("fp16", _HOPPER),
-            ("bf16", "fp32", _HOPPER),
-            ("tf32", "fp32", _HOPPER_TF32),
-            ("fp8", "fp32", "emulated"),
-            ("fp8", "fp16", "emulated"),
+            *_HOPPER_FLOATS,
+            *_EMULATED_FP8,
             fp64=True,
         ),
         _nvidia(
             "hopper-wgmma",
-            *_both("fp16", _HOPPER),
-            ("bf16", "fp32", _HOPPER),
-            ("tf32", "fp32", _HOPPER_TF32),
+            *_HOPPER_FLOATS,
             *_both("fp8", _HOPPER_FP8),
         ),
         _nvidia(
             "blackwell-mma",
-            *_both("fp16", _HOPPER),
-            ("bf16", "fp32", _HOPPER),
-            ("tf32", "fp32", _HOPPER_TF32),
-            ("fp8", "fp32", "emulated"),
-            ("fp8", "fp16", "emulated"),
+            *_HOPPER_FLOATS,
+            *_EMULATED_FP8,
             fp64=True,
         ),
         _nvidia(
             "blackwell-tcgen05",
-            *_both("fp16", _HOPPER),
-            ("bf16", "fp32", _HOPPER),
-            ("tf32", "fp32", _HOPPER_TF32),
+            *_HOPPER_FLOATS,
             *_both("fp8/6/4", _BLACKWELL_FP8),
         ),
     )

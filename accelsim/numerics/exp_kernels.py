@@ -49,7 +49,6 @@ def exp2(x: Float32, out: Float32) -> None:
 
     Results below 2^-126 are +0, as MUFU.EX2 flushes them; whole x give powers of two.
     """
-    c1, c2, c3, c4, c5, c6 = EXP2
     for i in range(len(x)):
         v = x[i]
         if not (np.float32(-127.0) <= v < np.float32(128.0)):
@@ -57,12 +56,7 @@ def exp2(x: Float32, out: Float32) -> None:
             continue
         n = (v + SHIFT) - SHIFT
         f = v - n
-        p = fma(c6, f, c5)
-        p = fma(p, f, c4)
-        p = fma(p, f, c3)
-        p = fma(p, f, c2)
-        p = fma(p, f, c1)
-        out[i] = _scaled(fma(p, f, ONE), int(n))
+        out[i] = _scaled(_polynomial(EXP2, f), int(n))
 
 
 @njit
@@ -71,7 +65,6 @@ def exp(x: Float32, out: Float32) -> None:
 
     Results below 2^-126 are +0.
     """
-    c1, c2, c3, c4, c5, c6 = EXP
     for i in range(len(x)):
         v = x[i]
         if not (np.float32(-88.0) <= v < np.float32(89.0)):
@@ -80,12 +73,19 @@ def exp(x: Float32, out: Float32) -> None:
         n = (v * LOG2_E + SHIFT) - SHIFT
         r = fma(-n, LN2_HIGH, v)
         r = fma(-n, LN2_LOW, r)
-        p = fma(c6, r, c5)
-        p = fma(p, r, c4)
-        p = fma(p, r, c3)
-        p = fma(p, r, c2)
-        p = fma(p, r, c1)
-        out[i] = _scaled(fma(p, r, ONE), int(n))
+        out[i] = _scaled(_polynomial(EXP, r), int(n))
+
+
+@njit
+def _polynomial(coefficients: tuple[np.float32, ...], r: np.float32) -> np.float32:
+    """1 + c1 r + ... + c6 r^6 by Horner."""
+    c1, c2, c3, c4, c5, c6 = coefficients
+    p = fma(c6, r, c5)
+    p = fma(p, r, c4)
+    p = fma(p, r, c3)
+    p = fma(p, r, c2)
+    p = fma(p, r, c1)
+    return np.float32(fma(p, r, ONE))
 
 
 @njit

@@ -81,6 +81,12 @@ class Rule(Protocol):
         """After ``k`` more products onto a sum that has been through ``before`` (None: +0)."""
 
 
+def additions(rule: Rule, k: int, before: int | None) -> int:
+    """Additions that a product may pass through in a sum of ``k`` products, onto one that has been
+    through ``before`` (None: a new sum)."""
+    return rule.levels(k, None if before is None else Levels(before)).additions
+
+
 @dataclass(frozen=True)
 class Adders:
     """What the rules have in common that know additions only."""

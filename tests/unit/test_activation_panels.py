@@ -7,11 +7,14 @@ import pytest
 
 from accelsim.api import as_arch, as_graph, check, simulate
 from accelsim.errors import AccelsimError
-from accelsim.mapping.panels import passed_on
+from accelsim.mapping.panels import Layouts, passed_on
+from accelsim.numerics.formats import FORMATS
 from accelsim.program.builder import Builder
+from accelsim.program.storage import Storage
 from accelsim.program.table import AddressSpace, OperatorInfo, Program, StorageInfo, UnitSlot
 from accelsim.simulation import compile_program, plan_memory
 
+BF16 = FORMATS["bf16"]
 MODEL = "llama-2-7b:layers=1,vocab=300,hidden=96,heads=6,kv_heads=2,ffn=200"
 WORK = (
     "gemm:m=50,n=90,k=70",
@@ -72,18 +75,19 @@ def test_tiles_of_products_are_runs_of_addresses() -> None:
     assert (windows[:, 5] == windows[:, 4]).all()  # stride and row bytes
 
 
-def test_windows_of_another_form_go_row_by_row() -> None:
-    """Heads of one token as rows: each lies where its columns do."""
+def _tensor(rows: int) -> tuple[Storage, Layouts]:
+    """A bf16 tensor [rows, 32] and who knows where it lies."""
     build = Builder([UnitSlot("dma", "dma", 0)], [AddressSpace("hbm", "hbm", 1 << 20, -1)])
     build.begin_operator(OperatorInfo("op", "attention", "", 0))
-    from accelsim.mapping.panels import Layouts
-    from accelsim.numerics.formats import FORMATS
+    info = StorageInfo("q", 0, 0, rows * 32 * 2, "activation", (rows, 32), "bf16")
+    return build.storage(info), Layouts(build)
 
-    bf16 = FORMATS["bf16"]
-    storage = build.storage(StorageInfo("q", 0, 0, 16 * 32 * 2, "activation", (16, 32), "bf16"))
-    layouts = Layouts(build)
+
+def test_windows_of_another_form_go_row_by_row() -> None:
+    """Heads of one token as rows: each lies where its columns do."""
+    storage, layouts = _tensor(16)
     layouts.cut(storage, 16, 32, 16)
-    second_token = storage.view(4, 8, bf16, offset=64)  # 4 heads of 8
+    second_token = storage.view(4, 8, BF16, offset=64)  # 4 heads of 8
     pieces = layouts.pieces(second_token)
     assert [(rows.start, rows.stop) for rows, _, _ in pieces] == [(0, 1), (1, 2), (2, 3), (3, 4)]
     # panels of 16 rows x 32 bytes; the second token is their second row
@@ -92,16 +96,11 @@ def test_windows_of_another_form_go_row_by_row() -> None:
 
 def test_panels_are_not_wider_than_high() -> None:
     """Few rows are long runs as they lie."""
-    build = Builder([UnitSlot("dma", "dma", 0)], [AddressSpace("hbm", "hbm", 1 << 20, -1)])
-    from accelsim.mapping.panels import Layouts
-    from accelsim.numerics.formats import FORMATS
-
-    storage = build.storage(StorageInfo("q", 0, 0, 15 * 32 * 2, "activation", (15, 32), "bf16"))
-    layouts = Layouts(build)
+    storage, layouts = _tensor(15)
     layouts.cut(storage, 15, 32, 16)
-    assert len(layouts.pieces(storage.view(15, 32, FORMATS["bf16"]))) == 1
+    assert len(layouts.pieces(storage.view(15, 32, BF16))) == 1
     layouts.cut(storage, 15, 32, 15)
-    assert len(layouts.pieces(storage.view(15, 32, FORMATS["bf16"]))) == 3
+    assert len(layouts.pieces(storage.view(15, 32, BF16))) == 3
 
 
 def test_what_is_read_as_a_table_or_by_heads_stays_row_major() -> None:

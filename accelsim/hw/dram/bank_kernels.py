@@ -106,26 +106,21 @@ def find_column(s: Int64, q: int, earliest: int) -> None:
     least = s[r + kind]
     for k in range(1, s[w.QUEUE_RANKS]):
         least = min(least, s[r + k * w.RANK_WORDS + kind])
-    earliest = max(earliest, least)
-    first = s[q + w.CANDIDATE_LIST + COLUMNS]
-    at, bank = w.NEVER, w.NONE
-    for k in range(first, first + s[q + w.CANDIDATES + COLUMNS]):
-        b = s[k]
-        since = ready(s, kind, b)
-        if since < at:
-            at, bank = since, b
-            if since <= earliest:
-                at = earliest
-                break
-    _note_best(s, q + w.BEST + w.BEST_WORDS * COLUMNS, bank, at)
+    _find(s, q, COLUMNS, max(earliest, least))
 
 
 @njit
 def find_row(s: Int64, q: int, earliest: int) -> None:
     """The row command of a queue that is ready first, as ``find_column``."""
-    first = s[q + w.CANDIDATE_LIST + ROWS]
+    _find(s, q, ROWS, earliest)
+
+
+@njit
+def _find(s: Int64, q: int, which: int, earliest: int) -> None:
+    """Note the candidate of a class that is ready first; none is before ``earliest``."""
+    first = s[q + w.CANDIDATE_LIST + which]
     at, bank = w.NEVER, w.NONE
-    for k in range(first, first + s[q + w.CANDIDATES + ROWS]):
+    for k in range(first, first + s[q + w.CANDIDATES + which]):
         b = s[k]
         since = ready(s, s[b + w.KIND], b)
         if since < at:
@@ -133,11 +128,7 @@ def find_row(s: Int64, q: int, earliest: int) -> None:
             if since <= earliest:
                 at = earliest
                 break
-    _note_best(s, q + w.BEST + w.BEST_WORDS * ROWS, bank, at)
-
-
-@njit
-def _note_best(s: Int64, best: int, bank: int, at: int) -> None:
+    best = q + w.BEST + w.BEST_WORDS * which
     s[best + w.BANK_OF_BEST], s[best + w.READY] = bank, at
     s[best + w.AGE_OF_BEST] = s[bank + w.AGE_OF_BANK] if bank >= 0 else w.NEVER
 

@@ -50,7 +50,6 @@ APART, ALL_APART = 37, 38
 # one bit per kind of command that sibling ranks, and ranks of other pseudo-channels, hear of
 SIBLINGS_HEAR, OTHERS_HEAR = 39, 40
 MEMBERS = 42  # channels that this record stands for
-PUSHES = 43  # times that something was pushed to all of them
 # the command that is ready first of those that due refreshes need; a clock < 0: to be found again
 REFRESH_READY, REFRESH_PLACE, REFRESH_KIND = range(44, 47)
 COUNTS = 48  # of commands, by kind
