@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from accelsim.errors import AccelsimError, ParameterError, unknown
-from accelsim.hw.dram.checks import check
+from accelsim.hw.dram.checks import INTERVALS, check
 from accelsim.hw.dram.commands import COMMAND_NAMES, Command, Scope
 from accelsim.hw.dram.device import (
     BitEnergy,
@@ -65,9 +65,6 @@ CONSTRAINT_KEYS = ("before", "after", "scope", "cycles", "window", "name")
 SHARED_SECTIONS = ("organization", "timings", "refresh", "sources")
 FOLDER = Path(__file__).parent / "devices"
 """The shipped device files."""
-
-INTERVALS = frozenset({"tREFI", "tREFIpb"})
-"""Timings that are upper limits: a time is rounded down."""
 
 ARRAY_TIMES = frozenset(
     {
