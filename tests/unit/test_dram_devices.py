@@ -219,6 +219,10 @@ def test_a_constraint_that_asks_nothing_is_left_out() -> None:
             ":15: mine: groups_per_command = 3 does not divide 4 bank groups; accepted: a divisor "
             "of the number of bank groups",
         ),
+        (
+            "kind: all-bank", "groups_per_command: all",
+            ":15: mine: groups_per_command must be a whole number, not 'all'",
+        ),
         ("extends: ddr4", "extends: ddr9", ":1: unknown device file 'ddr9'; did you mean 'ddr5'?"),
         ("extends: ddr4\n", "", ":1: standard is missing; accepted: name of the standard"),
         (

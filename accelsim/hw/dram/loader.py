@@ -258,6 +258,11 @@ class _One:
         if kind not in kinds:
             raise self.fail("refresh.kind", unknown("refresh kind", kind, kinds))
         groups = given["groups_per_command"].plain() if "groups_per_command" in given else 1
+        if type(groups) is not int:
+            raise self.fail(
+                "refresh.groups_per_command",
+                f"groups_per_command must be a whole number, not {groups!r}",
+            )
         return Refresh(
             kind=kinds[kind],
             interval_cycles=timings.get("tREFI", 0),
