@@ -258,6 +258,15 @@ def test_a_fault_is_one_line_at_its_place(tmp_path: Path, old: str, new: str, me
     assert load(tmp_path, GOOD.replace(old, new)).startswith(message)
 
 
+@pytest.mark.parametrize("number", [".nan", ".inf", "-1"])
+def test_energies_are_finite_and_not_negative(tmp_path: Path, number: str) -> None:
+    power = f"    energy: {{activate_pj: {number}, read_pj_per_bit: 1, write_pj_per_bit: 1}}\n"
+    value = float(number.replace(".", ""))
+    assert load(tmp_path, GOOD + power) == (
+        f":16: mine: activate_pj must be finite and not negative, not {value:g}"
+    )
+
+
 def test_an_unknown_device_lists_the_known_ones() -> None:
     with pytest.raises(AccelsimError, match=r"unknown memory device 'hbm4'; did you mean 'hbm"):
         device("hbm4")

@@ -18,6 +18,7 @@ nothing and is left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -290,8 +291,10 @@ class _One:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 what = "a whole number" if whole else "a number"
                 raise self.fail(f"{key}.{name}", f"{name} must be {what}, not {value!r}")
-            if not whole and value < 0:
-                raise self.fail(f"{key}.{name}", f"{name} must not be negative, not {value}")
+            if not whole and not 0 <= value < math.inf:
+                raise self.fail(
+                    f"{key}.{name}", f"{name} must be finite and not negative, not {value}"
+                )
         for name, one in declared.items():
             if name not in given and one.default is MISSING:
                 raise self.fail(key, f"{name} is missing in {key}; accepted: {name}: a number")
