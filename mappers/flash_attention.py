@@ -30,18 +30,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.attention_tiling import (
-    AttentionProblem,
-    AttentionResources,
-    AttentionTiling,
-    best_attention_tiling,
+from accelsim.mapping.attention_phases import (
+    Batch,
+    Phase,
+    batches_of,
+    has_common_keys,
+    instructions,
+    shares,
+    two_phases,
+    vector_of,
 )
-from accelsim.mapping.heads import QueryTile, group_keys_or_values, query_tiles, split_keys
+from accelsim.mapping.attention_tiling import (
+    AttentionTiling,
+    key_slots,
+)
+from accelsim.mapping.heads import (
+    QueryTile,
+    cache_runs,
+    split_keys,
+)
 from accelsim.mapping.lowering import Core, Lowering, leading_array
+from accelsim.mapping.masks import masks, sees_nothing
 from accelsim.mapping.partials import Partials
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
@@ -54,6 +66,8 @@ if TYPE_CHECKING:
 
 F = Function
 EVERYTHING = slice(None)
+LOWEST = -(2.0 - 2.0**-23) * 2.0**127
+"""The lowest finite fp32: the maximum of a row that has seen no key yet."""
 
 
 def _lacks(arch: Architecture) -> str:
@@ -76,97 +90,27 @@ def _lacks(arch: Architecture) -> str:
 )
 def flash_attention(op: Attention, low: Lowering) -> None:
     """Q K^T, online softmax and P V in one pass over keys and values, scores on chip."""
-    core = low.cores[0]
     for one in low.cores:
         one.reset()
-    tiling = best_attention_tiling(_problem(op, low), _resources(low, core))
-    low.build.note(str(tiling))
-    whole = query_tiles(op, low, tiling.heads, tiling.rows)
-    tiles, partial = whole, None
-    if tiling.span < op.kv_len:
-        tiles = split_keys(whole, tiling.span)
-        partial = Partials.of(op, low, tiling.span)
-        low.build.note(f"keys split into ranges of {tiling.span}, then merged")
-    low.build.reserve(_instructions(tiles, tiling), "attention with an online softmax")
-    for core, batches in zip(low.cores, _shares(_batches(tiles, tiling), low), strict=True):
-        if batches:
-            _Stream(low, core, op, tiling, partial).emit(batches)
+    phases = two_phases(op, low) if has_common_keys(op) else [Phase.of(op, low)]
+    tiles, splits = [], 0
+    for phase in phases:
+        low.build.note(str(phase.tiling))
+        tiles.append(split_keys(phase.tiles, phase.span, splits))
+        splits += phase.splits
+    partial = None
+    if splits > 1:
+        partial = Partials.of(op, low, splits)
+        low.build.note(f"keys split into {splits} ranges, then merged")
+    for phase, some in zip(phases, tiles if partial else [p.tiles for p in phases], strict=True):
+        low.build.reserve(instructions(some, phase.tiling), "attention with an online softmax")
+        batches = batches_of(some, phase.tiling)
+        for core, mine in zip(low.cores, shares(batches, low), strict=True):
+            core.reset()
+            if mine:
+                _Stream(low, core, op, phase.tiling, partial).emit(mine)
     if partial is not None:
-        partial.merge(low, [piece for tile in whole for piece in tile.pieces])
-
-
-def _problem(op: Attention, low: Lowering) -> AttentionProblem:
-    return AttentionProblem(
-        groups=op.batch * op.kv_heads,
-        shared=op.heads // op.kv_heads,
-        q_len=op.q_len,
-        kv_len=op.kv_len,
-        head_dim=op.head_dim,
-        causal=op.causal and op.q_len > 1,
-        bits=low.format(op.inputs[0]).bits,
-    )
-
-
-def _resources(low: Lowering, core: Core) -> AttentionResources:
-    if not core.arrays:
-        raise AccelsimError(f"core {core.index} has no systolic array")
-    array = core.arrays[0][1]
-    vector = _vector(core)[1]
-    names = list(dict.fromkeys(array.memories()))
-    hz = low.arch.clocks[array.clock]
-    return AttentionResources(
-        cores=len(low.cores),
-        array=array,
-        arrays=len(core.arrays),
-        lanes=vector.lanes,
-        slots=tuple(vector.slots_by_function().tolist()),
-        vector_latency=vector.latency,
-        capacities=tuple(core.arenas[name].free for name in names),
-        places=(names.index(array.inputs), names.index(array.weights), names.index(array.outputs)),
-        bytes_per_cycle=0.0 if low.ideal else low.core_bytes_per_second / hz,
-        latency=low.read_seconds * hz,
-        vector_cycle=hz / low.arch.clocks[vector.clock],
-    )
-
-
-def _vector(core: Core) -> tuple[int, Vector]:
-    """Slot and block of the vector unit that works on scores and on weights."""
-    array = core.arrays[0][1]
-    both = {array.inputs, array.outputs}
-    return next((slot, unit) for slot, unit in core.of(Vector) if both <= set(unit.memory))
-
-
-Batch = list[QueryTile]
-
-
-def _batches(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> list[Batch]:
-    """Tiles that run side by side: of one key head, unless it has too few."""
-    batches: list[Batch] = []
-    for tile in tiles:
-        last = batches[-1] if batches else []
-        known = {(one.group, one.first) for one in last} | {(tile.group, tile.first)}
-        if not last or len(last) == tiling.ways or len(known) > tiling.streams:
-            batches.append([])
-        batches[-1].append(tile)
-    return batches
-
-
-def _shares(batches: Sequence[Batch], low: Lowering) -> list[list[Batch]]:
-    """Batches of every core: the longest first, each to the core that has least to do."""
-    load = [0] * len(low.cores)
-    mine: list[list[int]] = [[] for _ in low.cores]
-    work = [sum(tile.rows * tile.keys for tile in batch) for batch in batches]
-    for i in sorted(range(len(batches)), key=lambda i: -work[i]):
-        core = load.index(min(load))
-        load[core] += work[i]
-        mine[core].append(i)
-    return [[batches[i] for i in sorted(some)] for some in mine]
-
-
-def _instructions(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> int:
-    """About as many as are emitted: per tile and block two products, loads and vector functions."""
-    blocks = sum(-(-tile.keys // tiling.keys) * (15 + len(tile.pieces)) for tile in tiles)
-    return blocks + sum(2 * len(tile.pieces) + 2 for tile in tiles)
+        partial.merge(low, [piece for tile in phases[-1].tiles for piece in tile.pieces])
 
 
 @dataclass
@@ -176,9 +120,11 @@ class _Way:
 
     tile: QueryTile
     array: int
-    query: View
+    queries: list[View]  # and their rope part
     score: list[View] = field(default_factory=list)  # blocks that wait for the vector unit
+    latent: list[View] = field(default_factory=list)  # keys that are to be values, too
     started: bool = False
+    multiplied: bool = False
     result: View = field(init=False)
     top: View = field(init=False)  # the running maximum
     spare: View = field(init=False)  # where the next one is put
@@ -188,14 +134,12 @@ class _Way:
 
 @dataclass(frozen=True)
 class _Step:
-    """A block of keys that some ways multiply with: each sees them up to its own last key.
-
-    ``first`` and ``stops`` count from the first key that a way takes.
-    """
+    """A block of keys that some ways multiply with: way i with keys starts[i] .. stops[i] - 1 of
+    its key head."""
 
     batch: int
-    first: int
     ways: tuple[int, ...]
+    starts: tuple[int, ...]
     stops: tuple[int, ...]
 
 
@@ -213,14 +157,24 @@ class _Stream:
         self.low, self.core, self.op, self.tiling = low, core, op, tiling
         self.build, self.partial = low.build, partial
         array = core.arrays[0][1]
-        self.vector, _ = _vector(core)
+        self.vector, _ = vector_of(core)
         ring = core.ring
         t, fmt, d = tiling, low.format(op.inputs[0]), op.head_dim
-        self.query = ring(array.inputs, "q", t.height, d, fmt, t.buffers)
+        parts = [("", d), *([("_rope", op.rope_dim)] if op.rope_dim else [])]
+        self.query = [
+            ring(array.inputs, f"q{name}", t.height, size, fmt, t.buffers) for name, size in parts
+        ]
         self.weight = ring(array.inputs, "p", t.height, t.keys, fmt, t.buffers)
-        slots = t.depth * t.streams
-        self.keys = ring(array.weights, "k", t.keys, d, low.format(op.inputs[1]), slots)
-        self.values = ring(array.weights, "v", t.keys, d, low.format(op.inputs[2]), slots)
+        # What is kept in another format is converted on its way.
+        slots = key_slots(op.latent, t)
+        self.rings = {
+            f"k{name}": ring(array.weights, f"k{name}", t.keys, size, fmt, slots)
+            for name, size in parts
+        }
+        if not op.latent:
+            self.rings["v"] = ring(array.weights, "v", t.keys, d, fmt, t.depth * t.streams)
+        if op.alibi:
+            self.bias = ring(array.outputs, "bias", t.heads, t.keys, FP32, 2 * t.ways)
         self.score = ring(array.outputs, "s", t.height, t.keys, FP32, 2 * t.ways)
         self.result = ring(array.outputs, "o", t.height, d, FP32, t.buffers)
         self.columns = [
@@ -242,61 +196,70 @@ class _Stream:
             weights = self._softmax(step, ways)
             self._finish(done)
             self._values(step, ways, weights)
-            done = [w for w, s in zip(ways, step.stops, strict=True) if s == w.tile.keys]
+            done = [w for w, s in zip(ways, step.stops, strict=True) if s == w.tile.visible]
         self._finish(done)
 
     def _steps(self, index: int, batch: Batch) -> list[_Step]:
         keys = self.tiling.keys
         steps = []
-        for first in range(0, max(tile.keys for tile in batch), keys):
-            ways = tuple(i for i, tile in enumerate(batch) if tile.keys > first)
-            stops = tuple(min(first + keys, batch[i].keys) for i in ways)
-            steps.append(_Step(index, first, ways, stops))
+        for offset in range(0, max(tile.visible - tile.first for tile in batch), keys):
+            starts = [max(tile.first + offset, tile.sees) for tile in batch]
+            stops = [min(tile.first + offset + keys, tile.visible) for tile in batch]
+            ways = [i for i in range(len(batch)) if starts[i] < stops[i]]
+            if ways:
+                first, last = (tuple(ends[i] for i in ways) for ends in (starts, stops))
+                steps.append(_Step(index, tuple(ways), first, last))
         return steps
 
     def _begin(self, index: int, tile: QueryTile) -> _Way:
-        rows = slice(0, tile.rows)
-        query = self.query.next()[rows, EVERYTHING]
+        loaded = [ring.next()[: tile.rows, EVERYTHING] for ring in self.query]
         part = len(tile.pieces) > 1
         for piece in tile.pieces:
-            target = query[piece.rows, EVERYTHING]
-            self.build.load(self.core.load_queues[0], target, piece.queries, part=part)
+            for whole, source in zip(loaded, piece.queries, strict=True):
+                target = whole[piece.rows, EVERYTHING]
+                self.build.load(self.core.load_queues[0], target, source, part=part)
         array = self.core.arrays[index % len(self.core.arrays)][0]
-        return _Way(tile, array, query)
+        return _Way(tile, array, loaded)
 
-    def _block(self, step: _Step, ways: Sequence[_Way], operand: int) -> list[View]:
-        """For every way, its keys or values of a block; what several ways need is loaded once."""
-        ring, queue = (
-            (self.keys, self.core.load_queues[0])
-            if operand == 1
-            else (self.values, self.core.load_queues[-1])
-        )
-        stops: dict[tuple[int, int], int] = {}
-        for way, stop in zip(ways, step.stops, strict=True):
-            start = way.tile.group, way.tile.first
-            stops[start] = max(stop, stops.get(start, 0))
+    def _block(self, step: _Step, ways: Sequence[_Way], name: str) -> list[View]:
+        """For every way, its block of an operand; what several ways need is loaded once."""
+        ring, queue = self.rings[name], self.core.load_queues[-1 if name == "v" else 0]
+        needs: dict[tuple[int, int], tuple[int, int]] = {}
+        for way, start, stop in zip(ways, step.starts, step.stops, strict=True):
+            key = way.tile.group, way.tile.first
+            first, last = needs.get(key, (start, stop))
+            needs[key] = min(first, start), max(last, stop)
         blocks = {}
-        for (group, first), stop in stops.items():
-            whole = group_keys_or_values(self.op, self.low, group, operand)
-            block = ring.next()[: stop - step.first, EVERYTHING]
-            self.build.load(queue, block, whole[first + step.first : first + stop, EVERYTHING])
-            blocks[group, first] = block
-        return [
-            blocks[way.tile.group, way.tile.first][: stop - step.first, EVERYTHING]
-            for way, stop in zip(ways, step.stops, strict=True)
-        ]
+        for key, (first, last) in needs.items():
+            block = ring.next()[: last - first, EVERYTHING]
+            runs = cache_runs(self.op, self.low, key[0], name, first, last)
+            for run in runs:
+                rows = slice(run.first - first, run.first - first + run.view.rows)
+                self.build.load(queue, block[rows, EVERYTHING], run.view, part=len(runs) > 1)
+            blocks[key] = first, block
+        views = []
+        for way, start, stop in zip(ways, step.starts, step.stops, strict=True):
+            first, block = blocks[way.tile.group, way.tile.first]
+            views.append(block[start - first : stop - first, EVERYTHING])
+        return views
 
     def _scores(self, step: _Step, batches: list[Batch]) -> None:
         """Q K^T of every way, for the softmax of the next step."""
-        if step.first == 0:
+        if step.batch not in self.running:
             tiles = batches[step.batch]
             self.running[step.batch] = [self._begin(i, tile) for i, tile in enumerate(tiles)]
             self.running.pop(step.batch - 2, None)
         ways = [self.running[step.batch][i] for i in step.ways]
-        for way, keys in zip(ways, self._block(step, ways, 1), strict=True):
-            score = self.score.next()[: way.tile.rows, : keys.rows]
-            self.build.matmul(way.array, score, way.query, keys, accumulate=False, transpose_b=True)
-            way.score.append(score)
+        names = [name for name in self.rings if name != "v"]
+        for part, name in enumerate(names):
+            for way, keys in zip(ways, self._block(step, ways, name), strict=True):
+                if part == 0:
+                    way.score.append(self.score.next()[: way.tile.rows, : keys.rows])
+                    way.latent.append(keys)
+                score, query = way.score[-1], way.queries[part]
+                self.build.matmul(
+                    way.array, score, query, keys, accumulate=part > 0, transpose_b=True
+                )
 
     def _softmax(self, step: _Step, ways: Sequence[_Way]) -> list[View]:
         """Weights of a block; running maxima and sums, and the results rescaled to the new maxima.
@@ -313,12 +276,16 @@ class _Stream:
                 way.top, way.spare, way.factor, way.total = columns
         for s in scores:
             build.vector(v, F.MUL_IMM, s, s, imm=self.op.scale)
-        for way, s in zip(ways, scores, strict=True):
-            self._mask(way.tile, s, step.first)
+        for way, s, first in zip(ways, scores, step.starts, strict=True):
+            self._add_bias(way.tile, s, first)
+            self._mask(way.tile, s, first)
         for way, s in zip(ways, scores, strict=True):
             build.vector(v, F.ROW_MAX, way.spare, s)
         for way in later:
             build.vector(v, F.MAX, way.spare, way.spare, way.top)
+        for way, stop in zip(ways, step.stops, strict=True):
+            if any(sees_nothing(self.op, p.position, p.count, stop) for p in way.tile.pieces):
+                build.vector(v, F.MAX_IMM, way.spare, way.spare, imm=LOWEST)
         for way, s in zip(ways, scores, strict=True):
             build.vector(v, F.SUB, s, s, way.spare)
         for way in later:
@@ -347,25 +314,41 @@ class _Stream:
             if way.started:
                 build.vector(v, F.ADD, way.total, way.total, way.top)
 
-    def _mask(self, tile: QueryTile, score: View, first: int) -> None:
-        """Hide the keys behind each query, where the block reaches beyond the first of them."""
+    def _add_bias(self, tile: QueryTile, score: View, first: int) -> None:
+        """Add what every head adds to the scores of the keys from ``first`` on."""
+        op = self.op
+        if not op.alibi:
+            return
+        bias, row = self.bias.next()[:, : score.cols], 0
+        whole = self.low.matrix(op.operand("bias") or "", op.heads, op.kv_len)
         for piece in tile.pieces:
-            seen_by_all = max(0, piece.position + 1 - first)
-            if seen_by_all < score.cols:
-                self.build.vector(
-                    self.vector,
-                    F.CAUSAL_MASK,
-                    corner := score[piece.rows, seen_by_all:],
-                    corner,
-                    imm=piece.position - first - seen_by_all,
-                )
+            head = piece.first_row // op.q_len % op.heads
+            count = piece.count if op.q_len == 1 else 1
+            some = bias[row : row + count, EVERYTHING]
+            source = whole[head : head + count, first : first + score.cols]
+            part = len(tile.pieces) > 1
+            self.build.load(self.core.load_queues[-1], some, source, part=part)
+            target = score[piece.rows, EVERYTHING]
+            self.build.vector(self.vector, F.ADD, target, target, some)
+            row += count
+
+    def _mask(self, tile: QueryTile, score: View, first: int) -> None:
+        """Hide the keys that a query does not see, in the corners of the block where there are
+        any."""
+        for piece in tile.pieces:
+            for mask in masks(self.op, piece.position, piece.count, first, score.cols):
+                corner = score[piece.rows, mask.cols]
+                self.build.vector(self.vector, mask.function, corner, corner, imm=mask.imm)
 
     def _values(self, step: _Step, ways: Sequence[_Way], weights: Sequence[View]) -> None:
         """P V of every way, onto its result."""
-        for way, p, values in zip(ways, weights, self._block(step, ways, 2), strict=True):
-            if step.first == 0:
+        kept = [way.latent.pop(0) for way in ways]
+        blocks = kept if self.op.latent else self._block(step, ways, "v")
+        for way, p, values in zip(ways, weights, blocks, strict=True):
+            if not way.multiplied:
                 way.result = self.result.next()[: way.tile.rows, EVERYTHING]
-            self.build.matmul(way.array, way.result, p, values, accumulate=step.first > 0)
+            self.build.matmul(way.array, way.result, p, values, accumulate=way.multiplied)
+            way.multiplied = True
 
     def _finish(self, ways: Sequence[_Way]) -> None:
         """Divide by the sums and store; store what is divided later as it is."""
@@ -377,7 +360,7 @@ class _Stream:
                     )
                     parts = result, top, total
                     queue = self.core.store_queue
-                    self.partial.store(self.low, queue, piece, way.tile.first, parts)
+                    self.partial.store(self.low, queue, piece, way.tile.part, parts)
             return
         for way in ways:
             self.build.vector(self.vector, F.RECIPROCAL, way.total, way.total)
