@@ -140,7 +140,7 @@ def _check(fmt: Format, values: Array, rounding: Rounding, overflow: Overflow) -
         "infinity": fmt.has_infinity,
         "nan": fmt.has_nan,
         "saturate": True,
-        "wrap": fmt.is_integer,
+        "wrap": fmt.is_integer and fmt.high - fmt.low + 1 == 1 << fmt.bits,
     }
     if not accepted.get(overflow, False):
         rules = ", ".join(rule for rule, can in accepted.items() if can)

@@ -253,3 +253,4 @@ def test_entries_that_contradict_themselves_are_refused():
 def test_overflow_is_infinite_and_silent(name):
     huge = np.array([3.4e38, -3.4e38]) * 1e3
     assert np.isinf(FORMATS[name].encode(huge).astype(float)).all()
+        ("ternary", "RNE", "wrap", "accepted: saturate"),
