@@ -90,6 +90,20 @@ def test_what_a_unit_lacks_is_refused_in_one_line(arch, work, says):
     assert "\n" not in str(fault.value)
 
 
+@pytest.mark.parametrize("memory", ["ideal", "bandwidth"])
+@pytest.mark.parametrize(
+    ("arch", "dtype", "says"),
+    [
+        ("a100", "fp8_e4m3", "gemm on core0.tensor: ampere-mma has no fp8_e4m3 x .* bf16 -> fp32"),
+        ("h100", "fp6_e2m3", "hopper-wgmma has no fp6_e2m3 .* supported: fp16 -> fp32"),
+        ("systolic", "fp64", "gemm on array: sequential-fp32 has no fp64"),
+    ],
+)
+def test_what_a_unit_lacks_is_not_timed_either(arch, dtype, says, memory):
+    with pytest.raises(AccelsimError, match=says):
+        api.simulate(arch, f"gemm:m=8,n=8,k=8,dtype={dtype}", memory=memory)
+
+
 def test_the_command_says_it_and_exits_with_2():
     done = CliRunner().invoke(app, ["check", "h100", "gemm:m=8,n=8,k=8,accumulator=fp16"])
     assert done.exit_code == 2
