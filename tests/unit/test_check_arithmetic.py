@@ -90,6 +90,15 @@ def test_what_a_unit_lacks_is_refused_in_one_line(arch, work, says):
     assert "\n" not in str(fault.value)
 
 
+def test_a_bound_counts_what_is_cut_off_where_something_is():
+    """tf32 from memory loses nothing on entry, fp32 does."""
+    tight, wide = (
+        verdict("h100", f"gemm:m=40,n=48,k=200,dtype={dtype}") for dtype in ("tf32", "fp32")
+    )
+    assert 0.01 < tight.max_error_over_bound <= 1
+    assert 0.01 < wide.max_error_over_bound <= 1
+
+
 @pytest.mark.parametrize("memory", ["ideal", "bandwidth"])
 @pytest.mark.parametrize(
     ("arch", "dtype", "says"),
