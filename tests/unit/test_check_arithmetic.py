@@ -99,6 +99,24 @@ def test_a_bound_counts_what_is_cut_off_where_something_is():
     assert 0.01 < wide.max_error_over_bound <= 1
 
 
+@pytest.mark.parametrize(
+    ("work", "scale", "loose"),
+    [
+        ("gemm:m=8,n=8,k=64,dtype=bf16", 1.0, False),  # the store alone comes near
+        ("gemm:m=8,n=8,k=2048,dtype=fp16,out=fp32", 1.0, True),
+        ("gemm:m=4,n=4,k=20,dtype=fp8_e4m3", 2.0**-12, True),  # nothing but zeros
+        ("gemm:m=8,n=8,k=64,dtype=int8", 1.0, False),  # judged by equality
+        ("elementwise:function=max,rows=3,cols=4", 1.0, False),
+    ],
+)
+def test_a_test_that_is_loose_says_so(work, scale, loose):
+    found = api.check("systolic", work, scale=scale)
+    assert found.ok
+    assert found.loose is loose
+    told = CliRunner().invoke(app, ["check", "systolic", work, "--scale", str(scale)]).stdout
+    assert ("the bounds test little here" in told) is loose
+
+
 @pytest.mark.parametrize("memory", ["ideal", "bandwidth"])
 @pytest.mark.parametrize(
     ("arch", "dtype", "says"),
