@@ -151,12 +151,18 @@ class Format:
         import numpy as np
 
         try:
-            return np.dtype(self.storage)
+            dtype: np.dtype[Any] = np.dtype(self.storage)
         except TypeError:
             import ml_dtypes
 
-            dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.storage))
-            return dtype
+            dtype = np.dtype(getattr(ml_dtypes, self.storage))
+        width = 8 * dtype.itemsize
+        if self.bits != width and not self.bits < width == 8:
+            raise AccelsimError(
+                f"format {self.name}: {self.bits} bits in elements of {width}; accepted: as many,"
+                " or fewer in elements of 8"
+            )
+        return dtype
 
     def encode(
         self,

@@ -303,6 +303,8 @@ def test_entries_that_contradict_themselves_are_refused():
         register_format(floating("wide", 3, 3, "u1", bits=4))
     with pytest.raises(AccelsimError, match="not below"):
         register_format(integer("none", 4, "<i1", 3, 3))
+    with pytest.raises(AccelsimError, match="fp24: 24 bits in elements of 32; accepted"):
+        floating("fp24", 8, 15, "<u4").encode(np.ones(3))
     with pytest.raises(AccelsimError, match="cannot cast complex128"):
         FORMATS["fp16"].encode(np.ones(3, dtype=complex))
 
