@@ -242,8 +242,8 @@ def _approximations(
     ]
     if memory != "ideal" and (name := trusted_cache(arch)):
         found.append(
-            f"cache {name}: a window that was read lately is taken to be still there while less than"
-            f" {TRUSTED_SHARE:.0%} of the cache has been refilled"
+            f"cache {name}: a window that was read lately is taken to be still there while less"
+            f" than {TRUSTED_SHARE:.0%} of the cache has been refilled"
         )
     for segment in segments:
         if segment.count > 1:
