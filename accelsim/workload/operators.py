@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from accelsim.workload.expert_operators import ExpertCombine, ExpertGate, GroupedGemm
 from accelsim.workload.matrix_operators import Attention, Conv2d, Gemm, KvAppend
 from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
 from accelsim.workload.vector_operators import (
@@ -25,6 +26,7 @@ KINDS: dict[str, type[Operator]] = {
         *(Gemm, Conv2d, Attention, KvAppend),
         *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
         *(Elementwise, Residual, EmbeddingGather, Pool2d),
+        *(ExpertGate, GroupedGemm, ExpertCombine),
     )
 }
 
@@ -37,8 +39,11 @@ __all__ = [
     "Conv2d",
     "Elementwise",
     "EmbeddingGather",
+    "ExpertCombine",
+    "ExpertGate",
     "GatedActivation",
     "Gemm",
+    "GroupedGemm",
     "KvAppend",
     "LayerNorm",
     "Operand",
