@@ -30,7 +30,7 @@ def grouped_products(op: GroupedGemm, low: Lowering) -> list[Product]:
     """One product for each group that has rows."""
     low.build.note(
         f"{sum(rows > 0 for rows in op.m)} of {len(op.m)} groups have rows,"
-        f" the largest {op.imbalance:.2f} times the mean"
+        f" the largest {max(op.m)}, {op.imbalance:.2f} times the mean"
     )
     a, c = low.matrix(op.inputs[0], rows=op.rows), low.matrix(op.output, rows=op.rows)
     b = low.matrix(op.inputs[1], rows=len(op.m) * op.k)
@@ -54,8 +54,10 @@ def lower_groups(low: Lowering, products: Sequence[Product]) -> None:
             lower_products(low, same_shape)
         return
     for core, mine in zip(low.cores, _dealt(low, products), strict=True):
+        tallest = max((product.m for product in mine), default=0)
         for same_shape in by_shape(mine):
-            CoreProducts(low, core, same_shape).emit()
+            told = same_shape[0].m == tallest  # of many tilings the note tells one
+            CoreProducts(low, core, same_shape, told=told).emit()
 
 
 def _dealt(low: Lowering, products: Sequence[Product]) -> list[list[Product]]:

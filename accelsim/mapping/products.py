@@ -278,7 +278,13 @@ class CoreProducts:
     """The loop nest of one core over products of one shape."""
 
     def __init__(
-        self, low: Lowering, core: Core, products: list[Product], tiling: Tiling | None = None
+        self,
+        low: Lowering,
+        core: Core,
+        products: list[Product],
+        tiling: Tiling | None = None,
+        *,
+        told: bool = True,
     ) -> None:
         if not core.arrays:
             raise AccelsimError(f"core {core.index} has no systolic array")
@@ -296,7 +302,8 @@ class CoreProducts:
         low.build.reserve(
             self._instructions(first), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
         )
-        low.build.note(str(self.tiling))
+        if told:
+            low.build.note(str(self.tiling))
         for product in products:
             low.layouts.pack(product.b, self.tiling.tk if product.transpose_b else self.tiling.tn)
         self._reserve_buffers(array, first)
