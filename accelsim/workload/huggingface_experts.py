@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from accelsim.workload._words import whole
+from accelsim.workload._words import listed, whole
 
 if TYPE_CHECKING:
     from accelsim.workload.huggingface import Values
 
 Fields = dict[str, Any]
+
+GROUPED = ("group_limited_greedy", "noaux_tc")
+"""Ways of DeepSeek to choose within some groups of experts."""
 
 
 def mixtral(v: Values) -> Fields:
@@ -47,7 +50,9 @@ def deepseek(v: Values) -> Fields:
     third = v.family == "deepseek_v3"
     per_token, width = v.count("num_experts_per_tok"), v.count("moe_intermediate_size")
     normalise = v.flag("norm_topk_prob") and (third or per_token > 1)
-    grouped = v["topk_method"] in ("group_limited_greedy", "noaux_tc")
+    if v["topk_method"] not in (*GROUPED, "greedy"):
+        raise v.error("topk_method", listed((*GROUPED, "greedy")))
+    grouped = v["topk_method"] in GROUPED
     nope, rope = v.count("qk_nope_head_dim"), v.count("qk_rope_head_dim")
     shared = whole(v["n_shared_experts"] or 0, f"{v.where}: n_shared_experts", least=0)
     return {

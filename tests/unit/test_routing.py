@@ -85,9 +85,7 @@ def test_balanced_counts_differ_by_one_at_most():
     for tokens, experts, top_k in [(37, 8, 2), (5, 64, 6), (1, 3, 3)]:
         counts = Routing(tokens, experts, top_k, experts, model="balanced").counts
         assert max(counts) - min(counts) <= 1
-    grouped = Routing(
-        64, 16, 4, 16, model="balanced", groups=4, groups_kept=2, group_votes=2
-    )
+    grouped = Routing(64, 16, 4, 16, model="balanced", groups=4, groups_kept=2, group_votes=2)
     assert grouped.imbalance <= 1.1
 
 
@@ -146,7 +144,8 @@ IDS = [[0, 3], [1, 2], [7, 0]]
         ("a.json", '{"counts": [3, 0, 2, 0, 1, 0, 0, 0]}', (3, 0, 2, 0, 1, 0, 0, 0)),
         (
             "a.csv",
-            "expert,tokens\n" + "".join(f"{e},{n}\n" for e, n in enumerate((3, 0, 0, 3, 0, 0, 0, 0))),
+            "expert,tokens\n"
+            + "".join(f"{e},{n}\n" for e, n in enumerate((3, 0, 0, 3, 0, 0, 0, 0))),
             (3, 0, 0, 3, 0, 0, 0, 0),
         ),
     ],
