@@ -176,11 +176,14 @@ def routing_assumptions(
     visited = [sum(count > 0 for count in routing.counts) for routing in drawn]
     least, largest = min(visited), max(visited)
     used = f"{least}" if least == largest else f"{least} to {largest}"
+    untimed = "limits by groups and sorting tokens by expert are not"
+    if not config.expert_groups:
+        untimed = "sorting tokens by expert is not"
     found = [
         f"experts: {choice.words()}; {used} of {config.experts} experts have tokens,"
         f" the busiest {most:.2f} times the mean",
-        "experts: what a token visits is given; its selection among the scores is timed, sorting"
-        " tokens by expert is not",
+        "experts: what a token visits is given; its selection among the scores is timed,"
+        f" {untimed}",
     ]
     if config.zero_experts or config.copy_experts:
         found.append("experts: a visit that computes nothing still fetches a row to weigh with 0")

@@ -156,6 +156,9 @@ class TransformerConfig:
             raise AccelsimError(
                 f"{self}: norm_eps is {self.norm_eps}; accepted: at least 0 and below 1"
             )
+        parts = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+        for name in parts if self.kv_lora_rank else ():
+            whole(getattr(self, name), f"{self}: with kv_lora_rank, {name}")
         self._check_experts()
 
     def _check_experts(self) -> None:
@@ -182,6 +185,8 @@ class TransformerConfig:
             raise AccelsimError(
                 f"{self}: gate_scale is {self.gate_scale}; accepted: above 0 and below 1e6"
             )
+        if self.bias_ffn:
+            raise AccelsimError(f"{self}: bias_ffn is True; accepted with experts: false")
         groups, kept = self.expert_groups, self.groups_per_token
         fits = groups and routed % groups == 0 and kept <= groups
         if (groups or kept) and not (fits and chosen <= kept * (routed // groups)):

@@ -198,6 +198,8 @@ def test_overrides_scale_head_width_and_are_recorded_in_the_name():
         ("mixtral-8x7b:experts_per_token=9", "experts_per_token is 9; accepted: up to experts 8"),
         ("mixtral-8x7b:dense_layers=33", "dense_layers is 33; accepted: up to layers 32"),
         ("mixtral-8x7b:gate_scale=0", "gate_scale is 0.0; accepted: above 0"),
+        ("gpt2:experts=4,experts_per_token=2", "bias_ffn is True; accepted with experts: false"),
+        ("llama-2-7b:kv_lora_rank=8", "with kv_lora_rank, qk_nope_head_dim is 0; accepted: a who"),
         ("mixtral-8x7b:scoring=tanh", "scoring is 'tanh'; accepted: softmax, sigmoid"),
         (
             "mixtral-8x7b:expert_groups=3,groups_per_token=1",
