@@ -28,7 +28,9 @@ def parse_workload(text: str) -> Graph:
 
     NAME is an inline operator kind (`gemm:m=128,n=768,k=768`), a file of the workload library
     (`llama-2-7b:phase=decode,batch=16,context=2048`), or a path: a Hugging Face `config.json`
-    or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph.
+    or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph. A mixture of
+    experts also takes `routing` (balanced, uniform, zipf or a file), `skew`, `seed` and `draw`
+    (see workload.routing_choice).
 
     Raises:
         AccelsimError: one line with what was wrong and what is accepted.
