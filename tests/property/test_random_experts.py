@@ -31,16 +31,26 @@ def test_random_mixtures_are_exact(block: int) -> None:
         top_k = generator.randint(1, experts + zero + copy)
         heads = generator.choice((1, 2, 4))
         words = {
-            **{"layers": 1, "heads": heads, "kv_heads": heads, "vocab": 30},
-            **{"hidden": heads * 2 * generator.randint(4, 40), "ffn": generator.randint(1, 90)},
-            **{"experts": experts, "zero_experts": zero, "copy_experts": copy},
-            **{"experts_per_token": top_k, "shared_ffn": generator.choice((0, 17))},
-            **{"scoring": generator.choice(("softmax", "sigmoid"))},
-            **{"normalise_gates": generator.choice(("true", "false"))},
-            **{"gate_bias": generator.choice(("true", "false"))},
-            **{"gate_scale": generator.choice((1.0, 2.5))},
-            **{"routing": "zipf", "skew": generator.choice((0, 1, 3)), "seed": block},
-            **{"tokens": generator.randint(1, 70), "dtype": generator.choice(("bf16", "fp16"))},
+            "layers": 1,
+            "heads": heads,
+            "kv_heads": heads,
+            "vocab": 30,
+            "hidden": heads * 2 * generator.randint(4, 40),
+            "ffn": generator.randint(1, 90),
+            "experts": experts,
+            "zero_experts": zero,
+            "copy_experts": copy,
+            "experts_per_token": top_k,
+            "shared_ffn": generator.choice((0, 17)),
+            "scoring": generator.choice(("softmax", "sigmoid")),
+            "normalise_gates": generator.choice(("true", "false")),
+            "gate_bias": generator.choice(("true", "false")),
+            "gate_scale": generator.choice((1.0, 2.5)),
+            "routing": "zipf",
+            "skew": generator.choice((0, 1, 3)),
+            "seed": block,
+            "tokens": generator.randint(1, 70),
+            "dtype": generator.choice(("bf16", "fp16")),
         }
         machine = generator.choice((*MACHINES, "a100"))
         work = "mixtral-8x7b:" + ",".join(f"{key}={value}" for key, value in words.items())
