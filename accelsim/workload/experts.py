@@ -44,7 +44,8 @@ GATES_DTYPE = "fp32"
 def expert_feed_forward(build: Builder, name: str, x: str) -> str:
     """What a layer's experts make of the rows of x [tokens, hidden]."""
     layer = _ExpertLayer(build, name, x)
-    routed = layer.combine(layer.experts(), layer.gate())
+    weights = layer.gate()
+    routed = layer.combine(layer.experts(), weights)
     if not build.config.shared_ffn:
         return routed
     return build.combine(f"{name}.shared_add", routed, layer.shared(), "add")
@@ -182,8 +183,8 @@ def routing_assumptions(
     found = [
         f"experts: {choice.words()}; {used} of {config.experts} experts have tokens,"
         f" the busiest {most:.2f} times the mean",
-        "experts: what a token visits is given; its selection among the scores is timed,"
-        f" {untimed}",
+        "experts: what a token visits is given, so that its row may be fetched before the gate is"
+        f" done; the selection among the scores is timed, {untimed}",
     ]
     if config.zero_experts or config.copy_experts:
         found.append("experts: a visit that computes nothing still fetches a row to weigh with 0")
