@@ -172,7 +172,7 @@ def _result(
         energy_pj={"total": sum(energy.values()), **energy},
         bounds=bounds,
         bottleneck=max(bounds, key=lambda name: bounds[name]) if any(bounds.values()) else NOTHING,
-        approximations=_approximations(arch, memory, runs, segments),
+        approximations=_approximations(graph, arch, memory, runs, segments),
         operators=tuple(op for t in totals for op in t.operators),
         wall_seconds=wall_seconds,
         links=_links(totals, repeats, ticks),
@@ -221,10 +221,15 @@ def _links(
 
 
 def _approximations(
-    arch: Architecture, memory: Fidelity, runs: list[SegmentRun], segments: Sequence[Segment]
+    graph: Graph,
+    arch: Architecture,
+    memory: Fidelity,
+    runs: list[SegmentRun],
+    segments: Sequence[Segment],
 ) -> tuple[str, ...]:
     """Everything the numbers leave out or compose, in plain words."""
     found = [f"{arch.name}: {text}" for text in (*arch.assumptions, *calibration(arch))]
+    found += graph.assumptions
     if memory == "ideal":
         found.append("memory ideal: transfers take no time and on-chip capacity is not limited")
     elif memory == "dram":
