@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accelsim.program.opcodes import Flag, Opcode
+from accelsim.program.opcodes import ISSUED, Flag, Opcode
 from accelsim.program.table import COLUMN
 from accelsim.program.verify.violation import Violation, at_instruction, instruction_text
 
@@ -51,6 +51,8 @@ def _scan(
         len(program.units),
         int(Opcode.MATMUL),
         int(Flag.ACCUMULATE),
+        int(Flag.FORWARD),
+        int(Flag.ISSUED0) if _waits_for_issue(program) else 0,
         cells.first,
         cells.rectangles,
         cells.owner.copy(),
@@ -60,6 +62,10 @@ def _scan(
         found,
     )
     return found[:count]
+
+
+def _waits_for_issue(program: Program) -> bool:
+    return bool((program.column("flags") & sum(ISSUED)).any())
 
 
 def _worded(program: Program, what: int, i: int, slot: int, other: int) -> Violation:
