@@ -154,7 +154,8 @@ class _Binding:
         flags = self.program.column("flags")
         if not (flags & sum(ISSUED)).any():
             return None
-        return (flags[:, None] & np.array(ISSUED)) != 0
+        early: npt.NDArray[np.bool_] = (flags[:, None] & np.array(ISSUED)) != 0
+        return early
 
     # -- bytes -----------------------------------------------------------------------------------
 

@@ -59,9 +59,9 @@ def merge_heads(
     """Commit heads in (ready, unit) order; return how many, or -1 if a time leaves 0..horizon.
 
     Fewer than all means deadlock; ``head`` then holds the waiting heads and ``finish`` < 0 marks
-    what is not committed. ``port`` and ``hold`` are None for programs without ports. ``early`` marks
-    dependencies that wait for the issue only, ``issued[i]`` is then filled with the tick at which
-    the unit of i was free again; both are None for programs in which all wait for results.
+    what is not committed. ``port`` and ``hold`` are None for programs without ports. ``early``
+    marks the dependencies that wait for the issue only, ``issued[i]`` becomes the tick at which
+    the unit of i was free again; both are None where all wait for results.
 
     key[leaves + u]   ready << bits | u of unit u's head, NEVER while it waits: its minimum is
                       the rule's choice. key[1:leaves] is a tournament tree over these leaves.

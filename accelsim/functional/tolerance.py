@@ -113,6 +113,7 @@ def _attention(op: Attention, lowering: Lowering, q: Floats, k: Floats, v: Float
         mid=lowering.lane_format,
         operand=lowering.operand_format,
         summed=lowering.summed_format,
+        shifted=lowering.shifted,
     )
     k, v = reference.by_heads(op, k), reference.by_heads(op, v)
     value = np.empty(op.output_shapes()[0])

@@ -1,10 +1,10 @@
 """Spatial nodes of a streaming-dataflow machine, and how deep the FIFOs between them are.
 
-A node is a pipeline configured for one function. It takes an element every ``interval`` cycles (its
-initiation interval) and the result is in the FIFO behind it some cycles later. An element that is a
-vector of up to ``width`` numbers counts as one; longer ones take several turns. FIFOs are no blocks:
-they are rings of buffers in a scratchpad, and an element waits in its slot from the issue of the
-node that makes it to the issue of the one that takes it. Programs say so with dependencies:
+A node is a pipeline configured for one function. It takes an element every ``interval`` cycles
+(its initiation interval) and the result is in the FIFO behind it some cycles later. An element that
+is a vector of up to ``width`` numbers counts as one; longer ones take several turns. FIFOs are no
+blocks: they are rings of buffers in a scratchpad, and a slot is taken from the issue of the element
+that fills it to the issue of the one that reads it. Programs say so with dependencies:
 
     element i may be read              when its producer's element i has finished
     element i may be made, depth D     when its consumer's element i - D has been issued
@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
+from accelsim.hw.vector import binary
 from accelsim.numerics import functions
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
 from accelsim.numerics.orders import CHAIN, Order
@@ -49,9 +50,7 @@ class Stream(Unit):
     in its producer's pipeline, ``long_fifo_depth`` all that one holds which must keep a whole row.
     """
 
-    opcodes: ClassVar[frozenset[Opcode]] = frozenset(
-        {Opcode.MATMUL, Opcode.VECTOR, Opcode.LAUNCH}
-    )
+    opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.MATMUL, Opcode.VECTOR, Opcode.LAUNCH})
 
     memory: tuple[str, ...]
     width: int = 128
@@ -147,23 +146,11 @@ class Stream(Unit):
         a = a.astype(np.float32, copy=False)
         b = np.full((1, 1), imm, np.float32) if b is None else b.astype(np.float32, copy=False)
         with np.errstate(all="ignore"):
-            match function:
-                case Function.ADD:
-                    return a + b
-                case Function.SUB:
-                    return a - b
-                case Function.MUL | Function.MUL_IMM:
-                    return a * b
-                case Function.DIV:
-                    return a / b
-                case Function.MAX:
-                    # Which of -0 and +0 numpy returns depends on the host; adding +0 settles it.
-                    return np.maximum(a, b) + np.float32(0)
-                case Function.EXP:
-                    return functions.exp_fp32(a)
-                case Function.EXP_SUB:
-                    return functions.exp_fp32(a - b)
-        raise AccelsimError(f"a stream node has no function {function.name}")
+            if function == Function.EXP:
+                return functions.exp_fp32(a)
+            if function == Function.EXP_SUB:
+                return functions.exp_fp32(a - b)
+            return binary(Function.MUL if function == Function.MUL_IMM else function, a, b)
 
     def arithmetic_name(self) -> str:
         """How values are computed, in words, for reports."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from accelsim.errors import AccelsimError
-from accelsim.mapping.streams import Channel, Firings, Network, Node, Tap
+from accelsim.mapping.streams import Firings, Network, Node
 from accelsim.numerics.formats import FORMAT_CODES, FORMATS, row_bytes
 from accelsim.program.builder import Use
 from accelsim.program.opcodes import Flag, Opcode
@@ -60,8 +60,8 @@ def emit(
     for tap in network.taps:
         storage = tap.channel.storage
         assert storage is not None
-        for node, writes in ((tap.channel.producer, True), (tap.consumer, False)):
-            uses.append(Use(storage, units[node], last[units[node]], writes))
+        for index, writes in ((tap.channel.producer, True), (tap.consumer, False)):
+            uses.append(Use(storage, units[index], last[units[index]], writes))
     build.bulk(table, immediate, uses)
 
 
@@ -108,9 +108,9 @@ def _heads(network: Network, index: int, node: Node) -> Ints:
 
 def _crowded(network: Network, index: int) -> bool:
     """Whether the first firing of a row has more to wait for than columns."""
-    known = sum(tap.consumer == index and not tap.implied and not tap.skipped for tap in network.taps)
-    made = sum(tap.channel.producer == index for tap in network.taps)
-    return known + made > DEPENDENCIES
+    taken = [t for t in network.taps if t.consumer == index and not (t.implied or t.skipped)]
+    made = [t for t in network.taps if t.channel.producer == index]
+    return len(taken) + len(made) > DEPENDENCIES
 
 
 def _fill(
@@ -162,7 +162,7 @@ def _waits(network: Network, index: int, firings: Firings, rows: list[Ints]) -> 
             reader = rows[tap.consumer]
             element = firings.i // push - tap.depth
             begins = (firings.i % push == 0) & (element >= 0)
-            last = np.minimum((element + 1) * pop - 1 + tap.lag, len(reader) - 1)
+            last = np.clip((element + 1) * pop - 1 + tap.lag, 0, len(reader) - 1)
             found.append(Wait(np.where(begins, reader[last], -1), True, False))
     return found
 
@@ -183,5 +183,3 @@ def _depend(table: Ints, at: Ints, waits: list[Wait]) -> None:
         if wait.issued:
             table[where, COLUMN["flags"]] |= int(Flag.ISSUED0) << used[there]
         used += there
-
-

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROBE_ROWS = 4
 
 
-class StreamDeadlock(AccelsimError):
+class StreamDeadlockError(AccelsimError):
     """A network of FIFOs that gets stuck: which FIFO is full, which is empty, what would do."""
 
 
@@ -267,11 +267,13 @@ class Network:
         return 1 if tap.channel.per_key else self.loop(self.nodes[tap.consumer])
 
     def order(self) -> np.ndarray:
-        """The node of every firing, in an order in which they can happen; StreamDeadlock if none
-        is there."""
+        """The node of every firing, in an order in which they can happen.
+
+        Raises StreamDeadlockError if there is none.
+        """
         order, fired, total = self._run(self.rows)
         if (fired < total).any():
-            raise StreamDeadlock(self._stuck(fired, total))
+            raise StreamDeadlockError(self._stuck(fired, total))
         return order
 
     @property

@@ -38,6 +38,7 @@ from accelsim.program.table import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+
 @dataclass(frozen=True)
 class Use:
     """The last row of a unit that writes a storage, or reads it."""
@@ -71,6 +72,7 @@ class Builder:
         self._rows = array("q")
         self._operands = array("q")
         self._immediate: dict[int, float] = {}
+        self._immediates: list[tuple[int, Floats]] = []  # of rows that came at once: first, values
         self._approximations: list[str] = []
         # _seen[u][v]: latest instruction of unit v that unit u is already known to have waited for.
         self._seen: list[dict[int, int]] = [{} for _ in self.units]
@@ -279,7 +281,7 @@ class Builder:
     # -- many instructions at once ---------------------------------------------------------------
 
     def windows(self, rows: Ints) -> int:
-        """Add operand descriptors (rows of table.OPERAND_COLUMNS); returns the first one's index."""
+        """Add operand descriptors (table.OPERAND_COLUMNS); returns the index of the first."""
         first = len(self._operands) // OPERAND_WIDTH
         self._operands.frombytes(np.ascontiguousarray(rows).data.cast("B"))
         return first
@@ -298,8 +300,7 @@ class Builder:
         start = len(self)
         self.reserve(len(rows), self._operators[-1].name)
         self._rows.frombytes(np.ascontiguousarray(rows).data.cast("B"))
-        there = np.flatnonzero(immediate)
-        self._immediate.update(zip((start + there).tolist(), immediate[there].tolist(), strict=True))
+        self._immediates.append((start, immediate))
         for use in uses:
             hazards = use.storage.writers if use.writes else use.storage.readers
             hazards[use.unit] = use.last
@@ -312,6 +313,8 @@ class Builder:
         immediate = np.zeros(len(instructions))
         if self._immediate:
             immediate[list(self._immediate)] = list(self._immediate.values())
+        for first, values in self._immediates:
+            immediate[first : first + len(values)] = values
         return Program(
             units=self.units,
             spaces=self.spaces,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from accelsim.numerics.formats import FORMAT_CODES
-from accelsim.program.opcodes import Flag, Function, Opcode
+from accelsim.program.opcodes import ISSUED, Flag, Function, Opcode
 from accelsim.program.table import (
     COLUMN,
     OPERAND_COLUMN,
@@ -453,7 +453,13 @@ def test_kernel_literals_agree_with_the_tables() -> None:
         assert getattr(cell_kernels, f"D_{name.upper()}", at) == at
     assert structure_kernels.TRANSPOSE_A == Flag.TRANSPOSE_A
     assert structure_kernels.TRANSPOSE_B == Flag.TRANSPOSE_B
-    assert sum(Flag) == structure_kernels.MATMUL_FLAGS + structure_kernels.SCALAR
+    for name in ("ACCUMULATE", "SCALAR", "FORWARD", "RESCALE"):
+        assert getattr(structure_kernels, name) == Flag[name]
+    for c, flag in enumerate(ISSUED):
+        assert structure_kernels.ISSUED << c == flag
+    others = (structure_kernels.SCALAR, structure_kernels.FORWARD, *ISSUED)
+    assert sum(Flag) == structure_kernels.MATMUL_FLAGS + sum(others)
+    assert Function.EXP == structure_kernels.EXP
     assert OPERAND_COLUMN["storage"] == hazard_kernels.D_STORAGE
     for name in ("R_CELL", "R_LINES", "R_WIDTH", "R_STEP"):
         assert getattr(hazard_kernels, name) == getattr(cell_kernels, name)

@@ -47,10 +47,11 @@ def scan(
 
     ``matmul`` and ``accumulate`` are the opcode and flag of the instruction that may read its own
     unit's earlier result without a wait, ``forward`` the flag of others that may (their src1).
-    ``early`` is the flag of a dep0 that waits for the issue, 0 if the program has no such waits. ``first`` and ``rectangles`` map operand descriptors to
-    cells; ``owner[cell]`` is the storage whose data the cell holds at the start, -1 for none.
-    ``keep`` readers are remembered per cell. With ``segments`` (see find_neighbours) storages may
-    share addresses without sharing cells; what then cannot be decided is reported as UNDECIDED.
+    ``early`` is the flag of a dep0 that waits for the issue, 0 if the program has no such waits.
+    ``first`` and ``rectangles`` map operand descriptors to cells; ``owner[cell]`` is the storage
+    whose data the cell holds at the start, -1 for none. ``keep`` readers are remembered per cell.
+    With ``segments`` (see find_neighbours) storages may share addresses without sharing cells; what
+    then cannot be decided is reported as UNDECIDED.
 
     clock[u]         what is known to have finished when the next instruction of unit u starts, per
                      unit; from entry ``known`` on, what is known to have been issued
@@ -267,9 +268,7 @@ def _read(
                     w >= 0
                     and own[unit[w]] < w
                     and not (
-                        late
-                        and unit[w] == u
-                        and instructions[w, OPCODE] == instructions[i, OPCODE]
+                        late and unit[w] == u and instructions[w, OPCODE] == instructions[i, OPCODE]
                     )
                 ):
                     blame[0] = w
@@ -338,9 +337,7 @@ def _write(
 
 
 @njit
-def _has_read(
-    reader: int, own: NDArray[np.int32], known: int, unit: NDArray[np.int32]
-) -> bool:
+def _has_read(reader: int, own: NDArray[np.int32], known: int, unit: NDArray[np.int32]) -> bool:
     """Whether a remembered reader is known to have read: issued, or finished if it reads late."""
     r = reader >> 1
-    return own[unit[r] + (0 if reader & 1 else known)] >= r
+    return bool(own[unit[r] + (0 if reader & 1 else known)] >= r)

@@ -179,7 +179,7 @@ def _flags_mean_nothing(row: NDArray[np.int64], shape: int, sources: int) -> boo
     for c in range(3):
         if row[DEPENDENCY + c] >= 0:
             allowed |= ISSUED << c
-    return (flags & ~allowed) != 0
+    return bool(flags & ~allowed)
 
 
 @njit
