@@ -133,6 +133,7 @@ def _lower(op: Attention, low: Lowering, flow: Flow) -> None:
     constants = _constants(low, core, block, queues[3])
     result = flow(Streams(net, q, k, v, op.scale, *(low.build.operand(c) for c in constants)))
     net.store(queues[3], result, of_row([outputs(op, low, g) for g in groups]))
+    low.build.reserve(net.firings, op.name)
     order = net.order()
     place(net, low, core)
     tensors = [low.tensors[name] for name in op.inputs]
@@ -151,6 +152,12 @@ def _pool(op: Attention, low: Lowering, core: Core) -> tuple[list[int], Stream]:
         raise AccelsimError(
             f"streaming attention needs {QUEUES} DMA queues (queries, keys, values, results), not"
             f" {len(queues)}"
+        )
+    wide = [n for n in op.inputs if low.format(n).significand_bits > FP32.significand_bits]
+    if wide:
+        raise AccelsimError(
+            f"streaming nodes compute in fp32, which does not hold {low.format(wide[0]).name};"
+            " accepted: operands of at most 32 bits"
         )
     if low.panel_width:
         raise AccelsimError("streaming attention reads rows; accepted: dma.activation_panel 0")

@@ -277,6 +277,11 @@ class Network:
         return order
 
     @property
+    def firings(self) -> int:
+        """Elements that all nodes take together."""
+        return sum(self.rows * self.loop(node) for node in self.nodes)
+
+    @property
     def slots(self) -> int:
         """Elements that all FIFOs hold together."""
         return sum(tap.depth for tap in self.taps)
@@ -311,10 +316,15 @@ class Network:
             n: self.taps[blocking_tap(n, fired, total, table)]
             for n in np.flatnonzero(fired < total).tolist()
         }
-        full = next(t for n, t in blocked.items() if t.channel.producer == n)
-        while blocked[full.consumer].channel.producer == full.consumer:
-            full = blocked[full.consumer]
-        empty = blocked[full.consumer]
+        # Everybody waits for somebody, so that from anywhere the way ends in the ring of those who
+        # wait for each other. In it a node waits for a full FIFO whose reader finds another empty.
+        at = next(iter(blocked))
+        for _ in blocked:
+            at = _awaited(at, blocked[at])
+        full, empty = blocked[at], blocked[_awaited(at, blocked[at])]
+        while full.channel.producer != at or empty.consumer != full.consumer:
+            at = _awaited(at, full)
+            full, empty = empty, blocked[_awaited(at, empty)]
         parameter = "long_fifo_depth" if full.long else "fifo_depth"
         return (
             f"deadlock: FIFO {self.fifo(full)!r} is full with {full.depth} elements while FIFO"
@@ -340,3 +350,8 @@ class Network:
         self.taps = [replace(t, depth=depth) if t.long else t for t in taps]
         _, fired, total = self._run(min(self.rows, PROBE_ROWS))
         return bool((fired == total).all())
+
+
+def _awaited(node: int, tap: Tap) -> int:
+    """Who has to go on for a node that a tap keeps from firing: at its other end."""
+    return tap.consumer if tap.channel.producer == node else tap.channel.producer

@@ -3,9 +3,9 @@
 ``dam_sdpa.csv`` are cycles of scaled-dot-product attention on nodes and bounded channels, from an
 emulation of the rules of the Dataflow Abstract Machine (DAM-RS at 7163665, MIT or Apache-2.0, whose
 code it does not contain; Zhang et al., ISCA 2024) in Python: a cross-check of this simulator, not a
-measurement. There a channel's slot is taken from the send to the receive, so that its depth includes
-what is in the sender's pipeline, as here; generators take a cycle for their first element, which
-here they do not, and which shows where no controller hides it.
+measurement. There a channel's slot is taken from the send to the receive, so that its depth
+includes what is in the sender's pipeline, as here; generators take a cycle for their first element,
+which here they do not, and which shows where no controller hides it.
 """
 
 from __future__ import annotations
