@@ -365,7 +365,7 @@ FAULTS = {
     2: (_row("opcode", 15), "has an unknown opcode"),
     3: (_row("operator", 4), "belongs to an operator that does not exist"),
     4: (_row("flags", 8), "has flags that mean nothing here"),
-    5: (_row("opcode", Opcode.VECTOR), "has an unknown vector function"),
+    5: (_row("opcode", Opcode.VECTOR), "has a function that is unknown here"),
     6: (_row("dep1", 2), "waits for instruction 2, which is not an earlier one"),
     7: (_row("src1", 99), "has operand descriptor 99 as source 1, which does not exist"),
     8: (_row("src1", -1), "has no source 1"),
