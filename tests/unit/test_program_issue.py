@@ -92,6 +92,21 @@ def test_what_is_forwarded_is_read_at_the_finish(late: bool) -> None:
     assert "read-after-write" in {v.kind for v in violations(hand.program())}
 
 
+def test_a_younger_reader_does_not_speak_for_one_that_reads_late() -> None:
+    """Both on one unit: that the younger has been issued leaves the older in its pipeline."""
+    hand = gemm()
+    one = hand.operand(SUM, FP32, rows=1)
+    held, *sums = (hand.operand(SPARE, FP32, rows=1, offset=16 * i) for i in range(3))
+    row = {"shape": (1, 4, 0), "function": Function.ADD}
+    hand.emit(VPU, Opcode.VECTOR, held, one, one, after=(2,), **row)
+    hand.emit(VPU, Opcode.VECTOR, sums[0], one, held, flags=int(Flag.FORWARD), **row)
+    hand.emit(VPU, Opcode.VECTOR, sums[1], one, held, after=(4,), **row)
+    hand.emit(DMA0, Opcode.FILL, held, after=(4, 6), shape=(1, 4, 0), flags=int(Flag.ISSUED1))
+    assert [v.kind for v in violations(hand.program())] == ["write-after-read"]
+    hand.rows[-1][COLUMN["dep2"]] = 5
+    assert violations(hand.program()) == []
+
+
 @pytest.mark.parametrize(
     ("i", "flags", "function", "said"),
     [

@@ -14,6 +14,7 @@ from accelsim.engine.bind import bind
 from accelsim.engine.merge import run as run_engine
 from accelsim.errors import AccelsimError
 from accelsim.functional.check import check as check_program
+from accelsim.functional.lowering import lowerings
 from accelsim.mapping.streams import StreamDeadlockError
 from accelsim.program.listing import mnemonic
 from accelsim.program.opcodes import ISSUED, Function, Opcode
@@ -172,6 +173,15 @@ def test_scores_without_their_maximum_overflow(mapper: str) -> None:
         "stream-sdpa", "attention:heads=1,q=8,kv=16,d=16,dtype=fp32", mapper=mapper, scale=16.0
     )
     assert result.ok == (mapper in ("stream-naive-max", "stream-running-max"))
+
+
+@pytest.mark.parametrize("mapper", MAPPERS)
+def test_what_the_bound_is_made_of(mapper: str) -> None:
+    """Read off the rows: a running maximum rescales before every addition but the first."""
+    made, machine = program(mapper, q=3, kv=5), as_arch("stream-sdpa")
+    (facts,) = lowerings(made, [machine.units[slot.unit] for slot in made.units])
+    assert facts.rescales == (4 if mapper == "stream-running-max" else 0)
+    assert facts.shifted == (mapper in ("stream-naive-max", "stream-running-max"))
 
 
 @pytest.mark.parametrize("mapper", MAPPERS)

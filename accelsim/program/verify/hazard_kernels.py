@@ -57,8 +57,8 @@ def scan(
                      unit; from entry ``known`` on, what is known to have been issued
     saved[row[i]]    clock of instruction i, kept until its last dependent has seen it
     writer[cell]     latest writer, -1 before; ``owner`` is then the storage it wrote through
-    readers[cell]    readers of the current contents, at most one per unit, front to back, as
-                     2 x instruction, + 1 if one on that unit reads as late as its finish
+    readers[cell]    readers of the current contents, front to back, as 2 x instruction, + 1 if
+                     it reads as late as its finish; at most one of each kind per unit
     last[cell]       the last instruction that writes it; who reads after it need not be remembered
     tenant[segment]  the storage that was accessed there last, -1 if none
     retired[segment] per unit the latest access by storages that are no longer tenants
@@ -276,14 +276,12 @@ def _read(
                 if last[cell] < i:
                     continue
                 # A reader that this one comes after need not be remembered: who waits for this
-                # one waits for it. One entry per unit, so there are never more than units.
-                place, mark = -1, 2 * i + late
+                # one waits for it. One entry per unit and kind, so there are never more than these:
+                # that a younger reader was issued does not say that an older, late one is through.
+                place, mark = -1, 1 if late and known else 0
                 for x in range(keep):
                     r = readers[cell, x] >> 1
-                    if r < 0 or unit[r] == u:
-                        if r >= 0:
-                            # That a younger one was issued does not say that an older has finished.
-                            mark |= readers[cell, x] & 1
+                    if r < 0 or (unit[r] == u and readers[cell, x] & 1 == mark):
                         if r >= 0 or place < 0:
                             place = x
                         break
@@ -292,7 +290,7 @@ def _read(
                 if place < 0:
                     what = UNDECIDED
                 else:
-                    readers[cell, place] = mark
+                    readers[cell, place] = 2 * i + mark
     return what
 
 

@@ -35,7 +35,9 @@ def hazard_violations(
         return []
     exact = extents.cells(program, verdicts, exact=True)
     apart = np.zeros_like(extents.segments)
-    found = _scan(program, exact, len(program.units), apart, 0, limit)
+    # One reader per unit, and where issues are waited for, one that reads late.
+    everybody = len(program.units) * (2 if _waits_for_issue(program) else 1)
+    found = _scan(program, exact, everybody, apart, 0, limit)
     return [_worded(program, *map(int, row)) for row in found]
 
 
