@@ -13,17 +13,23 @@ import numpy as np
 
 from accelsim.errors import AccelsimError
 from accelsim.mapping.streams import Firings, Network, Node
-from accelsim.numerics.formats import FORMAT_CODES, FORMATS, row_bytes
+from accelsim.numerics.formats import FORMATS, row_bytes
 from accelsim.program.builder import Use
 from accelsim.program.opcodes import Flag, Opcode
-from accelsim.program.table import COLUMN, DEPENDENCIES, OPERAND_WIDTH, WIDTH, Ints
+from accelsim.program.table import (
+    COLUMN,
+    DEPENDENCIES,
+    OPERAND_COLUMN,
+    OPERAND_WIDTH,
+    WIDTH,
+    Ints,
+)
 
 if TYPE_CHECKING:
     from accelsim.mapping.lowering import Core, Lowering
     from accelsim.program.storage import Storage
 
 FP32 = FORMATS["fp32"]
-NODES_COMPUTE_IN = FP32.name
 
 
 class Wait(NamedTuple):
@@ -72,11 +78,8 @@ def place(network: Network, low: Lowering, core: Core) -> None:
         nbytes = row_bytes(channel.width, FP32)
         storage = arena.take(f"{channel.name} FIFO", channel.depth * nbytes)
         windows = np.empty((channel.depth, OPERAND_WIDTH), dtype=np.int64)
-        windows[:] = (
-            *(storage.index, storage.space, storage.base, 1, nbytes, nbytes),
-            FORMAT_CODES[NODES_COMPUTE_IN],
-        )
-        windows[:, 2] += np.arange(channel.depth) * nbytes
+        windows[:] = storage.view(1, channel.width, FP32).row()
+        windows[:, OPERAND_COLUMN["base"]] += np.arange(channel.depth) * nbytes
         channel.storage, channel.first = storage, low.build.windows(windows)
 
 
