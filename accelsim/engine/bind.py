@@ -29,7 +29,7 @@ from accelsim.hw.dram.block import Dram
 from accelsim.numerics.arithmetic import ProductTypes, types_of
 from accelsim.numerics.formats import FORMAT_NAMES
 from accelsim.numerics.rules import Rule
-from accelsim.program.opcodes import TRANSFERS, Opcode
+from accelsim.program.opcodes import ISSUED, TRANSFERS, Opcode
 from accelsim.program.table import Program
 
 Fidelity = Literal["ideal", "bandwidth", "dram"]
@@ -152,12 +152,21 @@ class _Binding:
             units=len(self.program.units),
             ports=len(self.ports.names),
             traffic=traffic,
+            early=self._early(),
         )
         return BoundProgram(
             self.program, self.arch, self.fidelity, timed,
             Accesses(self.space, self.nbytes), tuple(self.ports.names), tuple(self.ports.groups),
             self.flows, self.unit_index, self.work, self.actions,
         )  # fmt: skip
+
+    def _early(self) -> npt.NDArray[np.bool_] | None:
+        """Dependencies that wait until an instruction has been issued; None if all wait longer."""
+        flags = self.program.column("flags")
+        if not (flags & sum(ISSUED)).any():
+            return None
+        early: npt.NDArray[np.bool_] = (flags[:, None] & np.array(ISSUED)) != 0
+        return early
 
     # -- bytes -----------------------------------------------------------------------------------
 

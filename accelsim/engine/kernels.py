@@ -49,6 +49,8 @@ def merge_heads(
     head: NDArray[np.int64],
     bits: int,
     horizon: int,
+    early: NDArray[np.bool_] | None,
+    issued: NDArray[np.int64] | None,
     port_free: NDArray[np.int64],
     start: NDArray[np.int64],
     finish: NDArray[np.int64],
@@ -57,7 +59,9 @@ def merge_heads(
     """Commit heads in (ready, unit) order; return how many, or -1 if a time leaves 0..horizon.
 
     Fewer than all means deadlock; ``head`` then holds the waiting heads and ``finish`` < 0 marks
-    what is not committed. ``port`` and ``hold`` are None for programs without ports.
+    what is not committed. ``port`` and ``hold`` are None for programs without ports. ``early``
+    marks the dependencies that wait for the issue only, ``issued[i]`` becomes the tick at which
+    the unit of i was free again; both are None where all wait for results.
 
     key[leaves + u]   ready << bits | u of unit u's head, NEVER while it waits: its minimum is
                       the rule's choice. key[1:leaves] is a tournament tree over these leaves.
@@ -133,6 +137,9 @@ def merge_heads(
         waiting = finish[i]
         start[i] = at
         finish[i] = end
+        over = free
+        if issued is not None:
+            issued[i] = over
         order[done] = i
         done += 1
         # Many units walk many places of the program at once, more than the host's own prefetcher
@@ -158,7 +165,10 @@ def merge_heads(
                         waiter[4 * u + k] = t
                         finish[d] = -2 - (4 * u + k)
                         lacking += 1
-                    elif t > free:
+                        continue
+                    if early is not None and issued is not None and early[3 * i + k]:
+                        t = issued[d]
+                    if t > free:
                         free = t
             seen[u] = free
             missing[u] = lacking
@@ -178,8 +188,11 @@ def merge_heads(
             w = -2 - waiting
             waiting = waiter[w]
             v = w >> 2
-            if end > seen[v]:
-                seen[v] = end
+            arrives = end
+            if early is not None and early[3 * head[v] + (w & 3)]:
+                arrives = over
+            if arrives > seen[v]:
+                seen[v] = arrives
             missing[v] -= 1
             if missing[v] == 0:
                 winner = seen[v] << bits | v

@@ -36,6 +36,7 @@ def run(timed: TimedProgram) -> Schedule:
     bits = (timed.units - 1).bit_length() if timed.units else 0
     horizon = (1 << (62 - bits)) - 1
     contended = timed.port.max(initial=-1) >= 0
+    early = timed.early
     committed = merge_heads(
         column(timed.occupancy),
         column(timed.latency),
@@ -47,6 +48,8 @@ def run(timed: TimedProgram) -> Schedule:
         head,
         bits,
         horizon,
+        None if early is None else column(early),
+        None if early is None else np.empty(n, np.int64),
         np.zeros(timed.ports, np.int64),
         start,
         finish,

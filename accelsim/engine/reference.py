@@ -74,7 +74,9 @@ class Machine:
         self.env = simpy.Environment()
         self.occupancy: list[int] = timed.occupancy.tolist()
         self.latency: list[int] = timed.latency.tolist()
-        self.dep: list[list[int]] = [[d for d in row if d >= 0] for row in timed.dep.tolist()]
+        self.dep: list[list[int]] = timed.dep.tolist()
+        early = np.zeros_like(timed.dep) if timed.early is None else timed.early
+        self.early: list[list[bool]] = early.tolist()
         self.holds: list[dict[PortName, int]] = [{} for _ in range(n)]  # ticks per port
         for i, row in enumerate(zip(timed.port.tolist(), timed.hold.tolist(), strict=True)):
             for p, ticks in zip(*row, strict=True):
@@ -82,6 +84,7 @@ class Machine:
                     self.holds[i][p] = max(ticks, self.holds[i].get(p, 0))
         self.ports = defaultdict[PortName, simpy.Resource](lambda: simpy.Resource(self.env))
         self.result = [self.env.event() for _ in range(n)]  # fires when the result may be used
+        self.issued = [self.env.event() for _ in range(n)]  # fires when its unit is free again
         self.start, self.finish, self.order = [0] * n, [0] * n, list[int]()
 
         self.requests: list[tuple[int, int, int, simpy.Event]] = []  # ready tick, unit, instruction
@@ -96,8 +99,9 @@ class Machine:
         """One unit: for each instruction in order, wait for operands, ask, and be occupied."""
         previous = None
         for i in self.queues[u]:
-            for d in self.dep[i]:
-                yield self.result[d]
+            for d, early in zip(self.dep[i], self.early[i], strict=True):
+                if d >= 0:
+                    yield self.issued[d] if early else self.result[d]
             yield self.admission(u, i)
             turn = self.turn(i)
             queued = {p: self.ports[p].request() for p in turn.holds}
@@ -111,6 +115,7 @@ class Machine:
             self.env.process(self.retire(i, turn, passed, previous))
             previous = self.result[i]
             yield self.env.all_of([occupied, passed, *turn.accepted])
+            self.issued[i].succeed()
 
     def turn(self, i: int) -> Turn:
         """What instruction i, which was admitted now, uses."""

@@ -6,6 +6,7 @@ is committed:
 1. The *head* of a unit is its first instruction, in index order, that is not yet committed. A head
    is a candidate when all its dependencies are committed, wherever in the program they stand.
 2. A candidate is ready at ``max(tick at which its unit is free, finish of its dependencies)``.
+   Of an *early* dependency not the finish counts, but the tick at which its unit was free again.
    Commit the candidate that is ready earliest; of several, the one of the lowest unit.
 3. The instruction joins the queues of all its ports at once. A port is a server: it serves one
    instruction at a time, in commit order, each for the ticks that it is held, and it does not wait
@@ -57,6 +58,7 @@ class TimedProgram:
     units: int
     ports: int
     traffic: Traffic | None = None  # what caches and channels decide while the clock runs
+    early: NDArray[np.bool_] | None = None  # [n, 3] dependencies that wait for the issue only
 
     def __len__(self) -> int:
         return len(self.unit)
@@ -139,6 +141,16 @@ def check_layout(timed: TimedProgram) -> None:
             raise AccelsimError(
                 f"{name} must be {dtype}{list(shape)}, got {column.dtype}{list(column.shape)}"
             )
+    early = timed.early
+    if early is not None and (early.dtype != np.bool_ or early.shape != (n, DEPENDENCIES)):
+        raise AccelsimError(
+            f"early must be bool{[n, DEPENDENCIES]}, got {early.dtype}{list(early.shape)}"
+        )
+    if early is not None and timed.traffic is not None:
+        raise AccelsimError(
+            "instructions wait for the issue of others (streaming nodes), which is not modelled"
+            " behind caches or DRAM channels; accepted: --memory ideal or bandwidth, no caches"
+        )
     if timed.units < 0 or timed.ports < 0:
         raise AccelsimError(f"{timed.units} units and {timed.ports} ports, accepted: 0 or more")
     _check_range("unit", timed.unit, 0, timed.units, "units")

@@ -1,8 +1,9 @@
 """Executes a tile program on bytes, in program order or in the order that a clock found.
 
 In program order every instruction reads, computes and writes before the next one. In clock order
-an instruction reads its operands at its start and writes its result at its finish; in between, the
-bytes it will write are poisoned, because hardware promises nothing about them. Events happen in
+an instruction reads its operands at its start (what its pipeline forwards, at its finish) and
+writes its result at its finish; in between, the bytes it will write are poisoned, because hardware
+promises nothing about them. Events happen in
 the order (tick, commit position, read before write), so a dependency that is missing in the program
 lets a reader see stale bytes or poison: the numbers change, and a race is found without looking
 for one.
@@ -186,14 +187,16 @@ class _Machine:
             return [memory.window(row[_SRC]).copy()]
         if opcode == Opcode.GATHER:
             return [_pick(memory.window(row[_SRC]), memory.read(row[_SRC + 1])[:, 0])]
-        return [memory.read(operand) for operand in row[_SRC : _SRC + 3] if operand >= 0]
+        late = _SRC + 1 if row[_FLAGS] & Flag.FORWARD else -1
+        places = (c for c in range(_SRC, _SRC + 3) if row[c] >= 0 and c != late)
+        return [memory.read(row[c]) for c in places]
 
     def invalidate(self, i: int) -> None:
         """Poison what instruction ``i`` is about to overwrite, a multicast everywhere at once."""
         row = self._row[i]
         count = row[_K] if row[_OPCODE] == Opcode.MULTICAST else 1
         for one in self._row[i : i + count]:
-            if one[_DST] >= 0 and not one[_FLAGS] & Flag.ACCUMULATE:
+            if one[_DST] >= 0 and not _updates(one):
                 self._memory.poison(one[_DST])
 
     def write(self, i: int, operands: list[Values]) -> None:
@@ -229,22 +232,38 @@ class _Machine:
         a = operands[0].T if flags & Flag.TRANSPOSE_A else operands[0]
         b = operands[1].T if flags & Flag.TRANSPOSE_B else operands[1]
         acc = memory.read(row[_DST]) if flags & Flag.ACCUMULATE else None
+        if acc is not None and flags & Flag.RESCALE:
+            acc = self._lanes_of(row).apply(Function.MUL, acc, operands[2], 0.0)
         how: tuple[Any, ...] = ()
         if self._typed[row[_UNIT]]:
             formats = (memory.format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST]))
             operator = row[_OPERATOR]
             how = ProductTypes(*formats), self._orders[operator] if operator >= 0 else CHAIN
-        memory.write(row[_DST], unit.multiply(a, b, acc, *how))
+        memory.write(row[_DST], self._gone_on(i, unit.multiply(a, b, acc, *how)))
+
+    def _gone_on(self, i: int, result: Values) -> Values:
+        """Results of a product after the rest of the pipeline, if it does not end there."""
+        row, factor = self._row[i], self._immediate[i]
+        if factor:
+            result = self._lanes_of(row).apply(Function.MUL_IMM, result, None, factor)
+        if row[_FUNCTION]:
+            result = self._lanes_of(row).apply(Function(row[_FUNCTION]), result, None, 0.0)
+        return result
 
     def _vector(self, i: int, operands: list[Values]) -> None:
         row = self._row[i]
+        b = operands[1] if len(operands) > 1 else None
+        if row[_FLAGS] & Flag.FORWARD:
+            b = self._memory.read(row[_SRC + 1])
+        function = Function(row[_FUNCTION])
+        result = self._lanes_of(row).apply(function, operands[0], b, self._immediate[i])
+        self._memory.write(row[_DST], result)
+
+    def _lanes_of(self, row: list[int]) -> VectorArithmetic:
         unit = self._lanes[row[_UNIT]]
         if unit is None:
             raise AccelsimError("the unit has no vector arithmetic (no method apply)")
-        b = operands[1] if len(operands) > 1 else None
-        function = Function(row[_FUNCTION])
-        result = unit.apply(function, operands[0], b, self._immediate[i])
-        self._memory.write(row[_DST], result)
+        return unit
 
     def _fault(self, i: int, reason: str) -> AccelsimError:
         row, program = self._row[i], self._program
@@ -256,6 +275,12 @@ class _Machine:
 _OPCODE, _UNIT, _FUNCTION = COLUMN["opcode"], COLUMN["unit"], COLUMN["function"]
 _FLAGS, _OPERATOR, _K = COLUMN["flags"], COLUMN["operator"], COLUMN["k"]
 _DST, _SRC = COLUMN["dst"], COLUMN["src0"]
+
+
+def _updates(row: list[int]) -> bool:
+    """Whether an instruction works on what an earlier one leaves in its destination."""
+    in_place = row[_FLAGS] & Flag.FORWARD and row[_SRC + 1] == row[_DST]
+    return bool(row[_FLAGS] & Flag.ACCUMULATE or in_place)
 
 
 def _pick(table: Values, ids: npt.NDArray[Any]) -> Values:

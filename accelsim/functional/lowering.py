@@ -56,12 +56,13 @@ class Lowering:
     ``adder``; ``steps``: most fused steps of a tensor core, each of which errs as ``step`` says.
     ``vector_format``, ``operand_format``: coarsest format in which a computed intermediate waits
     for the vector unit, for the matrix unit. ``accumulator``, ``rests``: format of running sums in
-    memory and how often one is stored, ``rescales``: how often the vector unit multiplies one,
+    memory and how often one is stored, ``rescales``: how often one is multiplied before it grows,
     ``merges``: how often it adds sums that went through main memory, each multiplied first;
     ``entering``: format to which the matrix unit rounds its operands, which ``truncates`` them or
     not. ``summed_format``, ``lane_format``: of the vector unit's intermediates, those that row sums
     read and those that other functions read. ``row_piece``: shortest row sum (0: none),
-    ``row_depth`` the additions in the deepest. ``arithmetic``: the units' own words; ``order``: the
+    ``row_depth`` the additions in the deepest. ``shifted``: nothing exponentiates products as they
+    are, without a maximum taken off. ``arithmetic``: the units' own words; ``order``: the
     declared order of reduction, "" for an operator without products.
     """
 
@@ -81,6 +82,7 @@ class Lowering:
     lane_format: Format = FP32
     row_piece: int = 0
     row_depth: int = 0
+    shifted: bool = True
     arithmetic: str = "copy"
     order: str = ""
 
@@ -162,6 +164,7 @@ class _Reader:
             lane_format=lane,
             row_piece=min((row[_K] for row in sums), default=0),
             row_depth=max((self._row_depth(row) for row in sums), default=0),
+            shifted=not any(row[_FUNCTION] == Function.EXP for row in products),
             arithmetic=self._arithmetic(),
             order=(self._declared or "chain") if products else "",
         )
@@ -250,8 +253,9 @@ class _Reader:
         )
 
     def _rescales(self) -> int:
-        """Most multiplications by the vector unit on the way of a running sum of products: those
-        of its storage between the product that starts it and the last one added to it."""
+        """Most multiplications on the way of a running sum of products: by the vector unit, those
+        of its storage between the product that starts it and the last one added to it; by the
+        matrix unit itself, those of its window."""
         met: dict[int, dict[tuple[int, ...], int]] = {}
         most = 0
         for row in self._rows:
@@ -261,6 +265,8 @@ class _Reader:
             windows = met.setdefault(descriptor[_STORAGE], {})
             if row[_OPCODE] == Opcode.MATMUL:
                 window = tuple(descriptor[1:])
+                if row[_FLAGS] & Flag.RESCALE:
+                    windows[window] = windows.get(window, 0) + 1
                 if _accumulates(row):
                     most = max(most, windows.get(window, max(windows.values(), default=0)))
                 else:

@@ -120,6 +120,7 @@ def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
         mid=lowering.lane_format,
         operand=lowering.operand_format,
         summed=lowering.summed_format,
+        shifted=lowering.shifted,
     )
     value = np.empty(op.output_shapes()[0])
     error = np.empty_like(value)

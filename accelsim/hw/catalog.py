@@ -13,6 +13,7 @@ from accelsim.hw import (  # noqa: F401
     sequencer,
     simt,
     sram,
+    stream,
     systolic,
     tensor_core,
     vector,

@@ -37,8 +37,8 @@ from accelsim.quantities import Cycles, Picojoules
 # knows better says so in ``slots``.
 SLOTS: dict[str, int] = {
     "copy": 1, "add": 1, "sub": 1, "mul": 1, "max": 1,
-    "add_imm": 1, "mul_imm": 1, "max_imm": 1, "relu": 1,
-    "exp": 4, "reciprocal": 4, "rsqrt": 4, "tanh": 6, "sigmoid": 6,
+    "div": 6, "add_imm": 1, "mul_imm": 1, "max_imm": 1, "relu": 1,
+    "exp": 4, "exp_sub": 5, "reciprocal": 4, "rsqrt": 4, "tanh": 6, "sigmoid": 6,
     "gelu": 10, "gelu_tanh": 10, "silu": 7,
     "row_max": 1, "row_sum": 1, "causal_mask": 1, "window_mask": 1, "rotate_half": 1,
 }  # fmt: skip
@@ -137,7 +137,7 @@ class Vector(Unit):
     def _apply(self, function: Function, a: Operand, b: Operand | None, imm: float) -> Operand:
         match function:
             case Function.ADD_IMM | Function.MUL_IMM | Function.MAX_IMM:
-                return _binary(_IMMEDIATE[function], a, _constant(imm, a.dtype))
+                return binary(_IMMEDIATE[function], a, _constant(imm, a.dtype))
             case Function.ROW_MAX:
                 return _plus_zero(a.max(axis=1, keepdims=True))
             case Function.ROW_SUM:
@@ -154,7 +154,9 @@ class Vector(Unit):
                 return _rotate_half(a, int(imm))
         if b is None:
             raise AccelsimError(f"vector function {function.name} needs a second operand")
-        return _binary(function, a, b)
+        if function == Function.EXP_SUB:
+            return functions.exp_fp32(a - b)
+        return binary(function, a, b)
 
     def row_sum(self, a: Operand) -> Operand:
         """Sums of the rows of ``a[rows, cols]`` as [rows, 1], in the order the module states."""
@@ -193,7 +195,8 @@ def _constant(value: float, dtype: np.dtype[Any]) -> Operand:
     return np.array(value, dtype=dtype)
 
 
-def _binary(function: Function, a: Operand, b: Operand) -> Operand:
+def binary(function: Function, a: Operand, b: Operand) -> Operand:
+    """One operation of two operands of a kind, rounded once."""
     result: Operand
     match function:
         case Function.ADD:
@@ -202,6 +205,8 @@ def _binary(function: Function, a: Operand, b: Operand) -> Operand:
             result = a - b
         case Function.MUL:
             result = a * b
+        case Function.DIV:
+            result = a / b
         case Function.MAX:
             result = _maximum(a, b)
         case _:

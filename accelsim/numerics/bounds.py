@@ -190,20 +190,27 @@ def softmax_parts(
     visible: npt.NDArray[np.bool_] | None = None,
     summed: Format = FP32,
     rescales: int = 0,
+    shifted: bool = True,
 ) -> tuple[Ball, Ball]:
     """(exp(x - max), 1 / sum) over the last axis; invisible elements count as exact zeros.
+
+    Without the maximum (not ``shifted``) nothing is subtracted, hence nothing rounded there, and
+    exponentials are as large as the scores make them: what underflows counts for more of a small
+    sum, and an overflow is an error.
 
     The sum reads the exponentials in ``summed``, and is multiplied by a factor ``rescales`` times
     (see ``rescaled``) as it runs.
     """
-    if visible is None:
-        top = x.row_max()
+    if not shifted:
+        exponent = x
+    elif visible is None:
+        exponent = _step(x - x.row_max(), mid)
     else:
         top = Ball(np.where(visible, x.value, -np.inf), x.radius).row_max()
-    shifted = _step(x - top, mid)
+        exponent = _step(x - top, mid)
     if visible is not None:
-        shifted = shifted.masked(visible)
-    p = _exponential(shifted, mid)
+        exponent = exponent.masked(visible)
+    p = _exponential(exponent, mid)
     if visible is not None:
         p = p.masked(visible)
     added = rescaled(_kept(p, summed), rescales)
@@ -350,7 +357,8 @@ class AttentionSteps:
     ``mid`` holds scores and softmax intermediates, ``operand`` the probabilities as the matrix
     unit reads them, ``summed`` the exponentials as their sum reads them; ``row_depth`` are the
     additions of a row sum over the keys. ``summation.rescales`` counts the blocks of an online
-    softmax after the first; running maxima and sums are then kept in fp32.
+    softmax after the first; running maxima and sums are then kept in fp32. ``shifted``: scores are
+    exponentiated with their maximum taken off, else as they are.
     """
 
     summation: Summation
@@ -358,6 +366,7 @@ class AttentionSteps:
     mid: Format = FP32
     operand: Format = FP32
     summed: Format = FP32
+    shifted: bool = True
 
 
 def attention(
@@ -384,7 +393,9 @@ def attention(
     scores = _step(dots.scaled(scale), steps.mid)
     if np.any(bias):
         scores = _step(scores + Ball.exact(np.broadcast_to(bias, scores.value.shape)), steps.mid)
-    p, inverse = softmax_parts(scores, steps.row_depth, steps.mid, visible, steps.summed, rescales)
+    p, inverse = softmax_parts(
+        scores, steps.row_depth, steps.mid, visible, steps.summed, rescales, steps.shifted
+    )
     weights = rescaled(_kept(p, steps.operand), rescales).masked(visible)
     late = _step(_weighted(weights, v, steps) * inverse, steps.mid)
     if rescales and steps.mid is not FP32:

@@ -13,7 +13,7 @@ That they touch other bytes is the caller's word; the verifier checks it.
 from __future__ import annotations
 
 from array import array
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +27,8 @@ from accelsim.program.table import (
     OPERAND_WIDTH,
     WIDTH,
     AddressSpace,
+    Floats,
+    Ints,
     OperatorInfo,
     Program,
     StorageInfo,
@@ -35,6 +37,17 @@ from accelsim.program.table import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+
+@dataclass(frozen=True)
+class Use:
+    """The last row of a unit that writes a storage, or reads it."""
+
+    storage: Storage
+    unit: int
+    last: int
+    writes: bool
+
 
 # 4 M instructions take about 0.5 GB as tables and a second of engine and verifier time.
 DEFAULT_INSTRUCTION_LIMIT = 4_000_000
@@ -59,6 +72,7 @@ class Builder:
         self._rows = array("q")
         self._operands = array("q")
         self._immediate: dict[int, float] = {}
+        self._immediates: list[tuple[int, Floats]] = []  # of rows that came at once: first, values
         self._approximations: list[str] = []
         # _seen[u][v]: latest instruction of unit v that unit u is already known to have waited for.
         self._seen: list[dict[int, int]] = [{} for _ in self.units]
@@ -264,12 +278,43 @@ class Builder:
         )
         return self._with_immediate(i, imm)
 
+    # -- many instructions at once ---------------------------------------------------------------
+
+    def windows(self, rows: Ints) -> int:
+        """Add operand descriptors (table.OPERAND_COLUMNS); returns the index of the first."""
+        first = len(self._operands) // OPERAND_WIDTH
+        self._operands.frombytes(np.ascontiguousarray(rows).data.cast("B"))
+        return first
+
+    def barrier(self, unit: int) -> None:
+        """What this unit does from now on comes after everything emitted so far."""
+        others = [i for other, i in self._latest.items() if other != unit]
+        if others:
+            self._row((*self._joined(unit, Opcode.JOIN, others), -1, -1, -1, -1))
+
+    def bulk(self, rows: Ints, immediate: Floats, uses: Iterable[Use]) -> None:
+        """Append rows whose dependencies are in place; ``uses`` is what later rows wait for.
+
+        Their units must have passed a barrier since the last row of anybody else.
+        """
+        start = len(self)
+        self.reserve(len(rows), self._operators[-1].name)
+        self._rows.frombytes(np.ascontiguousarray(rows).data.cast("B"))
+        self._immediates.append((start, immediate))
+        for use in uses:
+            hazards = use.storage.writers if use.writes else use.storage.readers
+            hazards[use.unit] = use.last
+            use.storage.newest = max(use.storage.newest, use.last)
+            self._latest[use.unit] = max(self._latest.get(use.unit, -1), use.last)
+
     def finish(self) -> Program:
         """Freeze everything into a Program."""
         instructions = np.frombuffer(self._rows, dtype=np.int64).reshape(-1, WIDTH)
         immediate = np.zeros(len(instructions))
         if self._immediate:
             immediate[list(self._immediate)] = list(self._immediate.values())
+        for first, values in self._immediates:
+            immediate[first : first + len(values)] = values
         return Program(
             units=self.units,
             spaces=self.spaces,
@@ -300,8 +345,8 @@ class Builder:
     ) -> int:
         deps = [*after, *self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)]
         row = self._joined(unit, opcode, deps, function, flags, m, n, k)
-        operands = (*(self._operand(s) for s in sources), -1, -1, -1)[:3]
-        i = self._row((*row, self._operand(dst), *operands))
+        operands = (*(self.operand(s) for s in sources), -1, -1, -1)[:3]
+        i = self._row((*row, self.operand(dst), *operands))
         for source in sources:
             source.storage.readers[unit] = i
             source.storage.newest = i
@@ -367,7 +412,8 @@ class Builder:
             return [over, *wait.values()]
         return list(wait.values())
 
-    def _operand(self, view: View) -> int:
+    def operand(self, view: View) -> int:
+        """Index of the descriptor of a window."""
         if view.operand < 0:
             view.operand = len(self._operands) // OPERAND_WIDTH
             self._operands.extend(view.row())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import FORMAT_NAMES, FORMATS
-from accelsim.program.opcodes import Flag, Function, Opcode
+from accelsim.program.opcodes import ISSUED, Flag, Function, Opcode
 from accelsim.program.table import COLUMN, DEPENDENCIES, SOURCES
 
 if TYPE_CHECKING:
@@ -68,13 +68,17 @@ def mnemonic(program: Program, i: int) -> str:
     code = int(row[COLUMN["opcode"]])
     try:
         name = Opcode(code).name
-        if code == Opcode.VECTOR:
+        if row[COLUMN["function"]] or code == Opcode.VECTOR:
             name += f".{Function(int(row[COLUMN['function']])).name}"
     except ValueError:
         return f"opcode {code}"
     flags = int(row[COLUMN["flags"]])
     if flags & Flag.ACCUMULATE:
         name += "+acc"
+    if flags & Flag.RESCALE:
+        name += "*src2"
+    if flags & Flag.FORWARD:
+        name += "+fwd"
     if flags & Flag.SCALAR:
         name += "/scalar"
     if flags & (Flag.TRANSPOSE_A | Flag.TRANSPOSE_B):
@@ -192,9 +196,14 @@ def _instruction(
         parts.append("<- " + ", ".join(texts[d] for d in sources))
     if program.immediate[i]:
         parts.append(f"imm {float(program.immediate[i])!r}")
-    deps = [d for d in row[COLUMN["dep0"] : COLUMN["dep0"] + DEPENDENCIES] if d >= 0]
-    if deps:
-        parts.append("after " + ", ".join(_dependency(program, d) for d in deps))
+    deps = row[COLUMN["dep0"] : COLUMN["dep0"] + DEPENDENCIES]
+    waits = [
+        ("issue of " if row[COLUMN["flags"]] & flag else "") + _dependency(program, d)
+        for d, flag in zip(deps, ISSUED, strict=True)
+        if d >= 0
+    ]
+    if waits:
+        parts.append("after " + ", ".join(waits))
     return "  ".join(parts).rstrip()
 
 

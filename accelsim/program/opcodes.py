@@ -16,7 +16,8 @@ class Opcode(IntEnum):
     LAUNCH = 5  # waits for its dependencies and starts a kernel: its unit says how long that takes
     MULTICAST = 6  # a LOAD into k scratchpads at once: this row's and those of the DELIVERs behind
     DELIVER = 7  # dst[r, c] = src0[r, c], one more destination of the MULTICAST before it
-    MATMUL = 8  # dst[m, n] (+)= src0[m, k] @ src1[k, n]
+    # dst[m, n] (+)= src0[m, k] @ src1[k, n], or function(imm x that) if a pipeline goes on so
+    MATMUL = 8
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
 
@@ -25,7 +26,8 @@ TRANSFERS = (*COPIES, Opcode.GATHER, Opcode.FILL)
 
 
 class Function(IntEnum):
-    """Function of a VECTOR instruction. ``imm`` is the immediate operand.
+    """Function of a VECTOR instruction, or of a MATMUL's results (NONE, EXP). ``imm`` is the
+    immediate operand; a MATMUL that has one multiplies its results by it first.
 
     Binary functions broadcast src1: a [rows, 1] column, a [1, cols] row, or the full shape.
     Row functions reduce [rows, cols] to [rows, 1].
@@ -40,6 +42,7 @@ class Function(IntEnum):
     ADD_IMM = 6
     MUL_IMM = 7
     MAX_IMM = 8
+    DIV = 9
     EXP = 16
     RECIPROCAL = 17
     RSQRT = 18
@@ -49,6 +52,7 @@ class Function(IntEnum):
     GELU = 22  # x * Phi(x), by erf
     GELU_TANH = 23  # the tanh approximation
     SILU = 24
+    EXP_SUB = 25  # e^(src0 - src1)
     ROW_MAX = 32
     ROW_SUM = 33
     CAUSAL_MASK = 40  # columns beyond row + imm become -inf
@@ -68,3 +72,13 @@ class Flag(IntFlag):
     TRANSPOSE_B = 4  # src1 is stored as [n, k]
     SCALAR = 8  # LOAD, STORE: each thread moves one element at a time, not a packet of several
     STATIONARY_A = 16  # MATMUL: src0 stays in the array and src1 streams, where operands are held
+    FORWARD = 32  # VECTOR: src1 is a result of this unit, handed on in its pipeline without a wait
+    RESCALE = 64  # MATMUL+acc: what it adds to is first multiplied by src2, a column [m, 1]
+    # dep0, dep1, dep2 wait until that instruction has been issued: its operands are read and its
+    # unit is free again, whether or not its result has left the pipeline.
+    ISSUED0 = 128
+    ISSUED1 = 256
+    ISSUED2 = 512
+
+
+ISSUED = (Flag.ISSUED0, Flag.ISSUED1, Flag.ISSUED2)

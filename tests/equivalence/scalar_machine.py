@@ -21,6 +21,7 @@ SPECIAL = {
 }  # fmt: skip
 FLOATING = (  # of integers, too
     *SPECIAL, Function.CAUSAL_MASK, Function.WINDOW_MASK, Function.ROTATE_HALF,
+    Function.DIV, Function.EXP_SUB,
 )  # fmt: skip
 IMMEDIATE = {
     Function.ADD_IMM: Function.ADD, Function.MUL_IMM: Function.MUL, Function.MAX_IMM: Function.MAX,
@@ -153,23 +154,26 @@ class Machine:
             case Opcode.FILL:
                 self.write(dst, lambda r, c: imm)
             case Opcode.MATMUL:
-                self.multiply(row, dst, src0, src1)
+                self.multiply(row, dst, src0, src1, imm)
             case Opcode.VECTOR:
                 operands = [self.read(s) for s in (src0, src1) if s >= 0]
                 formats = [self.format(s) for s in (src0, src1) if s >= 0]
-                lanes = self.units[row["unit"]]["lanes"]
+                lanes = self.units[row["unit"]].get("lanes")  # streaming nodes have none
                 result = vector(Function(row["function"]), operands, formats, imm, lanes)
                 self.write(dst, lambda r, c: at(result, r, c))
             case other:
                 raise AssertionError(f"opcode {other}")
 
-    def multiply(self, row, dst, src0, src1):
+    def multiply(self, row, dst, src0, src1, imm):
         a, b, flags = self.read(src0), self.read(src1), row["flags"]
         if flags & Flag.TRANSPOSE_A:
             a = list(zip(*a, strict=True))
         if not flags & Flag.TRANSPOSE_B:
             b = list(zip(*b, strict=True))  # its columns
         held = self.read(dst) if flags & Flag.ACCUMULATE else None
+        if flags & Flag.RESCALE:
+            factor = self.read(row["src2"])
+            held = [[num.mul(v, factor[i][0]) for v in line] for i, line in enumerate(held)]
         order = self.program.operators[row["operator"]].order if row["operator"] >= 0 else ""
         formats = [self.format(d) for d in (src0, src1, dst)]
         dot = product_of(self.units[row["unit"]], order, formats)
@@ -177,6 +181,10 @@ class Machine:
             [dot(x, y, None if held is None else held[i][j]) for j, y in enumerate(b)]
             for i, x in enumerate(a)
         ]
+        if imm:
+            sums = [[num.mul(v, num.cast("fp32", imm)) for v in line] for line in sums]
+        if row["function"]:
+            sums = [[SPECIAL[Function(row["function"])](v) for v in line] for line in sums]
         self.write(dst, lambda r, c: sums[r][c])
 
 
@@ -237,6 +245,8 @@ float_binary = {
     Function.SUB: lambda x, y: num.add(x, -y),
     Function.MUL: num.mul,
     Function.MAX: largest,
+    Function.DIV: num.div,
+    Function.EXP_SUB: lambda x, y: num.exp(num.add(x, -y)),
 }
 whole_binary = {
     Function.ADD: lambda x, y: num.wrapped(x + y),

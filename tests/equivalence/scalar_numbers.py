@@ -106,6 +106,17 @@ def mul(a, b):
     return nearest("fp32", n * m, d * e)
 
 
+def div(a, b):
+    """The fp32 quotient."""
+    if a != a or b != b or (a == 0 and b == 0) or not (finite(a) or finite(b)):
+        return NAN
+    if b == 0 or not finite(a) or a == 0 or not finite(b):
+        size = INFINITY if b == 0 or not finite(a) else 0.0
+        return math.copysign(size, math.copysign(1, a) * math.copysign(1, b))
+    (n, d), (m, e) = a.as_integer_ratio(), b.as_integer_ratio()
+    return nearest("fp32", n * e if m > 0 else -n * e, d * abs(m))
+
+
 def fma(a, b, c):
     """a b + c, rounded once to fp32; of finite values."""
     (n, d), (m, e), (o, f) = (x.as_integer_ratio() for x in (a, b, c))

@@ -44,6 +44,10 @@ def product_of(settings, order, formats):
         assert not promoted, order
         in_place = settings.get("dataflow", "ws") == "os"
         return _adders(settings.get("operands"), 0 if in_place else settings["rows"])
+    if settings["kind"] == "stream":
+        assert name == "sequential-fp32", name
+        assert not promoted, order
+        return _adders(None, 0)
     operands = "tf32" if a == "fp32" else a
     chain = _steps(operands, STEPS[name, operands], accumulator)
     return _promoted(chain, promoted.pop()) if promoted else chain

@@ -59,6 +59,7 @@ def tiny_programs(draw):
 
     dep = slots(st.integers(-4, max(n - 1, 0)).map(lambda d: max(d, -1)), np.int32)
     dep[dep == np.arange(n)[:, None]] = -1
+    early = slots(st.booleans(), np.bool_) if draw(st.booleans()) else None
     return TimedProgram(
         unit=column(st.integers(0, units - 1), np.int32),
         occupancy=column(ticks, np.int64),
@@ -68,6 +69,7 @@ def tiny_programs(draw):
         hold=slots(ticks, np.int64),
         units=units,
         ports=ports,
+        early=early,
     )
 
 
@@ -83,12 +85,14 @@ def random_program(
     ahead=0.0,
     reach=40,
     slots=3,
+    early=0.0,
 ):
     """A program drawn from a seed.
 
     ``periods``: clock periods in ticks, one per unit; all times of a unit are multiples of its own.
     ``ahead``: share of the dependencies that point to a later instruction, as in a FIFO program;
-    ``reach``: how far dependencies reach; ``slots``: how many ports an instruction may name.
+    ``reach``: how far dependencies reach; ``slots``: how many ports an instruction may name;
+    ``early``: share of the dependencies that wait for the issue only.
     """
     rng = np.random.default_rng(seed)
     unit = rng.integers(0, units, n).astype(np.int32)
@@ -106,6 +110,7 @@ def random_program(
         hold=rng.integers(0, longest + 1, (n, slots)) * period[:, None],
         units=units,
         ports=ports,
+        early=rng.random((n, 3)) < early if early else None,
     )
 
 
@@ -154,6 +159,13 @@ def test_units_in_many_clock_domains(seed, n, units, ports, reach):
 @MANY
 def test_dependencies_that_point_ahead(seed, n, units, ports, ahead):
     timed = random_program(seed, n, units, ports, ahead=ahead, dep_density=0.2)
+    assert_engines_agree(timed)
+
+
+@given(**SHAPES, early=st.sampled_from([0.3, 1.0]), ahead=st.sampled_from([0.0, 0.02]))
+@MANY
+def test_waits_for_the_issue(seed, n, units, ports, early, ahead):
+    timed = random_program(seed, n, units, ports, longest=9, early=early, ahead=ahead)
     assert_engines_agree(timed)
 
 

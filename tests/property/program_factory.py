@@ -7,14 +7,17 @@ remainder tiles, rings of buffers and a few units. Sizes are small enough for a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
+from accelsim.api import as_arch, as_graph
+from accelsim.hw.stream import STEPS
 from accelsim.numerics.formats import FORMATS, Format, row_bytes
 from accelsim.program.builder import Builder
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import Storage, View
 from accelsim.program.table import AddressSpace, OperatorInfo, Program, StorageInfo, UnitSlot
+from accelsim.simulation import compile_program, plan_memory
 
 FP32, BF16, INT8, INT32 = (FORMATS[name] for name in ("fp32", "bf16", "int8", "int32"))
 MAIN, SCRATCHPAD = 0, 1
@@ -371,9 +374,28 @@ def multicast_tiles(rng: Random) -> Program:
     return build.finish()
 
 
+def streamed(rng: Random) -> Program:
+    """A little attention as nodes joined by FIFOs: slots are free when their readers are issued."""
+    mapping = rng.choice(("naive", "naive-max", "reordered", "running-max"))
+    depths = {"stream.fifo_depth": rng.choice((1, 2)), "stream.long_fifo_depth": 3}
+    depths |= {f"stream.{step}_latency": rng.choice((0, 1)) for step in STEPS}
+    machine = as_arch("stream-sdpa", depths)
+    graph = as_graph(f"attention:heads=1,q={rng.choice((1, 2))},kv=3,d=2,dtype=fp16")
+    plan = plan_memory(graph, machine, "bandwidth")
+    program = compile_program(
+        graph, graph.operators, machine, plan, "bandwidth", (f"stream-{mapping}",)
+    )
+    tops = [
+        max((s.base + s.nbytes for s in program.storages if s.space == x), default=0) + 16
+        for x in range(len(program.spaces))
+    ]
+    spaces = [replace(s, capacity=top) for s, top in zip(program.spaces, tops, strict=True)]
+    return replace(program, spaces=tuple(spaces))
+
+
 MAKERS: tuple[Callable[[Random], Program], ...] = (
     tiled_gemm, vector_chain, operator_chain, cache_append, fan_in, shared_operand, shared_bytes,
-    multicast_tiles,
+    multicast_tiles, streamed,
 )  # fmt: skip
 
 

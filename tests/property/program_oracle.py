@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, number_format
-from accelsim.program.opcodes import COPIES, REDUCTIONS, Flag, Function, Opcode
+from accelsim.program.opcodes import COPIES, ISSUED, REDUCTIONS, Flag, Function, Opcode
 from accelsim.program.table import Program
 
 ENDURING = ("input", "weight", "constant", "cache")
@@ -110,10 +110,13 @@ def _shapes(program: Program) -> list[str]:
         wanted: list[tuple[int, int]] = []
         if opcode in COPIES:
             wanted = [(m, n), (m, n)]
+        elif opcode == Opcode.FILL:
+            wanted = [(m, n)]
         elif opcode == Opcode.MATMUL:
             a = (k, m) if flags & Flag.TRANSPOSE_A else (m, k)
             b = (n, k) if flags & Flag.TRANSPOSE_B else (k, n)
             wanted = [(m, n), a, b]
+            wanted += [(m, 1)] if flags & Flag.RESCALE else []
         elif opcode == Opcode.VECTOR:
             wanted = [(m, n), (m, k) if Function(function) in REDUCTIONS else (m, n)]
             wanted += shapes[2:]
@@ -173,38 +176,44 @@ def _coverage(program: Program) -> list[str]:
     return faults
 
 
-def _predecessors(program: Program) -> tuple[list[int], list[int]]:
-    """Bit sets per instruction: all that come before it, all that have finished before it."""
+def _predecessors(program: Program) -> tuple[list[int], list[int], list[int]]:
+    """Bit sets per instruction: all that come before it, all that have finished before it, and all
+    that have been issued before it, so that they have read what they do not read late."""
     before: list[int] = []
     finished: list[int] = []
+    issued: list[int] = []
     last: dict[int, int] = {}
     for i, row in enumerate(program.instructions.tolist()):
-        early = done = 0
+        early = done = begun = 0
         if row[0] in last:
             early = before[last[row[0]]] | 1 << last[row[0]]
             done = finished[last[row[0]]]
-        for d in row[8:11]:
+            begun = issued[last[row[0]]] | 1 << last[row[0]]
+        for d, flag in zip(row[8:11], ISSUED, strict=True):
             if d >= 0:
-                done |= before[d] | 1 << d
+                done |= finished[d] if row[3] & flag else before[d] | 1 << d
+                begun |= issued[d] | 1 << d
         before.append(early | done)
         finished.append(done)
+        issued.append(early | done | begun)
         last[row[0]] = i
-    return before, finished
+    return before, finished, issued
 
 
 def _races(program: Program) -> list[str]:
-    before, finished = _predecessors(program)
+    before, finished, issued = _predecessors(program)
     faults = []
     spaces = [space.capacity for space in program.spaces]
     writer = [np.full(capacity, -1) for capacity in spaces]
     holder = [np.full(capacity, -1) for capacity in spaces]
-    readers = [[0] * capacity for capacity in spaces]
+    readers, late_readers = ([[0] * capacity for capacity in spaces] for _ in range(2))
     for s, info in enumerate(program.storages):
         at = np.flatnonzero(_held(program, s)) + info.base
         holder[info.space][at] = s
     for i, row in enumerate(program.instructions.tolist()):
         accumulates = row[1] == Opcode.MATMUL and bool(row[3] & Flag.ACCUMULATE)
-        reads = [(d, False) for d in row[12:15] if d >= 0]
+        late = 13 if row[3] & Flag.FORWARD else -1
+        reads = [(row[c], c == late) for c in range(12, 15) if row[c] >= 0]
         for d, own_sum in [*reads, *([(row[11], True)] if accumulates else [])]:
             s, x = program.operands[d, :2].tolist()
             at = window(program, d)
@@ -212,21 +221,23 @@ def _races(program: Program) -> list[str]:
                 faults.append(f"{i} reads what is not there")
             for w in {*writer[x][at].tolist()} - {-1}:
                 other = program.instructions[w]
-                in_order = own_sum and other[0] == row[0] and other[1] == Opcode.MATMUL
+                in_order = own_sum and other[0] == row[0] and other[1] == row[1]
                 if not in_order and not finished[i] >> w & 1:
                     faults.append(f"{i} reads before {w} has written")
+            kept = late_readers if own_sum else readers
             for b in at.tolist():
-                readers[x][b] |= 1 << i
+                kept[x][b] |= 1 << i
         if row[11] >= 0:
             s, x = program.operands[row[11], :2].tolist()
             at = window(program, row[11])
-            users = 0
+            users = users_at_start = 0
             for b in at.tolist():
-                users |= readers[x][b]
-                readers[x][b] = 0
+                users |= late_readers[x][b]
+                users_at_start |= readers[x][b]
+                readers[x][b] = late_readers[x][b] = 0
             for w in {*writer[x][at].tolist()} - {-1}:
                 users |= 1 << w
-            if users & ~(before[i] | 1 << i):
+            if users & ~(before[i] | 1 << i) or users_at_start & ~(issued[i] | 1 << i):
                 faults.append(f"{i} overwrites what is still in use")
             writer[x][at] = i
             holder[x][at] = s
@@ -245,7 +256,8 @@ def _meaning(program: Program) -> str:
         read = [d for d in row[12:15] if d >= 0]
         if row[3] & Flag.ACCUMULATE:
             read.append(row[11])
-        digest = hashlib.blake2b(repr((row[1:4], row[5:8], program.immediate[i])).encode())
+        done = [row[1], row[2], row[3] & ~sum(ISSUED)]
+        digest = hashlib.blake2b(repr((done, row[5:8], program.immediate[i])).encode())
         for d in read:
             digest.update(repr(program.operands[d, [3, 4, 6]].tolist()).encode())
             digest.update(images[program.operands[d, 1]][window(program, d)].tobytes())

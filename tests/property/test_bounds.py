@@ -6,6 +6,7 @@ comes near proves nothing.
 """
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -276,6 +277,41 @@ def test_attention(kind, q_len, kv, late, operand, seed):
     exact = exact_softmax(np.where(visible, scores, -np.inf)) @ wide[2]
     got = simulated_attention(q, k, v, 0.25, visible, operand, late)
     assert (np.abs(got - exact) <= bound).all()
+
+
+@bounded
+@given(st.integers(2, 30), st.floats(-87.5, 80.0), st.floats(0.0, 6.0), st.booleans(), seeds)
+def test_attention_without_a_maximum(kv, level, spread, late, seed):
+    """Exponentials of scores as they are, down to where they are flushed to zero."""
+    rng = np.random.default_rng(seed)
+    k, v = ((spread * x).astype(np.float32) for x in rng.standard_normal((2, kv, 1)))
+    k = np.clip(k + np.float32(level), -87.5, 80).astype(np.float32)
+    q, visible = np.ones((1, 1), np.float32), np.ones((1, kv), bool)
+    sums = bounds.Summation(kv)
+    steps = bounds.AttentionSteps(sums, depth_of(kv), shifted=False)
+    wide = [x.astype(float) for x in (q, k, v)]
+    bound = bounds.attention(*wide, 1.0, visible, steps).radius
+    exact = exact_softmax(k.T.astype(np.longdouble)) @ v.astype(np.longdouble)
+    e = lane(F.EXP, k.T)
+    total = lane(F.ROW_SUM, e)
+    block = array("os", 4)
+    if late:
+        got = lane(F.DIV, block.multiply(e, v, None), total)
+    else:
+        got = block.multiply(lane(F.DIV, e, total), v, None)
+    assert (np.abs(got - exact) <= bound).all() or not total.all()
+
+
+def test_small_exponentials_need_the_bound_without_a_maximum():
+    """What is flushed to zero counts for much of a small sum, and for little of one around 1."""
+    q, v, visible = np.ones((1, 1)), np.array([[1.0], [0.0]]), np.ones((1, 2), bool)
+    k = np.array([[-87.2], [-87.4]])
+    steps = bounds.AttentionSteps(bounds.Summation(2), 1)
+    shifted, plain = (
+        bounds.attention(q, k, v, 1.0, visible, replace(steps, shifted=how)).radius.item()
+        for how in (True, False)
+    )
+    assert shifted < 1e-4 < 0.1 < plain
 
 
 def simulated_online(q, k, v, scale, visible, operand, keys, rescale=True):

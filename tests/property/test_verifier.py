@@ -1,5 +1,6 @@
 """The verifier says exactly what a byte-by-byte oracle says, on correct and on mutated programs."""
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -11,6 +12,8 @@ from program_factory import MAKERS, random_program
 from program_oracle import judge
 
 from accelsim.program.mutate import MUTATIONS, mutate
+from accelsim.program.opcodes import ISSUED
+from accelsim.program.table import COLUMN
 from accelsim.program.verify import violations
 from accelsim.program.verify.extents import Extents
 from accelsim.program.verify.hazards import _scan
@@ -36,6 +39,22 @@ def test_the_verifier_agrees_with_the_oracle(seed: int, kind: str) -> None:
     truth = judge(mutant)
     found = [str(v) for v in violations(mutant)]
     assert bool(found) != truth.legal, (what, found, truth.faults)
+
+
+@settings(PLAIN, max_examples=600)
+@given(SEEDS, st.sampled_from(MAKERS), st.sampled_from([1, 3, 30]))
+def test_waits_that_are_cut_short(seed: int, maker, count: int) -> None:
+    """Waits for results become waits for the issue: enough for an overwrite, not for a read."""
+    rng = Random(seed)
+    program = maker(rng)
+    rows = program.instructions.copy()
+    waits = np.argwhere(program.deps >= 0).tolist()
+    for i, c in rng.sample(waits, min(count, len(waits))):
+        rows[i, COLUMN["flags"]] |= ISSUED[c]
+    mutant = replace(program, instructions=rows)
+    truth = judge(mutant)
+    found = [str(v) for v in violations(mutant)]
+    assert bool(found) != truth.legal, (found, truth.faults)
 
 
 @settings(PLAIN, max_examples=400)

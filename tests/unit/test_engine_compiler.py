@@ -99,6 +99,7 @@ COMMANDS = (
     "run a100 gemm:m=256,k=64,n=128",
     "run mesh-npu gemm:m=100,n=70,k=90",
     "check quad-npu attention:heads=2,kv_heads=1,q=8,kv=8,d=8",
+    "check stream-sdpa attention:heads=2,kv_heads=1,q=4,kv=8,d=4",
     "memory hbm2 --stream mix21_rand --requests 200 --channels 2 --check",
     "memory ddr4-2400 --stream seq_read --requests 200 --check",
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from accelsim.numerics.formats import FORMAT_CODES
-from accelsim.program.opcodes import Flag, Function, Opcode
+from accelsim.program.opcodes import ISSUED, Flag, Function, Opcode
 from accelsim.program.table import (
     COLUMN,
     OPERAND_COLUMN,
@@ -365,7 +365,7 @@ FAULTS = {
     2: (_row("opcode", 15), "has an unknown opcode"),
     3: (_row("operator", 4), "belongs to an operator that does not exist"),
     4: (_row("flags", 8), "has flags that mean nothing here"),
-    5: (_row("opcode", Opcode.VECTOR), "has an unknown vector function"),
+    5: (_row("opcode", Opcode.VECTOR), "has a function that is unknown here"),
     6: (_row("dep1", 2), "waits for instruction 2, which is not an earlier one"),
     7: (_row("src1", 99), "has operand descriptor 99 as source 1, which does not exist"),
     8: (_row("src1", -1), "has no source 1"),
@@ -453,7 +453,13 @@ def test_kernel_literals_agree_with_the_tables() -> None:
         assert getattr(cell_kernels, f"D_{name.upper()}", at) == at
     assert structure_kernels.TRANSPOSE_A == Flag.TRANSPOSE_A
     assert structure_kernels.TRANSPOSE_B == Flag.TRANSPOSE_B
-    assert sum(Flag) == structure_kernels.MATMUL_FLAGS + structure_kernels.SCALAR
+    for name in ("ACCUMULATE", "SCALAR", "FORWARD", "RESCALE"):
+        assert getattr(structure_kernels, name) == Flag[name]
+    for c, flag in enumerate(ISSUED):
+        assert structure_kernels.ISSUED << c == flag
+    others = (structure_kernels.SCALAR, structure_kernels.FORWARD, *ISSUED)
+    assert sum(Flag) == structure_kernels.MATMUL_FLAGS + sum(others)
+    assert Function.EXP == structure_kernels.EXP
     assert OPERAND_COLUMN["storage"] == hazard_kernels.D_STORAGE
     for name in ("R_CELL", "R_LINES", "R_WIDTH", "R_STEP"):
         assert getattr(hazard_kernels, name) == getattr(cell_kernels, name)

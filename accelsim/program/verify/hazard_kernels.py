@@ -7,6 +7,10 @@ everything of d's unit up to d. Hence for j before i in program order
 
     j has finished before i starts   iff   clock_i[unit of j] >= j
     j comes before i                 iff   that, or both are on one unit
+
+Where instructions wait for the issue of others, a second clock says what has been issued, hence
+has read its operands: an overwrite needs no more. What is forwarded within a pipeline is read when
+the result leaves it, so its overwrite must wait for the finish.
 """
 
 import numpy as np
@@ -29,6 +33,8 @@ def scan(
     n_units: int,
     matmul: int,
     accumulate: int,
+    forward: int,
+    early: int,
     first: NDArray[np.int64],
     rectangles: NDArray[np.int64],
     owner: NDArray[np.int32],
@@ -40,15 +46,19 @@ def scan(
     """Fill ``found`` with (what, instruction, operand 0..3, other instruction); return how many.
 
     ``matmul`` and ``accumulate`` are the opcode and flag of the instruction that may read its own
-    unit's earlier result without a wait. ``first`` and ``rectangles`` map operand descriptors to
-    cells; ``owner[cell]`` is the storage whose data the cell holds at the start, -1 for none.
-    ``keep`` readers are remembered per cell. With ``segments`` (see find_neighbours) storages may
-    share addresses without sharing cells; what then cannot be decided is reported as UNDECIDED.
+    unit's earlier result without a wait, ``forward`` the flag of others that may (their src1).
+    ``early`` is the flag of a dep0 that waits for the issue, 0 if the program has no such waits.
+    ``first`` and ``rectangles`` map operand descriptors to cells; ``owner[cell]`` is the storage
+    whose data the cell holds at the start, -1 for none. ``keep`` readers are remembered per cell.
+    With ``segments`` (see find_neighbours) storages may share addresses without sharing cells; what
+    then cannot be decided is reported as UNDECIDED.
 
-    clock[u]         what is known to have finished when the next instruction of unit u starts
+    clock[u]         what is known to have finished when the next instruction of unit u starts, per
+                     unit; from entry ``known`` on, what is known to have been issued
     saved[row[i]]    clock of instruction i, kept until its last dependent has seen it
     writer[cell]     latest writer, -1 before; ``owner`` is then the storage it wrote through
-    readers[cell]    readers of the current contents, at most one per unit, front to back
+    readers[cell]    readers of the current contents, front to back, as 2 x instruction, + 1 if
+                     it reads as late as its finish; at most one of each kind per unit
     last[cell]       the last instruction that writes it; who reads after it need not be remembered
     tenant[segment]  the storage that was accessed there last, -1 if none
     retired[segment] per unit the latest access by storages that are no longer tenants
@@ -59,10 +69,13 @@ def scan(
     n = instructions.shape[0]
     unit, last_use = _dependents(instructions)
     row = np.full(n, -1, np.int32)
-    saved = np.empty((16, n_units), np.int32)
+    # Without such waits both clocks are one.
+    known = n_units if early else 0
+    width = known + n_units
+    saved = np.empty((16, width), np.int32)
     free = np.arange(16)
     n_free = 16
-    clock = np.full((n_units, n_units), -1, np.int32)
+    clock = np.full((n_units, width), -1, np.int32)
     writer = np.full(owner.shape[0], -1, np.int32)
     last = _last_writes(instructions, first, rectangles, owner.shape[0])
     readers = np.full((owner.shape[0], keep), -1, np.int32)
@@ -86,12 +99,15 @@ def scan(
             if d < 0:
                 continue
             v = unit[d]
-            if own[v] < d:
-                known = saved[row[d]]
-                for x in range(n_units):
-                    if known[x] > own[x]:
-                        own[x] = known[x]
-                own[v] = d
+            only_issued = instructions[i, FLAGS] & (early << (c - DEPENDENCY)) != 0
+            if own[known + v if only_issued else v] < d:
+                before = saved[row[d]]
+                for x in range(width):
+                    if before[x] > own[x]:
+                        own[x] = before[x]
+                own[known + v] = max(own[known + v], d)
+                if not only_issued:
+                    own[v] = d
             if last_use[d] == i and row[d] >= 0:
                 free[n_free] = row[d]
                 n_free += 1
@@ -99,7 +115,7 @@ def scan(
         if last_use[i] > i:
             if n_free == 0:
                 size = saved.shape[0]
-                grown = np.empty((2 * size, n_units), np.int32)
+                grown = np.empty((2 * size, width), np.int32)
                 grown[:size] = saved
                 saved = grown
                 free = np.arange(size, 3 * size)
@@ -120,13 +136,14 @@ def scan(
             if epoch[s] == -2:
                 _enter(i, s, segments, tenant, retired, latest, pending, epoch)
             if slot:
+                late = slot == 4 or (slot == 2 and instructions[i, FLAGS] & forward != 0)
                 what = _read(
-                    i, s, u, slot == 4, matmul, own, unit, instructions, first[d], first[d + 1],
+                    i, s, u, late, own, known, unit, instructions, first[d], first[d + 1],
                     rectangles, owner, writer, readers, last, epoch[s], blame,
                 )  # fmt: skip
             else:
                 what = _write(
-                    i, s, u, own, unit, first[d], first[d + 1], rectangles, owner, writer,
+                    i, s, u, own, known, unit, first[d], first[d + 1], rectangles, owner, writer,
                     readers, blame,
                 )  # fmt: skip
                 if epoch[s] > -1 and what == 0:
@@ -216,9 +233,9 @@ def _read(
     i: int,
     s: int,
     u: int,
-    updates: bool,
-    matmul: int,
+    late: bool,
     own: NDArray[np.int32],
+    known: int,
     unit: NDArray[np.int32],
     instructions: NDArray[np.int64],
     begin: int,
@@ -231,7 +248,10 @@ def _read(
     epoch: int,
     blame: NDArray[np.int64],
 ) -> int:
-    """Read cells through storage s: what is wrong (0: nothing), with the culprit in ``blame``."""
+    """Read cells through storage s: what is wrong (0: nothing), with the culprit in ``blame``.
+
+    ``late``: the unit's own pipeline hands on what instructions of this opcode wrote.
+    """
     keep = readers.shape[1]
     what = 0
     for q in range(begin, end):
@@ -247,27 +267,30 @@ def _read(
                 elif (
                     w >= 0
                     and own[unit[w]] < w
-                    and not (updates and unit[w] == u and instructions[w, OPCODE] == matmul)
+                    and not (
+                        late and unit[w] == u and instructions[w, OPCODE] == instructions[i, OPCODE]
+                    )
                 ):
                     blame[0] = w
                     what = READ_EARLY
                 if last[cell] < i:
                     continue
                 # A reader that this one comes after need not be remembered: who waits for this
-                # one waits for it. One entry per unit, so there are never more than units.
-                place = -1
+                # one waits for it. One entry per unit and kind, so there are never more than these:
+                # that a younger reader was issued does not say that an older, late one is through.
+                place, mark = -1, 1 if late and known else 0
                 for x in range(keep):
-                    r = readers[cell, x]
-                    if r < 0 or unit[r] == u:
+                    r = readers[cell, x] >> 1
+                    if r < 0 or (unit[r] == u and readers[cell, x] & 1 == mark):
                         if r >= 0 or place < 0:
                             place = x
                         break
-                    if place < 0 and own[unit[r]] >= r:
+                    if place < 0 and _has_read(readers[cell, x], own, known, unit):
                         place = x
                 if place < 0:
                     what = UNDECIDED
                 else:
-                    readers[cell, place] = i
+                    readers[cell, place] = 2 * i + mark
     return what
 
 
@@ -277,6 +300,7 @@ def _write(
     s: int,
     u: int,
     own: NDArray[np.int32],
+    known: int,
     unit: NDArray[np.int32],
     begin: int,
     end: int,
@@ -298,13 +322,20 @@ def _write(
                     blame[0] = w
                     what = OVERTAKES_WRITE
                 for x in range(keep):
-                    r = readers[cell, x]
+                    r = readers[cell, x] >> 1
                     if r < 0:
                         break
-                    if unit[r] != u and own[unit[r]] < r:
+                    if unit[r] != u and not _has_read(readers[cell, x], own, known, unit):
                         blame[0] = r
                         what = OVERTAKES_READ
                     readers[cell, x] = -1
                 writer[cell] = i
                 owner[cell] = s
     return what
+
+
+@njit
+def _has_read(reader: int, own: NDArray[np.int32], known: int, unit: NDArray[np.int32]) -> bool:
+    """Whether a remembered reader is known to have read: issued, or finished if it reads late."""
+    r = reader >> 1
+    return bool(own[unit[r] + (0 if reader & 1 else known)] >= r)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accelsim.program.opcodes import Flag, Opcode
+from accelsim.program.opcodes import ISSUED, Flag, Opcode
 from accelsim.program.table import COLUMN
 from accelsim.program.verify.violation import Violation, at_instruction, instruction_text
 
@@ -35,7 +35,9 @@ def hazard_violations(
         return []
     exact = extents.cells(program, verdicts, exact=True)
     apart = np.zeros_like(extents.segments)
-    found = _scan(program, exact, len(program.units), apart, 0, limit)
+    # One reader per unit, and where issues are waited for, one that reads late.
+    everybody = len(program.units) * (2 if _waits_for_issue(program) else 1)
+    found = _scan(program, exact, everybody, apart, 0, limit)
     return [_worded(program, *map(int, row)) for row in found]
 
 
@@ -51,6 +53,8 @@ def _scan(
         len(program.units),
         int(Opcode.MATMUL),
         int(Flag.ACCUMULATE),
+        int(Flag.FORWARD),
+        int(Flag.ISSUED0) if _waits_for_issue(program) else 0,
         cells.first,
         cells.rectangles,
         cells.owner.copy(),
@@ -60,6 +64,10 @@ def _scan(
         found,
     )
     return found[:count]
+
+
+def _waits_for_issue(program: Program) -> bool:
+    return bool((program.column("flags") & sum(ISSUED)).any())
 
 
 def _worded(program: Program, what: int, i: int, slot: int, other: int) -> Violation:

@@ -35,6 +35,8 @@ FUNCTION_FORMS: dict[Function, int] = {
     Function.SUB: 1,
     Function.MUL: 1,
     Function.MAX: 1,
+    Function.DIV: 1,
+    Function.EXP_SUB: 1,
     **dict.fromkeys(REDUCTIONS, 2),
     Function.ROTATE_HALF: 3,
 }
@@ -46,7 +48,7 @@ ROW_FAULTS: dict[int, str] = {
     2: "has an unknown opcode",
     3: "belongs to an operator that does not exist",
     4: "has flags that mean nothing here",
-    5: "has an unknown vector function",
+    5: "has a function that is unknown here",
     6: "waits for instruction {value}, which is not an earlier one",
     7: "has operand descriptor {value} as {operand}, which does not exist",
     8: "has no {operand}",

@@ -14,7 +14,9 @@ UNIT, OPCODE, FUNCTION, FLAGS, OPERATOR, M, N, K, DEPENDENCY, DST, SOURCE = (
     *(0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12),
 )
 STORAGE, SPACE, BASE, ROWS, ROW_BYTES, STRIDE, FORMAT = range(7)
-TRANSPOSE_A, TRANSPOSE_B, MATMUL_FLAGS, SCALAR = 2, 4, 23, 8
+ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, SCALAR, FORWARD, RESCALE = 1, 2, 4, 8, 32, 64
+MATMUL_FLAGS, ISSUED = 87, 128  # ISSUED << c: dependency c waits for the issue only
+EXP = 16  # of Function, the one that a MATMUL can go on with
 # Columns of the storage table (see extents.py).
 S_SPACE, S_BASE, S_BYTES, S_FORMAT, S_TENSOR = range(5)
 # How an opcode uses its operands (see structure.SHAPES).
@@ -129,19 +131,22 @@ def _form_fault(
     shape = shapes[opcode]
     if row[OPERATOR] < -1 or row[OPERATOR] >= n_operators:
         return 3 * 8
-    allowed = MATMUL_FLAGS if shape == MATMUL else SCALAR if shape == COPY else 0
-    if row[FLAGS] & ~allowed != 0:
-        return 4 * 8
+    function = row[FUNCTION]
     sources = 0
     if shape == VECTOR:
-        function = row[FUNCTION]
         if function < 0 or function >= forms.shape[0] or forms[function] < 0:
             return 5 * 8
         sources = 2 if forms[function] == BINARY else 1
-    elif shape in (MATMUL, GATHER):
+    elif shape == MATMUL:
+        if function not in (0, EXP):
+            return 5 * 8
+        sources = 3 if row[FLAGS] & RESCALE else 2
+    elif shape == GATHER:
         sources = 2
     elif shape == COPY:
         sources = 1
+    if _flags_mean_nothing(row, shape, sources):
+        return 4 * 8
     for c in range(3):
         if row[DEPENDENCY + c] < -1 or row[DEPENDENCY + c] >= i:
             return 6 * 8 + c
@@ -152,6 +157,29 @@ def _form_fault(
         if needed != (row[DST + c] >= 0):
             return (8 if needed else 9) * 8 + c
     return 0
+
+
+@njit
+def _flags_mean_nothing(row: NDArray[np.int64], shape: int, sources: int) -> bool:
+    """Whether an instruction has flags that its opcode, function or dependencies do not know."""
+    flags = row[FLAGS]
+    allowed = 0
+    if shape == MATMUL:
+        allowed = MATMUL_FLAGS
+        # A sum that still grows is not a result to be gone on with, and only one is rescaled.
+        if flags & ACCUMULATE:
+            if row[FUNCTION] != 0:
+                return True
+        elif flags & RESCALE:
+            return True
+    elif shape == COPY:
+        allowed = SCALAR
+    elif shape == VECTOR and sources == 2:
+        allowed = FORWARD
+    for c in range(3):
+        if row[DEPENDENCY + c] >= 0:
+            allowed |= ISSUED << c
+    return bool(flags & ~allowed)
 
 
 @njit
@@ -204,6 +232,8 @@ def _shape_fault(
             return 11 * 8 + 1
         if not _fits(operands, b, n if swap_b else k, k if swap_b else n, bits):
             return 11 * 8 + 2
+        if row[FLAGS] & RESCALE and not _fits(operands, row[SOURCE + 2], m, 1, bits):
+            return 11 * 8 + 3
     elif shape == GATHER:
         if not _fits(operands, a, -1, n, bits):
             return 11 * 8 + 1
