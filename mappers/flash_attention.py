@@ -26,7 +26,7 @@ normalizer calculation for softmax, 2018 (arXiv 1805.02867).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ from accelsim.mapping.lowering import Core, Lowering, leading_array
 from accelsim.mapping.partials import Partials
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
+from accelsim.mapping.score_traffic import saved_traffic
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
@@ -76,11 +77,52 @@ def _lacks(arch: Architecture) -> str:
 )
 def flash_attention(op: Attention, low: Lowering) -> None:
     """Q K^T, online softmax and P V in one pass over keys and values, scores on chip."""
-    core = low.cores[0]
-    for one in low.cores:
-        one.reset()
-    tiling = best_attention_tiling(_problem(op, low), _resources(low, core))
+    for core in low.cores:
+        core.reset()
+    tiling = best_attention_tiling(problem_of(op, low), _resources(low, low.cores[0]))
     low.build.note(str(tiling))
+    low.build.note(saved_traffic(op, low))
+    online_softmax(op, low, tiling, [_site(core) for core in low.cores])
+
+
+@dataclass(frozen=True)
+class Site:
+    """What works on the query tiles of one core, and where.
+
+    Slots of the arrays and of the vector unit; the memories of queries, weights, keys (and values)
+    and scores (results, statistics). ``rows``: of every buffer, whatever the tiles hold (0: as many
+    as those have). ``weights``: buffers of weights (0: as many as of queries).
+    """
+
+    core: Core
+    arrays: tuple[int, ...]
+    vector: int
+    query_memory: str
+    weight_memory: str
+    key_memory: str
+    score_memory: str
+    rows: int = 0
+    weights: int = 0
+
+
+def _site(core: Core) -> Site:
+    array = core.arrays[0][1]
+    slots = tuple(slot for slot, _ in core.arrays)
+    memories = array.inputs, array.inputs, array.weights, array.outputs
+    return Site(core, slots, _vector(core)[0], *memories)
+
+
+def online_softmax(
+    op: Attention,
+    low: Lowering,
+    tiling: AttentionTiling,
+    sites: Sequence[Site],
+    start: Callable[[], None] = lambda: None,
+) -> None:
+    """Attention by a tiling, the query tiles shared out over one site per core.
+
+    ``start`` is called ahead of each kernel: the streams, and the merge where keys are split.
+    """
     whole = query_tiles(op, low, tiling.heads, tiling.rows)
     tiles, partial = whole, None
     if tiling.span < op.kv_len:
@@ -88,14 +130,17 @@ def flash_attention(op: Attention, low: Lowering) -> None:
         partial = Partials.of(op, low, tiling.span)
         low.build.note(f"keys split into ranges of {tiling.span}, then merged")
     low.build.reserve(_instructions(tiles, tiling), "attention with an online softmax")
-    for core, batches in zip(low.cores, _shares(_batches(tiles, tiling), low), strict=True):
+    start()
+    for site, batches in zip(sites, _shares(_batches(tiles, tiling), low), strict=True):
         if batches:
-            _Stream(low, core, op, tiling, partial).emit(batches)
+            _Stream(low, site, op, tiling, partial).emit(batches)
     if partial is not None:
+        start()
         partial.merge(low, [piece for tile in whole for piece in tile.pieces])
 
 
-def _problem(op: Attention, low: Lowering) -> AttentionProblem:
+def problem_of(op: Attention, low: Lowering) -> AttentionProblem:
+    """What tile sizes depend on."""
     return AttentionProblem(
         groups=op.batch * op.kv_heads,
         shared=op.heads // op.kv_heads,
@@ -205,26 +250,26 @@ class _Stream:
     def __init__(
         self,
         low: Lowering,
-        core: Core,
+        site: Site,
         op: Attention,
         tiling: AttentionTiling,
         partial: Partials | None = None,
     ) -> None:
-        self.low, self.core, self.op, self.tiling = low, core, op, tiling
+        self.low, self.core, self.op, self.tiling = low, site.core, op, tiling
         self.build, self.partial = low.build, partial
-        array = core.arrays[0][1]
-        self.vector, _ = _vector(core)
-        ring = core.ring
+        self.arrays, self.vector = site.arrays, site.vector
+        ring, height = site.core.ring, site.rows or tiling.height
         t, fmt, d = tiling, low.format(op.inputs[0]), op.head_dim
-        self.query = ring(array.inputs, "q", t.height, d, fmt, t.buffers)
-        self.weight = ring(array.inputs, "p", t.height, t.keys, fmt, t.buffers)
+        self.query = ring(site.query_memory, "q", height, d, fmt, t.buffers)
+        weights = site.weights or t.buffers
+        self.weight = ring(site.weight_memory, "p", height, t.keys, fmt, weights)
         slots = t.depth * t.streams
-        self.keys = ring(array.weights, "k", t.keys, d, low.format(op.inputs[1]), slots)
-        self.values = ring(array.weights, "v", t.keys, d, low.format(op.inputs[2]), slots)
-        self.score = ring(array.outputs, "s", t.height, t.keys, FP32, 2 * t.ways)
-        self.result = ring(array.outputs, "o", t.height, d, FP32, t.buffers)
+        self.keys = ring(site.key_memory, "k", t.keys, d, low.format(op.inputs[1]), slots)
+        self.values = ring(site.key_memory, "v", t.keys, d, low.format(op.inputs[2]), slots)
+        self.score = ring(site.score_memory, "s", height, t.keys, FP32, 2 * t.ways)
+        self.result = ring(site.score_memory, "o", height, d, FP32, t.buffers)
         self.columns = [
-            ring(array.outputs, name, t.height, 1, FP32, 2 * t.ways)
+            ring(site.score_memory, name, height, 1, FP32, 2 * t.ways)
             for name in ("top", "spare", "factor", "total")
         ]
         self.running: dict[int, list[_Way]] = {}
@@ -239,9 +284,10 @@ class _Stream:
             if i + 1 < len(steps):
                 self._scores(steps[i + 1], batches)
             ways = [self.running[step.batch][w] for w in step.ways]
+            values = self._block(step, ways, 2)
             weights = self._softmax(step, ways)
             self._finish(done)
-            self._values(step, ways, weights)
+            self._values(step, ways, weights, values)
             done = [w for w, s in zip(ways, step.stops, strict=True) if s == w.tile.keys]
         self._finish(done)
 
@@ -261,8 +307,7 @@ class _Stream:
         for piece in tile.pieces:
             target = query[piece.rows, EVERYTHING]
             self.build.load(self.core.load_queues[0], target, piece.queries, part=part)
-        array = self.core.arrays[index % len(self.core.arrays)][0]
-        return _Way(tile, array, query)
+        return _Way(tile, self.arrays[index % len(self.arrays)], query)
 
     def _block(self, step: _Step, ways: Sequence[_Way], operand: int) -> list[View]:
         """For every way, its keys or values of a block; what several ways need is loaded once."""
@@ -314,7 +359,7 @@ class _Stream:
         for s in scores:
             build.vector(v, F.MUL_IMM, s, s, imm=self.op.scale)
         for way, s in zip(ways, scores, strict=True):
-            self._mask(way.tile, s, step.first)
+            self._mask(way.tile, s, way.tile.first + step.first)
         for way, s in zip(ways, scores, strict=True):
             build.vector(v, F.ROW_MAX, way.spare, s)
         for way in later:
@@ -360,12 +405,14 @@ class _Stream:
                     imm=piece.position - first - seen_by_all,
                 )
 
-    def _values(self, step: _Step, ways: Sequence[_Way], weights: Sequence[View]) -> None:
+    def _values(
+        self, step: _Step, ways: Sequence[_Way], weights: Sequence[View], values: Sequence[View]
+    ) -> None:
         """P V of every way, onto its result."""
-        for way, p, values in zip(ways, weights, self._block(step, ways, 2), strict=True):
+        for way, p, block in zip(ways, weights, values, strict=True):
             if step.first == 0:
                 way.result = self.result.next()[: way.tile.rows, EVERYTHING]
-            self.build.matmul(way.array, way.result, p, values, accumulate=step.first > 0)
+            self.build.matmul(way.array, way.result, p, block, accumulate=step.first > 0)
 
     def _finish(self, ways: Sequence[_Way]) -> None:
         """Divide by the sums and store; store what is divided later as it is."""
