@@ -30,8 +30,9 @@ from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.score_traffic import saved_traffic
 from accelsim.mapping.thread_blocks import gpu_of
-from accelsim.mappers.flash_attention import Site, online_softmax, problem_of
 from accelsim.workload.operators import Attention
+
+from .flash_attention import Site, online_softmax, problem_of
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
@@ -49,9 +50,7 @@ def _lacks(arch: Architecture) -> str:
     return f"SIMT lanes that work on {' and '.join(sorted(lacking))}" if lacking else ""
 
 
-@mapper(
-    "gpu-flash-attention", lowers=("attention",), needs=BLOCKS, preference=2, lacks=_lacks
-)
+@mapper("gpu-flash-attention", lowers=("attention",), needs=BLOCKS, preference=2, lacks=_lacks)
 def gpu_flash_attention(op: Attention, low: Lowering) -> None:
     """One kernel with an online softmax; keys are split where multiprocessors would be idle."""
     _lower(op, low, splits=True)

@@ -12,7 +12,8 @@ all CTAs over the L2 cache's bandwidth, and those of all key heads over main mem
 
 What fits decides about tile and block: the results, both buffers of scores and the statistics of
 the rows lie in the registers; the queries, both buffers of weights and the blocks of keys and
-values in shared memory. Tiles come in the shapes that the tensor cores list.
+values in shared memory. Tiles come in the shapes that the tensor cores list, or are
+parts of the smallest where none fits.
 
 With fewer CTAs than multiprocessors the keys are split into ranges for CTAs of their own, as many
 as there are idle multiprocessors; a second kernel merges their results. Its launch and its time are
@@ -52,6 +53,8 @@ WEIGHTS = SCORES = 2
 NEAR = 1.05
 """Grids within this factor of the cheapest count as equal: the closed form is no better, and
 instructions are saved."""
+LEAST = (16, 8)
+"""Rows and columns of one mma instruction (m16n8k16, NVIDIA PTX ISA): a warp's smallest tile."""
 WAVES = (1, 2, 3, 4)
 """CTAs per multiprocessor that a split of the keys aims at."""
 
@@ -70,8 +73,8 @@ class Multiprocessor:
 
 @dataclass(frozen=True)
 class CtaAttention:
-    """Queries, keys and split of a grid; ``tile`` is the (rows, keys) of a block of scores; there are
-    ``ctas`` with ``blocks`` in all."""
+    """Queries, keys and split of a grid; ``tile`` is the (rows, keys) of a block of scores. There
+    are ``ctas``, which would have ``blocks`` in all if no keys were split."""
 
     tiling: AttentionTiling
     tile: Shape
@@ -93,7 +96,7 @@ class CtaAttention:
 
 @lru_cache(maxsize=1024)
 def best_cta_attention(p: AttentionProblem, m: Multiprocessor, splits: bool) -> CtaAttention:
-    """The cheapest grid; of those within NEAR of it the one with the fewest and smallest blocks.
+    """The cheapest grid; of those within NEAR of it the tile with the fewest and smallest blocks.
 
     ``splits``: keys may be split. Raises CapacityError if no tile fits.
     """
@@ -107,7 +110,7 @@ def best_cta_attention(p: AttentionProblem, m: Multiprocessor, splits: bool) -> 
 
 def _grids(p: AttentionProblem, m: Multiprocessor, splits: bool) -> Iterator[CtaAttention]:
     """Grids that fit, with their cost."""
-    for tile in m.gpu.tensor.shapes:
+    for tile in _tiles(p, m):
         heads, rows = stacked(p, tile[0])
         tiles = p.groups * -(-p.shared // heads) * -(-p.q_len // rows)
         for depth in DEPTHS:
@@ -116,10 +119,24 @@ def _grids(p: AttentionProblem, m: Multiprocessor, splits: bool) -> Iterator[Cta
             for span in _spans(p, m, tile, tiles, splits):
                 t = AttentionTiling(heads, rows, tile[1], 1, 1, depth, False, span)
                 ctas = tiles * -(-p.kv_len // span)
-                blocks = -(-ctas * sum(_blocks(p, t)) // len(_blocks(p, t)))
+                seen = _blocks(p, replace(t, span=p.kv_len))
+                blocks = tiles * sum(seen) // len(seen)
                 yield CtaAttention(
                     replace(t, cycles=_cycles(p, m, tile, t, ctas)), tile, ctas, blocks
                 )
+
+
+def _tiles(p: AttentionProblem, m: Multiprocessor) -> list[Shape]:
+    """Tiles that fit: those that the tensor cores list, or the largest part of the smallest."""
+    listed = [tile for tile in m.gpu.tensor.shapes if fits(p, m, tile, 1)]
+    if listed:
+        return listed
+    rows, keys = min(m.gpu.tensor.shapes, key=lambda tile: tile[0] * tile[1])
+    while rows > LEAST[0] or keys > LEAST[1]:
+        rows, keys = (rows // 2, keys) if rows > keys else (rows, keys // 2)
+        if fits(p, m, (rows, keys), 1):
+            return [(rows, keys)]
+    return []
 
 
 def stacked(p: AttentionProblem, height: int) -> tuple[int, int]:
@@ -224,11 +241,10 @@ def _merge_cycles(p: AttentionProblem, m: Multiprocessor, splits: int) -> float:
 
 
 def _too_small(p: AttentionProblem, m: Multiprocessor) -> CapacityError:
-    least = min(m.gpu.tensor.shapes, key=lambda tile: tile[0] * tile[1])
-    registers, shared = onchip_bytes(p, least, 1)
+    registers, shared = onchip_bytes(p, LEAST, 1)
     return CapacityError(
-        f"the smallest CTA tile, {least[0]}x{least[1]} with head_dim {p.head_dim}, needs"
+        f"the smallest CTA tile, {LEAST[0]}x{LEAST[1]} with head_dim {p.head_dim}, needs"
         f" {readable(registers)} of registers and {readable(shared)} of shared memory, more than"
-        f" {readable(m.gpu.register_bytes)} and {readable(m.shared_bytes)}: list smaller tiles, or"
-        " keep the scores in main memory (--mapper gpu-attention)"
+        f" {readable(m.gpu.register_bytes)} and {readable(m.shared_bytes)}: keep the scores in main"
+        " memory (--mapper gpu-attention)"
     )
