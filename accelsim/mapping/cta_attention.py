@@ -91,7 +91,8 @@ class CtaAttention:
     def occupancy(self, cores: int) -> str:
         """How many multiprocessors have work."""
         busy = min(self.ctas, cores)
-        return f"{self.ctas:,} CTAs on {busy} of {cores} multiprocessors, {busy / cores:.0%}"
+        ctas = "1 CTA" if self.ctas == 1 else f"{self.ctas:,} CTAs"
+        return f"{ctas} on {busy} of {cores} multiprocessors, {busy / cores:.0%}"
 
 
 @lru_cache(maxsize=1024)

@@ -52,6 +52,7 @@ OPERATORS = (
 ATTENTION = "attention:heads=4,kv_heads=2,q=30,kv=50,d=32,causal=true"
 SMALL = "layers=2,hidden=64,ffn=96,vocab=100,batch=2"
 NOT_ON_GPU = ("conv2d", "pool2d")
+OTHER_GPU_ATTENTION = ("gpu-attention", "gpu-flash-attention-unsplit")
 MODELS = (
     f"gpt2:{SMALL},heads=4,positions=64,tokens=12",
     f"opt-125m:{SMALL},heads=4,tokens=12",
@@ -94,6 +95,14 @@ def test_gpu_operator_is_exact(operator: str, order: str) -> None:
     assert not result.unchecked
 
 
+@pytest.mark.parametrize("order", ["program", "clock"])
+@pytest.mark.parametrize("operator", [op for op in OPERATORS if op.startswith("attention")])
+@pytest.mark.parametrize("mapper", OTHER_GPU_ATTENTION)
+def test_other_gpu_attention_is_exact(mapper: str, operator: str, order: str) -> None:
+    result = check("a100", operator, order=order, mapper=mapper, overrides={"cores": 5})
+    assert result.ok, result.first
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_gpu_model_is_exact_in_clock_order(model: str) -> None:
     result = check("h100", model, overrides={"cores": 7})
@@ -132,6 +141,8 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
         if not operator.startswith(NOT_ON_GPU):
             gpu = simulate("a100", operator, overrides={"cores": 2})
             used.update(gpu.mapper.split("+"))
+    for name in OTHER_GPU_ATTENTION:
+        used.update(simulate("a100", ATTENTION, mapper=name).mapper.split("+"))
     assert used == set(MAPPERS)
 
 
