@@ -118,10 +118,13 @@ def online_softmax(
     tiling: AttentionTiling,
     sites: Sequence[Site],
     start: Callable[[], None] = lambda: None,
+    *,
+    heads: int = 0,
 ) -> None:
     """Attention by a tiling, the query tiles shared out over one site per core.
 
     ``start`` is called ahead of each kernel: the streams, and the merge where keys are split.
+    Cores work on ``heads`` key heads at a time, whose keys they find in a cache (0: on any).
     """
     whole = query_tiles(op, low, tiling.heads, tiling.rows)
     tiles, partial = whole, None
@@ -131,7 +134,8 @@ def online_softmax(
         low.build.note(f"keys split into ranges of {tiling.span}, then merged")
     low.build.reserve(_instructions(tiles, tiling), "attention with an online softmax")
     start()
-    for site, batches in zip(sites, _shares(_batches(tiles, tiling), low), strict=True):
+    shares = _shares(_batches(tiles, tiling), low, heads)
+    for site, batches in zip(sites, shares, strict=True):
         if batches:
             _Stream(low, site, op, tiling, partial).emit(batches)
     if partial is not None:
@@ -196,16 +200,18 @@ def _batches(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> list[Batch]
     return batches
 
 
-def _shares(batches: Sequence[Batch], low: Lowering) -> list[list[Batch]]:
-    """Batches of every core: the longest first, each to the core that has least to do."""
+def _shares(batches: Sequence[Batch], low: Lowering, heads: int) -> list[list[Batch]]:
+    """Batches of every core: the longest first, of so many key heads at a time (0: of all), each to
+    the core that has least to do."""
     load = [0] * len(low.cores)
     mine: list[list[int]] = [[] for _ in low.cores]
     work = [sum(tile.rows * tile.keys for tile in batch) for batch in batches]
-    for i in sorted(range(len(batches)), key=lambda i: -work[i]):
+    turn = [batch[0].group // heads if heads else 0 for batch in batches]
+    for i in sorted(range(len(batches)), key=lambda i: (turn[i], -work[i])):
         core = load.index(min(load))
         load[core] += work[i]
         mine[core].append(i)
-    return [[batches[i] for i in sorted(some)] for some in mine]
+    return [[batches[i] for i in (some if heads else sorted(some))] for some in mine]
 
 
 def _instructions(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> int:

@@ -3,9 +3,9 @@
 A CTA keeps a tile of queries of one key head, its query heads stacked as rows, and loads keys and
 values block by block into shared memory; the tensor cores multiply from there. They make the scores
 of the next block while the SIMT lanes turn those of this one into weights (FlashAttention-2, and
-its ping-pong between tensor cores and softmax in FlashAttention-3). The CTAs of a grid go to the
-multiprocessors longest first, each to the one that has least to do. Blocks that a causal mask hides
-are skipped.
+its ping-pong between tensor cores and softmax in FlashAttention-3). CTAs go out
+longest first, of so many heads at a time as the cache holds keys and values of, each to the
+multiprocessor that has least to do. Blocks that a causal mask hides are skipped.
 
 Where tiles are fewer than multiprocessors, as in decoding, the keys are split over several CTAs; a
 second kernel merges their partial results (Flash-Decoding).
@@ -25,6 +25,7 @@ from accelsim.mapping.cta_attention import (
     CtaAttention,
     Multiprocessor,
     best_cta_attention,
+    heads_at_a_time,
 )
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.registry import mapper
@@ -63,14 +64,16 @@ def gpu_flash_attention_unsplit(op: Attention, low: Lowering) -> None:
 
 
 def _lower(op: Attention, low: Lowering, *, splits: bool) -> None:
-    grid = best_cta_attention(problem_of(op, low), _multiprocessor(low), splits)
+    problem, multiprocessor = problem_of(op, low), _multiprocessor(low)
+    grid = best_cta_attention(problem, multiprocessor, splits)
     low.build.note(str(grid))
     low.build.note(grid.occupancy(len(low.cores)))
     low.build.note(saved_traffic(op, low))
     tensor = low.cores[0].tensor_cores[1]
     low.build.reduce(tensor.order(low.format(op.inputs[0])))
     sites = [_site(core, grid) for core in low.cores]
-    online_softmax(op, low, grid.tiling, sites, low.launch)
+    heads = heads_at_a_time(problem, multiprocessor.gpu)
+    online_softmax(op, low, grid.tiling, sites, low.launch, heads=heads)
 
 
 def _multiprocessor(low: Lowering) -> Multiprocessor:

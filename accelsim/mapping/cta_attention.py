@@ -53,6 +53,8 @@ WEIGHTS = SCORES = 2
 NEAR = 1.05
 """Grids within this factor of the cheapest count as equal: the closed form is no better, and
 instructions are saved."""
+CACHE_SHARE = 2
+"""As for the waves of a matrix product: the rest is left to queries and results."""
 LEAST = (16, 8)
 """Rows and columns of one mma instruction (m16n8k16, NVIDIA PTX ISA): a warp's smallest tile."""
 WAVES = (1, 2, 3, 4)
@@ -178,6 +180,15 @@ def _spans(
     return [span for span in found if splittable(p, span)]
 
 
+def heads_at_a_time(p: AttentionProblem, gpu: Gpu) -> int:
+    """Key heads whose keys and values fill at most 1/CACHE_SHARE of the cache, in even turns; all
+    if there is no cache, or if even one is too large."""
+    one = 2 * p.kv_len * p.head_dim * p.bits // 8
+    most = gpu.cache_capacity // CACHE_SHARE // max(1, one) or p.groups
+    turns = -(-p.groups // most)
+    return -(-p.groups // turns)
+
+
 def splittable(p: AttentionProblem, span: int) -> bool:
     """Whether every query sees a key of every range: no query stands before the last range."""
     last = (p.kv_len - 1) // span * span
@@ -196,11 +207,15 @@ def _cycles(
     load = _access_cycles(gpu, min(tile[1], p.kv_len) * p.head_dim, p.bits)
     turn = (max(scores, values) + gpu.latency + load) / t.depth
     period = max(scores + values, softmax, 2 * load, turn)
-    share = max(max(blocks), -(-ctas // gpu.cores) * sum(blocks) / len(blocks))
+    mean = sum(blocks) / len(blocks)
+    # Equal CTAs run in waves; unequal ones fill each other's gaps.
+    share = max(max(blocks), ctas * mean / gpu.cores)
+    if len(set(blocks)) == 1:
+        share = -(-ctas // gpu.cores) * mean
     ends = 2 * gpu.latency + scores + values + softmax / 2
     ends += load + 2 * _access_cycles(gpu, t.height * p.head_dim, p.bits)
     row = p.head_dim * p.bits / 8
-    seen = ctas * sum(blocks) / len(blocks) * tile[1]
+    seen = ctas * mean * tile[1]
     cache = 2 * row * seen / gpu.cache_bytes if gpu.cache_bytes else 0.0
     moved = 2 * row * p.groups * (p.kv_len + p.shared * p.q_len)
     memory = moved / gpu.memory_bytes + gpu.latency if gpu.memory_bytes else 0.0

@@ -22,7 +22,7 @@ from ..a100.workloads import LAYER, measured
 
 CLAIM = Claim(
     name="gpt3-layer",
-    statement="microseconds of the measured operators of a GPT-3 175B layer, one of four A100, fp16",
+    statement="microseconds of a GPT-3 175B layer's measured operators, one of four A100, fp16",
     source="LLMCompass (BSD-3-Clause), ISCA 2024, artifact of figure 5",
     tolerance=0.10,
     mean_of="sum",
