@@ -85,10 +85,8 @@ class CtaAttention:
 
     def __str__(self) -> str:
         stacked = f"{self.tiling.heads} heads x " if self.tiling.heads > 1 else ""
-        return (
-            f"online softmax, CTA tiles of {stacked}{self.tiling.rows} queries,"
-            f" key blocks of {self.tile[1]}"
-        )
+        queries = "1 query" if self.tiling.rows == 1 else f"{self.tiling.rows} queries"
+        return f"online softmax, CTA tiles of {stacked}{queries}, key blocks of {self.tile[1]}"
 
     def occupancy(self, cores: int) -> str:
         """How many multiprocessors have work."""
