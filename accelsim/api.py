@@ -62,9 +62,9 @@ def simulate(
 ) -> Run:
     """Run a workload on an architecture's clock and say what it took.
 
-    ``arch`` and ``workload`` are names, paths or objects; ``memory`` is "ideal" or "bandwidth";
-    ``mapper`` names mappers to prefer; ``overrides`` replaces parameters, as ``--set`` does;
-    ``compose=False`` simulates identical layers one by one. Raises AccelsimError.
+    ``arch`` and ``workload`` are names, paths or objects; ``memory`` is "ideal", "bandwidth" or
+    "dram"; ``mapper`` names mappers to prefer; ``overrides`` replaces parameters, as ``--set``
+    does; ``compose=False`` simulates identical layers one by one. Raises AccelsimError.
     """
     from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
     from accelsim.views.run import Run

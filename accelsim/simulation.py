@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from accelsim._version import __version__
 from accelsim.engine.bind import Fidelity, bind
+from accelsim.engine.memory_system import TRUSTED_SHARE, trusted_cache
 from accelsim.engine.merge import run as run_engine
 from accelsim.errors import AccelsimError
 from accelsim.mapping.lowering import UNLIMITED_BYTES, lower
@@ -239,6 +240,11 @@ def _approximations(
         for name in arch.networks
         if memory != "ideal"
     ]
+    if memory != "ideal" and (name := trusted_cache(arch)):
+        found.append(
+            f"cache {name}: a window that was read lately is taken to be still there while less than"
+            f" {TRUSTED_SHARE:.0%} of the cache has been refilled"
+        )
     for segment in segments:
         if segment.count > 1:
             found.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from accelsim.errors import CapacityError
 from accelsim.hw.dma import Dma
 from accelsim.hw.sram import Sram
+from accelsim.mapping.heads import append_runs
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.registry import mapper
@@ -63,8 +64,8 @@ def dma_kv_append(op: KvAppend, low: Lowering) -> None:
             start = sequence * op.q_len + top
             low.build.load(core.load_queues[0], tile, new[start : start + count, everything])
             for head in range(op.kv_heads):
-                row = (sequence * op.kv_heads + head) * op.kv_capacity + op.position + top
-                cache = low.window(op.output, row * d, count, d, d)
-                low.build.store(
-                    core.store_queue, cache, tile[everything, head * d : (head + 1) * d]
-                )
+                mine = tile[everything, head * d : (head + 1) * d]
+                first = op.position + top
+                for run in append_runs(op, low, sequence, head, first, first + count):
+                    rows = slice(run.first - first, run.first - first + run.view.rows)
+                    low.build.store(core.store_queue, run.view, mine[rows, everything])

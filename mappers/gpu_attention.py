@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.heads import head_groups, keys_or_values, outputs, queries
+from accelsim.mapping.gathered import Plain
+from accelsim.mapping.heads import head_groups, outputs
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, Stored
 from accelsim.mapping.registry import mapper
@@ -23,37 +24,29 @@ from accelsim.workload.operators import Attention
 def gpu_attention(op: Attention, low: Lowering) -> None:
     """Q K^T, softmax and P V as three kernels."""
     rows = op.batch * op.heads * op.q_len
-    scores = low.scratch(f"{op.name}.scores", rows, op.kv_len, number_format("fp32"))
-    weights = low.scratch(f"{op.name}.weights", rows, op.kv_len, low.format(op.inputs[0]))
-    groups = head_groups(op)
+    groups, plain = head_groups(op), Plain(op, low)
+    scores = low.scratch(f"{op.name}.scores", rows, plain.kv_len, number_format("fp32"))
+    weights = low.scratch(f"{op.name}.weights", rows, plain.kv_len, plain.fmt)
     everything = slice(None)
     lower_grids(
         low,
         [
             Product(
-                Stored(queries(op, low, group)),
-                keys_or_values(op, low, group, 1),
+                Stored(plain.queries(group)),
+                plain.keys(group),
                 scores[group, everything],
                 transpose_b=True,
             )
             for group in groups
         ],
     )
-    masked = op.causal and op.q_len > 1
-    softmax_kernel(
-        low,
-        scores,
-        weights,
-        scale=op.scale,
-        q_len=op.q_len if masked else 0,
-        first=op.kv_len - op.q_len,
-    )
+    softmax_kernel(low, scores, weights, plain)
     lower_grids(
         low,
         [
             Product(
                 Stored(weights[group, everything]),
-                keys_or_values(op, low, group, 2),
+                plain.values(group),
                 outputs(op, low, group),
             )
             for group in groups

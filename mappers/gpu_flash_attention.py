@@ -3,14 +3,14 @@
 A CTA keeps a tile of queries of one key head, its query heads stacked as rows, and loads keys and
 values block by block into shared memory; the tensor cores multiply from there. They make the scores
 of the next block while the SIMT lanes turn those of this one into weights (FlashAttention-2, and
-its ping-pong between tensor cores and softmax in FlashAttention-3). CTAs go out
-longest first, of so many heads at a time as the cache holds keys and values of, each to the
-multiprocessor that has least to do. Blocks that a causal mask hides are skipped.
+its ping-pong between tensor cores and softmax in FlashAttention-3). CTAs go out longest first, of
+so many heads at a time as the cache holds keys and values of, each to the multiprocessor that has
+least to do. Blocks that a mask hides are skipped.
 
 Where tiles are fewer than multiprocessors, as in decoding, the keys are split over several CTAs; a
 second kernel merges their partial results (Flash-Decoding).
 
-The stream of instructions is that of mappers/flash_attention with a multiprocessor's units; tiles
+The stream of instructions is that of mapping/online_softmax with a multiprocessor's units; tiles
 and splits are chosen by mapping/cta_attention, which names the sources.
 """
 
@@ -20,20 +20,13 @@ from typing import TYPE_CHECKING
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.cta_attention import (
-    WEIGHTS,
-    CtaAttention,
-    Multiprocessor,
-    best_cta_attention,
-    heads_at_a_time,
-)
+from accelsim.mapping.attention_phases import phases_of
+from accelsim.mapping.cta_attention import Multiprocessor, best_cta_tiling
 from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.online_softmax import Site, online_softmax
 from accelsim.mapping.registry import mapper
-from accelsim.mapping.score_traffic import saved_traffic
 from accelsim.mapping.thread_blocks import gpu_of
 from accelsim.workload.operators import Attention
-
-from .flash_attention import Site, online_softmax, problem_of
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
@@ -64,16 +57,11 @@ def gpu_flash_attention_unsplit(op: Attention, low: Lowering) -> None:
 
 
 def _lower(op: Attention, low: Lowering, *, splits: bool) -> None:
-    problem, multiprocessor = problem_of(op, low), _multiprocessor(low)
-    grid = best_cta_attention(problem, multiprocessor, splits)
-    low.build.note(str(grid))
-    low.build.note(grid.occupancy(len(low.cores)))
-    low.build.note(saved_traffic(op, low))
+    multiprocessor = _multiprocessor(low)
     tensor = low.cores[0].tensor_cores[1]
     low.build.reduce(tensor.order(low.format(op.inputs[0])))
-    sites = [_site(core, grid) for core in low.cores]
-    heads = heads_at_a_time(problem, multiprocessor.gpu)
-    online_softmax(op, low, grid.tiling, sites, low.launch, heads=heads)
+    phases = phases_of(op, low, lambda p: best_cta_tiling(p, multiprocessor, splits))
+    online_softmax(op, low, phases, [_site(core) for core in low.cores], low.launch)
 
 
 def _multiprocessor(low: Lowering) -> Multiprocessor:
@@ -88,16 +76,13 @@ def _multiprocessor(low: Lowering) -> Multiprocessor:
     )
 
 
-def _site(core: Core, grid: CtaAttention) -> Site:
+def _site(core: Core) -> Site:
     slot, tensor = core.tensor_cores
     return Site(
         core=core,
         arrays=(slot,),
         vector=core.threads[0],
-        query_memory=tensor.shared,
-        weight_memory=tensor.shared,
-        key_memory=tensor.shared,
-        score_memory=tensor.accumulators,
-        rows=grid.tile[0],
-        weights=WEIGHTS,
+        queries=tensor.shared,
+        keys=tensor.shared,
+        scores=tensor.accumulators,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from accelsim.hw.simt import LoadStore, Simt
+from accelsim.mapping.heads import append_runs
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.simt_rows import Threads, cut, shares, tile_height
@@ -48,13 +51,14 @@ def gpu_kv_append(op: KvAppend, low: Lowering) -> None:
             tile = ring.next()[: rows.stop - rows.start, :]
             low.build.load(core.load_queues[0], tile, new[rows, :])
             for head in range(op.kv_heads):
-                t.store(_place(op, low, rows, head), tile[:, head * d : (head + 1) * d])
+                mine = tile[:, head * d : (head + 1) * d]
+                for run, place in _runs(op, low, rows, head):
+                    t.store(run, mine[place, :])
 
 
-def _place(op: KvAppend, low: Lowering, rows: slice, head: int) -> View:
-    """Where the rows of one head go in the cache; the rows belong to one sequence."""
+def _runs(op: KvAppend, low: Lowering, rows: slice, head: int) -> Iterator[tuple[View, slice]]:
+    """Where the rows of one head go in the cache, and which of them; all of one sequence."""
     sequence, token = divmod(rows.start, op.q_len)
-    row = (sequence * op.kv_heads + head) * op.kv_capacity + op.position + token
-    return low.window(
-        op.output, row * op.head_dim, rows.stop - rows.start, op.head_dim, op.head_dim
-    )
+    first = op.position + token
+    for run in append_runs(op, low, sequence, head, first, first + rows.stop - rows.start):
+        yield run.view, slice(run.first - first, run.first - first + run.view.rows)

@@ -16,8 +16,10 @@ from accelsim.errors import AccelsimError, CapacityError
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.heads import head_groups, keys_or_values, outputs, queries
+from accelsim.mapping.gathered import Plain
+from accelsim.mapping.heads import head_groups, outputs
 from accelsim.mapping.lowering import Core, Lowering, Ring
+from accelsim.mapping.masks import masks
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.products import steps
 from accelsim.mapping.registry import mapper
@@ -41,15 +43,15 @@ STREAMS = 2
 def multipass_attention(op: Attention, low: Lowering) -> None:
     """Scores with row maxima, sums of exponentials, and the product with V, a pass each."""
     rows = op.batch * op.heads * op.q_len
-    scores = low.scratch(f"{op.name}.scores", rows, op.kv_len, FP32)
+    groups, plain = head_groups(op), Plain(op, low)
+    scores = low.scratch(f"{op.name}.scores", rows, plain.kv_len, FP32)
     top = low.scratch(f"{op.name}.max", rows, 1, FP32)
     total = low.scratch(f"{op.name}.sum", rows, 1, FP32)
-    groups = head_groups(op)
     for core, mine in _shares(low, groups):
-        _Scores(low, core, op).emit(mine, scores, top)
+        _Scores(low, core, op, plain).emit(mine, scores, top)
     exponential_sums(low, scores, top, total)
     for core, mine in _shares(low, groups):
-        _Values(low, core, op).emit(mine, scores, top, total)
+        _Values(low, core, op, plain).emit(mine, scores, top, total)
 
 
 def _shares(low: Lowering, groups: list[slice]) -> list[tuple[Core, list[slice]]]:
@@ -65,6 +67,7 @@ class _Pass:
     low: Lowering
     core: Core
     op: Attention
+    plain: Plain
 
     def __post_init__(self) -> None:
         self.build = self.low.build
@@ -78,7 +81,8 @@ class _Pass:
                 f" share, not {', '.join(dict.fromkeys(self.array.memories()))}"
             )
         self.slots = DEPTH * len(self.core.arrays)
-        self.fmt = self.low.format(self.op.inputs[1])
+        self.fmt = self.low.format(self.op.inputs[0])
+        self.depth = self.op.head_dim + self.op.rope_dim
         self.group = self.op.q_len if self.op.q_len > 1 else self.op.heads // self.op.kv_heads
         self.height, self.width = self._tile()
         self.low.build.note(f"tiles of {self.height} x {self.width} scores")
@@ -86,12 +90,14 @@ class _Pass:
     def _tile(self) -> tuple[int, int]:
         """The most keys, then the most rows up to a useful number, that fit with all buffers."""
         op, free = self.op, self.core.arenas[self.memory].free - 16 * self.slots * ALIGNMENT
-        fixed = self.slots * row_bytes(op.head_dim, self.fmt)  # a key
-        per_row = self.slots * (row_bytes(op.head_dim, self.fmt) + 4 * op.head_dim + 16)
+        fixed = self.slots * row_bytes(self.depth, self.fmt)  # a key
+        bias = self.slots * 4 * op.alibi  # for each row one, or one for all
+        per_row = self.slots * (row_bytes(self.depth, self.fmt) + 4 * op.head_dim + 16)
         most = min(self.group, STREAMS * self.array.rows)
-        width = op.kv_len
+        width = self.plain.kv_len
         while width >= 1:
-            height = (free - fixed * width) // (per_row + self.slots * self._score_bytes() * width)
+            row = per_row + (self.slots * self._score_bytes() + bias) * width
+            height = (free - fixed * width) // row
             if height >= min(most, self.array.rows) or (width == 1 and height >= 1):
                 return int(min(height, most)), width
             width = width // 2
@@ -125,26 +131,28 @@ class _Scores(_Pass):
 
     def emit(self, groups: list[slice], scores: View, top: View) -> None:
         op = self.op
-        q = self.ring("q", self.height, op.head_dim, self.fmt)
-        k = self.ring("k", self.width, op.head_dim, self.fmt)
+        q = self.ring("q", self.height, self.depth, self.fmt)
+        k = self.ring("k", self.width, self.depth, self.fmt)
+        if op.alibi:
+            self.bias = self.ring("bias", 1 if op.q_len > 1 else self.height, self.width, FP32)
         s = self.ring("s", self.height, self.width, FP32)
         high = self.ring("max", self.height, 1, FP32)
         part = self.ring("part", self.height, 1, FP32)
         turn = 0
         for group in groups:
-            keys, rows = keys_or_values(op, self.low, group, 1), queries(op, self.low, group)
+            keys, rows = self.plain.keys(group), self.plain.queries(group)
             kept: View | None = None
             for tile in steps(rows.rows, self.height):
                 query = self.load(q, rows[tile, :])
                 best = high.next()[: query.rows, :]
-                for columns in steps(op.kv_len, self.width):
-                    if kept is None or self.width < op.kv_len:
+                for columns in steps(self.plain.kv_len, self.width):
+                    if kept is None or self.width < self.plain.kv_len:
                         kept = self.load(k, keys[columns, :])
                     score = s.next()[: query.rows, : kept.rows]
                     self.build.matmul(
                         self.slot(turn), score, query, kept, accumulate=False, transpose_b=True
                     )
-                    self._finish(score, tile.start, columns.start)
+                    self._finish(score, group, tile, columns)
                     larger = best if columns.start == 0 else part.next()[: query.rows, :]
                     self.build.vector(self.vector, F.ROW_MAX, larger, score)
                     if larger is not best:
@@ -153,12 +161,17 @@ class _Scores(_Pass):
                     turn += 1
                 self.store(top[_within(group, tile), :], best)
 
-    def _finish(self, score: View, row: int, column: int) -> None:
-        op = self.op
-        self.build.vector(self.vector, F.MUL_IMM, score, score, imm=op.scale)
-        if op.causal and op.q_len > 1:
-            diagonal = op.kv_len - op.q_len + row - column
-            self.build.vector(self.vector, F.CAUSAL_MASK, score, score, imm=diagonal)
+    def _finish(self, score: View, group: slice, tile: slice, columns: slice) -> None:
+        op, vector = self.op, self.vector
+        self.build.vector(vector, F.MUL_IMM, score, score, imm=op.scale)
+        if op.alibi:
+            rows = self.plain.bias(group)
+            part = rows[:, columns] if rows.rows == 1 else rows[tile, columns]
+            self.build.vector(vector, F.ADD, score, score, self.load(self.bias, part))
+        position = self.plain.kv_len - op.q_len + tile.start
+        for mask in masks(op, position, score.rows, columns.start, score.cols):
+            corner = score[EVERYTHING, mask.cols]
+            self.build.vector(vector, mask.function, corner, corner, imm=mask.imm)
 
 
 class _Values(_Pass):
@@ -174,7 +187,7 @@ class _Values(_Pass):
         acc = self.ring("out", self.height, op.head_dim, FP32)
         turn = 0
         for group in groups:
-            values, out = keys_or_values(op, self.low, group, 2), outputs(op, self.low, group)
+            values, out = self.plain.values(group), outputs(op, self.low, group)
             kept: View | None = None
             for tile in steps(out.rows, self.height):
                 rows = _within(group, tile)
@@ -182,8 +195,8 @@ class _Values(_Pass):
                 factor = inverse.next()[: best.rows, :]
                 self.build.vector(self.vector, F.RECIPROCAL, factor, divisor)
                 result = acc.next()[: best.rows, :]
-                for columns in steps(op.kv_len, self.width):
-                    if kept is None or self.width < op.kv_len:
+                for columns in steps(self.plain.kv_len, self.width):
+                    if kept is None or self.width < self.plain.kv_len:
                         kept = self.load(v, values[columns, :])
                     score = self.load(s, scores[rows, columns])
                     weight = p.next()[: score.rows, : score.cols]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.heads import head_groups, keys_or_values, outputs, queries
+from accelsim.mapping.gathered import Plain
+from accelsim.mapping.heads import head_groups, outputs
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, Stored, lower_products
 from accelsim.mapping.registry import mapper
@@ -33,46 +34,48 @@ F = Function
 def unfused_attention(op: Attention, low: Lowering) -> None:
     """Q K^T, softmax and P V as three passes over main memory."""
     rows = op.batch * op.heads * op.q_len
-    scores = low.scratch(f"{op.name}.scores", rows, op.kv_len, FP32)
-    weights = low.scratch(f"{op.name}.weights", rows, op.kv_len, low.format(op.inputs[0]))
-    heads = head_groups(op)
+    plain, groups = Plain(op, low), head_groups(op)
+    scores = low.scratch(f"{op.name}.scores", rows, plain.kv_len, FP32)
+    weights = low.scratch(f"{op.name}.weights", rows, plain.kv_len, plain.fmt)
     lower_products(
         low,
         [
-            Product(Stored(q), k, scores[window, :], transpose_b=True)
-            for window, q, k in (
-                (w, queries(op, low, w), keys_or_values(op, low, w, 1)) for w in heads
-            )
+            Product(Stored(plain.queries(g)), plain.keys(g), scores[g, :], transpose_b=True)
+            for g in groups
         ],
     )
-    _softmax(op, low, scores, weights)
+    if not op.alibi:
+        _softmax(op, low, scores, weights)
+    for group in groups if op.alibi else ():
+        _softmax(op, low, scores[group, :], weights[group, :], plain.bias(group))
     lower_products(
         low,
-        [
-            Product(
-                Stored(weights[window, :]),
-                keys_or_values(op, low, window, 2),
-                outputs(op, low, window),
-            )
-            for window in heads
-        ],
+        [Product(Stored(weights[g, :]), plain.values(g), outputs(op, low, g)) for g in groups],
     )
 
 
-def _softmax(op: Attention, low: Lowering, scores: View, weights: View) -> None:
-    masked = op.causal and op.q_len > 1
+def _softmax(
+    op: Attention, low: Lowering, scores: View, weights: View, bias: View | None = None
+) -> None:
+    """Softmax of score rows, to which one row of ``bias`` is added, or each its own."""
+    one = bias is not None and bias.rows == 1
+    hides = [] if not op.masked else [F.CAUSAL_MASK, *([F.WINDOW_MASK] if op.window else [])]
 
     def steps(v: Vectors, t: Tile) -> None:
         (scaled,) = t.wide
         v(F.MUL_IMM, scaled, t.inputs[0], imm=op.scale)
-        if masked:
-            position = op.kv_len - op.q_len + t.first_row % op.q_len
-            v(F.CAUSAL_MASK, scaled, scaled, imm=position)
+        if bias is not None:
+            v(F.ADD, scaled, scaled, t.held[0] if one else t.inputs[1])
+        position = scores.cols - op.q_len + t.first_row % op.q_len
+        for mask in hides:
+            first = position if mask is F.CAUSAL_MASK else position + 1 - op.window
+            v(mask, scaled, scaled, imm=first)
         softmax_of(v, t, scaled)
 
-    functions = (F.MUL_IMM, *((F.CAUSAL_MASK,) if masked else ()), *SOFTMAX_FUNCTIONS)
     recipe = Recipe(
-        steps, [scores], weights, wide=1, narrow=2,
-        row_period=op.q_len if masked else 0, functions=functions,
+        steps, [scores, *([bias] if bias and not one else [])], weights,
+        held=[bias] if bias and one else (), wide=1, narrow=2,
+        row_period=op.q_len if op.masked else 0,
+        functions=(F.MUL_IMM, *([F.ADD] if bias else []), *hides, *SOFTMAX_FUNCTIONS),
     )  # fmt: skip
     lower_rowwise(low, recipe)

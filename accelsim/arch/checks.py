@@ -203,11 +203,19 @@ def _check_sources(arch: Architecture) -> None:
                 f"sources.{path}",
                 f"calibrated {path}: accepted: a parameter of a block, with its source",
             )
-    if len(arch.calibrated) > MAX_CALIBRATED:
+    constants = sum(_constants(arch, path) for path in arch.calibrated)
+    if constants > MAX_CALIBRATED:
         raise ParameterError(
-            f"sources.{arch.calibrated[MAX_CALIBRATED]}",
-            f"{len(arch.calibrated)} calibrated parameters; accepted: at most {MAX_CALIBRATED}",
+            f"sources.{arch.calibrated[-1]}",
+            f"{constants} calibrated constants; accepted: at most {MAX_CALIBRATED}",
         )
+
+
+def _constants(arch: Architecture, path: str) -> int:
+    """How many numbers a calibrated parameter holds: one, or those of a table."""
+    name, _, parameter = path.partition(".")
+    value = getattr(blocks_of(arch).get(name), parameter, None)
+    return len(value) if isinstance(value, dict) else 1
 
 
 def _exists(arch: Architecture, path: str) -> bool:

@@ -69,7 +69,7 @@ def memory(
     ] = None,
     hit_cap: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Hits of a row before an older request to its bank."),
+        typer.Option(metavar="N", help="Hits of a row before an older request (window, per-bank)."),
     ] = None,
     refresh: Annotated[str, typer.Option(metavar="on|off", help="Refresh in time.")] = "on",
     log: Annotated[

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from accelsim.engine.traffic import Traffic, traffic_of
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Unit, Work
 from accelsim.hw.dram.block import Dram
+from accelsim.numerics.arithmetic import ProductTypes, types_of
+from accelsim.numerics.formats import FORMAT_NAMES
+from accelsim.numerics.rules import Rule
 from accelsim.program.opcodes import TRANSFERS, Opcode
 from accelsim.program.table import Program
 
@@ -34,6 +37,14 @@ FIDELITIES: tuple[Fidelity, ...] = ("ideal", "bandwidth", "dram")
 
 _IS_TRANSFER = np.zeros(max(Opcode) + 1, dtype=bool)
 _IS_TRANSFER[list(TRANSFERS)] = True
+
+
+@runtime_checkable
+class Multiplies(Protocol):
+    """A matrix unit that tells which formats it multiplies."""
+
+    def rule(self, types: ProductTypes) -> Rule:
+        """How their product is formed; raises AccelsimError naming what there is."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +233,8 @@ class _Binding:
             raise AccelsimError(
                 f"unit {name!r} cannot execute {Opcode(wrong[0]).name}; it executes {able}"
             )
+        if isinstance(unit, Multiplies):
+            self._check_formats(unit, rows[self.opcode[rows] == Opcode.MATMUL])
         spaces = self.program.spaces
         core = np.array([s.core for s in spaces] + [-1])[self.space[rows]]
         own = np.array([s.core for s in self.program.units])[self.unit[rows], None]
@@ -236,6 +249,24 @@ class _Binding:
                 f"instruction {rows[row]}: unit {self.program.units[self.unit[rows[row]]].name!r}"
                 f" does not reach memory {spaces[self.space[rows[row], column]].name!r}"
             )
+
+    def _check_formats(self, unit: Multiplies, rows: Ints) -> None:
+        """What a unit cannot multiply is not timed either."""
+        program = self.program
+        formats = program.operand_column("format")
+        source, target = program.sources[rows], program.column("dst")[rows]
+        used = np.stack([formats[d] for d in (source[:, 0], source[:, 1], target)])
+        known = (len(FORMAT_NAMES),) * 3
+        for code in np.flatnonzero(np.bincount(np.ravel_multi_index(tuple(used), known))):
+            types = [int(one) for one in np.unravel_index(code, known)]
+            try:
+                unit.rule(types_of(*(FORMAT_NAMES[one] for one in types)))
+            except AccelsimError as error:
+                row = int(rows[np.argmax(np.equal(used.T, types).all(axis=1))])
+                owner = int(program.column("operator")[row])
+                name = program.operators[owner].name if owner >= 0 else "no operator"
+                on = program.units[int(self.unit[row])].name
+                raise AccelsimError(f"instruction {row} of {name} on {on}: {error}") from None
 
     def _work(self, rows: Ints) -> Work:
         program = self.program

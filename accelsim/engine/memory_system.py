@@ -36,7 +36,7 @@ def levels_of(traffic: Traffic) -> CacheLevels | None:
     caches = list(arch.caches.values())
     state = build(arch.caches, arch.cores)
     entry = entry_of(arch, traffic.memory)
-    lone = len(caches) == 1 and caches[0].shared and caches[0].policy == "lru"
+    lone = trusted_cache(arch) != ""
     shapes = np.unique(traffic.window[:, 1:4], axis=0)
     runs = max((most_runs(state, entry, *shape) for shape in shapes.tolist()), default=0)
     return CacheLevels(
@@ -53,6 +53,15 @@ def levels_of(traffic: Traffic) -> CacheLevels | None:
         trusted=int(TRUSTED_SHARE * caches[0].capacity) if lone else 0,
         trusting=np.zeros(1, np.int64),
     )
+
+
+def trusted_cache(arch: Architecture) -> str:
+    """Name of the cache of which windows that were walked lately are not walked again: a shared LRU
+    cache alone before the memory; "" if there is none."""
+    if len(arch.caches) != 1:
+        return ""
+    ((name, cache),) = arch.caches.items()
+    return name if cache.shared and cache.policy == "lru" else ""
 
 
 def entry_of(arch: Architecture, memory: str) -> int:

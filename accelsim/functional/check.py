@@ -62,7 +62,8 @@ class Mismatch:
 class OperatorCheck:
     """The verdict on one operator's output.
 
-    ``reduction`` is the order in which its products were declared and summed (numerics.orders).
+    ``reduction`` is the order in which its products were declared and summed (numerics.orders);
+    ``bounded`` says whether some elements were judged by an error bound, not by equality.
     """
 
     name: str
@@ -72,6 +73,7 @@ class OperatorCheck:
     max_error_over_bound: float
     arithmetic: str
     reduction: str = ""
+    bounded: bool = False
     first: Mismatch | None = None
 
 
@@ -81,8 +83,8 @@ class Check:
 
     ``max_error_over_bound`` is the largest |simulated - exact| / bound of the elements that are
     not exact by nature (0 if there are none): at most 1 if all is well. ``loose`` warns that
-    nothing came within 1 % of its bound. ``order`` is "program" or "clock". ``unchecked`` names
-    operators of the workload that the program does not contain.
+    there are bounds and nothing came within 1 % of its own. ``order`` is "program" or "clock".
+    ``unchecked`` names operators of the workload that the program does not contain.
     """
 
     ok: bool
@@ -175,7 +177,7 @@ def _verdict(operators: list[OperatorCheck], order: str, unchecked: tuple[str, .
         max_error_over_bound=ratio,
         order=order,
         operators=tuple(operators),
-        loose=0.0 < ratio < LOOSE_BELOW,
+        loose=any(o.bounded for o in operators) and ratio < LOOSE_BELOW,
         unchecked=unchecked,
     )
 
@@ -224,6 +226,7 @@ def _count(
         max_error_over_bound=float(np.nan_to_num(ratio, nan=np.inf).max()),
         arithmetic=lowering.arithmetic,
         reduction=lowering.order,
+        bounded=bool((bound > 0).any()),
         first=first,
     )
 

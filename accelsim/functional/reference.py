@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
+from accelsim.functional.attention import attention, kv_append
 from accelsim.workload.operators import (
     Activation,
     Attention,
@@ -87,55 +88,6 @@ def pool2d(op: Pool2d, x: Array) -> Array:
     windows = windows[:, :: op.stride[0], :: op.stride[1]]
     result: Array = windows.max(axis=(4, 5)) if op.function == "max" else windows.mean(axis=(4, 5))
     return result
-
-
-def attention(op: Attention, q: Array, k: Array, v: Array) -> Array:
-    """softmax(scale q k^T) v, head by head."""
-    k, v = by_heads(op, k), by_heads(op, v)
-    out = np.empty((op.batch * op.q_len, op.heads * op.head_dim))
-    for rows, cols, sequence, kv_head in attention_heads(op):
-        scores = op.scale * (q[rows, cols] @ k[sequence, kv_head].T)
-        scores = np.where(visible_keys(op), scores, -np.inf)
-        out[rows, cols] = _softmax(scores) @ v[sequence, kv_head]
-    return out
-
-
-def by_heads(op: Attention, x: Array) -> Array:
-    """Keys or values as [batch, kv_heads, kv_len, head_dim], however they are stored."""
-    if op.cached:
-        return x
-    return x.reshape(op.batch, op.kv_len, op.kv_heads, op.head_dim).transpose(0, 2, 1, 3)
-
-
-def attention_heads(op: Attention) -> list[tuple[slice, slice, int, int]]:
-    """(rows of q, columns of q, sequence, key head) of every head of every sequence."""
-    shared = op.heads // op.kv_heads
-    return [
-        (
-            slice(s * op.q_len, (s + 1) * op.q_len),
-            slice(h * op.head_dim, (h + 1) * op.head_dim),
-            s,
-            h // shared,
-        )
-        for s in range(op.batch)
-        for h in range(op.heads)
-    ]
-
-
-def visible_keys(op: Attention) -> npt.NDArray[np.bool_]:
-    """bool [q_len, kv_len]: which keys each query sees."""
-    if not op.causal:
-        return np.ones((op.q_len, op.kv_len), dtype=bool)
-    position = op.kv_len - op.q_len + np.arange(op.q_len)
-    return np.asarray(np.arange(op.kv_len) <= position[:, None])
-
-
-def kv_append(op: KvAppend, new: Array, cache: Array) -> Array:
-    """The cache with positions [position, position + q_len) replaced."""
-    rows = new.reshape(op.batch, op.q_len, op.kv_heads, op.head_dim).transpose(0, 2, 1, 3)
-    updated = cache.copy()
-    updated[:, :, op.position : op.position + op.q_len] = rows
-    return updated
 
 
 def softmax(_op: Softmax, x: Array) -> Array:

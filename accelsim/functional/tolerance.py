@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.functional import reference
+from accelsim.functional.attention import heads, visible_keys
 from accelsim.functional.lowering import Lowering
 from accelsim.numerics import bounds
 from accelsim.numerics.ball import FP32, Ball
@@ -106,23 +107,20 @@ def _conv2d(op: Conv2d, lowering: Lowering, *inputs: Floats) -> Ball:
     return _product(op, lowering, op.gemm_k, inputs)
 
 
-def _attention(op: Attention, lowering: Lowering, q: Floats, k: Floats, v: Floats) -> Ball:
+def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
     steps = bounds.AttentionSteps(
-        summation=lowering.summation(max(op.head_dim, op.kv_len)),
+        summation=lowering.summation(max(op.head_dim + op.rope_dim, op.kv_len)),
         row_depth=lowering.row_sum_depth(op.kv_len),
         mid=lowering.lane_format,
         operand=lowering.operand_format,
         summed=lowering.summed_format,
     )
-    k, v = reference.by_heads(op, k), reference.by_heads(op, v)
     value = np.empty(op.output_shapes()[0])
     error = np.empty_like(value)
-    visible = reference.visible_keys(op)
-    for rows, cols, sequence, head in reference.attention_heads(op):
-        ball = bounds.attention(
-            q[rows, cols], k[sequence, head], v[sequence, head], op.scale, visible, steps
-        )
-        value[rows, cols], error[rows, cols] = ball.value, ball.radius
+    visible = visible_keys(op)
+    for head in heads(op, inputs):
+        ball = bounds.attention(head.q, head.k, head.v, op.scale, visible, steps, head.bias)
+        value[head.rows, head.cols], error[head.rows, head.cols] = ball.value, ball.radius
     return Ball(value, error)
 
 

@@ -12,7 +12,7 @@ of the next.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -28,15 +28,23 @@ from accelsim.quantities import Bytes, Cycles
 @block("simt")
 @dataclass(frozen=True, kw_only=True)
 class Simt(Vector):
-    """Vector unit of a multiprocessor, which also starts kernels."""
+    """Vector unit of a multiprocessor, which also starts kernels.
+
+    ``call_us`` says, by kind of call, how many microseconds a framework's call takes beside its
+    kernel until the host sees the end. Simulated time is the kernels' own and holds none of it;
+    who compares it with a host's clock adds it.
+    """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.VECTOR, Opcode.LAUNCH})
 
     launch: Cycles = 0
+    call_us: dict[str, float] = field(default_factory=dict)
 
     def check(self) -> None:
         super().check()
         require(self.launch >= 0, f"launch must not be negative, not {self.launch}")
+        for call, microseconds in self.call_us.items():
+            require(microseconds >= 0, f"call_us.{call} must not be negative, not {microseconds}")
 
     def cost(self, work: Work) -> Cost:
         """Vector functions as in a vector unit; a launch takes its own time."""

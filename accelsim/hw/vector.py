@@ -40,7 +40,7 @@ SLOTS: dict[str, int] = {
     "add_imm": 1, "mul_imm": 1, "max_imm": 1, "relu": 1,
     "exp": 4, "reciprocal": 4, "rsqrt": 4, "tanh": 6, "sigmoid": 6,
     "gelu": 10, "gelu_tanh": 10, "silu": 7,
-    "row_max": 1, "row_sum": 1, "causal_mask": 1, "rotate_half": 1,
+    "row_max": 1, "row_sum": 1, "causal_mask": 1, "window_mask": 1, "rotate_half": 1,
 }  # fmt: skip
 
 Operand = npt.NDArray[Any]  # fp32 or int32 carriers, [rows, cols]
@@ -147,7 +147,9 @@ class Vector(Unit):
             case Function.RELU:
                 return _maximum(a, _constant(0.0, a.dtype))
             case Function.CAUSAL_MASK:
-                return _causal_mask(a, int(imm))
+                return _masked(a, int(imm), np.greater)
+            case Function.WINDOW_MASK:
+                return _masked(a, int(imm), np.less)
             case Function.ROTATE_HALF:
                 return _rotate_half(a, int(imm))
         if b is None:
@@ -218,9 +220,10 @@ def _plus_zero(values: Operand) -> Operand:
     return result
 
 
-def _causal_mask(a: Operand, diagonal: int) -> Operand:
+def _masked(a: Operand, diagonal: int, side: Callable[..., npt.NDArray[np.bool_]]) -> Operand:
+    """-inf in the columns on one side of row + diagonal."""
     rows, cols = a.shape
-    hidden = np.arange(cols) > np.arange(rows)[:, None] + diagonal
+    hidden = side(np.arange(cols), np.arange(rows)[:, None] + diagonal)
     return np.where(hidden, a.dtype.type(-np.inf), a)
 
 

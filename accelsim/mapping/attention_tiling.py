@@ -49,7 +49,10 @@ MANY = 32  # times as many blocks as the largest tiles have: not looked at
 @dataclass(frozen=True)
 class AttentionProblem:
     """Attention of all cores: ``groups`` key heads (of all sequences) that ``shared`` query heads
-    of ``q_len`` queries attend to; ``bits`` per element of the operands."""
+    of ``q_len`` queries attend to, of the last ``window`` if it is not 0; ``bits`` per element of
+    the operands, ``kv_bits`` of keys and values as they are kept. A query and a key are ``rope``
+    elements longer than a value. ``latent``: keys are values, too. ``biased``: a number per head
+    and key is added to scores."""
 
     groups: int
     shared: int
@@ -58,6 +61,22 @@ class AttentionProblem:
     head_dim: int
     causal: bool
     bits: int
+    kv_bits: int = 0
+    rope: int = 0
+    window: int = 0
+    latent: bool = False
+    biased: bool = False
+
+    @property
+    def key_dim(self) -> int:
+        """Elements of a query, and of a key."""
+        return self.head_dim + self.rope
+
+    @property
+    def kept_bits(self) -> int:
+        """Bits of a key with its value in main memory."""
+        values = 0 if self.latent else self.head_dim
+        return (self.key_dim + values) * (self.kv_bits or self.bits)
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,21 @@ class AttentionTiling:
     def buffers(self) -> int:
         """Query tiles that have buffers."""
         return self.ways * (2 if self.double else 1)
+
+    @property
+    def weight_buffers(self) -> int:
+        """Blocks of weights that have buffers."""
+        return self.buffers
+
+    @property
+    def buffer_rows(self) -> int:
+        """Rows of a buffer, whatever a tile holds."""
+        return self.height
+
+    @property
+    def turn(self) -> int:
+        """Key heads that all cores work on at a time; 0: any."""
+        return 0
 
     def __str__(self) -> str:
         stacked = f"{self.heads} heads x " if self.heads > 1 else ""
@@ -213,13 +247,21 @@ def scratchpad_bytes(p: AttentionProblem, t: AttentionTiling) -> tuple[int, int,
     def room(count: int, rows: int, row_bits: int) -> int:
         return count * (rows * -(-row_bits // 8) + ALIGNMENT)
 
-    queries = room(t.buffers, t.height, p.head_dim * p.bits)
+    queries = room(t.buffers, t.height, p.key_dim * p.bits)
     weights = room(t.buffers, t.height, t.keys * p.bits)
-    keys = room(2 * t.depth * t.streams, t.keys, p.head_dim * p.bits)
+    keys = room(key_slots(p.latent, t), t.keys, p.key_dim * p.bits)
+    if not p.latent:
+        keys += room(t.depth * t.streams, t.keys, p.head_dim * p.bits)
+    bias = room(2 * t.ways, t.heads, t.keys * 8 * FP32_BYTES) if p.biased else 0
     scores = room(2 * t.ways, t.height, t.keys * 8 * FP32_BYTES)
     results = room(t.buffers, t.height, p.head_dim * 8 * FP32_BYTES)
     columns = room(STATISTICS * 2 * t.ways, t.height, 8 * FP32_BYTES)
-    return queries + weights, keys, scores + results + columns
+    return queries + weights, keys, bias + scores + results + columns
+
+
+def key_slots(latent: bool, t: AttentionTiling) -> int:
+    """Buffers of keys: latent ones stay for a block longer, until they have been values."""
+    return (t.depth + latent) * t.streams
 
 
 def _fits(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> bool:
@@ -231,9 +273,10 @@ def _fits(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> boo
 
 def _cycles(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> float:
     """Closed-form cost in array cycles, see the module."""
-    groups, visible = _batches(p, t)
-    first = np.arange(0, p.kv_len, t.keys, dtype=np.int64)
-    seen = np.clip(visible[:, None, :] - first[:, None], 0, t.keys).reshape(-1, visible.shape[1])
+    groups, sees, visible = _batches(p, t)
+    first = np.arange(0, p.kv_len, t.keys, dtype=np.int64)[:, None]
+    last = np.minimum(visible[:, None, :], first + t.keys)
+    seen = np.maximum(last - np.maximum(sees[:, None, :], first), 0).reshape(-1, visible.shape[1])
     seen = seen[seen.any(axis=1)]
     arrays, vectors = _block(p, r, t, seen)
     lanes = vectors.sum(axis=1) + _stalls(r, t, np.count_nonzero(seen, axis=1))
@@ -249,10 +292,11 @@ def _cycles(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> f
     fill = r.array.fill_drain_cycles + float(half[0] + half[-1])
     if not r.bytes_per_cycle:
         return share * busy + fill
-    row = p.head_dim * p.bits / 8 / r.bytes_per_cycle
+    row = (p.key_dim + p.head_dim) * p.bits / 16 / r.bytes_per_cycle
+    key = (p.kept_bits + 8 * FP32_BYTES * t.heads * int(p.biased)) / 8 / r.bytes_per_cycle
     queries = t.height * np.count_nonzero(visible)
-    memory = 2 * row * (t.streams * float(seen.max(axis=1).sum()) + queries)
-    load = 2 * row * min(t.keys, p.kv_len) * t.streams
+    memory = key * t.streams * float(seen.max(axis=1).sum()) + 2 * row * queries
+    load = float(key * min(t.keys, p.kv_len) * t.streams)
     turn = len(seen) * (r.latency + load) / (t.depth - 1)
     # With one buffer per way, the queries of a batch come when the one before is stored.
     apart = 0.0 if t.double else 2 * (r.latency + row * t.height) + float(half.mean())
@@ -260,14 +304,22 @@ def _cycles(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> f
     return share * (max(busy, memory, turn) + apart * len(visible)) + fill + ends
 
 
-def _batches(p: AttentionProblem, t: AttentionTiling) -> tuple[int, Ints]:
-    """(key heads, keys that each way sees [batches, ways]) of some batches like all others."""
+def _batches(p: AttentionProblem, t: AttentionTiling) -> tuple[int, Ints, Ints]:
+    """(key heads, first key that each way sees [batches, ways], the one behind the last) of some
+    batches like all others."""
+    starts = np.arange(0, p.q_len, t.rows, dtype=np.int64)
     ends = np.minimum(np.arange(t.rows, p.q_len + t.rows, t.rows, dtype=np.int64), p.q_len)
     visible = p.kv_len - p.q_len + ends if p.causal else np.full_like(ends, p.kv_len)
-    tiles = np.repeat(visible, -(-p.shared // t.heads))
+    sees = np.zeros_like(visible)
+    if p.window:
+        sees = np.maximum(0, p.kv_len - p.q_len + starts + 1 - p.window)
     groups = 1 if t.streams == 1 else min(p.groups, t.ways)
-    tiles = np.tile(tiles, groups)
-    return groups, np.pad(tiles, (0, -len(tiles) % t.ways)).reshape(-1, t.ways)
+
+    def dealt(keys: Ints) -> Ints:
+        tiles = np.tile(np.repeat(keys, -(-p.shared // t.heads)), groups)
+        return np.pad(tiles, (0, -len(tiles) % t.ways)).reshape(-1, t.ways)
+
+    return groups, dealt(sees), dealt(visible)
 
 
 def _block(
@@ -277,9 +329,11 @@ def _block(
     some = np.maximum(keys, 1)
     height, depth = np.full_like(keys, t.height), np.full_like(keys, p.head_dim)
     scores, _ = r.array.cycles(height, some, depth)
+    if p.rope:
+        scores = scores + r.array.cycles(height, some, np.full_like(keys, p.rope))[0]
     values, _ = r.array.cycles(height, depth, some)
     lanes, slots = r.lanes, r.slots
-    wide = -(-t.height * some // lanes) * sum(slots[f] for f in WIDE)
+    wide = -(-t.height * some // lanes) * (sum(slots[f] for f in WIDE) + slots[F.ADD] * p.biased)
     narrow = -(-t.height // lanes) * sum(slots[f] for f in NARROW)
     rescaled = -(-t.height * p.head_dim // lanes) * slots[F.MUL]
     vector = (wide + narrow + rescaled) * r.vector_cycle

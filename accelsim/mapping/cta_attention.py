@@ -74,42 +74,57 @@ class Multiprocessor:
 
 
 @dataclass(frozen=True)
-class CtaAttention:
-    """Queries, keys and split of a grid; ``tile`` is the (rows, keys) of a block of scores. There
-    are ``ctas``, which would have ``blocks`` in all if no keys were split."""
+class CtaTiling(AttentionTiling):
+    """The tiling of a grid of CTAs, one query tile each: ways and streams are 1.
 
-    tiling: AttentionTiling
-    tile: Shape
-    ctas: int
-    blocks: int
+    The tensor cores work on all ``tile_rows`` rows of a tile. There are ``ctas`` on ``cores``
+    multiprocessors, which would have ``blocks`` of keys in all if no keys were split.
+    """
+
+    tile_rows: int = 0
+    ctas: int = 0
+    cores: int = 0
+    blocks: int = 0
+    heads_in_cache: int = 0
+
+    @property
+    def weight_buffers(self) -> int:
+        return WEIGHTS
+
+    @property
+    def buffer_rows(self) -> int:
+        return self.tile_rows
+
+    @property
+    def turn(self) -> int:
+        return self.heads_in_cache
 
     def __str__(self) -> str:
-        stacked = f"{self.tiling.heads} heads x " if self.tiling.heads > 1 else ""
-        queries = "1 query" if self.tiling.rows == 1 else f"{self.tiling.rows} queries"
-        return f"online softmax, CTA tiles of {stacked}{queries}, key blocks of {self.tile[1]}"
-
-    def occupancy(self, cores: int) -> str:
-        """How many multiprocessors have work."""
-        busy = min(self.ctas, cores)
-        ctas = "1 CTA" if self.ctas == 1 else f"{self.ctas:,} CTAs"
-        return f"{ctas} on {busy} of {cores} multiprocessors, {busy / cores:.0%}"
+        stacked = f"{self.heads} heads x " if self.heads > 1 else ""
+        queries = "1 query" if self.rows == 1 else f"{self.rows} queries"
+        ctas, busy = f"{self.ctas:,} CTAs", min(self.ctas, self.cores)
+        return (
+            f"online softmax, CTA tiles of {stacked}{queries}, key blocks of {self.keys};"
+            f" {ctas if self.ctas > 1 else '1 CTA'} on {busy} of {self.cores} multiprocessors,"
+            f" {busy / self.cores:.0%}"
+        )
 
 
 @lru_cache(maxsize=1024)
-def best_cta_attention(p: AttentionProblem, m: Multiprocessor, splits: bool) -> CtaAttention:
+def best_cta_tiling(p: AttentionProblem, m: Multiprocessor, splits: bool) -> CtaTiling:
     """The cheapest grid; of those within NEAR of it the tile with the fewest and smallest blocks.
 
     ``splits``: keys may be split. Raises CapacityError if no tile fits.
     """
-    choices = list(_grids(p, m, splits))
+    choices = list(cta_tilings(p, m, splits))
     if not choices:
         raise _too_small(p, m)
-    least = min(c.tiling.cycles for c in choices) * NEAR
-    near = [c for c in choices if c.tiling.cycles <= least]
-    return min(near, key=lambda c: (c.blocks, c.tile[0] * c.tile[1], c.tiling.cycles))
+    least = min(c.cycles for c in choices) * NEAR
+    near = [c for c in choices if c.cycles <= least]
+    return min(near, key=lambda c: (c.blocks, c.tile_rows * c.keys, c.cycles))
 
 
-def _grids(p: AttentionProblem, m: Multiprocessor, splits: bool) -> Iterator[CtaAttention]:
+def cta_tilings(p: AttentionProblem, m: Multiprocessor, splits: bool) -> Iterator[CtaTiling]:
     """Grids that fit, with their cost."""
     for tile in _tiles(p, m):
         heads, rows = stacked(p, tile[0])
@@ -118,13 +133,16 @@ def _grids(p: AttentionProblem, m: Multiprocessor, splits: bool) -> Iterator[Cta
             if not fits(p, m, tile, depth):
                 continue
             for span in _spans(p, m, tile, tiles, splits):
-                t = AttentionTiling(heads, rows, tile[1], 1, 1, depth, False, span)
-                ctas = tiles * -(-p.kv_len // span)
+                t = CtaTiling(
+                    heads, rows, tile[1], 1, 1, depth, False, span,
+                    tile_rows=tile[0],
+                    ctas=tiles * -(-p.kv_len // span),
+                    cores=m.gpu.cores,
+                    heads_in_cache=heads_in_cache(p, m.gpu),
+                )  # fmt: skip
                 seen = _blocks(p, replace(t, span=p.kv_len))
                 blocks = tiles * sum(seen) // len(seen)
-                yield CtaAttention(
-                    replace(t, cycles=_cycles(p, m, tile, t, ctas)), tile, ctas, blocks
-                )
+                yield replace(t, cycles=_cycles(p, m, t), blocks=blocks)
 
 
 def _tiles(p: AttentionProblem, m: Multiprocessor) -> list[Shape]:
@@ -151,12 +169,18 @@ def onchip_bytes(p: AttentionProblem, tile: Shape, depth: int) -> tuple[int, int
     """Bytes in the registers (results, scores, statistics) and in shared memory (queries, weights,
     keys and values)."""
     rows, keys = tile
-    head = -(-p.head_dim * p.bits // 8)
     registers = aligned(rows * p.head_dim * FP32_BYTES)
     registers += SCORES * aligned(rows * keys * FP32_BYTES)
     registers += 2 * STATISTICS * aligned(rows * FP32_BYTES)
-    shared = aligned(rows * head) + WEIGHTS * aligned(rows * -(-keys * p.bits // 8))
-    return registers, shared + 2 * depth * aligned(keys * head)
+    if p.biased:
+        registers += 2 * aligned(stacked(p, rows)[0] * keys * FP32_BYTES)
+    shared = WEIGHTS * aligned(rows * -(-keys * p.bits // 8))
+    for size in (p.head_dim, p.rope):
+        row = -(-size * p.bits // 8)
+        shared += aligned(rows * row) + (depth + p.latent) * aligned(keys * row)
+    if not p.latent:
+        shared += depth * aligned(keys * -(-p.head_dim * p.bits // 8))
+    return registers, shared
 
 
 def fits(p: AttentionProblem, m: Multiprocessor, tile: Shape, depth: int) -> bool:
@@ -178,59 +202,74 @@ def _spans(
     return [span for span in found if splittable(p, span)]
 
 
-def heads_at_a_time(p: AttentionProblem, gpu: Gpu) -> int:
-    """Key heads whose keys and values fill at most 1/CACHE_SHARE of the cache, in even turns; all
-    if there is no cache, or if even one is too large."""
-    one = 2 * p.kv_len * p.head_dim * p.bits // 8
-    most = gpu.cache_capacity // CACHE_SHARE // max(1, one) or p.groups
-    turns = -(-p.groups // most)
-    return -(-p.groups // turns)
+def heads_in_cache(p: AttentionProblem, gpu: Gpu) -> int:
+    """Key heads whose keys and values fill at most 1/CACHE_SHARE of the cache, in even turns; 0 if
+    there is no cache."""
+    if not gpu.cache_capacity:
+        return 0
+    most = max(1, gpu.cache_capacity // CACHE_SHARE // (p.kv_len * p.kept_bits // 8 or 1))
+    return -(-p.groups // -(-p.groups // most))
 
 
 def splittable(p: AttentionProblem, span: int) -> bool:
-    """Whether every query sees a key of every range: no query stands before the last range."""
+    """Whether every query sees a key of every range: no query stands before the last range, and no
+    window ends behind the first."""
     last = (p.kv_len - 1) // span * span
-    return not p.causal or last <= p.kv_len - p.q_len
+    return not p.causal or (last <= p.kv_len - p.q_len and not (p.window and last))
 
 
-def _cycles(
-    p: AttentionProblem, m: Multiprocessor, tile: Shape, t: AttentionTiling, ctas: int
-) -> float:
+def _cycles(p: AttentionProblem, m: Multiprocessor, t: CtaTiling) -> float:
     """Closed-form cost of a grid in cycles of the tensor cores, see the module."""
-    gpu, splits = m.gpu, -(-p.kv_len // t.span)
-    blocks = _blocks(p, t)
-    scores = gpu.tensor.main_loop_cycles(tile, p.head_dim, p.bits, staged=True)
-    values = gpu.tensor.main_loop_cycles((tile[0], p.head_dim), tile[1], p.bits, staged=True)
+    gpu, blocks = m.gpu, _blocks(p, t)
+    mean = sum(blocks) / len(blocks)
+    scores, values = _product_cycles(p, gpu, t)
     softmax = _softmax_cycles(p, m, t)
-    load = _access_cycles(gpu, min(tile[1], p.kv_len) * p.head_dim, p.bits)
+    load = _access_cycles(gpu, min(t.keys, p.kv_len), p.kept_bits) / 2
     turn = (max(scores, values) + gpu.latency + load) / t.depth
     period = max(scores + values, softmax, 2 * load, turn)
-    mean = sum(blocks) / len(blocks)
     # Equal CTAs run in waves; unequal ones fill each other's gaps.
-    share = max(max(blocks), ctas * mean / gpu.cores)
+    share = max(max(blocks), t.ctas * mean / gpu.cores)
     if len(set(blocks)) == 1:
-        share = -(-ctas // gpu.cores) * mean
-    ends = 2 * gpu.latency + scores + values + softmax / 2
-    ends += load + 2 * _access_cycles(gpu, t.height * p.head_dim, p.bits)
-    row = p.head_dim * p.bits / 8
-    seen = ctas * mean * tile[1]
-    cache = 2 * row * seen / gpu.cache_bytes if gpu.cache_bytes else 0.0
-    moved = 2 * row * p.groups * (p.kv_len + p.shared * p.q_len)
+        share = -(-t.ctas // gpu.cores) * mean
+    ends = 2 * gpu.latency + scores + values + softmax / 2 + load
+    ends += _access_cycles(gpu, t.height * (p.key_dim + p.head_dim), p.bits)
+    kept = p.kept_bits / 8
+    cache = kept * t.ctas * mean * t.keys / gpu.cache_bytes if gpu.cache_bytes else 0.0
+    moved = p.groups * (
+        kept * p.kv_len + p.shared * p.q_len * (p.key_dim + p.head_dim) * p.bits / 8
+    )
     memory = moved / gpu.memory_bytes + gpu.latency if gpu.memory_bytes else 0.0
-    return max(share * period + ends, cache + ends, memory + ends) + _merge_cycles(p, m, splits)
+    return max(share * period, cache, memory) + ends + _merge_cycles(p, m, -(-p.kv_len // t.span))
+
+
+def _product_cycles(p: AttentionProblem, gpu: Gpu, t: CtaTiling) -> tuple[float, float]:
+    """Cycles of the tensor cores for the scores and for the values of a block."""
+
+    def product(cols: int, k: int) -> float:
+        return gpu.tensor.main_loop_cycles((t.tile_rows, cols), k, p.bits, staged=True)
+
+    rope = product(t.keys, p.rope) if p.rope else 0.0
+    return product(t.keys, p.head_dim) + rope, product(p.head_dim, t.keys)
 
 
 def _blocks(p: AttentionProblem, t: AttentionTiling) -> list[int]:
     """Blocks of keys that the CTAs of one key head take, by position."""
-    ends = [min(first + t.rows, p.q_len) for first in range(0, p.q_len, t.rows)]
-    seen = [p.kv_len - p.q_len + end if p.causal else p.kv_len for end in ends]
-    return [-(-min(keys, t.span) // t.keys) for keys in seen]
+    blocks = []
+    for first in range(0, p.q_len, t.rows):
+        stop, start = p.kv_len, 0
+        if p.causal:
+            stop = p.kv_len - p.q_len + min(first + t.rows, p.q_len)
+        if p.window:
+            start = max(0, p.kv_len - p.q_len + first + 1 - p.window)
+        blocks.append(-(-min(stop, t.span) // t.keys) - start // t.keys)
+    return blocks
 
 
 def _softmax_cycles(p: AttentionProblem, m: Multiprocessor, t: AttentionTiling) -> float:
     """Cycles of the lanes for a block: each function waits for the one before it."""
     keys = min(t.keys, t.span)
-    wide = -(-t.height * keys // m.lanes) * sum(m.slots[f] for f in WIDE)
+    slots = sum(m.slots[f] for f in WIDE) + m.slots[F.ADD] * p.biased
+    wide = -(-t.height * keys // m.lanes) * slots
     narrow = -(-t.height // m.lanes) * sum(m.slots[f] for f in NARROW)
     rescaled = -(-t.height * p.head_dim // m.lanes) * m.slots[F.MUL]
     tree = sum(m.lanes.bit_length() for f in WIDE if f in REDUCTIONS)
@@ -257,7 +296,7 @@ def _merge_cycles(p: AttentionProblem, m: Multiprocessor, splits: int) -> float:
 def _too_small(p: AttentionProblem, m: Multiprocessor) -> CapacityError:
     registers, shared = onchip_bytes(p, LEAST, 1)
     return CapacityError(
-        f"the smallest CTA tile, {LEAST[0]}x{LEAST[1]} with head_dim {p.head_dim}, needs"
+        f"the smallest CTA tile, {LEAST[0]}x{LEAST[1]} with head_dim {p.key_dim}, needs"
         f" {readable(registers)} of registers and {readable(shared)} of shared memory, more than"
         f" {readable(m.gpu.register_bytes)} and {readable(m.shared_bytes)}: keep the scores in main"
         " memory (--mapper gpu-attention)"

@@ -363,7 +363,8 @@ def _register(
         written: tuple[tuple[int, int], ...] = ()
         role = spec.role
         if name in producer and role == "cache":
-            written = _appended_rows(operators[producer[name]])
+            append: Any = operators[producer[name]]
+            written = append.rows_written()
         elif name not in producer and role in ("activation", "output"):
             role = "input"  # an earlier slice of the graph produced it
         info = StorageInfo(
@@ -380,13 +381,6 @@ def _register(
         after = [storages[f] for f in plan.follows.get(name, ()) if f in storages]
         storages[name] = machine.build.storage(info, after)
     return storages
-
-
-def _appended_rows(operator: Any) -> tuple[tuple[int, int], ...]:
-    """Rows (first, last) that a KV append writes in the cache seen as [.., head_dim] rows."""
-    heads = operator.batch * operator.kv_heads
-    starts = [h * operator.kv_capacity + operator.position for h in range(heads)]
-    return tuple((start, start + operator.q_len - 1) for start in starts)
 
 
 def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) -> None:

@@ -28,44 +28,39 @@ EVERYTHING = slice(None)
 
 @dataclass(frozen=True)
 class Partials:
-    """Results [rows, splits x head_dim], maxima and sums [rows, splits] of all score rows, fp32.
-
-    ``span`` keys belong to a range, fewer to the last.
-    """
+    """Results [rows, splits x head_dim], maxima and sums [rows, splits] of all score rows, fp32."""
 
     results: View
     maxima: View
     sums: View
-    span: int
 
     @classmethod
-    def of(cls, op: Attention, low: Lowering, span: int) -> Partials:
-        """Room in main memory for ranges of ``span`` keys."""
-        rows, splits = op.batch * op.heads * op.q_len, -(-op.kv_len // span)
+    def of(cls, op: Attention, low: Lowering, splits: int) -> Partials:
+        """Room in main memory for ``splits`` ranges of keys."""
+        rows = op.batch * op.heads * op.q_len
         return cls(
             low.scratch(f"{op.name}.partial", rows, splits * op.head_dim, FP32),
             low.scratch(f"{op.name}.max", rows, splits, FP32),
             low.scratch(f"{op.name}.sum", rows, splits, FP32),
-            span,
         )
 
     def store(
-        self, low: Lowering, queue: int, piece: Piece, first: int, parts: tuple[View, View, View]
+        self, low: Lowering, queue: int, piece: Piece, split: int, parts: tuple[View, View, View]
     ) -> None:
-        """Write a piece's result, maxima and sums over the keys from ``first`` on."""
-        rows = slice(piece.first_row, piece.first_row + piece.queries.rows)
+        """Write a piece's result, maxima and sums over range number ``split`` of the keys."""
+        rows = slice(piece.first_row, piece.first_row + piece.count)
         for whole, part in zip((self.results, self.maxima, self.sums), parts, strict=True):
-            column = first // self.span * part.cols
+            column = split * part.cols
             low.build.store(queue, whole[rows, column : column + part.cols], part)
 
     def merge(self, low: Lowering, pieces: Sequence[Piece]) -> None:
         """Merge the ranges of all pieces, row by row, shared out over the cores."""
         shares: list[list[tuple[Piece, slice]]] = [[] for _ in low.cores]
-        share = -(-sum(piece.queries.rows for piece in pieces) // len(low.cores))
+        share = -(-sum(piece.count for piece in pieces) // len(low.cores))
         turn = 0
         for piece in pieces:
-            for first in range(0, piece.queries.rows, share):
-                rows = slice(first, min(first + share, piece.queries.rows))
+            for first in range(0, piece.count, share):
+                rows = slice(first, min(first + share, piece.count))
                 shares[turn % len(shares)].append((piece, rows))
                 turn += 1
         for core, mine in zip(low.cores, shares, strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from accelsim.mapping.gathered import Plain
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.simt_rows import (
     FP32,
@@ -29,41 +30,52 @@ IN_REGISTERS = 1024
 """Columns of a row that PyTorch's warp softmax keeps in registers."""
 
 
-def softmax_kernel(
-    low: Lowering, x: View, out: View, *, scale: float = 1.0, q_len: int = 0, first: int = 0
-) -> None:
-    """Softmax of the rows of ``x``, multiplied by ``scale`` before.
-
-    With ``q_len`` the rows are queries, so many for each head, and row r of them sees the keys up
-    to ``first`` + r: the causal mask.
-    """
+def softmax_kernel(low: Lowering, x: View, out: View, scores: Plain | None = None) -> None:
+    """Softmax of the rows of ``x``, which as ``scores`` are scaled, biased and masked before."""
     low.launch()
     threads: dict[int, tuple[Threads, _Softmax]] = {}
-    for core, rows in shares(low, x.rows, q_len):
+    for core, rows in shares(low, x.rows, _period(scores)):
         if core.index not in threads:
             t = Threads(low, core)
-            threads[core.index] = t, _Softmax(t, x, out, scale, q_len, first)
+            threads[core.index] = t, _Softmax(t, x, out, scores)
         t, kernel = threads[core.index]
         t.run([step for tile in cut(rows, kernel.height) for step in kernel.steps(tile)])
+
+
+def _bias(scores: Plain, rows: slice) -> View:
+    """The bias of these rows: one row, or a row for each of several heads."""
+    q_len = scores.op.q_len
+    if q_len == 1:
+        return scores.bias(rows)
+    head = rows.start - rows.start % q_len
+    return scores.bias(slice(head, head + q_len))
+
+
+def _period(scores: Plain | None) -> int:
+    """Rows that a tile must not cross: of a head if they differ in more than their values."""
+    if scores is None or not (scores.op.masked or scores.op.alibi):
+        return 0
+    op = scores.op
+    return op.q_len if op.q_len > 1 else op.heads
 
 
 class _Softmax:
     """The softmax kernel of one multiprocessor: its buffers and the steps of a tile."""
 
-    def __init__(
-        self, t: Threads, x: View, out: View, scale: float, q_len: int, first: int
-    ) -> None:
-        self.t, self.x, self.out = t, x, out
-        self.scale, self.q_len, self.first = scale, q_len, first
-        element = 2 * x.fmt.bits // 8 + 2 * out.fmt.bits // 8 + 4
+    def __init__(self, t: Threads, x: View, out: View, scores: Plain | None) -> None:
+        self.t, self.x, self.out, self.scores = t, x, out, scores
+        biased = scores is not None and scores.op.alibi
+        element = 2 * x.fmt.bits // 8 + 2 * out.fmt.bits // 8 + 4 + 8 * biased
         share = -(-x.rows // len(t.low.cores))
-        rows = min(share, q_len or share)
+        rows = min(share, _period(scores) or share)
         resident = min(rows, CTAS)
         self.width = piece_width(x.cols, resident * element, t.free)
         self.height = tile_height(rows, self.width, element * self.width + 64, t.free, resident)
         self.read = t.ring("x", self.height, self.width, x.fmt)
         self.wide = t.ring("e", self.height, self.width, FP32, 1)
         self.result = t.ring("y", self.height, self.width, out.fmt)
+        if biased:
+            self.bias = t.ring("bias", self.height, self.width, FP32)
         self.narrow = {n: t.ring(n, self.height, 1, FP32) for n in ("top", "total", "part")}
 
     def steps(self, rows: slice) -> list[Step]:
@@ -87,18 +99,34 @@ class _Softmax:
         cols, source = piece
 
         def scaled(tiles: list[View]) -> None:
-            (x,) = tiles
+            x, *bias = tiles
             e = self.wide.next()[: x.rows, : x.cols]
-            if self.scale != 1.0:
-                x = self.t.do(F.MUL_IMM, e, x, imm=self.scale)
-            if self.q_len:
-                # The mask counts columns from the piece's first.
-                diagonal = self.first + rows.start % self.q_len - cols.start
-                x = self.t.do(F.CAUSAL_MASK, e, x, imm=diagonal)
+            if self.scores is not None:
+                x = self._score(self.scores, e, x, bias, rows, cols)
             self.source = x
             work(e, cols)
 
-        return Step([(self.read, source, False)], scaled)
+        loads = [(self.read, source, False)]
+        if self.scores is not None and self.scores.op.alibi:
+            loads.append((self.bias, _bias(self.scores, rows)[:, cols], False))
+        return Step(loads, scaled)
+
+    def _score(
+        self, scores: Plain, e: View, x: View, bias: list[View], rows: slice, cols: slice
+    ) -> View:
+        """A piece of scores as the softmax takes them; ``x`` itself if nothing is to be done."""
+        op = scores.op
+        if op.scale != 1.0:
+            x = self.t.do(F.MUL_IMM, e, x, imm=op.scale)
+        for term in bias:
+            x = self.t.do(F.ADD, e, x, term)
+        # Masks count columns from the piece's first.
+        position = scores.kv_len - op.q_len + rows.start % op.q_len - cols.start
+        if op.masked:
+            x = self.t.do(F.CAUSAL_MASK, e, x, imm=position)
+        if op.masked and op.window:
+            x = self.t.do(F.WINDOW_MASK, e, x, imm=position + 1 - op.window)
+        return x
 
     def _reduce(self, fold: Function, join: Function, e: View, total: View, cols: slice) -> None:
         """Fold a piece of the rows onto their running result."""

@@ -157,9 +157,10 @@ def _widest_operand(adder: Format) -> str:
 
 
 def _rule(entry: Entry, types: ProductTypes) -> Rule:
-    a, b = (FORMATS["tf32"] if f is FP32 else f for f in (types.a, types.b))
+    tf32 = FORMATS["tf32"]
+    a, b = (tf32 if f is FP32 else f for f in (types.a, types.b))
     if isinstance(entry, DotStep):
-        return TensorCoreRule(entry, a, b)
+        return TensorCoreRule(entry, a, b, tf32 if FP32 in (types.a, types.b) else FP32)
     if entry == "emulated":
         return EmulatedFp8(types.accumulator, a, b)
     return Fused(adder=FORMATS["fp64"]) if entry == "fma" else Exact()

@@ -56,6 +56,8 @@ class AttentionOrder:
     def __post_init__(self) -> None:
         if self.tile < 1:
             raise AccelsimError(f"an attention needs tiles of at least 1 key, not {self.tile}")
+        if self.order.slices > 1:
+            raise AccelsimError(f"products of an attention are not cut into slices: {self.order}")
 
     def __str__(self) -> str:
         return (

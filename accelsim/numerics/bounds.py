@@ -348,8 +348,10 @@ def attention(
     scale: float,
     visible: npt.NDArray[np.bool_],
     steps: AttentionSteps,
+    bias: Floats | float = 0.0,
 ) -> Ball:
-    """softmax(scale q k^T) v for one head: q [q, d], k and v [kv, d], visible [q, kv].
+    """softmax(scale q k^T + bias) v for one head: q [q, d], k [kv, d], v [kv, e], visible [q, kv],
+    bias [kv] as it is stored.
 
     Scores are products rounded to ``mid``, scaled; probabilities are rounded to ``operand`` either
     after the division by their sum or before it (then the result is divided): the radius is the
@@ -361,6 +363,8 @@ def attention(
     rescales = steps.summation.rescales
     dots = _kept(Ball(q @ k.T, steps.summation.error(size, q.shape[1], largest)), steps.mid)
     scores = _step(dots.scaled(scale), steps.mid)
+    if np.any(bias):
+        scores = _step(scores + Ball.exact(np.broadcast_to(bias, scores.value.shape)), steps.mid)
     p, inverse = softmax_parts(scores, steps.row_depth, steps.mid, visible, steps.summed, rescales)
     weights = rescaled(_kept(p, steps.operand), rescales).masked(visible)
     late = _step(_weighted(weights, v, steps) * inverse, steps.mid)

@@ -21,6 +21,7 @@ ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 OVERFLOWS: tuple[Overflow, ...] = get_args(Overflow)
 
 LARGEST_TABLE_BITS = 16
+LARGEST_CODE_BITS = 32  # of the compiled casts; what is wider is float64 itself
 
 
 def encode(fmt: Format, values: Array, rounding: Rounding, overflow: Overflow, seed: int) -> Array:
@@ -29,6 +30,8 @@ def encode(fmt: Format, values: Array, rounding: Rounding, overflow: Overflow, s
     _check(fmt, values, rounding, overflow)
     if fmt.is_integer and values.dtype.kind in "iub":
         return _whole(fmt, values, overflow)
+    if fmt.bits > LARGEST_CODE_BITS:
+        return _double(fmt, values, rounding, overflow, seed)
     own = _correctly_rounded(fmt, values.dtype)
     if own is not None and rounding == "RNE" and overflow == "infinity":
         with np.errstate(over="ignore", invalid="ignore"):
@@ -52,7 +55,7 @@ def decode(fmt: Format, elements: Array) -> Array:
 
 def codes(fmt: Format, elements: Array) -> Array:
     """The bit patterns of stored elements, unsigned, in the width of the storage."""
-    unsigned: Array = np.ascontiguousarray(elements).view(f"<u{fmt.storage_dtype.itemsize}")
+    unsigned: Array = np.asarray(elements, order="C").view(f"<u{fmt.storage_dtype.itemsize}")
     if fmt.bits % 8:
         unsigned = unsigned & unsigned.dtype.type((1 << fmt.bits) - 1)
     return unsigned
@@ -61,7 +64,7 @@ def codes(fmt: Format, elements: Array) -> Array:
 def stored(fmt: Format, patterns: npt.ArrayLike) -> Array:
     """Stored elements of bit patterns; integers narrower than their storage get their sign."""
     size = fmt.storage_dtype.itemsize
-    unsigned = np.ascontiguousarray(patterns).astype(f"<u{size}")
+    unsigned = np.asarray(patterns).astype(f"<u{size}", order="C")
     spare = 8 * size - fmt.bits
     if not spare:
         return unsigned.view(fmt.storage_dtype)
@@ -140,7 +143,7 @@ def _check(fmt: Format, values: Array, rounding: Rounding, overflow: Overflow) -
         "infinity": fmt.has_infinity,
         "nan": fmt.has_nan,
         "saturate": True,
-        "wrap": fmt.is_integer,
+        "wrap": fmt.is_integer and fmt.high - fmt.low + 1 == 1 << fmt.bits,
     }
     if not accepted.get(overflow, False):
         rules = ", ".join(rule for rule, can in accepted.items() if can)
@@ -166,6 +169,54 @@ def _whole(fmt: Format, values: Array, overflow: Overflow) -> Array:
     return result
 
 
+def _double(fmt: Format, values: Array, rounding: Rounding, overflow: Overflow, seed: int) -> Array:
+    """Elements of fp64: only integers of more than 53 bits are rounded, only Inf is beyond."""
+    if (fmt.exponent_bits, fmt.mantissa_bits, fmt.specials) != (11, 52, "ieee"):
+        raise AccelsimError(f"cannot cast to {fmt.name}: of the wider formats only to fp64")
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
+        cast = _long_integers(values, rounding, seed)
+    else:
+        with np.errstate(invalid="ignore"):
+            cast = values.astype(np.float64)
+    if overflow == "infinity":
+        return cast
+    beyond = fmt.largest if overflow == "saturate" else np.nan
+    return np.where(np.isinf(cast), np.copysign(beyond, cast), cast)
+
+
+def _long_integers(values: Array, rounding: Rounding, seed: int = 0) -> npt.NDArray[np.float64]:
+    """64-bit integers, each rounded once to float64."""
+    from accelsim.numerics import cast_kernels as kernels
+
+    out = np.empty(values.size, dtype=np.float64)
+    negative = np.ascontiguousarray(values < 0).reshape(-1)
+    key = np.uint64(seed & (2**64 - 1))
+    with np.errstate(over="ignore"):
+        kernels.to_doubles(_sizes(values), negative, out, ROUNDINGS.index(rounding), key)
+    return out.reshape(values.shape)
+
+
+def _sizes(values: Array) -> npt.NDArray[np.uint64]:
+    """Absolute values of 64-bit integers."""
+    sizes = np.where(values < 0, 0 - values, values)  # -2**63 wraps to itself, 2**63 unsigned
+    return np.ascontiguousarray(sizes).reshape(-1).astype(np.uint64)
+
+
+def _in_float64(values: Array) -> npt.NDArray[np.float64]:
+    """``values`` such that rounding these to at most 32 bits rounds once.
+
+    Integers of more than 53 bits are rounded to odd: cut off, and the last bit is set if anything
+    was lost (Boldo and Melquiond, IEEE Transactions on Computers 57, 2008). The others are exact.
+    """
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
+        cut = _long_integers(values, "RZ").reshape(-1)
+        lost = np.abs(cut).astype(np.uint64) != _sizes(values)
+        odd: npt.NDArray[np.float64] = (cut.view(np.uint64) | lost).view(np.float64)
+        return odd
+    with np.errstate(invalid="ignore"):  # garbage may hold signalling NaNs
+        return np.ascontiguousarray(values, dtype=np.float64).reshape(-1)
+
+
 def _rounded(
     fmt: Format, values: Array, rounding: Rounding, overflow: Overflow, seed: int
 ) -> npt.NDArray[np.uint32]:
@@ -173,8 +224,7 @@ def _rounded(
     from accelsim.numerics import cast_kernels as kernels
 
     shape = values.shape
-    with np.errstate(invalid="ignore"):  # garbage may hold signalling NaNs
-        wide = np.ascontiguousarray(values, dtype=np.float64).reshape(-1).view(np.uint64)
+    wide = _in_float64(values).view(np.uint64)
     out = np.empty(wide.shape, dtype=np.uint32)
     key = np.uint64(seed & (2**64 - 1))
     mode = ROUNDINGS.index(rounding)

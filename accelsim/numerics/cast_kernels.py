@@ -4,6 +4,7 @@ is slow to load.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from accelsim._jit import njit
 
 Words = npt.NDArray[np.uint64]
 Codes = npt.NDArray[np.uint32]
+Bools = npt.NDArray[np.bool_]
+Doubles = npt.NDArray[np.float64]
 
 # Places in cast.ROUNDINGS and cast.OVERFLOWS.
 RNE, RZ, RU, RD, SR = 0, 1, 2, 3, 4
@@ -33,7 +36,10 @@ def random_word(key: np.uint64, index: int) -> np.uint64:
 
 @njit
 def keep(significand: Any, drop: Any, mode: int, negative: Any, key: np.uint64, index: int) -> Any:
-    """``significand`` / 2**``drop`` rounded to an integer; 53 bits, ``drop`` >= 0."""
+    """``significand`` / 2**``drop`` rounded to an integer; ``drop`` >= 0.
+
+    Of 53 bits, or of 64 if no more than 53 are dropped.
+    """
     if drop == 0:
         return significand
     if drop > FRACTION + 1:
@@ -144,6 +150,17 @@ def _scale_code(significand: Any, exponent: Any, mode: int, key: np.uint64, i: i
     elif mode == SR:
         up = (rest << np.uint64(64 - FRACTION)) > random_word(key, i)
     return exponent + 1 if up else exponent
+
+
+@njit
+def to_doubles(sizes: Words, negative: Bools, out: Doubles, mode: int, key: np.uint64) -> None:
+    """``out[n]`` = the whole number ``sizes[n]``, negated where ``negative[n]``, as float64."""
+    for i in range(len(sizes)):
+        drop: Any = 0
+        while sizes[i] >> np.uint64(drop) >= np.uint64(1) << np.uint64(FRACTION + 1):
+            drop += 1
+        value = math.ldexp(float(keep(sizes[i], drop, mode, negative[i], key, i)), drop)
+        out[i] = -value if negative[i] else value
 
 
 @njit

@@ -37,7 +37,7 @@ Overflow = Literal["infinity", "nan", "saturate", "wrap"]
 infinity   as IEEE 754 §7.4: Inf, or the largest finite value where the rounding points inwards
 nan        as infinity, but NaN in its place (OCP FP8 1.0, §5.2.2: e4m3 without saturation)
 saturate   the largest finite value, for Inf too (PTX cvt.satfinite)
-wrap       modulo 2**bits; integers only
+wrap       modulo 2**bits; integers that use all their bits only
 """
 
 Specials = Literal["ieee", "fn", "fnuz", "finite"]
@@ -151,12 +151,18 @@ class Format:
         import numpy as np
 
         try:
-            return np.dtype(self.storage)
+            dtype: np.dtype[Any] = np.dtype(self.storage)
         except TypeError:
             import ml_dtypes
 
-            dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, self.storage))
-            return dtype
+            dtype = np.dtype(getattr(ml_dtypes, self.storage))
+        width = 8 * dtype.itemsize
+        if self.bits != width and not self.bits < width == 8:
+            raise AccelsimError(
+                f"format {self.name}: {self.bits} bits in elements of {width}; accepted: as many,"
+                " or fewer in elements of 8"
+            )
+        return dtype
 
     def encode(
         self,

@@ -179,11 +179,15 @@ class Exact(Adders):
 
 @dataclass(frozen=True)
 class TensorCoreRule:
-    """A chain of fused steps over operands of formats ``a`` and ``b``."""
+    """A chain of fused steps over operands of formats ``a`` and ``b``.
+
+    Operands of a wider format (fp32 where a tensor core reads tf32) are cut to ``entering``.
+    """
 
     step: DotStep
     a: Format
     b: Format
+    entering: Format = FP32
     adder: Format = FP32
 
     @property
@@ -191,10 +195,6 @@ class TensorCoreRule:
         step = self.step
         kept = f"-{step.kept_bits}" if step.kept_bits < step.format.mantissa_bits else ""
         return f"k{step.products} f{step.fraction_bits} {step.rounding}{kept} {step.result}"
-
-    @property
-    def entering(self) -> Format:
-        return self.a if self.a.padding else FP32
 
     @property
     def result(self) -> Format:

@@ -29,10 +29,11 @@ from accelsim.numerics.attention import (
     attention_bound,
     exact_attention,
 )
+from accelsim.numerics.ball import FP32
 from accelsim.numerics.blocks import BLOCK_FORMATS, Blocks
 from accelsim.numerics.formats import FORMATS, Format, number_format
-from accelsim.numerics.orders import order_of
-from accelsim.numerics.rules import TensorCoreRule
+from accelsim.numerics.orders import CHAIN, Order, order_of
+from accelsim.numerics.rules import Exact, Promoted, Rule, TensorCoreRule
 from accelsim.numerics.tensor_core import parts_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ EXACT = "exact"
 """The accumulator that errs nowhere: only the formats are judged."""
 
 ATTENTION_TILE = 64
+
+SCALING = "blackwell-tcgen05"
+"""The unit whose instructions take E8M0 scales (PTX ISA, tcgen05.mma of kind mxf8f6f4)."""
 
 _SAMPLES: dict[str, Callable[[Floats], Floats]] = {
     "normal": lambda x: x,
@@ -176,7 +180,7 @@ def compare(
     Raises AccelsimError for unknown names, for data of other shapes, or if no unit has any of the
     combinations.
     """
-    arrays = [np.asarray(x, dtype=np.float64) for x in data]
+    arrays = [_numbers(x) for x in data]
     _check(arrays)
     run = _product if len(arrays) == 2 else _attention
     for name in formats:
@@ -197,7 +201,14 @@ def compare(
         raise AccelsimError(refused[0] if refused else "nothing to compare: name formats and units")
     shapes = " x ".join(str(list(x.shape)) for x in arrays)
     kind = "a matrix product" if len(arrays) == 2 else "an attention"
-    return Study(f"{kind}, {shapes}", tuple(cases), tuple(refused))
+    return Study(f"{kind}, {shapes}", tuple(cases), tuple(dict.fromkeys(refused)))
+
+
+def _numbers(values: npt.ArrayLike) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as fault:
+        raise AccelsimError(f"data hold no numbers: {fault}") from None
 
 
 def _check(arrays: list[Floats]) -> None:
@@ -242,12 +253,27 @@ def _plain_product(
     unit, _, tag = accumulator.partition(";")
     wanted = "int32" if fmt.is_integer else ("fp64" if fmt.name == "fp64" else "fp32")
     types = ProductTypes(fmt, fmt, number_format(wanted))
-    rule = arithmetic(unit).rule(types, order_of(tag))
+    rule = _in_order(unit, types, order_of(tag), a.shape[1])
     got = rule.multiply(held[0], held[1], None).astype(np.float64)
+    told = f"{arithmetic(unit).rule(types).tag}; {tag or CHAIN}"
     if fmt.is_integer:
-        return got, own, float("nan"), rule.tag
+        return got, own, float("nan"), told
     ratio = np.abs(got - own) / bounds.product(wide[0], wide[1], rule)
-    return got, own, float(ratio.max()), rule.tag
+    return got, own, float(ratio.max()), told
+
+
+def _in_order(unit: str, types: ProductTypes, order: Order, k: int) -> Rule:
+    """How a unit forms a product of length ``k``, cut into the slices of the order.
+
+    Slices are chains from +0 whose sums are added in fp32, forward from slice 0: so are promoted
+    stretches, and a slice is a longer one.
+    """
+    rule = arithmetic(unit).rule(types, order)
+    if order.slices == 1 or isinstance(rule, Exact):
+        return rule
+    if types.accumulator is not FP32 or rule.adder is not FP32:
+        raise AccelsimError(f"slices are added in fp32, which {unit} {types} does not")
+    return Promoted(rule, order.cuts(k)[0].stop)
 
 
 def _scaled_product(fmt: str, accumulator: str, blocks: list[Blocks]) -> tuple[Floats, str]:
@@ -256,10 +282,13 @@ def _scaled_product(fmt: str, accumulator: str, blocks: list[Blocks]) -> tuple[F
     element = entry.elements
     if not entry.scales.is_scale or element.is_integer:
         raise AccelsimError(f"{fmt} is modelled with the accumulator {EXACT} only")
-    types = ProductTypes(element, element, number_format("fp32"))
-    rule = arithmetic(accumulator).rule(types)
-    if not isinstance(rule, TensorCoreRule) or rule.step.products != entry.block:
-        raise AccelsimError(f"{accumulator} takes no scales of {fmt}; blackwell-tcgen05 does")
+    unit, _, tag = accumulator.partition(";")
+    if unit != SCALING:
+        raise AccelsimError(f"{unit} takes no scales of {fmt}; {SCALING} does")
+    if order_of(tag) != CHAIN:
+        raise AccelsimError(f"{fmt} is modelled in one chain only, not in {tag}")
+    rule = arithmetic(unit).rule(ProductTypes(element, element, FP32))
+    assert isinstance(rule, TensorCoreRule)
     parts = [
         parts_of(element, element.decode(x.elements)).scaled(
             x.scales.astype(np.int32) - entry.scales.bias, entry.block

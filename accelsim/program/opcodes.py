@@ -52,6 +52,7 @@ class Function(IntEnum):
     ROW_MAX = 32
     ROW_SUM = 33
     CAUSAL_MASK = 40  # columns beyond row + imm become -inf
+    WINDOW_MASK = 42  # columns before row + imm become -inf
     ROTATE_HALF = 41  # each head of imm columns: (-second half, first half)
 
 

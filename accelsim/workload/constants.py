@@ -1,4 +1,4 @@
-"""What the constant tensors of a workload hold: index patterns and rotary tables.
+"""What the constant tensors of a workload hold: index patterns, rotary tables, ALiBi.
 
 A constant is described, not stored, so that a graph stays small and comparable. numpy is
 imported only when an array is asked for.
@@ -91,4 +91,27 @@ class RotaryTable:
         return np.concatenate([half, half], axis=1)
 
 
-ConstantValues = IndexPattern | RotaryTable
+@dataclass(frozen=True)
+class AlibiTable:
+    """What ALiBi adds to a score, fp32 [heads, keys]: slope of the head times (key - last key).
+
+    That differs from slope times (key - query) by a number per query, which softmax does not see.
+    The slopes of 2^n heads are the powers 1..2^n of 2^(-8 / 2^n); further heads take every second
+    of those of twice as many.
+
+    Source: Press, Smith and Lewis, Train short, test long, ICLR 2022, section 3.
+    """
+
+    def array(self, shape: Shape) -> NDArray[np.float32]:
+        """The table for shape (heads, keys)."""
+        import numpy as np
+
+        heads, keys = shape
+        known = 1 << (heads.bit_length() - 1)
+        powers = [2.0 ** (-8.0 * (h + 1) / known) for h in range(known)]
+        powers += [2.0 ** (-8.0 * (h + 0.5) / known) for h in range(heads - known)]
+        slopes = np.array(powers).astype(np.float32)
+        return (slopes[:, None] * np.arange(1 - keys, 1, dtype=np.float32)).astype(np.float32)
+
+
+ConstantValues = IndexPattern | RotaryTable | AlibiTable

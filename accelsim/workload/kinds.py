@@ -71,6 +71,10 @@ _FUSED = {
 _MATRIX = {"rows": _size("rows"), "cols": _size("cols")}
 _EPS = {"eps": _Key("eps", parse_float, 1e-5)}
 _HEADS = {"d": _size("head_dim"), "batch": _size("batch", 1)}
+_CACHE = {
+    "kv_dtype": _Key("kv_dtype", _number_format, ""),
+    **{name: _offset(name) for name in ("page", "prefix", "page_seed")},
+}
 
 KEYS: dict[str, dict[str, _Key]] = {
     "gemm": {
@@ -114,7 +118,12 @@ KEYS: dict[str, dict[str, _Key]] = {
         "kv": _size("kv_len"),
         **_HEADS,
         "causal": _flag("causal"),
+        "window": _offset("window"),
+        "alibi": _flag("alibi"),
+        "rope_dim": _offset("rope_dim"),
+        "latent": _flag("latent"),
         "cached": _Key("cached", parse_bool, True),
+        **_CACHE,
     },
     "kv_append": {
         "kv_heads": _size("kv_heads"),
@@ -122,6 +131,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         **_HEADS,
         "capacity": _size("kv_capacity"),
         "position": _offset("position"),
+        **_CACHE,
     },
     "softmax": _MATRIX,
     "layernorm": {**_MATRIX, **_EPS},

@@ -1,4 +1,4 @@
-"""Operators made of multiply-accumulates: GEMM, convolution, attention and its KV cache."""
+"""Operators that are one matrix product: GEMM and convolution."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from accelsim.workload._words import listed, whole
+from accelsim.workload._words import listed
 from accelsim.workload.operator_base import DtypeRule, Operand, Operator, float_dtypes
 from accelsim.workload.tensors import DTYPES, Shape
 from accelsim.workload.windows import Windowed
-
-SOFTMAX_OPS = 5
-"""Element operations of a stable softmax: max, subtract, exp, sum, divide."""
-
 
 FUSED_ACTIVATIONS = ("", "relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid")
 """What a product may apply to its sums before it stores them ("": nothing)."""
@@ -191,125 +187,3 @@ class Conv2d(MatrixProduct, Windowed):
     @property
     def macs(self) -> int:
         return self.groups * self.gemm_m * self.gemm_n * self.gemm_k
-
-
-@dataclass(frozen=True)
-class Attention(Operator):
-    """Scaled dot-product attention over keys and values: softmax(scale q k^T) v.
-
-    Shapes: q [batch*q_len, heads*head_dim]; k, v [batch, kv_heads, kv_len, head_dim] as a cache
-    holds them, or [batch*kv_len, kv_heads*head_dim] as a projection leaves them (`cached` false);
-    output [batch*q_len, heads*head_dim]. Query head h reads key head h // (heads/kv_heads):
-    kv_heads == heads is multi-head, 1 is multi-query, between is grouped-query attention.
-    With `causal`, query i stands at position kv_len - q_len + i and sees keys 0..that position.
-    `scale` defaults to 1/sqrt(head_dim).
-    """
-
-    batch: int
-    heads: int
-    kv_heads: int
-    q_len: int
-    kv_len: int
-    head_dim: int
-    causal: bool = False
-    scale: float = 0.0
-    cached: bool = True
-
-    kind: ClassVar[str] = "attention"
-    operands: ClassVar[tuple[Operand, ...]] = (
-        Operand("q"),
-        Operand("k", "cache"),
-        Operand("v", "cache"),
-    )
-    dimensions: ClassVar[tuple[str, ...]] = (
-        *("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim"),
-    )
-
-    def check_fields(self) -> None:
-        if self.heads % self.kv_heads:
-            raise self.error(f"kv_heads {self.kv_heads}; accepted: a divisor of heads {self.heads}")
-        if self.causal and self.q_len > self.kv_len:
-            raise self.error(
-                f"q_len {self.q_len}; accepted with causal: at most kv_len {self.kv_len}"
-            )
-        if self.scale == 0.0:
-            object.__setattr__(self, "scale", 1.0 / math.sqrt(self.head_dim))
-
-    @property
-    def scores(self) -> int:
-        """Query-key pairs that may see each other, over all heads and sequences."""
-        pairs = self.q_len * self.kv_len
-        if self.causal:
-            pairs -= self.q_len * (self.q_len - 1) // 2
-        return self.batch * self.heads * pairs
-
-    def input_shapes(self) -> tuple[Shape, ...]:
-        keys: Shape = (self.batch * self.kv_len, self.kv_heads * self.head_dim)
-        if self.cached:
-            keys = (self.batch, self.kv_heads, self.kv_len, self.head_dim)
-        return (self.batch * self.q_len, self.heads * self.head_dim), keys, keys
-
-    def output_shapes(self) -> tuple[Shape, ...]:
-        return ((self.batch * self.q_len, self.heads * self.head_dim),)
-
-    @property
-    def macs(self) -> int:
-        return 2 * self.scores * self.head_dim
-
-    @property
-    def vector_ops(self) -> int:
-        return (1 + SOFTMAX_OPS) * self.scores
-
-
-@dataclass(frozen=True)
-class KvAppend(Operator):
-    """New key or value rows written into their cache, head by head, in place.
-
-    Shapes: new [batch*q_len, kv_heads*head_dim]; cache [batch, kv_heads, kv_capacity, head_dim],
-    which is the second input and also the output. Only positions [position, position + q_len)
-    are written; the rest keeps what it held.
-    """
-
-    batch: int
-    kv_heads: int
-    q_len: int
-    head_dim: int
-    kv_capacity: int
-    position: int = 0
-
-    kind: ClassVar[str] = "kv_append"
-    operands: ClassVar[tuple[Operand, ...]] = (Operand("new"), Operand("cache", "cache"))
-    dimensions: ClassVar[tuple[str, ...]] = (
-        *("batch", "kv_heads", "q_len", "head_dim", "kv_capacity"),
-    )
-
-    def check_fields(self) -> None:
-        whole(self.position, f"{self}: position", least=0)
-        if self.position + self.q_len > self.kv_capacity:
-            raise self.error(
-                f"positions {self.position}..{self.position + self.q_len - 1}; "
-                f"accepted: below kv_capacity {self.kv_capacity}"
-            )
-        if self.inputs[1] != self.outputs[0]:
-            raise self.error(
-                f"writes '{self.outputs[0]}'; accepted: its own cache input '{self.inputs[1]}'"
-            )
-
-    @property
-    def _new_elements(self) -> int:
-        return self.batch * self.q_len * self.kv_heads * self.head_dim
-
-    def input_shapes(self) -> tuple[Shape, ...]:
-        return (self.batch * self.q_len, self.kv_heads * self.head_dim), self.output_shapes()[0]
-
-    def output_shapes(self) -> tuple[Shape, ...]:
-        return ((self.batch, self.kv_heads, self.kv_capacity, self.head_dim),)
-
-    def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
-        return (tuple(DTYPES), (main,)), ((main,),)
-
-    def elements_read(self) -> tuple[int, ...]:
-        return self._new_elements, 0
-
-    def elements_written(self) -> tuple[int, ...]:
-        return (self._new_elements,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -59,7 +59,7 @@ class Operator:
             size = whole(getattr(self, dimension), f"{self}: {dimension}")
             object.__setattr__(self, dimension, size)
         least = sum(not operand.optional for operand in self.operands)
-        if not least <= len(self.inputs) <= len(self.operands):
+        if len(self.inputs) < least or len(self.inputs) != len(self.present()):
             names = listed(operand.name for operand in self.operands)
             raise self.error(f"{len(self.inputs)} inputs; accepted: {names}")
         if len(self.outputs) != 1:
@@ -76,13 +76,23 @@ class Operator:
     def check_fields(self) -> None:
         """Raise AccelsimError when fields contradict each other."""
 
+    @classmethod
+    def implied(cls, fields: Mapping[str, object]) -> frozenset[str]:
+        """Names of the optional operands that there are with such fields."""
+        del fields
+        return frozenset()
+
+    def present(self) -> tuple[Operand, ...]:
+        """The operands that it has, one per input: optional ones may be left out from the end."""
+        return self.operands[: len(self.inputs)]
+
     def operand(self, name: str) -> str | None:
         """Name of the tensor at an operand position ("a", "bias"), None when left out."""
         positions = [operand.name for operand in self.operands]
         if name not in positions:
             raise self.error(f"no operand '{name}'; accepted: {listed(positions)}")
-        index = positions.index(name)
-        return self.inputs[index] if index < len(self.inputs) else None
+        held = zip(self.present(), self.inputs, strict=True)
+        return next((tensor for item, tensor in held if item.name == name), None)
 
     @property
     def output(self) -> str:

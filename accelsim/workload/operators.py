@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from accelsim.workload.matrix_operators import Attention, Conv2d, Gemm, KvAppend
+from accelsim.workload.attention_operators import Attention, KvAppend
+from accelsim.workload.matrix_operators import Conv2d, Gemm
 from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
 from accelsim.workload.vector_operators import (
     ACTIVATIONS,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from accelsim.errors import AccelsimError
-from accelsim.workload.constants import RotaryTable
+from accelsim.workload.constants import AlibiTable, ConstantValues, RotaryTable
 from accelsim.workload.operators import Operand, Operator, natural_dtypes
 from accelsim.workload.tensors import TensorSpec
 
@@ -24,11 +24,14 @@ def bind(
         extras: optional operands that are present; so are those in `tensors`.
     """
     cls, fields = form
+    implied = cls.implied(fields)
     present = {item.name for item in cls.operands if not item.optional} | {*extras, *tensors}
-    wanted = [item for item in cls.operands if item.name in present]
-    if wanted != list(cls.operands[: len(wanted)]):
+    wanted = [item for item in cls.operands if item.name in present | implied]
+    if not implied and wanted != list(cls.operands[: len(wanted)]):
         missing = next(item.name for item in cls.operands if item.name not in present)
         raise AccelsimError(f"{name}: {wanted[-1].name} without {missing}; accepted: both")
+    if fields.get("latent") and "v" not in tensors:
+        tensors = {**tensors, "v": tensors.get("k", f"{name}.k")}
     inputs = tuple(tensors.get(item.name, f"{name}.{item.name}") for item in wanted)
     in_place = cls.kind == "kv_append"
     output = inputs[1] if in_place else f"{name}.out"
@@ -50,7 +53,7 @@ def declare(
             operator.inputs,
             operator.input_shapes(),
             input_dtypes,
-            operator.operands[: len(operator.inputs)],
+            operator.present(),
             strict=True,
         )
     }
@@ -62,9 +65,11 @@ def declare(
     return list(specs.values())
 
 
-def _values(operand: Operand) -> RotaryTable | None:
-    """What a constant operand holds: the only ones are the two rotary tables."""
-    return RotaryTable(operand.name, 10000.0) if operand.role == "constant" else None
+def _values(operand: Operand) -> ConstantValues | None:
+    """What a constant operand holds: a rotary table, or the slopes of ALiBi."""
+    if operand.role != "constant":
+        return None
+    return AlibiTable() if operand.name == "bias" else RotaryTable(operand.name, 10000.0)
 
 
 def standalone(

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from accelsim.workload._words import listed, whole
-from accelsim.workload.matrix_operators import SOFTMAX_OPS
 from accelsim.workload.operator_base import DtypeRule, Operand, Operator, float_dtypes
 from accelsim.workload.tensors import DTYPES, Shape
 from accelsim.workload.windows import Windowed
@@ -19,6 +18,9 @@ GATES = ("silu", "gelu", "gelu_tanh", "sigmoid")
 """Activations of gated linear units: SwiGLU, GEGLU and its approximation, GLU."""
 
 ELEMENTWISE = ("add", "sub", "mul", "max")
+
+SOFTMAX_OPS = 5
+"""Element operations of a stable softmax: max, subtract, exp, sum, divide."""
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ class _Reader:
 
     def publish(self, table: Table, name: str, operator: Operator, scope: dict[str, str]) -> None:
         """Let later entries use an operator's result and operands by name."""
-        for operand, tensor in zip(operator.operands, operator.inputs, strict=False):
+        for operand, tensor in zip(operator.present(), operator.inputs, strict=True):
             scope[f"{name}.{operand.name}"] = tensor
             used = table.get("inputs", {}).get(operand.name)
             if scope.get(used) == "":  # a carried name that enters as a new input

@@ -19,7 +19,9 @@ SPECIAL = {
     Function.TANH: num.tanh, Function.SIGMOID: num.sigmoid, Function.GELU: num.gelu,
     Function.GELU_TANH: num.gelu_tanh, Function.SILU: num.silu,
 }  # fmt: skip
-FLOATING = (*SPECIAL, Function.CAUSAL_MASK, Function.ROTATE_HALF)  # of integers, too
+FLOATING = (  # of integers, too
+    *SPECIAL, Function.CAUSAL_MASK, Function.WINDOW_MASK, Function.ROTATE_HALF,
+)  # fmt: skip
 IMMEDIATE = {
     Function.ADD_IMM: Function.ADD, Function.MUL_IMM: Function.MUL, Function.MAX_IMM: Function.MAX,
 }  # fmt: skip
@@ -208,6 +210,11 @@ def vector(function, operands, formats, imm, lanes):
         case Function.CAUSAL_MASK:
             return [
                 [-num.INFINITY if c > r + int(imm) else v for c, v in enumerate(row)]
+                for r, row in enumerate(a)
+            ]
+        case Function.WINDOW_MASK:
+            return [
+                [-num.INFINITY if c < r + int(imm) else v for c, v in enumerate(row)]
                 for r, row in enumerate(a)
             ]
         case Function.ROTATE_HALF:

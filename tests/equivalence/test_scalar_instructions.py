@@ -36,7 +36,7 @@ UNITS = {
 BINARY = (F.ADD, F.SUB, F.MUL, F.MAX)
 IMMEDIATES = {
     F.ADD_IMM: (0.1, -3.0, 2.0**31 - 1), F.MUL_IMM: (1 / 3, -7.0), F.MAX_IMM: (0.25, -5.0, 0.0),
-    F.CAUSAL_MASK: (-1.0, 3.0), F.ROTATE_HALF: (2.0, 10.0, 20.0),
+    F.CAUSAL_MASK: (-1.0, 3.0), F.WINDOW_MASK: (-2.0, 4.0), F.ROTATE_HALF: (2.0, 10.0, 20.0),
 }  # fmt: skip
 
 

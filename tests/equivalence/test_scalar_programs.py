@@ -37,6 +37,9 @@ SUMS = (*(f"{name},out=fp32" for name in FLOATS), "int8")
 SMALL = "layers=1,hidden=12,heads=2,ffn=20,vocab=9,tokens=3"
 
 # architecture, mapper, workload, formats; "-" chooses the mapper as ``check`` does.
+LATENT = "attention:heads=2,kv_heads=1,q=2,kv=21,d=6,rope_dim=4,latent=true"
+PAGED = "kv_append:kv_heads=2,q=7,d=6,batch=2,capacity=20,position=8,page=4,prefix=8"
+PREFIX = "attention:heads=4,kv_heads=2,q=1,kv=45,d=6,batch=2,page=8,prefix=16"
 CASES = [
     # Matrix products: K beyond one fold, remainders in every dimension.
     ("tpu-v3", "systolic-gemm", "gemm:m=3,n=5,k=133", SUMS),
@@ -76,6 +79,14 @@ CASES = [
     ("hbm-npu", "flash-attention", "attention:heads=2,q=5,kv=37,d=6,causal=true", FLOATS),
     ("quad-npu", "flash-attention", "attention:heads=4,kv_heads=2,q=1,kv=139,d=8", FLOATS),
     ("tpu-v3", "multipass-attention", "attention:heads=2,q=3,kv=21,d=6,causal=true", FLOATS),
+    ("hbm-npu", "flash-attention", "attention:heads=2,q=9,kv=37,d=6,causal=true,window=5", FLOATS),
+    ("quad-npu", "flash-attention", "attention:heads=4,kv_heads=2,q=3,kv=4,d=6,alibi=true", FLOATS),
+    ("edge-npu", "flash-attention", f"{LATENT},page=8,kv_dtype=int8", FLOATS),
+    ("hbm-npu", "flash-attention", f"{PREFIX},kv_dtype=fp8_e4m3", FLOATS),
+    ("mesh-npu", "unfused-attention", f"{LATENT},page=8", FLOATS),
+    ("hbm-npu", "unfused-attention", f"{PREFIX},window=30,causal=true,alibi=true", FLOATS),
+    ("tpu-v3", "multipass-attention", f"{PREFIX},window=30,causal=true,alibi=true", FLOATS),
+    ("a100", "gpu-attention", f"{LATENT},alibi=true,window=7,causal=true", A100),
     ("hbm-npu", "multipass-attention", "attention:heads=4,kv_heads=2,q=1,kv=9,d=8", FLOATS),
     ("a100", "gpu-attention", "attention:heads=2,kv_heads=1,q=3,kv=21,d=6,causal=true", A100),
     ("h100", "gpu-attention", "attention:heads=2,kv_heads=1,q=3,kv=139,d=6", FLOATS),
@@ -110,6 +121,8 @@ CASES = [
     # Data movement.
     ("edge-npu", "dma-gather", "embedding:vocab=20,hidden=9,tokens=5", ALL),
     ("mesh-npu", "dma-kv-append", "kv_append:kv_heads=2,q=3,d=6,capacity=9,position=4", ALL),
+    ("edge-npu", "dma-kv-append", f"{PAGED},kv_dtype=fp8_e5m2", FLOATS),
+    ("a100", "gpu-kv-append", f"{PAGED},kv_dtype=int8", A100),
     ("a100", "gpu-gather", "embedding:vocab=20,hidden=9,tokens=5", (*A100, "int8")),
     ("h100", "gpu-kv-append", "kv_append:kv_heads=2,q=3,d=6,batch=2,capacity=9,position=4", ALL),
     # Operators one after another, on numbers that a machine has made.

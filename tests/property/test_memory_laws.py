@@ -14,7 +14,9 @@ They are laws of the trend, not of every tick. Three things are anomalous by nat
   quicker, ask for the same link at once and leave another one idle.
 
 They concern single rows, lines and transfers: some latencies of memory, and a few per cent of long
-programs.
+programs. A request stream whose rows lie apart for the controller's window can lose more: with
+columns above the banks in the address map, twice as many banks put twice as many requests between
+two of one row, and hits leave the window (10 to 60 % in streams of reads and writes).
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from accelsim.api import simulate
+from accelsim.api import arch, simulate
 from accelsim.arch.describe import describe
 from accelsim.arch.loader import from_dict, load
+from accelsim.arch.overrides import parse_override
 from accelsim.errors import AccelsimError
 
 FITTED = "{calibrated: true, source: four rows of a table}"
@@ -73,8 +74,27 @@ def test_five_are_the_most(tmp_path: Path) -> None:
     for path in paths[:-1]:
         text += f"  {path}: {FITTED}\n"
     assert len(load(file(tmp_path, text)).calibrated) == 5
-    with pytest.raises(AccelsimError, match="6 calibrated parameters; accepted: at most 5"):
+    with pytest.raises(AccelsimError, match="6 calibrated constants; accepted: at most 5"):
         load(file(tmp_path, text + f"  {paths[-1]}: {FITTED}\n"))
+
+
+def test_a_table_counts_as_many_as_it_holds(tmp_path: Path) -> None:
+    """A100: four overheads of calls and the efficiency of its memory are the five."""
+    machine = arch("a100")
+    assert machine.calibrated == ("simt.call_us", "hbm.efficiency")
+    text = FILE.replace("ENTRY", FITTED)
+    for path in ("vpu.slots", "mxu.rows", "mxu.cols", "mxu.switch"):
+        text += f"  {path}: {FITTED}\n"
+    vector = "  vpu: {kind: vector, lanes: 8, memory: vmem, slots: {exp: 2, tanh: 3}}"
+    text = text.replace("units:", f"units:\n{vector}", 1)
+    with pytest.raises(AccelsimError, match="6 calibrated constants; accepted: at most 5"):
+        load(file(tmp_path, text))
+
+
+@pytest.mark.parametrize("value", ["-1", "soon", ".inf", "true"])
+def test_an_overhead_is_a_time(value: str) -> None:
+    with pytest.raises(AccelsimError, match=r"simt\.call_us"):
+        arch("a100", {"simt.call_us": parse_override(f"x={{gelu: {value}}}")[1]})
 
 
 @pytest.mark.parametrize("path", ["mxu", "clock"])

@@ -90,6 +90,47 @@ def test_what_a_unit_lacks_is_refused_in_one_line(arch, work, says):
     assert "\n" not in str(fault.value)
 
 
+def test_a_bound_counts_what_is_cut_off_where_something_is():
+    """tf32 from memory loses nothing on entry, fp32 does."""
+    tight, wide = (
+        verdict("h100", f"gemm:m=40,n=48,k=200,dtype={dtype}") for dtype in ("tf32", "fp32")
+    )
+    assert 0.01 < tight.max_error_over_bound <= 1
+    assert 0.01 < wide.max_error_over_bound <= 1
+
+
+@pytest.mark.parametrize(
+    ("work", "scale", "loose"),
+    [
+        ("gemm:m=8,n=8,k=64,dtype=bf16", 1.0, False),  # the store alone comes near
+        ("gemm:m=8,n=8,k=2048,dtype=fp16,out=fp32", 1.0, True),
+        ("gemm:m=4,n=4,k=20,dtype=fp8_e4m3", 2.0**-12, True),  # nothing but zeros
+        ("gemm:m=8,n=8,k=64,dtype=int8", 1.0, False),  # judged by equality
+        ("elementwise:function=max,rows=3,cols=4", 1.0, False),
+    ],
+)
+def test_a_test_that_is_loose_says_so(work, scale, loose):
+    found = api.check("systolic", work, scale=scale)
+    assert found.ok
+    assert found.loose is loose
+    told = CliRunner().invoke(app, ["check", "systolic", work, "--scale", str(scale)]).stdout
+    assert ("the bounds test little here" in told) is loose
+
+
+@pytest.mark.parametrize("memory", ["ideal", "bandwidth"])
+@pytest.mark.parametrize(
+    ("arch", "dtype", "says"),
+    [
+        ("a100", "fp8_e4m3", "gemm on core0.tensor: ampere-mma has no fp8_e4m3 x .* bf16 -> fp32"),
+        ("h100", "fp6_e2m3", "hopper-wgmma has no fp6_e2m3 .* supported: fp16 -> fp32"),
+        ("systolic", "fp64", "gemm on array: sequential-fp32 has no fp64"),
+    ],
+)
+def test_what_a_unit_lacks_is_not_timed_either(arch, dtype, says, memory):
+    with pytest.raises(AccelsimError, match=says):
+        api.simulate(arch, f"gemm:m=8,n=8,k=8,dtype={dtype}", memory=memory)
+
+
 def test_the_command_says_it_and_exits_with_2():
     done = CliRunner().invoke(app, ["check", "h100", "gemm:m=8,n=8,k=8,accumulator=fp16"])
     assert done.exit_code == 2

@@ -326,6 +326,24 @@ def test_where_banks_are_refreshed_each_of_them_is() -> None:
     assert check_log(one, log_of(*rows)).ok
 
 
+def test_a_round_of_banks_may_be_shorter_than_trefi() -> None:
+    """DDR5 refreshes single banks in fine granularity: two rounds per tREFI, and debt in rounds."""
+    one = device("ddr5-4800")
+    parts, refresh = one.organization, one.refresh
+    banks = [(0, b) for b in range(parts.banks)]  # of all groups at once
+    step = refresh.per_bank_interval_cycles
+    assert len(banks) * step < 0.6 * refresh.interval_cycles
+
+    def slowed(factor: int) -> CommandLog:
+        rows = range(20 * len(banks))
+        return log_of(
+            *((factor * step * (i + 1), C.REFPB, *banks[i % len(banks)], 0) for i in rows)
+        )
+
+    assert check_log(one, slowed(1)).ok
+    assert set(rules_of(check_log(one, slowed(2)))) == {checker.DEBT}
+
+
 def test_a_log_out_of_order_or_out_of_range_is_refused() -> None:
     one = device("ddr4-2400")
     backwards = check_log(one, log_of((5, C.ACT, 0, 0, 1), (4, C.PRE, 0, 0, 0)))

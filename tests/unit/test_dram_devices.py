@@ -219,6 +219,10 @@ def test_a_constraint_that_asks_nothing_is_left_out() -> None:
             ":15: mine: groups_per_command = 3 does not divide 4 bank groups; accepted: a divisor "
             "of the number of bank groups",
         ),
+        (
+            "kind: all-bank", "groups_per_command: all",
+            ":15: mine: groups_per_command must be a whole number, not 'all'",
+        ),
         ("extends: ddr4", "extends: ddr9", ":1: unknown device file 'ddr9'; did you mean 'ddr5'?"),
         ("extends: ddr4\n", "", ":1: standard is missing; accepted: name of the standard"),
         (
@@ -252,6 +256,15 @@ def test_a_constraint_that_asks_nothing_is_left_out() -> None:
 def test_a_fault_is_one_line_at_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert GOOD.count(old) == 1
     assert load(tmp_path, GOOD.replace(old, new)).startswith(message)
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "-1"])
+def test_energies_are_finite_and_not_negative(tmp_path: Path, number: str) -> None:
+    power = f"    energy: {{activate_pj: {number}, read_pj_per_bit: 1, write_pj_per_bit: 1}}\n"
+    value = float(number.replace(".", ""))
+    assert load(tmp_path, GOOD + power) == (
+        f":16: mine: activate_pj must be finite and not negative, not {value:g}"
+    )
 
 
 def test_an_unknown_device_lists_the_known_ones() -> None:

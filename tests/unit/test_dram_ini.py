@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from accelsim import memory_stream
 from accelsim.errors import AccelsimError
 from accelsim.hw.dram.commands import Command, Scope
 from accelsim.hw.dram.device import Currents, Organization
@@ -76,6 +77,16 @@ def test_refresh_and_currents_come_from_the_file() -> None:
         vdd=1.2, idd0=48, idd2p=25, idd2n=34, idd3p=37, idd3n=43, idd4r=135, idd4w=123,
         idd5ab=250, idd5pb=5, dies=8,
     )  # fmt: skip
+
+
+def test_an_interval_that_never_ends_turns_refresh_off(tmp_path: Path) -> None:
+    text = (DATA / "ddr4_2400_refon.ini").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("tREFI ="))
+    file = tmp_path / "refoff.ini"
+    file.write_text(text.replace(line, "tREFI = 2000000000"))
+    run = memory_stream(str(file), "strided", 2000, inject="qd1", check=True)
+    assert run.acknowledged_cycles == 113_984  # DRAMsim3's own, of validation/dram/dramsim3.csv
+    assert (run.commands["REFAB"], run.violations) == (0, 0)
 
 
 def test_defaults_are_those_of_dramsim3(tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ def test_hashing_spreads_power_of_two_strides_over_channels() -> None:
         ("RoBaBgCo", "does not cover the address: ra (rank), ch (channel) missing"),
         ("RoBaRaCoChBgRo", "names ro (row) twice"),
         ("RoBaRaCoChXx", "unknown field 'xx'"),
+        ("8RoBaRaCoCh", "unknown field '8'"),
+        ("RoBaRaCoCh\u0668", "unknown field '\u0668'"),
         ("", "does not cover the address"),
     ],
 )

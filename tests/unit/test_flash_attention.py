@@ -6,13 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from accelsim.mappers import flash_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.api import arch, check, simulate, workload
 from accelsim.errors import AccelsimError, CapacityError
-from accelsim.mapping import attention_tiling, partials
+from accelsim.mapping import attention_phases, attention_tiling, online_softmax, partials
 from accelsim.mapping.attention_tiling import AttentionTiling
 from accelsim.mapping.registry import choose
 from accelsim.program.opcodes import Function
@@ -38,7 +37,7 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def choose_tiles(**shape: Any) -> None:
         tiling = AttentionTiling(**{**SMALL, **shape})
-        monkeypatch.setattr(flash_attention, "best_attention_tiling", lambda _p, _r: tiling)
+        monkeypatch.setattr(attention_phases, "best_attention_tiling", lambda _p, _r: tiling)
 
     return choose_tiles
 
@@ -91,7 +90,7 @@ def test_random_shapes_are_right(data: st.DataObject) -> None:
         return fitting[picked % len(fitting)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(flash_attention, "best_attention_tiling", any_tiling)
+        patch.setattr(attention_phases, "best_attention_tiling", any_tiling)
         for order in ("clock", "program"):
             result = check(machine, f"attention:{shape}", mapper="flash-attention", order=order)
             assert result.ok, (machine, shape, result.first)
@@ -110,7 +109,7 @@ def test_a_result_that_is_not_rescaled_is_found(
     dtype: str, tiles: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiles()
-    plain = flash_attention._Stream._softmax
+    plain = online_softmax.Stream._softmax
 
     def without_rescaling(self: Any, step: Any, ways: Any) -> Any:
         results = {id(way.result) for way in ways if way.started}
@@ -126,16 +125,16 @@ def test_a_result_that_is_not_rescaled_is_found(
 
     shape = f"attention:heads=2,q=20,kv=90,d=16,dtype={dtype}"
     assert check("hbm-npu", shape).ok
-    monkeypatch.setattr(flash_attention._Stream, "_softmax", without_rescaling)
+    monkeypatch.setattr(online_softmax.Stream, "_softmax", without_rescaling)
     assert not check("hbm-npu", shape).ok
 
 
 @pytest.mark.parametrize("off", [-1, 1])
 def test_a_mask_one_key_off_is_found(off: int, tiles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles()
-    plain = flash_attention._Stream._mask
+    plain = online_softmax.Stream._mask
     monkeypatch.setattr(
-        flash_attention._Stream,
+        online_softmax.Stream,
         "_mask",
         lambda self, tile, score, first: plain(self, tile, score, first + off),
     )
@@ -144,19 +143,19 @@ def test_a_mask_one_key_off_is_found(off: int, tiles: Any, monkeypatch: pytest.M
 
 def test_a_block_skipped_too_many_is_found(tiles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles()
-    plain = flash_attention._Stream._steps
+    plain = online_softmax.Stream._steps
 
     def one_less(self: Any, index: int, batch: Any) -> Any:
         steps = plain(self, index, batch)
         return [step for i, step in enumerate(steps) if i != 1 or len(steps) < 3]
 
-    monkeypatch.setattr(flash_attention._Stream, "_steps", one_less)
+    monkeypatch.setattr(online_softmax.Stream, "_steps", one_less)
     assert not check("hbm-npu", "attention:heads=2,q=33,kv=70,d=16,causal=true").ok
 
 
 def test_a_sum_without_its_factor_is_found(tiles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles()
-    plain = flash_attention._Stream._sums
+    plain = online_softmax.Stream._sums
 
     def sums(self: Any, ways: Any, weights: Any) -> None:
         vector = self.build.vector
@@ -168,7 +167,7 @@ def test_a_sum_without_its_factor_is_found(tiles: Any, monkeypatch: pytest.Monke
         plain(self, ways, weights)
         monkeypatch.setattr(self.build, "vector", vector, raising=False)
 
-    monkeypatch.setattr(flash_attention._Stream, "_sums", sums)
+    monkeypatch.setattr(online_softmax.Stream, "_sums", sums)
     assert not check("hbm-npu", "attention:heads=2,q=20,kv=90,d=16").ok
 
 
@@ -238,7 +237,7 @@ def test_arrays_without_a_query_tile_take_keys() -> None:
     """One key head on sixteen cores: nearly all of the memory's bandwidth, scores not stored."""
     shape = "attention:heads=16,kv_heads=1,q=1,kv=4096,d=128"
     run = simulate("mesh-npu", shape)
-    assert "keys split into ranges" in run.operators[0].mapping
+    assert "keys split into 16 ranges" in run.operators[0].mapping
     assert run.cycles < 0.6 * simulate("mesh-npu", shape, mapper="unfused-attention").cycles
     assert max(run.bounds.values()) > 0.7 * run.cycles
 
@@ -290,7 +289,7 @@ def test_the_choice_is_near_the_best(
     others = [t for t in offered if t.cycles < 2 * cheapest][::10]
     cycles = []
     for tiling in others:
-        monkeypatch.setattr(flash_attention, "best_attention_tiling", lambda _p, _r, t=tiling: t)
+        monkeypatch.setattr(attention_phases, "best_attention_tiling", lambda _p, _r, t=tiling: t)
         cycles.append(simulate(machine, f"attention:{shape}").cycles)
     assert len(cycles) >= 5
     assert chosen <= 1.05 * min(cycles)

@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from accelsim.mappers import flash_attention, gpu_flash_attention
+from accelsim.mappers import gpu_flash_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.api import arch, check, simulate, workload
 from accelsim.errors import AccelsimError, CapacityError
-from accelsim.mapping import cta_attention
-from accelsim.mapping.cta_attention import CtaAttention, Multiprocessor, onchip_bytes, splittable
+from accelsim.mapping import cta_attention, online_softmax
+from accelsim.mapping.cta_attention import CtaTiling, Multiprocessor, onchip_bytes, splittable
 from accelsim.mapping.registry import choose
 from accelsim.mapping.score_traffic import score_bytes
 from accelsim.program.opcodes import Function
@@ -69,13 +69,13 @@ def test_random_shapes_are_right(data: st.DataObject) -> None:
     )
     picked = draw(st.integers(0, 10_000))
 
-    def any_grid(p: Any, m: Any, splits: bool) -> CtaAttention:
-        grids = list(cta_attention._grids(p, m, splits))
+    def any_grid(p: Any, m: Any, splits: bool) -> CtaTiling:
+        grids = list(cta_attention.cta_tilings(p, m, splits))
         return grids[picked % len(grids)]
 
     machine = arch(draw(st.sampled_from(["a100", "h100"])), SMALL)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_flash_attention, "best_cta_attention", any_grid)
+        patch.setattr(gpu_flash_attention, "best_cta_tiling", any_grid)
         for order in ("clock", "program"):
             result = check(machine, f"attention:{shape}", mapper=MAPPERS[0], order=order)
             assert result.ok, (shape, result.first)
@@ -92,7 +92,7 @@ def test_large_scores_need_the_running_maximum() -> None:
 
 
 def without_rescaling(patch: pytest.MonkeyPatch) -> None:
-    plain = flash_attention._Stream._softmax
+    plain = online_softmax.Stream._softmax
 
     def softmax(self: Any, step: Any, ways: Any) -> Any:
         results = {id(way.result) for way in ways if way.started}
@@ -106,24 +106,24 @@ def without_rescaling(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(self.build, "vector", vector, raising=False)
         return weights
 
-    patch.setattr(flash_attention._Stream, "_softmax", softmax)
+    patch.setattr(online_softmax.Stream, "_softmax", softmax)
 
 
 def with_a_block_less(patch: pytest.MonkeyPatch) -> None:
-    plain = flash_attention._Stream._steps
+    plain = online_softmax.Stream._steps
 
     def steps(self: Any, index: int, batch: Any) -> Any:
         whole = plain(self, index, batch)
         return [step for i, step in enumerate(whole) if i != 1 or len(whole) < 3]
 
-    patch.setattr(flash_attention._Stream, "_steps", steps)
+    patch.setattr(online_softmax.Stream, "_steps", steps)
 
 
 def with_a_mask_off_by(keys: int) -> Callable[[pytest.MonkeyPatch], None]:
     def apply(patch: pytest.MonkeyPatch) -> None:
-        plain = flash_attention._Stream._mask
+        plain = online_softmax.Stream._mask
         patch.setattr(
-            flash_attention._Stream,
+            online_softmax.Stream,
             "_mask",
             lambda self, tile, score, first: plain(self, tile, score, first + keys),
         )
@@ -133,7 +133,7 @@ def with_a_mask_off_by(keys: int) -> Callable[[pytest.MonkeyPatch], None]:
 
 def with_a_range_less(patch: pytest.MonkeyPatch) -> None:
     """The merge forgets the last range."""
-    plain = flash_attention.Partials.merge
+    plain = online_softmax.Partials.merge
 
     def merge(self: Any, low: Any, pieces: Any) -> None:
         ranges = self.maxima.cols - 1
@@ -147,7 +147,7 @@ def with_a_range_less(patch: pytest.MonkeyPatch) -> None:
         )
         plain(fewer, low, pieces)
 
-    patch.setattr(flash_attention.Partials, "merge", merge)
+    patch.setattr(online_softmax.Partials, "merge", merge)
 
 
 PREFILL = "attention:heads=2,q=33,kv=70,d=16,causal=true,dtype=fp16"
@@ -214,17 +214,17 @@ def test_the_note_says_what_was_saved() -> None:
     )
 
 
-def grids(shape: str, machine: str = "a100", splits: bool = True) -> list[CtaAttention]:
-    found: list[CtaAttention] = []
+def grids(shape: str, machine: str = "a100", splits: bool = True) -> list[CtaTiling]:
+    found: list[CtaTiling] = []
 
-    def all_of_them(p: Any, m: Multiprocessor, _splits: bool) -> CtaAttention:
-        found.extend(cta_attention._grids(p, m, splits))
+    def all_of_them(p: Any, m: Multiprocessor, _splits: bool) -> CtaTiling:
+        found.extend(cta_attention.cta_tilings(p, m, splits))
         registers = m.gpu.register_bytes
-        assert all(onchip_bytes(p, g.tile, g.tiling.depth)[0] <= registers for g in found)
-        return cta_attention.best_cta_attention(p, m, splits)
+        assert all(onchip_bytes(p, (g.tile_rows, g.keys), g.depth)[0] <= registers for g in found)
+        return cta_attention.best_cta_tiling(p, m, splits)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu_flash_attention, "best_cta_attention", all_of_them)
+        patch.setattr(gpu_flash_attention, "best_cta_tiling", all_of_them)
         simulate(machine, f"attention:{shape}")
     return found
 
@@ -241,11 +241,11 @@ def test_the_choice_is_near_the_best(shape: str, monkeypatch: pytest.MonkeyPatch
     """The closed form against the simulation of every grid that it thinks no worse than twice."""
     chosen = simulate("a100", f"attention:{shape}").cycles
     offered = grids(shape)
-    least = min(grid.tiling.cycles for grid in offered)
+    least = min(grid.cycles for grid in offered)
     cycles = []
     for grid in offered:
-        if grid.tiling.cycles < 1.5 * least:
-            monkeypatch.setattr(gpu_flash_attention, "best_cta_attention", lambda *_, g=grid: g)
+        if grid.cycles < 1.5 * least:
+            monkeypatch.setattr(gpu_flash_attention, "best_cta_tiling", lambda *_, g=grid: g)
             cycles.append(simulate("a100", f"attention:{shape}").cycles)
     assert len(cycles) >= 3
     assert chosen <= 1.12 * min(cycles)
@@ -253,12 +253,10 @@ def test_the_choice_is_near_the_best(shape: str, monkeypatch: pytest.MonkeyPatch
 
 def test_ranges_that_a_query_would_not_see_are_not_made() -> None:
     found = grids("heads=2,kv_heads=1,q=40,kv=600,d=32,causal=true,dtype=fp16")
-    assert any(grid.tiling.span < 600 for grid in found)
+    assert any(grid.span < 600 for grid in found)
     for grid in found:
-        assert (600 - 1) // grid.tiling.span * grid.tiling.span <= 600 - 40
-    assert not any(
-        grid.tiling.span < 600 for grid in grids("heads=1,q=600,kv=600,d=32,causal=true")
-    )
+        assert (600 - 1) // grid.span * grid.span <= 600 - 40
+    assert not any(grid.span < 600 for grid in grids("heads=1,q=600,kv=600,d=32,causal=true"))
 
 
 # -- which mapper --------------------------------------------------------------------------------

@@ -204,6 +204,63 @@ def test_integers_saturate_or_wrap():
     assert fmt.encode(np.array([2.0**70 + 2.0**20]), overflow="wrap").tolist() == [0]
 
 
+def test_fp64_overflows_by_its_rule_and_keeps_everything_else():
+    fmt = FORMATS["fp64"]
+    x = casts.random_doubles(FORMATS["fp32"], 100, "fp64")
+    for rounding in cast.ROUNDINGS:
+        for rule, edge in (("infinity", np.inf), ("nan", np.nan), ("saturate", fmt.largest)):
+            assert np.array_equal(fmt.encode(x, rounding, rule), x, equal_nan=rule == "nan")
+            got = fmt.encode(np.array([np.inf, -np.inf]), rounding, rule)
+            assert np.array_equal(got, [edge, -edge], equal_nan=True)
+
+
+LONG = ["fp64", "fp32", "tf32", "bf16", "fp16"]
+
+
+def nearest_below(value, bits):
+    """(multiple, unit): the largest multiple, in size, of what so many bits resolve."""
+    unit = 1 << max(abs(value).bit_length() - bits, 0)
+    return abs(value) // unit, unit
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+@pytest.mark.parametrize("name", LONG)
+def test_long_integers_are_rounded_once(name, dtype):
+    """2^62 + 2^54 + 1 is just above halfway in bf16; through float64 it would be a tie."""
+    fmt = FORMATS[name]
+    bits = fmt.significand_bits
+    words = splitmix64(21, 4000).tolist()
+    near = [(w >> 64 - bits << 10) + 512 + w % 3 - 1 for w in words[:1000]]
+    given = [*(w >> w % 61 for w in words), *near, 2**62 + 2**54 + 1, 2**63 - 1]
+    given = [v for v in given if v <= np.iinfo(dtype).max and v < fmt.largest]
+    given += [-(2**63), *(-v for v in given)] if dtype is np.int64 else [2**64 - 1]
+    given = [v for v in given if abs(v) < fmt.largest]
+    for rounding in ("RNE", "RZ", "RU", "RD"):
+        got = wide(fmt.decode(fmt.encode(np.array(given, dtype=dtype), rounding)))
+        for value, found in zip(given, got.tolist(), strict=True):
+            low, unit = nearest_below(value, bits)
+            rest = abs(value) - low * unit
+            up = {"RZ": False, "RU": value > 0, "RD": value < 0}.get(
+                rounding, 2 * rest > unit or (2 * rest == unit and low % 2 == 1)
+            )
+            want = (low + (up and rest > 0)) * unit
+            assert int(abs(found)) == want, (value, rounding)
+            assert (found < 0) == (value < 0)
+
+
+def test_stochastic_rounding_of_long_integers_is_fair():
+    x = np.full(20_000, 2**60 + 2**6)  # a quarter of the way between two float64
+    up = (FORMATS["fp64"].encode(x, "SR", seed=3) > 2.0**60).mean()
+    assert abs(up - 0.25) < 5 * np.sqrt(0.25 * 0.75 / len(x))
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp32", "fp8_e4m3", "int8", "fp4_e2m1", "fp64"])
+def test_a_single_number_stays_one(name):
+    fmt = FORMATS[name]
+    stored = fmt.encode(np.float64(1.25), "RZ")
+    assert stored.shape == fmt.decode(stored).shape == fmt.codes(stored).shape == ()
+
+
 @pytest.mark.parametrize("name", ["fp4_e2m1", "fp6_e2m3", "int4", "int2", "uint1", "fp16"])
 def test_packed_rows_give_their_elements_back(name):
     fmt = FORMATS[name]
@@ -233,6 +290,7 @@ def test_a_scale_has_neither_sign_nor_zero():
         ("fp8_e4m3", "RNE", "infinity", "cannot overflow by 'infinity'; accepted: nan, saturate"),
         ("fp4_e2m1", "RNE", "nan", "accepted: saturate"),
         ("fp16", "RNE", "wrap", "accepted: infinity, nan, saturate"),
+        ("ternary", "RNE", "wrap", "accepted: saturate"),
     ],
 )
 def test_rules_that_a_format_cannot_follow_are_refused(name, rounding, overflow, says):
@@ -245,6 +303,8 @@ def test_entries_that_contradict_themselves_are_refused():
         register_format(floating("wide", 3, 3, "u1", bits=4))
     with pytest.raises(AccelsimError, match="not below"):
         register_format(integer("none", 4, "<i1", 3, 3))
+    with pytest.raises(AccelsimError, match="fp24: 24 bits in elements of 32; accepted"):
+        floating("fp24", 8, 15, "<u4").encode(np.ones(3))
     with pytest.raises(AccelsimError, match="cannot cast complex128"):
         FORMATS["fp16"].encode(np.ones(3, dtype=complex))
 

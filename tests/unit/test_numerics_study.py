@@ -55,9 +55,46 @@ def test_scaled_blocks_on_the_unit_that_has_them():
         assert one.rms == pytest.approx(study.case(name, "exact").rms, rel=1e-3)
     assert {one.accumulator for one in study.cases if one.format == "nvfp4"} == {"exact"}
     assert any("nvfp4 is modelled with the accumulator exact only" in r for r in study.refused)
-    assert any(
-        "hopper-wgmma takes no scales" in r or "hopper-wgmma has no" in r for r in study.refused
-    )
+    hopper = "hopper-wgmma takes no scales of mxfp8_e4m3; blackwell-tcgen05 does"
+    assert hopper in study.refused
+    with pytest.raises(AccelsimError, match="in one chain only, not in promote:128"):
+        xs.numerics.compare(["mxfp8_e4m3"], ["blackwell-tcgen05;promote:128"], data)
+
+
+def test_slices_are_added_in_fp32():
+    """Split four ways, Hopper's fp8 loses a quarter of what one chain of 4096 loses."""
+    a, b = xs.numerics.sample("positive", m=8, n=8, k=4096)
+    names = ["hopper-wgmma", "hopper-wgmma;split:4:128", "hopper-wgmma;split:4:128;promote:128"]
+    study = xs.numerics.compare(["fp8_e4m3", "int8"], names, (a, b))
+    chain, split, promoted = (study.case("fp8_e4m3", name) for name in names)
+    assert 0.2 < split.own.mean() / chain.own.mean() < 0.3
+    assert abs(promoted.own.mean()) < abs(split.own.mean()) / 4
+    assert "split:4:128" in split.arithmetic
+    fmt = FORMATS["fp8_e4m3"]
+    x, y = (fmt.decode(fmt.encode(v)) for v in (a, b))
+    rule = arithmetic("hopper-wgmma").rule(types_of("fp8_e4m3", "fp8_e4m3", "fp32"))
+    total = np.zeros((8, 8), np.float32)
+    for first in range(0, 4096, 1024):
+        total += rule.multiply(x[:, first : first + 1024], y[first : first + 1024], None)
+    size, own = np.abs(a) @ np.abs(b), x.astype(float) @ y.astype(float)
+    assert np.array_equal(split.own, (total - own) / size)
+    assert all(0 < one.bound <= 1 for one in (chain, split, promoted))
+    whole = study.case("int8", names[0])
+    assert np.array_equal(study.case("int8", names[1]).errors, whole.errors)
+    fp16 = xs.numerics.compare(["fp16"], ["exact", "sequential-fp16;split:2:8"], (a, b))
+    assert "slices are added in fp32" in fp16.refused[0]
+
+
+def test_an_attention_takes_no_slices():
+    data = [np.ones((4, 8)) for _ in range(3)]
+    with pytest.raises(AccelsimError, match="not cut into slices: split:2:8"):
+        xs.numerics.compare(["fp16"], ["hopper-wgmma;split:2:8"], data)
+
+
+def test_one_reason_is_given_once():
+    data = xs.numerics.sample(m=2, n=2, k=32)
+    study = xs.numerics.compare(["nvfp4"], ["exact", "ampere-mma", "fma-fp32"], data)
+    assert len(study.refused) == 1
 
 
 def test_attention_is_compared_too():
@@ -110,6 +147,8 @@ def test_data_of_other_shapes_are_refused(data):
 def test_data_must_be_finite_and_samples_known():
     with pytest.raises(AccelsimError, match="NaN or infinities"):
         xs.numerics.compare(["bf16"], ["exact"], [np.full((2, 2), np.nan), np.ones((2, 2))])
+    with pytest.raises(AccelsimError, match="data hold no numbers"):
+        xs.numerics.compare(["bf16"], ["exact"], [["a"], ["b"]])
     with pytest.raises(AccelsimError, match="unknown kind of data 'poisson'"):
         xs.numerics.sample("poisson", m=1, n=1, k=1)
     with pytest.raises(AccelsimError, match="at least 1"):

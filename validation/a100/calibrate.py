@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from accelsim.results.claims import truth
 
-from . import OVERHEAD_US, kernel_us
+from . import kernel_us, overheads_us
 from .workloads import Measured, measured
 
 EFFICIENCIES = [round(0.76 + 0.02 * i, 2) for i in range(11)]
@@ -29,7 +29,7 @@ def fitted_rows() -> list[tuple[Measured, float]]:
 def best_overheads(kernels: list[tuple[Measured, float, float]]) -> dict[str, float]:
     """Per kind of call the overhead x that minimises sum ((n (kernel + x) - t) / t)^2."""
     found = {}
-    for call in OVERHEAD_US:
+    for call in overheads_us():
         mine = [row for row in kernels if row[0].call == call]
         weight = sum((m.calls / t) ** 2 for m, t, _ in mine)
         missing = sum(m.calls / t * (1 - m.calls * kernel / t) for m, t, kernel in mine)

@@ -4,7 +4,7 @@ The kernels' own times, as a profiler saw them, at 1 to 4096 tokens and several 
 parallelism.
 
 Declared constants are not fitted to them. A few round estimates of the class (instruction slots of
-the row kernels, the launch, the H100's tiles and L2 width) were settled with rows in sight, so
+the row kernels, the launch, the H100's tiles) were settled with rows in sight, so
 rows that were never looked at are the stricter check.
 """
 

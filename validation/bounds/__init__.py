@@ -71,7 +71,7 @@ def ratios(rule: Rule, types: ProductTypes, kind: str, side: int, k: int, seed: 
     a, b = operands(types.a, types.accumulator, kind, (side, k), seed)
     wide = a.astype(np.float64), b.astype(np.float64)
     bound = bounds.product(*wide, rule)
-    if isinstance(rule, TensorCoreRule) and rule.entering is rule.a is types.a:
+    if isinstance(rule, TensorCoreRule) and rule.a is types.a:
         bound = np.minimum(bound, bounds.running_steps(*wide, rule))
     got = rule.multiply(a, b, None)
     exact: Longs = a.astype(np.longdouble) @ b.astype(np.longdouble)

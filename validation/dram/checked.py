@@ -23,7 +23,7 @@ from accelsim.results.claims import Row
 
 Ints = NDArray[np.int64]
 
-REQUESTS = 20_000
+REQUESTS = 270_000  # of each device: ten million commands of all
 INJECTED_REQUESTS = 800
 INJECTIONS = 40  # of each kind
 

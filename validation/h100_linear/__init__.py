@@ -3,7 +3,7 @@
 The class is that of the A100, and the one calibrated constant was fitted on an A100.
 
 Declared constants are not fitted to them. A few round estimates of the class (instruction slots of
-the row kernels, the launch, the H100's tiles and L2 width) were settled with rows in sight, so
+the row kernels, the launch, the H100's tiles) were settled with rows in sight, so
 rows that were never looked at are the stricter check.
 """
 

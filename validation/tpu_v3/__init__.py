@@ -1,7 +1,7 @@
 """One TPU v3 core against silicon: products, convolutions, row-wise operators, whole models.
 
 The measured programs are PyTorch's, in fp32, at the compiler's default precision (one bf16 pass
-through the arrays); their shapes are those of PyTorchSim's experiments. Three constants of the
+through the arrays); their shapes are those of PyTorchSim's experiments. Two constants of the
 architecture are calibrated, on the rows marked ``fit`` alone (see ``calibrate``); the verdict is
 the mean absolute error over the rows marked ``test``.
 """

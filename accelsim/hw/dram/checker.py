@@ -226,37 +226,39 @@ class _Check:
             self.report(DATA, np.minimum(a, b), np.maximum(a, b))
 
     def refreshes(self, end_cycle: int) -> None:
-        """Each bank's n-th refresh by (n + 8) tREFI, and none 9 tREFI after the one before.
+        """Each bank's n-th refresh by (n + 8) intervals, and none 9 intervals after the one before.
 
-        An all-bank refresh counts for every bank of the rank, so ranks that know no other are
+        The interval is tREFI, or where banks are refreshed one by one the time of a round of all of
+        them. An all-bank refresh counts for every bank of the rank, so ranks that know no other are
         checked as one bank.
         """
-        interval = self.device.refresh.interval_cycles
-        for at in self.refreshed_units():
+        for interval, at in self.refreshed_units():
             times = np.append(self.log.cycle[at], end_cycle)
             index = np.append(at, -1)
             before = np.append(0, times[:-1])
             late = np.flatnonzero(times - before > (POSTPONED + 1) * interval)
             earlier = np.append(-1, at)
-            why = f"; tREFI is {interval} cycles"
+            why = f"; the interval is {interval} cycles"
             self.report(INTERVAL, earlier[late], index[late], why)
             # Entry n stands n refreshes after the first interval; the end is no refresh.
             due = (np.arange(len(times)) + POSTPONED + 1) * interval
             owed = np.flatnonzero(times > due)
             self.report(DEBT, earlier[owed], index[owed], why)
 
-    def refreshed_units(self) -> Iterator[Ints]:
-        """Indices of the refreshes of each rank, or of each bank where banks are refreshed."""
-        parts, log = self.device.organization, self.log
-        step = parts.bank_groups // self.device.refresh.groups_per_command
+    def refreshed_units(self) -> Iterator[tuple[int, Ints]]:
+        """(interval, indices of the refreshes) of each rank, or of each bank where banks are
+        refreshed."""
+        parts, log, refresh = self.device.organization, self.log, self.device.refresh
+        step = parts.bank_groups // refresh.groups_per_command
+        round_of_banks = step * parts.banks * refresh.per_bank_interval_cycles
         whole, single = log.command == Command.REFAB, log.command == Command.REFPB
         for bus in range(parts.pseudo_channels):
             for rank in range(parts.ranks):
                 here = (log.pseudo_channel == bus) & (log.rank == rank)
                 if not np.any(here & single):
-                    yield np.flatnonzero(here & whole)
+                    yield refresh.interval_cycles, np.flatnonzero(here & whole)
                     continue
                 for group in range(step):
                     for bank in range(parts.banks):
                         mine = single & (log.bank_group % step == group) & (log.bank == bank)
-                        yield np.flatnonzero(here & (whole | mine))
+                        yield round_of_banks, np.flatnonzero(here & (whole | mine))

@@ -115,6 +115,9 @@ def _columns(read: float, write: float) -> dict[Command, float]:
 
 
 def _refreshes(device: Device, whole: float, single: float) -> dict[Command, float]:
-    """A per-bank refresh without a figure costs its share of the banks of an all-bank refresh."""
-    share = device.refresh.groups_per_command / device.organization.banks_per_rank
-    return {Command.REFAB: whole, Command.REFPB: single or whole * share}
+    """Per-bank refreshes without a figure: those of one tREFI cost what an all-bank one does."""
+    refresh = device.refresh
+    in_turn = device.organization.banks_per_rank / refresh.groups_per_command
+    if refresh.per_bank_interval_cycles:
+        in_turn = round(refresh.interval_cycles / refresh.per_bank_interval_cycles)
+    return {Command.REFAB: whole, Command.REFPB: single or whole / in_turn}

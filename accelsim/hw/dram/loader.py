@@ -18,13 +18,14 @@ nothing and is left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from accelsim.errors import AccelsimError, ParameterError, unknown
-from accelsim.hw.dram.checks import check
+from accelsim.hw.dram.checks import INTERVALS, check
 from accelsim.hw.dram.commands import COMMAND_NAMES, Command, Scope
 from accelsim.hw.dram.device import (
     BitEnergy,
@@ -65,9 +66,6 @@ CONSTRAINT_KEYS = ("before", "after", "scope", "cycles", "window", "name")
 SHARED_SECTIONS = ("organization", "timings", "refresh", "sources")
 FOLDER = Path(__file__).parent / "devices"
 """The shipped device files."""
-
-INTERVALS = frozenset({"tREFI", "tREFIpb"})
-"""Timings that are upper limits: a time is rounded down."""
 
 ARRAY_TIMES = frozenset(
     {
@@ -261,6 +259,11 @@ class _One:
         if kind not in kinds:
             raise self.fail("refresh.kind", unknown("refresh kind", kind, kinds))
         groups = given["groups_per_command"].plain() if "groups_per_command" in given else 1
+        if type(groups) is not int:
+            raise self.fail(
+                "refresh.groups_per_command",
+                f"groups_per_command must be a whole number, not {groups!r}",
+            )
         return Refresh(
             kind=kinds[kind],
             interval_cycles=timings.get("tREFI", 0),
@@ -288,8 +291,10 @@ class _One:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 what = "a whole number" if whole else "a number"
                 raise self.fail(f"{key}.{name}", f"{name} must be {what}, not {value!r}")
-            if not whole and value < 0:
-                raise self.fail(f"{key}.{name}", f"{name} must not be negative, not {value}")
+            if not whole and not 0 <= value < math.inf:
+                raise self.fail(
+                    f"{key}.{name}", f"{name} must be finite and not negative, not {value}"
+                )
         for name, one in declared.items():
             if name not in given and one.default is MISSING:
                 raise self.fail(key, f"{name} is missing in {key}; accepted: {name}: a number")

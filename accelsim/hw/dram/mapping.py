@@ -200,7 +200,7 @@ def parsed(text: str) -> tuple[list[str], int]:
     """
     found: list[str] = []
     low_columns = 0
-    for field, number in re.findall(r"(\D\D?)(\d*)", text.lower()):
+    for field, number in re.findall(r"(\D\D?|^\d+)(\d*)", text.lower(), re.ASCII):
         if field not in FIELDS:
             raise AccelsimError(
                 f"mapping {text!r} has an unknown field {field!r}; accepted: fields"

@@ -1,0 +1,166 @@
+"""What an attention with an online softmax does in one go: which query tiles read which keys, which
+tiles run side by side, and on which core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.vector import Vector
+from accelsim.mapping.attention_tiling import (
+    AttentionProblem,
+    AttentionResources,
+    AttentionTiling,
+    best_attention_tiling,
+)
+from accelsim.mapping.heads import QueryTile, behind_prefix, prefix_tiles, query_tiles
+from accelsim.mapping.lowering import Core, Lowering
+from accelsim.workload.operators import Attention
+
+Batch = list[QueryTile]
+Choose = Callable[[AttentionProblem], AttentionTiling]
+"""How a machine tiles an attention."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Query tiles and the keys that they read in one go, with the tiling for it."""
+
+    tiles: list[QueryTile]
+    tiling: AttentionTiling
+    keys: int
+
+    @classmethod
+    def of(cls, op: Attention, low: Lowering, choose: Choose) -> Phase:
+        """All queries and all keys that they see."""
+        # A single query sees the same keys in every tile: the window is where they begin.
+        keys = op.kv_len if op.q_len > 1 else op.keys_read
+        shared = op.heads // op.kv_heads
+        tiling = choose(_problem(op, low, op.batch * op.kv_heads, shared, keys))
+        return cls(query_tiles(op, low, tiling.heads, tiling.rows), tiling, keys)
+
+    @property
+    def span(self) -> int:
+        """Keys of a range."""
+        return min(self.tiling.span, self.keys)
+
+    @property
+    def splits(self) -> int:
+        """Ranges into which the keys are split."""
+        return -(-self.keys // self.span)
+
+
+def has_common_keys(op: Attention) -> bool:
+    """Whether all queries of several sequences see the same first keys."""
+    return op.batch > 1 and 0 < op.prefix <= op.kv_len - op.q_len and not op.window
+
+
+def phases_of(op: Attention, low: Lowering, choose: Choose) -> list[Phase]:
+    """One phase, or two where sequences have keys in common."""
+    return two_phases(op, low, choose) if has_common_keys(op) else [Phase.of(op, low, choose)]
+
+
+def two_phases(op: Attention, low: Lowering, choose: Choose) -> list[Phase]:
+    """The common prefix with the queries of all sequences together, so that it is read once, then
+    what every sequence has of its own.
+
+    Source: Ye, Tao, Huang and Li, ChunkAttention, ACL 2024, section 3.2.
+    """
+    shared, own = op.heads // op.kv_heads, op.kv_len - op.prefix
+    low.build.note(f"common prefix of {op.prefix} read once for {op.batch} sequences")
+    first = choose(_problem(op, low, op.kv_heads, op.batch * shared, op.prefix, common=True))
+    then = choose(_problem(op, low, op.batch * op.kv_heads, shared, own))
+    behind = behind_prefix(op, query_tiles(op, low, then.heads, then.rows))
+    return [
+        Phase(prefix_tiles(op, low, first.heads, first.rows), first, op.prefix),
+        Phase(behind, then, own),
+    ]
+
+
+def _problem(
+    op: Attention, low: Lowering, groups: int, shared: int, keys: int, *, common: bool = False
+) -> AttentionProblem:
+    """What tiles depend on: ``groups`` key heads with ``keys`` keys each, that ``shared`` query
+    heads see; ``common``: every query sees all of them."""
+    return AttentionProblem(
+        groups=groups,
+        shared=shared,
+        q_len=op.q_len,
+        kv_len=keys,
+        head_dim=op.head_dim,
+        causal=op.masked and not common,
+        bits=low.format(op.inputs[0]).bits,
+        kv_bits=low.format(op.inputs[1]).bits,
+        rope=op.rope_dim,
+        window=op.window if op.masked else 0,
+        latent=op.latent,
+        biased=op.alibi,
+    )
+
+
+def on_arrays(low: Lowering) -> Choose:
+    """Tilings for systolic arrays."""
+    resources = _resources(low, low.cores[0])
+    return lambda problem: best_attention_tiling(problem, resources)
+
+
+def _resources(low: Lowering, core: Core) -> AttentionResources:
+    if not core.arrays:
+        raise AccelsimError(f"core {core.index} has no systolic array")
+    array = core.arrays[0][1]
+    vector = vector_of(core)[1]
+    names = list(dict.fromkeys(array.memories()))
+    hz = low.arch.clocks[array.clock]
+    return AttentionResources(
+        cores=len(low.cores),
+        array=array,
+        arrays=len(core.arrays),
+        lanes=vector.lanes,
+        slots=tuple(vector.slots_by_function().tolist()),
+        vector_latency=vector.latency,
+        capacities=tuple(core.arenas[name].free for name in names),
+        places=(names.index(array.inputs), names.index(array.weights), names.index(array.outputs)),
+        bytes_per_cycle=0.0 if low.ideal else low.core_bytes_per_second / hz,
+        latency=low.read_seconds * hz,
+        vector_cycle=hz / low.arch.clocks[vector.clock],
+    )
+
+
+def vector_of(core: Core) -> tuple[int, Vector]:
+    """Slot and block of the vector unit that works on scores and on weights."""
+    array = core.arrays[0][1]
+    both = {array.inputs, array.outputs}
+    return next((slot, unit) for slot, unit in core.of(Vector) if both <= set(unit.memory))
+
+
+def batches_of(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> list[Batch]:
+    """Tiles that run side by side: of one key head, unless it has too few."""
+    batches: list[Batch] = []
+    for tile in tiles:
+        last = batches[-1] if batches else []
+        known = {(one.group, one.first) for one in last} | {(tile.group, tile.first)}
+        if not last or len(last) == tiling.ways or len(known) > tiling.streams:
+            batches.append([])
+        batches[-1].append(tile)
+    return batches
+
+
+def shares(batches: Sequence[Batch], low: Lowering, heads: int = 0) -> list[list[Batch]]:
+    """Batches of every core: the longest first, of so many key heads at a time (0: of all), each to
+    the core that has least to do."""
+    load = [0] * len(low.cores)
+    mine: list[list[int]] = [[] for _ in low.cores]
+    work = [sum(tile.rows * tile.keys for tile in batch) for batch in batches]
+    turn = [batch[0].group // heads if heads else 0 for batch in batches]
+    for i in sorted(range(len(batches)), key=lambda i: (turn[i], -work[i])):
+        core = load.index(min(load))
+        load[core] += work[i]
+        mine[core].append(i)
+    return [[batches[i] for i in (some if heads else sorted(some))] for some in mine]
+
+
+def instructions(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> int:
+    """About as many as are emitted: per tile and block two products, loads and vector functions."""
+    blocks = sum(-(-tile.keys // tiling.keys) * (15 + 3 * len(tile.pieces)) for tile in tiles)
+    return blocks + sum(2 * len(tile.pieces) + 2 for tile in tiles)
