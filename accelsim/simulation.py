@@ -172,7 +172,7 @@ def _result(
         energy_pj={"total": sum(energy.values()), **energy},
         bounds=bounds,
         bottleneck=max(bounds, key=lambda name: bounds[name]) if any(bounds.values()) else NOTHING,
-        approximations=_approximations(arch, memory, runs, segments),
+        approximations=_approximations(graph, arch, memory, runs, segments),
         operators=tuple(op for t in totals for op in t.operators),
         wall_seconds=wall_seconds,
         links=_links(totals, repeats, ticks),
@@ -221,10 +221,15 @@ def _links(
 
 
 def _approximations(
-    arch: Architecture, memory: Fidelity, runs: list[SegmentRun], segments: Sequence[Segment]
+    graph: Graph,
+    arch: Architecture,
+    memory: Fidelity,
+    runs: list[SegmentRun],
+    segments: Sequence[Segment],
 ) -> tuple[str, ...]:
     """Everything the numbers leave out or compose, in plain words."""
     found = [f"{arch.name}: {text}" for text in (*arch.assumptions, *calibration(arch))]
+    found += graph.assumptions
     if memory == "ideal":
         found.append("memory ideal: transfers take no time and on-chip capacity is not limited")
     elif memory == "dram":
@@ -242,8 +247,8 @@ def _approximations(
     ]
     if memory != "ideal" and (name := trusted_cache(arch)):
         found.append(
-            f"cache {name}: a window that was read lately is taken to be still there while less than"
-            f" {TRUSTED_SHARE:.0%} of the cache has been refilled"
+            f"cache {name}: a window that was read lately is taken to be still there while less"
+            f" than {TRUSTED_SHARE:.0%} of the cache has been refilled"
         )
     for segment in segments:
         if segment.count > 1:

@@ -167,8 +167,8 @@ def huggingface(
     file = config / "config.json" if config.is_dir() else config
     model = read_config(file)
     typer.echo(_model_text(model))
-    if model.experts:
-        typer.echo("\nconfiguration only: graphs of mixture-of-experts models are not built yet")
+    if model.kv_lora_rank:
+        typer.echo("\nconfiguration only: graphs with latent attention are not built yet")
         return
     typer.echo("\nto run it:")
     for settings in _passes(model):

@@ -21,8 +21,11 @@ from accelsim.workload.operators import (
     Conv2d,
     Elementwise,
     EmbeddingGather,
+    ExpertCombine,
+    ExpertGate,
     GatedActivation,
     Gemm,
+    GroupedGemm,
     KvAppend,
     LayerNorm,
     Operator,
@@ -52,6 +55,11 @@ def reference(operator: Operator, inputs: Sequence[Array]) -> Array:
 def gemm(op: Gemm, a: Array, b: Array, *added: Array) -> Array:
     """activation(a @ b + bias + residual), over the batch if there is one."""
     return _finished(op, a @ (np.swapaxes(b, -1, -2) if op.transpose_b else b), added)
+
+
+def grouped_gemm(op: GroupedGemm, a: Array, b: Array) -> Array:
+    """a[rows of g] @ b[g], group after group."""
+    return _wrapped(np.concatenate([a[rows] @ w for rows, w in zip(op.spans, b, strict=True)]))
 
 
 def _finished(op: Gemm | Conv2d, sums: Array, added: tuple[Array, ...]) -> Array:
@@ -161,6 +169,26 @@ def embedding(_op: EmbeddingGather, table: Array, ids: Array) -> Array:
     return chosen
 
 
+def expert_gate(op: ExpertGate, scores: Array, chosen: Array, *_bias: Array) -> Array:
+    """The chosen scores, divided by their sum if asked for, times a factor."""
+    weights: Array = scores.ravel()[chosen].reshape(op.tokens, op.top_k)
+    if op.normalise:
+        weights = weights / weights.sum(axis=-1, keepdims=True)
+    return weights * op.scale
+
+
+def expert_combine(
+    op: ExpertCombine, rows: Array, weights: Array, places: Array, *copied: Array
+) -> Array:
+    """Weighted rows of each token, and the part of it that is copied."""
+    visited = rows[places.reshape(op.top_k, op.tokens)]
+    total: Array = (weights.T[:, :, None] * visited).sum(axis=0)
+    if copied:
+        x, copies = copied
+        total = total + copies.sum(axis=-1, keepdims=True) * x
+    return total
+
+
 def _softmax(x: Array) -> Array:
     p = np.exp(x - x.max(axis=-1, keepdims=True))
     result: Array = p / p.sum(axis=-1, keepdims=True)
@@ -219,4 +247,7 @@ MEANINGS: dict[str, Callable[..., Array]] = {
     Elementwise.kind: elementwise,
     Residual.kind: elementwise,
     EmbeddingGather.kind: embedding,
+    GroupedGemm.kind: grouped_gemm,
+    ExpertGate.kind: expert_gate,
+    ExpertCombine.kind: expert_combine,
 }

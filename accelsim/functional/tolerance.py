@@ -25,8 +25,11 @@ from accelsim.workload.operators import (
     Conv2d,
     Elementwise,
     EmbeddingGather,
+    ExpertCombine,
+    ExpertGate,
     GatedActivation,
     Gemm,
+    GroupedGemm,
     KvAppend,
     LayerNorm,
     Operator,
@@ -67,7 +70,10 @@ def _is_exact(operator: Operator) -> bool:
 
 
 def _product(
-    operator: Gemm | Conv2d, lowering: Lowering, length: int, inputs: tuple[Floats, ...]
+    operator: Gemm | GroupedGemm | Conv2d,
+    lowering: Lowering,
+    length: int,
+    inputs: tuple[Floats, ...],
 ) -> Ball:
     """A matrix product with what is added to it, as more terms of the sum or later, and with its
     activation."""
@@ -95,11 +101,11 @@ def _resting(ball: Ball, lowering: Lowering) -> Ball:
     return ball if waits_in is FP32 else ball.rounded(waits_in).rounded(FP32)
 
 
-def _product_alone(operator: Gemm | Conv2d) -> Operator:
+def _product_alone(operator: Gemm | GroupedGemm | Conv2d) -> Operator:
     return replace(operator, inputs=operator.inputs[:2], activation="")
 
 
-def _gemm(op: Gemm, lowering: Lowering, *inputs: Floats) -> Ball:
+def _gemm(op: Gemm | GroupedGemm, lowering: Lowering, *inputs: Floats) -> Ball:
     return _product(op, lowering, op.k, inputs)
 
 
@@ -173,6 +179,34 @@ def _pool2d(op: Pool2d, lowering: Lowering, x: Floats) -> Ball:
     return bounds.mean_in_any_order(mean, size, window, lowering.vector_format)
 
 
+def _expert_gate(
+    op: ExpertGate,
+    lowering: Lowering,
+    scores: Floats,
+    chosen: npt.NDArray[np.int64],
+    *_bias: Floats,
+) -> Ball:
+    picked = Ball.exact(scores.ravel()[chosen].reshape(op.tokens, op.top_k))
+    depth = lowering.row_sum_depth(op.top_k) if op.normalise else 0
+    return bounds.gate(picked, op.scale, depth, op.normalise, lowering.vector_format)
+
+
+def _expert_combine(
+    op: ExpertCombine,
+    lowering: Lowering,
+    rows: Floats,
+    weights: Floats,
+    places: npt.NDArray[np.int64],
+    *copied: Floats,
+) -> Ball:
+    visited = rows[places.reshape(op.top_k, op.tokens)]
+    terms = [(Ball.exact(weights[:, [j]]), Ball.exact(visited[j])) for j in range(op.top_k)]
+    if copied:
+        share = Ball.exact(copied[1]).row_sum(lowering.row_sum_depth(op.top_k))
+        terms.append((share.rounded(lowering.vector_format), Ball.exact(copied[0])))
+    return bounds.weighted_sum(terms, lowering.vector_format)
+
+
 RULES: dict[str, Callable[..., Ball]] = {
     Gemm.kind: _gemm,
     Conv2d.kind: _conv2d,
@@ -186,4 +220,7 @@ RULES: dict[str, Callable[..., Ball]] = {
     Elementwise.kind: _elementwise,
     Residual.kind: _elementwise,
     Pool2d.kind: _pool2d,
+    GroupedGemm.kind: _gemm,
+    ExpertGate.kind: _expert_gate,
+    ExpertCombine.kind: _expert_combine,
 }

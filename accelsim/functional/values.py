@@ -1,7 +1,7 @@
 """Seeded values for every tensor that exists before a run: the same bits on every machine.
 
-Raw bits come from splitmix64 (Steele, Lea, Flood, OOPSLA 2014), counter by counter, keyed by the
-seed and the tensor's name; everything up to the final rounding to the tensor's format is exact.
+Raw bits come from splitmix64 (numerics.splitmix), counter by counter, keyed by the seed and the
+tensor's name; everything up to the final rounding to the tensor's format is exact.
 Floating-point values are bell-shaped with standard deviation 0.58 and a full significand;
 weights are scaled by a power of two near 1/sqrt(k), norm weights lie around 1, so that
 activations keep their size through many layers. Integers use their full range, ids count rows.
@@ -9,7 +9,6 @@ activations keep their size through many layers. Integers use their full range, 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -19,18 +18,21 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.numerics.formats import Format, number_format
+from accelsim.numerics.splitmix import Words, key_of, splitmix64
 from accelsim.workload.graph import Graph
 from accelsim.workload.operators import (
     Conv2d,
     EmbeddingGather,
+    ExpertCombine,
+    ExpertGate,
     Gemm,
+    GroupedGemm,
     LayerNorm,
     RmsNorm,
 )
 from accelsim.workload.tensors import TensorSpec
 
 Stored = npt.NDArray[Any]
-Words = npt.NDArray[np.uint64]
 
 BLOCK = 1 << 20  # elements made at a time, so that temporaries stay small beside the tensor
 
@@ -60,15 +62,6 @@ def graph_values(
         recipe = replace(recipe, offset=recipe.offset * scale, scale=recipe.scale * scale)
         found[spec.name] = _tensor(spec, recipe, seed)
     return found
-
-
-def splitmix64(key: int, count: int, first: int = 0) -> Words:
-    """``count`` words of 64 random bits from a key, beginning with word ``first``."""
-    counter = np.arange(first + 1, first + count + 1, dtype=np.uint64)
-    z = counter * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def _tensor(spec: TensorSpec, recipe: Recipe, seed: int) -> Stored:
@@ -110,8 +103,7 @@ def _bell(words: Words, fill: Words) -> npt.NDArray[np.float64]:
 
 
 def _key(seed: int, name: str, purpose: str = "value") -> int:
-    digest = hashlib.blake2b(f"{seed}:{purpose}:{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    return key_of(f"{seed}:{purpose}:{name}")
 
 
 def _recipes(graph: Graph) -> dict[str, Recipe]:
@@ -120,8 +112,8 @@ def _recipes(graph: Graph) -> dict[str, Recipe]:
     for op in graph.operators:
         second = op.inputs[1] if len(op.inputs) > 1 else ""
         third = op.inputs[2] if len(op.inputs) > 2 else ""
-        if isinstance(op, Gemm | Conv2d):
-            k = op.k if isinstance(op, Gemm) else op.gemm_k
+        if isinstance(op, Gemm | GroupedGemm | Conv2d):
+            k = op.gemm_k if isinstance(op, Conv2d) else op.k
             if graph.tensors[second].role == "weight":
                 # A power of two, so that scaling is exact; the bell's 0.58 keeps outputs below 1.
                 found.setdefault(second, Recipe(scale=2.0 ** -math.floor(math.log2(k) / 2)))
@@ -131,4 +123,11 @@ def _recipes(graph: Graph) -> dict[str, Recipe]:
             found.setdefault(third, Recipe(scale=0.25))
         elif isinstance(op, EmbeddingGather):
             found[second] = Recipe(ids=op.vocab)
+        elif isinstance(op, ExpertGate):
+            # Scores are probabilities: positive, so that their sum is a divisor.
+            found.setdefault(op.inputs[0], Recipe(offset=1.0, scale=0.25))
+            found[second] = Recipe(ids=op.tokens * op.experts)
+            found.setdefault(third, Recipe(scale=0.25))
+        elif isinstance(op, ExpertCombine):
+            found[third] = Recipe(ids=op.table_rows)
     return found

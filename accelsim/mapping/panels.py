@@ -21,7 +21,7 @@ Mappers go on thinking in windows of the row-major form; ``Layouts`` says where 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -48,10 +48,10 @@ CUT = (
 HANDED_ON = ("activation", "input", "output")
 PASSED_ON = frozenset(
     {"gemm", "residual", "activation", "elementwise", "rmsnorm", "layernorm", "softmax"}
-    | {"rotary", "attention", "kv_append", "embedding"}
+    | {"rotary", "attention", "kv_append", "embedding", "grouped_gemm"}
 )
 """Kinds of operators whose windows are rows and columns of what they read and write."""
-PRODUCTS = frozenset({"gemm", "attention"})
+PRODUCTS = frozenset({"gemm", "attention", "grouped_gemm"})
 """Kinds that take some columns of many rows; the others take whole rows, best as they lie."""
 
 
@@ -68,14 +68,21 @@ class Panels:
     ends: dict[int, int] = field(default_factory=dict)
 
     def cut(self, first: int, last: int, width: int) -> bool:
-        """Cut columns first .. last-1 into panels, unless some of them are in one already."""
-        i = bisect_left(self.starts, last)
-        if i and self.ends[self.starts[i - 1]] > first:
-            return False
-        for start in range(first, last, width):
-            insort(self.starts, start)
-            self.ends[start] = min(start + width, last)
-        return True
+        """Cut columns first .. last-1 into panels, as far as they are in none yet; whether any
+        were."""
+        gaps = []
+        while first < last:
+            i = bisect_right(self.starts, first)
+            covered = self.ends[self.starts[i - 1]] if i else first
+            end = min(last, self.starts[i]) if i < len(self.starts) else last
+            if max(first, covered) < end:
+                gaps.append((max(first, covered), end))
+            first = max(end, covered)
+        for start, end in gaps:
+            for panel in range(start, end, width):
+                insort(self.starts, panel)
+                self.ends[panel] = min(panel + width, end)
+        return bool(gaps)
 
     def parts(self, first: int, last: int) -> list[tuple[int, int, int]]:
         """Columns first .. last-1 panel by panel: (first, one past the last, panel's first)."""

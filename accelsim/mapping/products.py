@@ -204,12 +204,12 @@ def lower_products(low: Lowering, products: Sequence[Product]) -> None:
 
         lower_in_team(low, products)
         return
-    for core, share in _over_cores(low, products):
-        for same_shape in _by_shape(share):
+    for core, share in over_cores(low, products):
+        for same_shape in by_shape(share):
             CoreProducts(low, core, same_shape).emit()
 
 
-def _over_cores(low: Lowering, products: Sequence[Product]) -> Iterator[tuple[Core, list[Product]]]:
+def over_cores(low: Lowering, products: Sequence[Product]) -> Iterator[tuple[Core, list[Product]]]:
     """Whole products where there are enough, else shares of the longer output dimension."""
     cores = low.cores
     if len(products) >= len(cores):
@@ -228,7 +228,8 @@ def _over_cores(low: Lowering, products: Sequence[Product]) -> Iterator[tuple[Co
     yield from ((core, share) for core, share in zip(cores, pieces, strict=True) if share)
 
 
-def _by_shape(products: Sequence[Product]) -> Iterator[list[Product]]:
+def by_shape(products: Sequence[Product]) -> Iterator[list[Product]]:
+    """The products of each shape, in the order in which shapes first occur."""
     groups: dict[tuple[int, int, int], list[Product]] = {}
     for p in products:
         groups.setdefault((p.m, p.n, p.k), []).append(p)
@@ -277,7 +278,13 @@ class CoreProducts:
     """The loop nest of one core over products of one shape."""
 
     def __init__(
-        self, low: Lowering, core: Core, products: list[Product], tiling: Tiling | None = None
+        self,
+        low: Lowering,
+        core: Core,
+        products: list[Product],
+        tiling: Tiling | None = None,
+        *,
+        told: bool = True,
     ) -> None:
         if not core.arrays:
             raise AccelsimError(f"core {core.index} has no systolic array")
@@ -295,7 +302,8 @@ class CoreProducts:
         low.build.reserve(
             self._instructions(first), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
         )
-        low.build.note(str(self.tiling))
+        if told:
+            low.build.note(str(self.tiling))
         for product in products:
             low.layouts.pack(product.b, self.tiling.tk if product.transpose_b else self.tiling.tn)
         self._reserve_buffers(array, first)

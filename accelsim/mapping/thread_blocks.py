@@ -37,6 +37,11 @@ def lower_grids(low: Lowering, products: Sequence[Product]) -> None:
         _Kernel(low, group).emit()
 
 
+def lower_grid(low: Lowering, products: Sequence[Product]) -> None:
+    """One kernel for products that differ in m only."""
+    _Kernel(low, products).emit()
+
+
 def gpu_of(low: Lowering) -> Gpu:
     """What the closed form may count on."""
     core = low.cores[0]
@@ -76,14 +81,15 @@ class _Cta:
 
 
 class _Kernel:
-    """All products of one shape as one grid."""
+    """All products of one n and k as one grid; its tiles are chosen for the mean m."""
 
     def __init__(self, low: Lowering, products: Sequence[Product]) -> None:
         self.low, self.build, self.products = low, low.build, products
         first = products[0]
         self.acc_fmt = first.sums
+        mean = -(-sum(p.m for p in products) // len(products))
         self.shape = Products(
-            first.m, first.n, first.k, len(products), first.b.fmt.bits, first.c.fmt.bits
+            mean, first.n, first.k, len(products), first.b.fmt.bits, first.c.fmt.bits
         )
         self.gpu = gpu_of(low)
         self.grid = best_grid(self.shape, self.gpu)
@@ -166,10 +172,10 @@ class _Kernel:
 
     def _raster(self) -> Iterator[_Cta]:
         """CTAs in order of issue: blocks of ``height`` tiles of m, column by column."""
-        rows = steps(self.shape.m, self.grid.tile[0])
         cols = steps(self.shape.n, self.grid.tile[1])
         parts = len(self._chunks())
         for product in range(len(self.products)):
+            rows = steps(self.products[product].m, self.grid.tile[0])
             for top in range(0, len(rows), self.grid.height):
                 for col in cols:
                     for row in rows[top : top + self.grid.height]:

@@ -11,7 +11,7 @@ Accuracy and Stability of Numerical Algorithms, 2nd ed. 2002, §3.1 and §4.2 (g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -308,6 +308,25 @@ def elementwise(function: str, a: Ball, b: Ball, mid: Format = FP32) -> Ball:
     if function == "max":
         return a.maximum(b)
     return _step({"add": a + b, "sub": a - b, "mul": a * b}[function], mid)
+
+
+def gate(scores: Ball, scale: float, depth: int, normalise: bool, mid: Format = FP32) -> Ball:
+    """Scores [tokens, chosen] times a factor, unless that is 1, divided by their row sum if asked
+    for: multiplied with its reciprocal times the factor."""
+    if not normalise:
+        return scores if scale == 1.0 else _step(scores.scaled(scale), mid)
+    total = _step(scores.row_sum(depth), mid)
+    factor = _step(total.reciprocal(), mid)
+    return _step(scores * (factor if scale == 1.0 else _step(factor.scaled(scale), mid)), mid)
+
+
+def weighted_sum(terms: Sequence[tuple[Ball, Ball]], mid: Format = FP32) -> Ball:
+    """w_0 x_0 + w_1 x_1 + ... in this order: a multiplication and an addition for each term."""
+    products = [_step(weight * x, mid) for weight, x in terms]
+    total = products[0]
+    for term in products[1:]:
+        total = _step(total + term, mid)
+    return total
 
 
 def mean_in_any_order(mean: Floats, size: Floats, terms: int, mid: Format = FP32) -> Ball:

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from accelsim.workload.routing import RoutedIds
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -42,7 +44,9 @@ class RopeScaling:
 
     kind "linear" divides every frequency by `factor`; kind "llama3" divides only wavelengths
     longer than original_positions / low_factor, keeps those shorter than
-    original_positions / high_factor, and blends between (the Llama 3.1 rule).
+    original_positions / high_factor, and blends between (the Llama 3.1 rule); kind "yarn" does the
+    same between two dimensions, low_factor and high_factor being the beta_slow and beta_fast of
+    YaRN (Peng et al., arXiv 2309.00071, §3.2), whose `mscale` belongs to the scale of the scores.
     """
 
     kind: str
@@ -50,6 +54,7 @@ class RopeScaling:
     low_factor: float = 1.0
     high_factor: float = 4.0
     original_positions: int = 8192
+    mscale: float = 0.0
 
     def apply(self, frequencies: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scaled frequencies in radians per position, fp32."""
@@ -57,10 +62,25 @@ class RopeScaling:
 
         if self.kind == "linear":
             return frequencies / np.float32(self.factor)
+        if self.kind == "yarn":
+            return self._yarn(frequencies)
         turns = self.original_positions * frequencies.astype(np.float64) / (2.0 * math.pi)
         blend = (turns - self.low_factor) / (self.high_factor - self.low_factor)
         kept = np.clip(blend, 0.0, 1.0)
         return (frequencies * ((1.0 - kept) / self.factor + kept)).astype(np.float32)
+
+    def _yarn(self, frequencies: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Divided from the dimension on that turns low_factor times within the trained length, as
+        they are up to the one that turns high_factor times, and blended linearly between."""
+        import numpy as np
+
+        step = -math.log(float(frequencies[1]) / float(frequencies[0]))
+        turns = self.original_positions / (2.0 * math.pi)
+        first = max(math.floor(math.log(turns / self.high_factor) / step), 0)
+        last = min(math.ceil(math.log(turns / self.low_factor) / step), 2 * len(frequencies) - 1)
+        slope = np.arange(len(frequencies)) - first
+        divided = np.clip(slope / max(last - first, 0.001), 0.0, 1.0)
+        return (frequencies * (divided / self.factor + 1.0 - divided)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -114,4 +134,4 @@ class AlibiTable:
         return (slopes[:, None] * np.arange(1 - keys, 1, dtype=np.float32)).astype(np.float32)
 
 
-ConstantValues = IndexPattern | RotaryTable | AlibiTable
+ConstantValues = IndexPattern | RotaryTable | RoutedIds | AlibiTable

@@ -31,6 +31,7 @@ class Graph:
         tensors: by name; treat as read-only.
         operators: in execution order.
         settings: what was asked for (phase, batch, context, ...), for reports.
+        assumptions: what it takes for given, in plain words; results tell it.
 
     Raises:
         AccelsimError: naming the graph, the operator and the tensor that do not fit.
@@ -40,6 +41,7 @@ class Graph:
     tensors: Mapping[str, TensorSpec]
     operators: tuple[Operator, ...]
     settings: Mapping[str, str | int] = field(default_factory=dict)
+    assumptions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", dict(self.tensors))

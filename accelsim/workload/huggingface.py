@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from accelsim.errors import AccelsimError
+from accelsim.workload import huggingface_experts as experts
 from accelsim.workload._words import (
     did_you_mean,
     listed,
@@ -24,6 +26,7 @@ from accelsim.workload.huggingface_keys import (
     ACTIVATION_NAMES,
     DEFAULTS,
     FAMILY_FIXED,
+    FAMILY_ROPE,
     FIXED,
     HARMLESS,
     ROPE_KEYS,
@@ -32,7 +35,7 @@ from accelsim.workload.huggingface_keys import (
 from accelsim.workload.transformer_config import FAMILIES, TransformerConfig
 
 
-class _Values:
+class Values:
     """The keys of one file with defaults filled in; typed access with errors that name the file."""
 
     def __init__(self, name: str, family: str, where: str, values: Defaults) -> None:
@@ -125,7 +128,7 @@ def parse_config(values: Mapping[str, Any], *, name: str, where: str) -> Transfo
         _check_key(key, value, family, where)
     given = {key: value for key, value in values.items() if key in DEFAULTS[family]}
     try:
-        return READERS[family](_Values(name, family, where, {**DEFAULTS[family], **given}))
+        return READERS[family](Values(name, family, where, {**DEFAULTS[family], **given}))
     except AccelsimError as error:
         text = str(error)
         raise AccelsimError(text if text.startswith(where) else f"{where}: {text}") from None
@@ -186,7 +189,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _gpt2(v: _Values) -> TransformerConfig:
+def _gpt2(v: Values) -> TransformerConfig:
     hidden, heads = v.count("n_embd"), v.count("n_head")
     return TransformerConfig(
         name=v.name,
@@ -209,7 +212,7 @@ def _gpt2(v: _Values) -> TransformerConfig:
     )
 
 
-def _opt(v: _Values) -> TransformerConfig:
+def _opt(v: Values) -> TransformerConfig:
     hidden, heads = v.count("hidden_size"), v.count("num_attention_heads")
     projected = v.count_or_none("word_embed_proj_dim")
     if projected not in (None, hidden):
@@ -239,7 +242,7 @@ def _opt(v: _Values) -> TransformerConfig:
     )
 
 
-def _bert(v: _Values) -> TransformerConfig:
+def _bert(v: Values) -> TransformerConfig:
     heads = v.count("num_attention_heads")
     return TransformerConfig(
         name=v.name,
@@ -269,7 +272,7 @@ def _bert(v: _Values) -> TransformerConfig:
     )
 
 
-def _rotary_decoder(v: _Values, **differences: Any) -> TransformerConfig:
+def _rotary_decoder(v: Values, **differences: Any) -> TransformerConfig:
     """Llama and its descendants: RMSNorm, rotary positions, gated feed-forward, no biases."""
     heads = v.count("num_attention_heads")
     theta, scaling = _rope(v)
@@ -303,16 +306,16 @@ def _all_full(layer_types: object) -> bool:
     return isinstance(layer_types, list) and all(x == "full_attention" for x in layer_types)
 
 
-def _llama(v: _Values) -> TransformerConfig:
+def _llama(v: Values) -> TransformerConfig:
     attention, mlp = v.flag("attention_bias"), v.flag("mlp_bias")
     return _rotary_decoder(v, bias_qkv=attention, bias_out=attention, bias_ffn=mlp)
 
 
-def _mistral(v: _Values) -> TransformerConfig:
+def _mistral(v: Values) -> TransformerConfig:
     return _rotary_decoder(v, sliding_window=v.count_or_none("sliding_window"))
 
 
-def _qwen2(v: _Values) -> TransformerConfig:
+def _qwen2(v: Values) -> TransformerConfig:
     windowed = v.flag("use_sliding_window")
     full_layers = whole(v["max_window_layers"], f"{v.where}: max_window_layers", least=0)
     if full_layers >= v.count("num_hidden_layers"):
@@ -321,16 +324,20 @@ def _qwen2(v: _Values) -> TransformerConfig:
     return _rotary_decoder(v, bias_qkv=True, sliding_window=window)
 
 
-def _mixtral(v: _Values) -> TransformerConfig:
-    return _rotary_decoder(
-        v,
-        sliding_window=v.count_or_none("sliding_window"),
-        experts=v.count("num_local_experts"),
-        experts_per_token=v.count("num_experts_per_tok"),
-    )
+def _mixtral(v: Values) -> TransformerConfig:
+    window = v.count_or_none("sliding_window")
+    return _rotary_decoder(v, sliding_window=window, **experts.mixtral(v))
 
 
-def _rope(v: _Values) -> tuple[float, RopeScaling | None]:
+def _qwen2_moe(v: Values) -> TransformerConfig:
+    return replace(_qwen2(v), **experts.qwen2_moe(v))
+
+
+def _deepseek(v: Values) -> TransformerConfig:
+    return _rotary_decoder(v, **experts.deepseek(v))
+
+
+def _rope(v: Values) -> tuple[float, RopeScaling | None]:
     """Rotary base and scaling, from the older pair of keys or the newer `rope_parameters`."""
     merged = v["rope_parameters"]
     key = "rope_scaling" if merged is None else "rope_parameters"
@@ -339,13 +346,12 @@ def _rope(v: _Values) -> tuple[float, RopeScaling | None]:
         return v.number("rope_theta"), None
     if not isinstance(scaling, dict):
         raise v.error(key, "null or an object")
-    inner = _Values(v.name, v.family, f"{v.where}: {key}", dict(scaling))
+    inner = Values(v.name, v.family, f"{v.where}: {key}", dict(scaling))
     inner.values.setdefault("rope_theta", v["rope_theta"])
     kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if not isinstance(kind, str) or kind not in ROPE_KEYS:
-        raise AccelsimError(
-            f"{v.where}: {key} of type {shown(kind)}; accepted: {listed(ROPE_KEYS)}"
-        )
+    kinds = FAMILY_ROPE.get(v.family, ("default", "linear", "llama3"))
+    if not isinstance(kind, str) or kind not in kinds:
+        raise AccelsimError(f"{v.where}: {key} of type {shown(kind)}; accepted: {listed(kinds)}")
     wanted = ROPE_KEYS[kind]
     for name in scaling:
         if name not in (*wanted, "rope_type", "type", "rope_theta"):
@@ -358,13 +364,15 @@ def _rope(v: _Values) -> tuple[float, RopeScaling | None]:
     return inner.number("rope_theta"), _scaling(inner, kind)
 
 
-def _scaling(inner: _Values, kind: str) -> RopeScaling | None:
+def _scaling(inner: Values, kind: str) -> RopeScaling | None:
     if kind == "default":
         return None
     if inner.number("factor") <= 0:
         raise inner.error("factor", "a number above 0")
     if kind == "linear":
         return RopeScaling("linear", inner.number("factor"))
+    if kind == "yarn":
+        return _yarn(inner)
     low, high = inner.number("low_freq_factor"), inner.number("high_freq_factor")
     if high <= low:
         raise inner.error("high_freq_factor", f"a number above low_freq_factor {low}")
@@ -372,7 +380,18 @@ def _scaling(inner: _Values, kind: str) -> RopeScaling | None:
     return RopeScaling("llama3", inner.number("factor"), low, high, positions)
 
 
-READERS: dict[str, Callable[[_Values], TransformerConfig]] = {
+def _yarn(inner: Values) -> RopeScaling:
+    slow, fast = inner.number("beta_slow"), inner.number("beta_fast")
+    if not 0 < slow < fast:
+        raise inner.error("beta_fast", f"a number above beta_slow {slow}, both above 0")
+    if inner.number("mscale") != inner.number("mscale_all_dim"):
+        raise inner.error("mscale", "the value of mscale_all_dim (tables of amplitude 1)")
+    positions = inner.count("original_max_position_embeddings")
+    mscale = inner.number("mscale_all_dim")
+    return RopeScaling("yarn", inner.number("factor"), slow, fast, positions, mscale)
+
+
+READERS: dict[str, Callable[[Values], TransformerConfig]] = {
     "gpt2": _gpt2,
     "opt": _opt,
     "bert": _bert,
@@ -380,5 +399,8 @@ READERS: dict[str, Callable[[_Values], TransformerConfig]] = {
     "mistral": _mistral,
     "qwen2": _qwen2,
     "mixtral": _mixtral,
+    "qwen2_moe": _qwen2_moe,
+    "deepseek_v2": _deepseek,
+    "deepseek_v3": _deepseek,
 }
 """Per model_type: from the values, defaults filled in, to the normalised config."""

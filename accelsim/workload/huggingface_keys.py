@@ -13,6 +13,10 @@ HARMLESS = frozenset(
         "activation_dropout",
         "architectures",
         "attention_dropout",
+        "num_nextn_predict_layers",
+        "seq_aux",
+        "ep_size",
+        "aux_loss_alpha",
         "attention_probs_dropout_prob",
         "attn_implementation",
         "attn_pdrop",
@@ -113,6 +117,14 @@ _ROTARY: Defaults = {
     "layer_types": None,
 }
 
+_LATENT: Defaults = {
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+}
+
 DEFAULTS: dict[str, Defaults] = {
     "gpt2": {
         "vocab_size": 50257,
@@ -187,8 +199,71 @@ DEFAULTS: dict[str, Defaults] = {
         "num_experts_per_tok": 2,
         "num_local_experts": 8,
     },
+    "qwen2_moe": {
+        **_ROTARY,
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "intermediate_size": 5632,
+        "max_position_embeddings": 32768,
+        "use_sliding_window": False,
+        "sliding_window": 4096,
+        "max_window_layers": 28,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": None,
+        "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632,
+        "num_experts": 60,
+        "num_experts_per_tok": 4,
+        "norm_topk_prob": False,
+    },
+    "deepseek_v2": {
+        **_ROTARY,
+        **_LATENT,
+        "intermediate_size": 11008,
+        "max_position_embeddings": 2048,
+        "first_k_dense_replace": 0,
+        "moe_intermediate_size": 1407,
+        "n_routed_experts": 64,
+        "n_shared_experts": 2,
+        "n_group": None,
+        "topk_group": None,
+        "topk_method": "greedy",
+        "num_experts_per_tok": None,
+        "norm_topk_prob": False,
+        "routed_scaling_factor": 1.0,
+    },
+    "deepseek_v3": {
+        **_ROTARY,
+        **_LATENT,
+        "vocab_size": 129280,
+        "hidden_size": 7168,
+        "num_hidden_layers": 61,
+        "num_attention_heads": 128,
+        "num_key_value_heads": 128,
+        "intermediate_size": 18432,
+        "max_position_embeddings": 4096,
+        "first_k_dense_replace": 3,
+        "moe_intermediate_size": 2048,
+        "n_routed_experts": 256,
+        "n_shared_experts": 1,
+        "n_group": 8,
+        "topk_group": 4,
+        "topk_method": "noaux_tc",
+        "num_experts_per_tok": 8,
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5,
+    },
 }
 """Per model_type: the keys that are understood, with the value that an absent key has."""
+
+_DEEPSEEK: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "moe_layer_freq": (1,),
+}
 
 FAMILY_FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
     "gpt2": {
@@ -199,14 +274,27 @@ FAMILY_FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
     "opt": {"layer_norm_elementwise_affine": (True,)},
     "bert": {"position_embedding_type": ("absolute",), "is_decoder": (False,)},
     "qwen2": {"use_mrope": (False,)},
+    "qwen2_moe": {"qkv_bias": (True,)},
+    "deepseek_v2": {**_DEEPSEEK, "scoring_func": ("softmax",)},
+    "deepseek_v3": {**_DEEPSEEK, "scoring_func": ("sigmoid",)},
 }
 """Per model_type: keys accepted only with these values."""
+
+FAMILY_ROPE: dict[str, tuple[str, ...]] = {
+    "deepseek_v2": ("default", "yarn"),
+    "deepseek_v3": ("default", "yarn"),
+}
+"""Per model_type: types of rotary scaling, where they are not default, linear and llama3."""
 
 ROPE_KEYS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
     "llama3": (
         *("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    ),
+    "yarn": (
+        *("factor", "beta_slow", "beta_fast", "original_max_position_embeddings"),
+        *("mscale", "mscale_all_dim"),
     ),
 }
 """Types of rotary scaling and the numbers that each needs."""

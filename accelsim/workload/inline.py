@@ -11,6 +11,7 @@ from accelsim.workload._words import did_you_mean, listed, shown
 from accelsim.workload.graph import Graph
 from accelsim.workload.huggingface import read_config
 from accelsim.workload.kinds import DEFAULT_DTYPE, KEYS, describe
+from accelsim.workload.routing_choice import ROUTING_KEYS, routing_choice
 from accelsim.workload.scalesim_topology import parse_topology, read_topology
 from accelsim.workload.single import standalone
 from accelsim.workload.transformer import build_transformer, forward_pass
@@ -27,7 +28,9 @@ def parse_workload(text: str) -> Graph:
 
     NAME is an inline operator kind (`gemm:m=128,n=768,k=768`), a file of the workload library
     (`llama-2-7b:phase=decode,batch=16,context=2048`), or a path: a Hugging Face `config.json`
-    or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph.
+    or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph. A mixture of
+    experts also takes `routing` (balanced, uniform, zipf or a file), `skew`, `seed` and `draw`
+    (see workload.routing_choice).
 
     Raises:
         AccelsimError: one line with what was wrong and what is accepted.
@@ -133,17 +136,19 @@ def _file(name: str) -> Path:
 def _huggingface(file: Path, pairs: Settings) -> Graph:
     """A transformer; keys are those of the pass and the fields of its config."""
     config = read_config(file)
+    known = (*PASS_KEYS, *(ROUTING_KEYS if config.experts else ()))
     for key in pairs:
-        if key not in PASS_KEYS and key not in OVERRIDABLE:
-            hint = did_you_mean(key, [*PASS_KEYS, *OVERRIDABLE])
+        if key not in known and key not in OVERRIDABLE and key not in ROUTING_KEYS:
+            hint = did_you_mean(key, [*known, *OVERRIDABLE])
             raise AccelsimError(
-                f"{config.name}: unknown key '{key}'{hint}; accepted: {listed(PASS_KEYS)}, "
+                f"{config.name}: unknown key '{key}'{hint}; accepted: {listed(known)}, "
                 f"and to change the model {listed(OVERRIDABLE)}"
             )
-    changes = {key: value for key, value in pairs.items() if key in OVERRIDABLE}
+    changed = config.overridden({key: pairs[key] for key in pairs if key in OVERRIDABLE})
     chosen = {key: value for key, value in pairs.items() if key in PASS_KEYS}
-    changed = config.overridden(changes)
-    return build_transformer(changed, forward_pass(changed, **chosen))  # type: ignore[arg-type]
+    routing = {key: value for key, value in pairs.items() if key in ROUTING_KEYS}
+    step = forward_pass(changed, **chosen)  # type: ignore[arg-type]
+    return build_transformer(changed, step, routing_choice(changed, routing))
 
 
 def _topology(file: Path, pairs: Settings) -> Graph:
@@ -168,5 +173,7 @@ def _description(file: Path) -> str:
         return describe_yaml_graph(file)
     config = read_config(file)
     size = f"{config.parameters / 1e9:.3g} B parameters"
-    note = ", configuration only" if config.experts else ""
+    if config.experts:
+        size += f" ({config.active_parameters / 1e9:.3g} B active)"
+    note = ", configuration only" if config.kv_lora_rank else ""
     return f"{config.family}, {config.layers} layers, hidden {config.hidden}, {size}{note}"

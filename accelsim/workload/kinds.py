@@ -62,7 +62,15 @@ def _number_format(value: object, what: str) -> str:
     return dtype_named(parse_text(value, what), what).name
 
 
-_EXTRAS = ("bias", "residual")
+def _group_sizes(value: object, what: str) -> tuple[int, ...]:
+    """Rows of each group, joined by "+" as text."""
+    parts = value.split("+") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)):
+        parts = [parts]
+    return tuple(parse_whole(part, what, least=0) for part in parts)
+
+
+_EXTRAS = ("bias", "residual", "copies")
 _FUSED = {
     "bias": _flag("bias"),
     "residual": _flag("residual"),
@@ -152,6 +160,18 @@ KEYS: dict[str, dict[str, _Key]] = {
     },
     "residual": _MATRIX,
     "embedding": {name: _size(name) for name in ("vocab", "hidden", "tokens")},
+    "grouped_gemm": {"m": _Key("m", _group_sizes), "n": _size("n"), "k": _size("k")},
+    "expert_gate": {
+        **{name: _size(name) for name in ("tokens", "experts", "top_k")},
+        "normalise": _flag("normalise"),
+        "scale": _Key("scale", parse_float, 1.0),
+        "bias": _flag("bias"),
+    },
+    "expert_combine": {
+        **{name: _size(name) for name in ("tokens", "hidden", "top_k")},
+        "rows": _size("table_rows"),
+        "copies": _flag("copies"),
+    },
 }
 """Per kind: the keys of an operator in text, with the field that each sets."""
 
@@ -179,8 +199,10 @@ def describe(kind: str, given: Mapping[str, object], where: str) -> Description:
     fields: dict[str, Any] = {}
     for name, key in keys.items():
         fields[key.field] = _value(name, key, pairs, fields, where)
-    extras = tuple(name for name in _EXTRAS if fields.pop(name, False))
-    return Description(_form(kind, fields), _text(dtype), extras, _text(out))
+    extras = [name for name in _EXTRAS if fields.pop(name, False)]
+    if "copies" in extras:
+        extras.append("x")  # what is copied
+    return Description(_form(kind, fields), _text(dtype), tuple(extras), _text(out))
 
 
 def _text(name: object) -> str | None:

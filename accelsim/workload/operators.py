@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from accelsim.workload.attention_operators import Attention, KvAppend
+from accelsim.workload.expert_operators import ExpertCombine, ExpertGate, GroupedGemm
 from accelsim.workload.matrix_operators import Conv2d, Gemm
 from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
 from accelsim.workload.vector_operators import (
@@ -26,6 +27,7 @@ KINDS: dict[str, type[Operator]] = {
         *(Gemm, Conv2d, Attention, KvAppend),
         *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
         *(Elementwise, Residual, EmbeddingGather, Pool2d),
+        *(ExpertGate, GroupedGemm, ExpertCombine),
     )
 }
 
@@ -38,8 +40,11 @@ __all__ = [
     "Conv2d",
     "Elementwise",
     "EmbeddingGather",
+    "ExpertCombine",
+    "ExpertGate",
     "GatedActivation",
     "Gemm",
+    "GroupedGemm",
     "KvAppend",
     "LayerNorm",
     "Operand",

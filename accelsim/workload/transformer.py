@@ -1,4 +1,4 @@
-"""Transformer graphs: GPT-2, OPT, BERT, Llama, Mistral and Qwen2 from one normalised config.
+"""Transformer graphs of all families from one normalised config; experts: workload.experts.
 
 Weights of projections are stored [in, out], so that y = x @ w; only a tied language-model head
 reads the embedding table [vocab, hidden] transposed. Query, key and value are three projections
@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from accelsim.errors import AccelsimError
 from accelsim.workload._words import did_you_mean, listed, parse_whole, shown
-from accelsim.workload.constants import IndexPattern, RotaryTable
+from accelsim.workload.constants import ConstantValues, IndexPattern, RotaryTable
+from accelsim.workload.experts import expert_feed_forward, routing_assumptions
 from accelsim.workload.graph import Graph
 from accelsim.workload.operators import (
     Activation,
@@ -26,8 +27,10 @@ from accelsim.workload.operators import (
     RmsNorm,
     Rotary,
 )
+from accelsim.workload.routing import Routing
+from accelsim.workload.routing_choice import RoutingChoice
 from accelsim.workload.tensors import Shape, TensorSpec, dtype_named
-from accelsim.workload.transformer_config import FAMILIES, TransformerConfig
+from accelsim.workload.transformer_config import TransformerConfig
 
 PHASES = ("prefill", "decode", "encode")
 LOGITS = ("last", "all")
@@ -150,31 +153,34 @@ def _check_length(config: TransformerConfig, kv_len: int) -> None:
         )
 
 
-def build_transformer(config: TransformerConfig, step: Pass) -> Graph:
+def build_transformer(
+    config: TransformerConfig, step: Pass, routing: RoutingChoice | None = None
+) -> Graph:
     """The operators of one forward pass of a transformer.
 
     The graph reads `token_ids` int32 [batch*q_len] (sequence-major) and the KV caches, which
     hold the earlier positions, and gives `logits` [batch or batch*q_len, vocab]; an encoder
     gives `sequence` [batch*q_len, hidden] and, with a pooler, `pooled` [batch, hidden].
+    `routing` says which experts tokens visit, by default a uniform draw for all layers.
 
     Raises:
-        AccelsimError: for a mixture of experts, whose routing is not built yet.
+        AccelsimError: for latent attention, which is not built yet, or a routing that does not fit.
     """
-    if config.experts:
-        buildable = [family for family in FAMILIES if family != "mixtral"]
+    if config.kv_lora_rank:
         raise AccelsimError(
-            f"{config}: graphs of mixture-of-experts models are not built yet; "
-            f"accepted: the families {listed(buildable)}"
+            f"{config}: latent attention (kv_lora_rank {config.kv_lora_rank}) is not built yet;"
+            " accepted: kv_lora_rank=0 (every head has keys and values of its own)"
         )
-    return _Builder(config, step).graph()
+    return Builder(config, step, routing or RoutingChoice()).graph()
 
 
-class _Builder:
+class Builder:
     """Collects the tensors and operators of one pass, layer by layer."""
 
-    def __init__(self, config: TransformerConfig, step: Pass) -> None:
+    def __init__(self, config: TransformerConfig, step: Pass, routing: RoutingChoice) -> None:
         self.config = config
         self.step = step
+        self.routing = routing
         self.tensors: dict[str, TensorSpec] = {}
         self.operators: list[Operator] = []
         self.layer: int | None = None
@@ -187,22 +193,27 @@ class _Builder:
             x = self.decoder_layer(x, f"layer{layer}")
         self.layer = None
         self.head(x)
-        return Graph(self.config.name, self.tensors, tuple(self.operators), self.step.settings)
+        settings = dict(self.step.settings)
+        assumptions: tuple[str, ...] = ()
+        if self.config.experts:
+            settings |= self.routing.settings
+            assumptions = routing_assumptions(self.config, self.routing, self.step.rows)
+        return Graph(self.config.name, self.tensors, tuple(self.operators), settings, assumptions)
 
     def tensor(self, name: str, shape: Shape, role: str, dtype: str | None = None) -> str:
         """Declare a tensor once and return its name."""
         self.tensors.setdefault(name, TensorSpec(name, shape, dtype or self.step.dtype, role))
         return name
 
-    def ids(self, name: str, count: int, pattern: IndexPattern) -> str:
+    def ids(self, name: str, count: int, pattern: ConstantValues) -> str:
         """Declare a constant list of int32 row numbers."""
         self.tensors[name] = TensorSpec(name, (count,), "int32", "constant", pattern)
         return name
 
-    def emit(self, operator: Operator) -> str:
+    def emit(self, operator: Operator, dtype: str | None = None) -> str:
         """Append an operator, declare its result, and return the result's name."""
         self.operators.append(replace(operator, layer=self.layer))
-        return self.tensor(operator.output, operator.output_shapes()[0], "activation")
+        return self.tensor(operator.output, operator.output_shapes()[0], "activation", dtype)
 
     def finish(self, name: str, result: str) -> None:
         """Make a tensor a result of the graph, under a name that users know."""
@@ -233,10 +244,11 @@ class _Builder:
         bias = self.tensor(f"{name}.bias", (cols,), "weight")
         return self.emit(LayerNorm(name, (x, weight, bias), (f"{name}.out",), rows, cols, eps=eps))
 
-    def activate(self, name: str, x: str, function: str) -> str:
+    def activate(self, name: str, x: str, function: str, dtype: str | None = None) -> str:
         """A scalar function on every element of x."""
         rows, cols = self.tensors[x].shape
-        return self.emit(Activation(name, (x,), (f"{name}.out",), rows, cols, function=function))
+        operator = Activation(name, (x,), (f"{name}.out",), rows, cols, function=function)
+        return self.emit(operator, dtype)
 
     def combine(self, name: str, a: str, b: str, function: str) -> str:
         """Two matrices of equal shape, element by element."""
@@ -363,16 +375,27 @@ class _Builder:
         return self.emit(operator)
 
     def feed_forward(self, name: str, x: str) -> str:
+        """One feed-forward for all tokens, or a mixture of experts."""
+        if self.layer is not None and self.config.has_experts(self.layer):
+            return expert_feed_forward(self, name, x)
+        return self.dense(name, x, self.config.ffn)
+
+    def routing_of_layer(self) -> Routing:
+        """Which experts the tokens visit in the current layer."""
+        index = (self.layer or 0) - self.config.dense_layers
+        return self.routing.of_layer(self.config, self.step.rows, index)
+
+    def dense(self, name: str, x: str, width: int) -> str:
         """Up projection, activation (times a second projection when gated), down projection."""
         config = self.config
         bias = config.bias_ffn
         if config.gated:
-            gate = self.linear(f"{name}.gate_proj", x, config.ffn, bias=bias)
-            up = self.linear(f"{name}.up_proj", x, config.ffn, bias=bias)
+            gate = self.linear(f"{name}.gate_proj", x, width, bias=bias)
+            up = self.linear(f"{name}.up_proj", x, width, bias=bias)
             gate = self.activate(f"{name}.activation", gate, config.activation)
             inner = self.combine(f"{name}.gate", gate, up, "mul")
         else:
-            up = self.linear(f"{name}.up_proj", x, config.ffn, bias=bias)
+            up = self.linear(f"{name}.up_proj", x, width, bias=bias)
             inner = self.activate(f"{name}.activation", up, config.activation)
         return self.linear(f"{name}.down_proj", inner, config.hidden, bias=bias)
 

@@ -19,10 +19,21 @@ from accelsim.workload._words import (
 from accelsim.workload.constants import RopeScaling
 from accelsim.workload.operators import ACTIVATIONS
 
-FAMILIES = ("gpt2", "opt", "bert", "llama", "mistral", "qwen2", "mixtral")
-"""Families whose configuration can be read; mixtral has no graph yet (expert routing)."""
+FAMILIES = (
+    *("gpt2", "opt", "bert", "llama", "mistral", "qwen2"),
+    *("mixtral", "qwen2_moe", "deepseek_v2", "deepseek_v3"),
+)
+"""Families whose configuration can be read; graphs with latent attention are not built yet."""
+
+SCORINGS = ("softmax", "sigmoid")
 
 _COUNTS = ("hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "vocab", "positions")
+_OPTIONAL_COUNTS = (
+    *("position_offset", "token_types", "experts", "experts_per_token", "expert_ffn"),
+    *("shared_ffn", "dense_layers", "expert_groups", "groups_per_token"),
+    *("zero_experts", "copy_experts", "q_lora_rank", "kv_lora_rank"),
+    *("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+)
 MAX_LAYERS = 10_000
 
 
@@ -34,6 +45,17 @@ class TransformerConfig:
     `ffn` is the feed-forward width; a gated feed-forward has a third projection beside the
     activation. `positions` is the length of a learned position table before `position_offset`
     unused rows, or the trained length of a rotary model.
+
+    With `experts`, every layer but the first `dense_layers` has a router, `experts` feed-forwards
+    of width `expert_ffn` (0: `ffn`), of which a token visits `experts_per_token`, and one of width
+    `shared_ffn` that all tokens visit (with `shared_gate` times a sigmoid of their own). The router
+    also chooses among `zero_experts`, which give nothing, and `copy_experts`, which give their
+    input. Its scores are a softmax or sigmoids of the logits; the chosen ones are normalised to a
+    sum of 1 (`normalise_gates`) and multiplied by `gate_scale`; `gate_bias` corrects the choice. A
+    token chooses within `groups_per_token` of `expert_groups` groups.
+
+    With `kv_lora_rank`, attention is latent (DeepSeek-V2, arXiv 2405.04434): head_dim is that of
+    queries and keys, qk_nope_head_dim + qk_rope_head_dim.
 
     Raises:
         AccelsimError: when a field is out of range or two fields contradict each other.
@@ -71,11 +93,28 @@ class TransformerConfig:
     sliding_window: int | None = None
     experts: int = 0
     experts_per_token: int = 0
+    expert_ffn: int = 0
+    shared_ffn: int = 0
+    shared_gate: bool = False
+    dense_layers: int = 0
+    zero_experts: int = 0
+    copy_experts: int = 0
+    scoring: str = "softmax"
+    normalise_gates: bool = False
+    gate_scale: float = 1.0
+    gate_bias: bool = False
+    expert_groups: int = 0
+    groups_per_token: int = 0
+    q_lora_rank: int = 0
+    kv_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    v_head_dim: int = 0
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
             whole(getattr(self, name), f"{self}: {name}")
-        for name in ("position_offset", "token_types", "experts", "experts_per_token"):
+        for name in _OPTIONAL_COUNTS:
             whole(getattr(self, name), f"{self}: {name}", least=0)
         if self.sliding_window is not None:
             whole(self.sliding_window, f"{self}: sliding_window")
@@ -86,7 +125,12 @@ class TransformerConfig:
         return f"transformer '{self.name}'"
 
     def _check_choices(self) -> None:
-        choices = {"family": FAMILIES, "norm": ("layernorm", "rmsnorm"), "activation": ACTIVATIONS}
+        choices = {
+            "family": FAMILIES,
+            "norm": ("layernorm", "rmsnorm"),
+            "activation": ACTIVATIONS,
+            "scoring": SCORINGS,
+        }
         for name, accepted in choices.items():
             value = getattr(self, name)
             if value not in accepted:
@@ -112,11 +156,58 @@ class TransformerConfig:
             raise AccelsimError(
                 f"{self}: norm_eps is {self.norm_eps}; accepted: at least 0 and below 1"
             )
-        if self.experts_per_token > self.experts:
+        parts = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+        for name in parts if self.kv_lora_rank else ():
+            whole(getattr(self, name), f"{self}: with kv_lora_rank, {name}")
+        self._check_experts()
+
+    def _check_experts(self) -> None:
+        """Raise AccelsimError where what is said about experts does not fit together."""
+        routed, chosen = self.routed_experts, self.experts_per_token
+        if chosen > routed:
             raise AccelsimError(
-                f"{self}: experts_per_token is {self.experts_per_token}; "
-                f"accepted: up to experts {self.experts}"
+                f"{self}: experts_per_token is {chosen}; accepted: up to experts {routed}"
             )
+        if not self.experts:
+            for name in ("zero_experts", "copy_experts", "shared_ffn", "dense_layers"):
+                if getattr(self, name):
+                    raise AccelsimError(
+                        f"{self}: {name} is {getattr(self, name)}; accepted without experts: 0"
+                    )
+            return
+        if not chosen:
+            raise AccelsimError(f"{self}: experts_per_token is 0; accepted: 1 to experts {routed}")
+        if self.dense_layers > self.layers:
+            raise AccelsimError(
+                f"{self}: dense_layers is {self.dense_layers}; accepted: up to layers {self.layers}"
+            )
+        if not 0.0 < self.gate_scale < 1e6:
+            raise AccelsimError(
+                f"{self}: gate_scale is {self.gate_scale}; accepted: above 0 and below 1e6"
+            )
+        if self.bias_ffn:
+            raise AccelsimError(f"{self}: bias_ffn is True; accepted with experts: false")
+        groups, kept = self.expert_groups, self.groups_per_token
+        fits = groups and routed % groups == 0 and kept <= groups
+        if (groups or kept) and not (fits and chosen <= kept * (routed // groups)):
+            raise AccelsimError(
+                f"{self}: {kept} of {groups} groups of {routed} experts, {chosen} per token;"
+                " accepted: groups of equal size, those kept with enough experts"
+            )
+
+    @property
+    def routed_experts(self) -> int:
+        """What a router chooses from: experts that compute, that give nothing, that copy."""
+        return self.experts + self.zero_experts + self.copy_experts
+
+    @property
+    def expert_width(self) -> int:
+        """Feed-forward width of one expert."""
+        return self.expert_ffn or self.ffn
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether a layer's feed-forward is a mixture of experts."""
+        return self.experts > 0 and layer >= self.dense_layers
 
     @property
     def q_width(self) -> int:
@@ -136,28 +227,66 @@ class TransformerConfig:
     @property
     def parameters(self) -> int:
         """Number of weights, tied weights counted once; all experts of a mixture included."""
-        return self._embedding_weights + self.layers * self.layer_parameters + self._head_weights
+        mixed = self.layers - self.dense_layers
+        layers = mixed * self.layer_parameters + self.dense_layers * self._dense_layer_weights
+        return self._embedding_weights + layers + self._head_weights
+
+    @property
+    def active_parameters(self) -> int:
+        """Number of weights that one token meets: of the experts those that it visits, all of them
+        with weights; of the embedding tables its rows."""
+        tables = self.vocab * (not self.tied_embeddings) + self.table_rows + self.token_types
+        unvisited = max(self.experts - self.experts_per_token, 0) * self._ffn_weights(
+            self.expert_width
+        )
+        return (
+            self.parameters
+            - tables * self.hidden
+            - (self.layers - self.dense_layers) * (unvisited if self.experts else 0)
+        )
 
     @property
     def layer_parameters(self) -> int:
-        """Number of weights of one layer."""
-        attention = self.hidden * (2 * self.q_width + 2 * self.kv_width)
-        attention += self.bias_qkv * (self.q_width + 2 * self.kv_width)
-        attention += self.bias_out * self.hidden
-        router = self.hidden * self.experts
-        return (
-            attention + router + max(self.experts, 1) * self._ffn_weights + 2 * self._norm_weights
-        )
+        """Number of weights of one layer, of one with experts if there are any."""
+        if not self.experts:
+            return self._dense_layer_weights
+        router = (self.hidden + self.gate_bias) * self.routed_experts
+        shared = self._ffn_weights(self.shared_ffn) if self.shared_ffn else 0
+        shared += self.shared_gate * self.hidden
+        experts = self.experts * self._ffn_weights(self.expert_width)
+        return self._attention_weights + 2 * self._norm_weights + router + shared + experts
+
+    @property
+    def _dense_layer_weights(self) -> int:
+        return self._attention_weights + 2 * self._norm_weights + self._ffn_weights(self.ffn)
+
+    @property
+    def _attention_weights(self) -> int:
+        if self.kv_lora_rank:
+            return self._latent_attention_weights
+        weights = self.hidden * (2 * self.q_width + 2 * self.kv_width)
+        weights += self.bias_qkv * (self.q_width + 2 * self.kv_width)
+        return weights + self.bias_out * self.hidden
+
+    @property
+    def _latent_attention_weights(self) -> int:
+        """Queries, the compressed keys and values with the shared rotary key, their norms, the
+        expansion, and the output projection."""
+        rank, compressed = self.q_lora_rank, self.kv_lora_rank
+        query = self.heads * (self.qk_nope_head_dim + self.qk_rope_head_dim)
+        queries = rank * (self.hidden + 1 + query) if rank else self.hidden * query
+        keys = self.hidden * (compressed + self.qk_rope_head_dim) + compressed
+        expansion = compressed * self.heads * (self.qk_nope_head_dim + self.v_head_dim)
+        return queries + keys + expansion + self.heads * self.v_head_dim * self.hidden
 
     @property
     def _norm_weights(self) -> int:
         return self.hidden * (2 if self.norm == "layernorm" else 1)
 
-    @property
-    def _ffn_weights(self) -> int:
+    def _ffn_weights(self, width: int) -> int:
         inward = 2 if self.gated else 1
-        biases = self.bias_ffn * (inward * self.ffn + self.hidden)
-        return (inward + 1) * self.hidden * self.ffn + biases
+        biases = self.bias_ffn * (inward * width + self.hidden)
+        return (inward + 1) * self.hidden * width + biases
 
     @property
     def _embedding_weights(self) -> int:

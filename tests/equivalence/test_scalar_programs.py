@@ -32,6 +32,7 @@ from accelsim.simulation import compile_program, plan_memory
 FLOATS = ("fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "fp32")
 A100 = ("fp16", "bf16", "fp32")  # it has no fp8
 ALL = (*FLOATS, "int8")
+SCORES = ("fp16", "bf16", "fp8_e5m2", "fp32")  # small ones are 0 in e4m3, and 0 / 0 a NaN
 # Narrow operands and every bit of their sums.
 SUMS = (*(f"{name},out=fp32" for name in FLOATS), "int8")
 SMALL = "layers=1,hidden=12,heads=2,ffn=20,vocab=9,tokens=3"
@@ -62,6 +63,12 @@ CASES = [
     ("h100", "gpu-gemm", "gemm:m=2,n=3,k=300,bias=true,residual=true", FLOATS),
     ("h100", "gpu-gemm", "gemm:m=2,n=5,k=300", SUMS[2:4]),
     ("h100", "gpu-gemm", "gemm:m=3,n=5,k=43,accumulator=fp16", ("fp16",)),
+    # Products of several experts, one without rows.
+    ("edge-npu", "systolic-grouped-gemm", "grouped_gemm:m=3+0+18+1,n=5,k=37", SUMS),
+    ("quad-npu", "systolic-grouped-gemm", "grouped_gemm:m=3+0+1,n=21,k=37", ALL),
+    ("mesh-npu", "systolic-grouped-gemm", "grouped_gemm:m=2+5,n=9,k=21", SUMS[:2]),
+    ("a100", "gpu-grouped-gemm", "grouped_gemm:m=3+0+18+1,n=5,k=37", (*A100, "int8")),
+    ("h100", "gpu-grouped-gemm", "grouped_gemm:m=2+1,n=3,k=1100", FLOATS),
     # Convolutions and pooling.
     ("edge-npu", "im2col-conv", "conv2d:h=5,w=6,cin=3,cout=5,fh=3,fw=2,padding=1,stride=2", ALL),
     ("onnxim-mobile", "im2col-conv", "conv2d:h=4,w=5,cin=3,cout=5,fh=2,fw=2", SUMS),
@@ -125,10 +132,21 @@ CASES = [
     ("a100", "gpu-kv-append", f"{PAGED},kv_dtype=int8", A100),
     ("a100", "gpu-gather", "embedding:vocab=20,hidden=9,tokens=5", (*A100, "int8")),
     ("h100", "gpu-kv-append", "kv_append:kv_heads=2,q=3,d=6,batch=2,capacity=9,position=4", ALL),
+    # Gates and weighted sums of experts.
+    ("edge-npu", "vector-expert-gate",
+     "expert_gate:tokens=5,experts=9,top_k=3,normalise=true,scale=2.5,bias=true", SCORES),
+    ("tpu-v3", "vector-expert-gate", "expert_gate:tokens=3,experts=21,top_k=2,scale=16", FLOATS),
+    ("h100", "gpu-expert-gate", "expert_gate:tokens=5,experts=9,top_k=3,normalise=true", SCORES),
+    ("quad-npu", "vector-expert-combine",
+     "expert_combine:tokens=9,hidden=21,top_k=3,rows=11,copies=true", FLOATS),
+    ("tpu-v3", "vector-expert-combine", "expert_combine:tokens=5,hidden=9,top_k=1,rows=3", FLOATS),
+    ("a100", "gpu-expert-combine", "expert_combine:tokens=9,hidden=21,top_k=2,rows=11", A100),
     # Operators one after another, on numbers that a machine has made.
     ("tpu-v3", "-", f"gpt2:{SMALL},positions=8", ("bf16",)),
     ("quad-npu", "-", f"llama-2-7b:{SMALL},kv_heads=2", ("fp16",)),
     ("h100", "-", f"llama-2-7b:{SMALL},kv_heads=2", ("fp8_e4m3",)),
+    ("edge-npu", "-", f"mixtral-8x7b:{SMALL},kv_heads=1,experts=3", ("bf16",)),
+    ("a100", "-", f"mixtral-8x7b:{SMALL},kv_heads=1,experts=3,copy_experts=2", ("fp16",)),
 ]  # fmt: skip
 for function in ("relu", "gelu", "gelu_tanh", "quick_gelu", "silu", "tanh", "sigmoid", "exp"):
     work = f"activation:function={function},rows=3,cols=7"

@@ -8,7 +8,8 @@ from accelsim.functional.check import check, compare
 from accelsim.functional.execute import Captures
 from accelsim.functional.lowering import Lowering, lowerings
 from accelsim.functional.reference import reference
-from accelsim.functional.values import graph_values, splitmix64
+from accelsim.functional.values import graph_values
+from accelsim.numerics.splitmix import splitmix64
 from accelsim.program.opcodes import Function, Opcode
 from accelsim.program.table import OperatorInfo, StorageInfo
 from accelsim.workload.operators import (

@@ -48,6 +48,15 @@ OPERATORS = (
     "residual:rows=51,cols=300",
     "embedding:vocab=1000,hidden=64,tokens=20",
     "kv_append:kv_heads=3,q=5,d=16,batch=2,capacity=20,position=7",
+    "grouped_gemm:m=5+0+100+1+5,n=65,k=97",
+    "grouped_gemm:m=0+3,n=33,k=40,dtype=int8",
+    "grouped_gemm:m=20+21+19+20+22+18+20+20,n=40,k=30,dtype=fp16,out=fp32",
+    "expert_gate:tokens=51,experts=20,top_k=3,normalise=true,scale=2.5,bias=true",
+    "expert_gate:tokens=3,experts=300,top_k=6,scale=16,dtype=fp32",
+    "expert_gate:tokens=1,experts=8,top_k=1",
+    "expert_combine:tokens=51,hidden=300,top_k=3,rows=70",
+    "expert_combine:tokens=3,hidden=33,top_k=1,rows=2,dtype=fp16",
+    "expert_combine:tokens=20,hidden=300,top_k=2,rows=9,copies=true,dtype=fp32",
 )
 ATTENTION = "attention:heads=4,kv_heads=2,q=30,kv=50,d=32,causal=true"
 SMALL = "layers=2,hidden=64,ffn=96,vocab=100,batch=2"
@@ -61,6 +70,7 @@ MODELS = (
     f"llama-2-7b:{SMALL},heads=4,kv_heads=4,phase=decode,context=17",
     f"mistral-7b:{SMALL},heads=4,kv_heads=1,tokens=12",
     f"qwen2.5-7b:{SMALL},heads=4,kv_heads=2,phase=decode,context=17,dtype=fp16",
+    f"mixtral-8x7b:{SMALL},heads=4,kv_heads=2,tokens=12",
 )
 
 

@@ -110,13 +110,25 @@ def test_narrow_formats_fill_whole_bytes_or_are_refused() -> None:
 
 def test_who_packs_first_decides() -> None:
     panels = Panels(4, 100)
-    cuts = [(0, 50, 20), (0, 50, 7), (40, 60, 7), (60, 90, 40)]
-    assert [panels.cut(*cut) for cut in cuts] == [True, False, False, True]
+    cuts = [(0, 50, 20), (0, 50, 7), (60, 80, 40)]
+    assert [panels.cut(*cut) for cut in cuts] == [True, False, True]
     assert panels.starts == [0, 20, 40, 60]
     assert panels.parts(45, 50) == [(45, 50, 40)]
     with pytest.raises(AccelsimError, match="column 50 of a packed weight is in no panel"):
         panels.parts(45, 55)
-    assert panels.cuts() == (0, 20, 40, 50, 60, 90)  # what nobody cut are panels, too
+    assert panels.cuts() == (0, 20, 40, 50, 60, 80)  # what nobody cut are panels, too
+
+
+def test_who_packs_later_cuts_what_is_left() -> None:
+    panels = Panels(4, 100)
+    panels.cut(20, 40, 20)
+    panels.cut(60, 70, 20)
+    assert panels.cut(10, 90, 16)
+    assert panels.starts == [10, 20, 40, 56, 60, 70, 86]
+    assert [panels.ends[start] for start in panels.starts] == [20, 40, 56, 60, 70, 86, 90]
+
+
+def test_one_panel_is_none() -> None:
     whole = Panels(4, 100)
     whole.cut(0, 100, 128)
     assert whole.cuts() == ()

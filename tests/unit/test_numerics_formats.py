@@ -12,9 +12,9 @@ from accelsim.validation.casts import oracle
 from gfloat import formats as gf
 
 from accelsim.errors import AccelsimError
-from accelsim.functional.values import splitmix64
 from accelsim.numerics import cast, cast_kernels
 from accelsim.numerics.formats import FORMATS, floating, integer, register_format
+from accelsim.numerics.splitmix import splitmix64
 
 NARROW = [f for f in FORMATS.values() if f.bits <= 16]
 FLOATS = [*oracle.LAYOUTS]

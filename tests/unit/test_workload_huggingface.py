@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from accelsim.errors import AccelsimError
 from accelsim.workload import library_folder, read_config, workload
 from accelsim.workload.huggingface import parse_config
+from accelsim.workload.transformer_config import FAMILIES
 
 LLAMA = json.loads((library_folder() / "llama-2-7b.json").read_text())
 
@@ -15,7 +17,10 @@ def config(**changes):
     return parse_config({**LLAMA, **changes}, name="test", where="config.json")
 
 
-@pytest.mark.parametrize("family", ["gpt2", "opt", "bert", "llama", "mistral", "qwen2", "mixtral"])
+WITH_DEFAULTS = [family for family in FAMILIES if family != "deepseek_v2"]  # it lacks a top-k
+
+
+@pytest.mark.parametrize("family", WITH_DEFAULTS)
 def test_absent_keys_take_the_published_defaults(family):
     minimal = parse_config({"model_type": family}, name="default", where="config.json")
     published = {
@@ -25,6 +30,8 @@ def test_absent_keys_take_the_published_defaults(family):
         "llama": 6_738_415_616,
         "mistral": 7_241_732_096,
         "mixtral": 46_702_792_704,
+        "qwen2_moe": 14_315_784_192,
+        "deepseek_v3": 671_026_419_200,
     }
     if family in published:
         assert minimal.parameters == published[family]
@@ -141,6 +148,28 @@ def test_what_is_not_understood_is_refused_with_the_file(changes, message):
         ({"model_type": "bert", "head_dim": 64}, "key 'head_dim' is not understood"),
         ({"model_type": "mixtral", "num_experts_per_tok": 9}, "experts_per_token is 9"),
         ({"model_type": "qwen2", "use_sliding_window": "no"}, "use_sliding_window is 'no'"),
+        (
+            {"model_type": "qwen2_moe", "mlp_only_layers": [0]},
+            "mlp_only_layers is .*accepted: no",
+        ),
+        (
+            {"model_type": "qwen2_moe", "decoder_sparse_step": 2},
+            "decoder_sparse_step is 2; accept",
+        ),
+        ({"model_type": "deepseek_v2"}, "num_experts_per_tok is None; accepted: a whole number"),
+        ({"model_type": "deepseek_v3", "scoring_func": "softmax"}, 'accepted: "sigmoid"'),
+        ({"model_type": "deepseek_v3", "topk_group": 9}, "9 of 8 groups of 256 experts, 8 per tok"),
+        ({"model_type": "deepseek_v3", "n_group": 7}, "accepted: groups of equal size"),
+        (
+            {"model_type": "deepseek_v3", "topk_method": "best"},
+            "topk_method is 'best'; accepted: ",
+        ),
+        ({"model_type": "deepseek_v3", "moe_layer_freq": 2}, "moe_layer_freq is 2; accepted: 1"),
+        ({"model_type": "deepseek_v3", "kv_lora_rank": None}, "kv_lora_rank is None"),
+        (
+            {"model_type": "deepseek_v3", "first_k_dense_replace": 62},
+            "dense_layers is 62; accept",
+        ),
     ],
 )
 def test_family_keys_with_unsupported_values_are_refused(values, message):
@@ -194,3 +223,58 @@ def test_a_model_folder_gives_its_name_and_builds(tmp_path):
     (folder / "config.json").write_text("\ufeff" + text, encoding="utf-8")
     assert read_config(folder).name == "my-llama"
     assert workload(folder, tokens=4) == workload(str(folder / "config.json") + ":tokens=4")
+
+
+def test_deepseek_keys_are_read():
+    lite, v2, v3 = (
+        read_config(library_folder() / f"deepseek-{name}.json") for name in ("v2-lite", "v2", "v3")
+    )
+    assert (v3.experts, v3.experts_per_token, v3.expert_ffn, v3.shared_ffn) == (256, 8, 2048, 2048)
+    assert (v3.scoring, v3.normalise_gates, v3.gate_scale, v3.gate_bias) == (
+        *("sigmoid", True, 2.5, True),
+    )
+    assert (v3.expert_groups, v3.groups_per_token, v3.dense_layers) == (8, 4, 3)
+    assert (v3.q_lora_rank, v3.kv_lora_rank, v3.head_dim, v3.v_head_dim) == (1536, 512, 192, 128)
+    assert (v2.scoring, v2.normalise_gates, v2.gate_scale, v2.gate_bias) == (
+        *("softmax", False, 16.0, False),
+    )
+    assert (v2.expert_groups, v2.groups_per_token, v2.shared_ffn) == (8, 3, 2 * 1536)
+    assert (lite.expert_groups, lite.groups_per_token, lite.q_lora_rank) == (0, 0, 0)
+    # Scaling replaces normalisation in V2, and comes after it in V3.
+    both = {"norm_topk_prob": True, "routed_scaling_factor": 4.0, "num_experts_per_tok": 2}
+    scales = [
+        parse_config({"model_type": family, **both}, name="d", where="c").gate_scale
+        for family in ("deepseek_v2", "deepseek_v3")
+    ]
+    assert scales == [1.0, 4.0]
+
+
+def test_yarn_blends_between_two_dimensions():
+    """Against the formulas of the paper's code: dimension of a number of turns, linear ramp."""
+    scaling = read_config(library_folder() / "deepseek-v3.json").rope_scaling
+    assert (scaling.kind, scaling.factor, scaling.mscale) == ("yarn", 40, 1.0)
+    dim, base, length = 64, 10000.0, 4096
+    plain = base ** (-np.arange(0, dim, 2) / dim)
+
+    def dimension(turns):
+        return dim * np.log(length / (turns * 2 * np.pi)) / (2 * np.log(base))
+
+    low, high = np.floor(dimension(32)), np.ceil(dimension(1))
+    ramp = np.clip((np.arange(dim // 2) - low) / (high - low), 0, 1)
+    want = plain / 40 * ramp + plain * (1 - ramp)
+    assert 0 < low < high < dim / 2
+    np.testing.assert_allclose(scaling.apply(plain.astype(np.float32)), want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mscale": 0.7}, "mscale is 0.7; accepted: the value of mscale_all_dim"),
+        ({"beta_fast": 0.5}, "beta_fast is 0.5; accepted: a number above beta_slow"),
+    ],
+)
+def test_yarn_that_is_not_understood_is_refused(change, message):
+    values = json.loads((library_folder() / "deepseek-v3.json").read_text())
+    values["rope_scaling"] |= change
+    with pytest.raises(AccelsimError, match=message):
+        parse_config(values, name="d", where="config.json")

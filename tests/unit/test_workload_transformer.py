@@ -11,7 +11,7 @@ from accelsim.workload import library_folder, read_config, workload
 with open(Path(__file__).parent / "data" / "model_parameters.csv", encoding="utf-8") as file:
     MODELS = list(csv.DictReader(file))
 
-BUILDABLE = [row for row in MODELS if row["model"] != "mixtral-8x7b"]
+BUILDABLE = [row for row in MODELS if not row["model"].startswith("deepseek")]
 FAMILIES = ["gpt2", "opt-125m", "bert-base", "llama-2-7b", "llama-3-8b", "mistral-7b"]
 FAMILIES += ["qwen2.5-0.5b"]
 SMALL = {"layers": 3, "hidden": 64, "heads": 4, "kv_heads": 2, "ffn": 96, "vocab": 50}
@@ -179,7 +179,10 @@ def test_overrides_scale_head_width_and_are_recorded_in_the_name():
         ("gpt2:tokens=1025", "1025 tokens; accepted: up to its 1024 learned positions"),
         ("bert-base:tokens=513", "accepted: up to its 512 learned positions"),
         ("mistral-7b:tokens=4097", "4097 tokens; accepted: up to its sliding window of 4096"),
-        ("mixtral-8x7b", "not built yet; accepted: the families gpt2, opt, bert, llama, mistral"),
+        (
+            "deepseek-v3",
+            r"latent attention \(kv_lora_rank 512\) is not built yet; accepted: kv_lo",
+        ),
         ("llama-2-7b:hidden=100", "hidden 100 is not a multiple of heads 32"),
         ("llama-2-7b:kv_heads=3", "kv_heads is 3; accepted: a divisor of heads 32"),
         ("llama-2-7b:layers=10001", "layers is 10001; accepted: up to 10000"),
@@ -190,7 +193,19 @@ def test_overrides_scale_head_width_and_are_recorded_in_the_name():
         ("llama-2-7b:norm_eps=tiny", "norm_eps is 'tiny'; accepted: a finite number"),
         ("llama-2-7b:norm_eps=2", r"norm_eps is 2\.0"),
         ("llama-2-7b:rope_theta=-1", "rope_theta is -1.0; accepted: above 0"),
-        ("llama-2-7b:experts=4", "mixture-of-experts models are not built yet"),
+        ("llama-2-7b:experts=4", "experts_per_token is 0; accepted: 1 to experts 4"),
+        ("llama-2-7b:shared_ffn=4", "shared_ffn is 4; accepted without experts: 0"),
+        ("mixtral-8x7b:experts_per_token=9", "experts_per_token is 9; accepted: up to experts 8"),
+        ("mixtral-8x7b:dense_layers=33", "dense_layers is 33; accepted: up to layers 32"),
+        ("mixtral-8x7b:gate_scale=0", "gate_scale is 0.0; accepted: above 0"),
+        ("gpt2:experts=4,experts_per_token=2", "bias_ffn is True; accepted with experts: false"),
+        ("llama-2-7b:kv_lora_rank=8", "with kv_lora_rank, qk_nope_head_dim is 0; accepted: a who"),
+        ("mixtral-8x7b:scoring=tanh", "scoring is 'tanh'; accepted: softmax, sigmoid"),
+        (
+            "mixtral-8x7b:expert_groups=3,groups_per_token=1",
+            "1 of 3 groups of 8 experts, 2 per to",
+        ),
+        ("mixtral-8x7b:expert_groups=8,groups_per_token=1", "accepted: groups of equal size"),
         ("llama-2-7b:experts_per_token=4", "experts_per_token is 4; accepted: up to experts 0"),
         ("llama-2-7b:hiden=64", r"unknown key 'hiden' \(did you mean 'hidden'\?\)"),
     ],

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.functional.values import splitmix64
 from accelsim.numerics.cast import OVERFLOWS, ROUNDINGS
 from accelsim.numerics.formats import Format, Overflow, Rounding, number_format
+from accelsim.numerics.splitmix import splitmix64
 from accelsim.results.claims import Claim, Row
 
 from . import oracle

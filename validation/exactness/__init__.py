@@ -24,6 +24,9 @@ MODELS = (
     f"llama-2-7b:{SMALL},heads=4,kv_heads=4,phase=decode,context=17",
     f"mistral-7b:{SMALL},heads=4,kv_heads=1,tokens=12",
     f"qwen2.5-7b:{SMALL},heads=4,kv_heads=2,phase=decode,context=17",
+    f"mixtral-8x7b:{SMALL},heads=4,kv_heads=2,tokens=12,routing=zipf",
+    f"deepseek-v3:{SMALL},heads=4,kv_heads=4,kv_lora_rank=0,head_dim=16,expert_ffn=24,"
+    "shared_ffn=40,dense_layers=1,tokens=12",
 )
 
 
