@@ -21,6 +21,8 @@ MAPPERS = {
     "unfused-attention": ("hbm-npu", "mesh-npu", "systolic"),
     "multipass-attention": ("tpu-v3",),
     "gpu-attention": ("a100",),
+    "gpu-flash-attention": ("a100", "h100"),
+    "gpu-flash-attention-unsplit": ("a100",),
 }
 VARIANTS = (
     "heads=4,kv_heads=2,q=45,kv=130,d=16,causal=true,window=20",
@@ -115,7 +117,7 @@ def test_random_attentions_are_right_with_any_tiling(data: st.DataObject) -> Non
 @pytest.mark.parametrize("mapper", [name for name in MAPPERS if name != "flash-attention"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_random_attentions_are_right_unfused(mapper: str, data: st.DataObject) -> None:
+def test_random_attentions_are_right_with_other_mappers(mapper: str, data: st.DataObject) -> None:
     shape = shapes(data.draw)
     machine = MAPPERS[mapper][0]
     result = check(machine, f"attention:{shape}", mapper=mapper)

@@ -59,14 +59,17 @@ def test_random_shapes_are_right(data: st.DataObject) -> None:
     """Any ratio of heads, length, head size and layout, with every grid that fits."""
     draw = data.draw
     kv_heads, ratio = draw(st.integers(1, 3)), draw(st.integers(1, 8))
-    kv, causal = draw(st.integers(1, 120)), draw(st.booleans())
+    kv, causal, cached = draw(st.integers(1, 120)), draw(st.booleans()), draw(st.booleans())
     q = draw(st.one_of(st.just(1), st.integers(1, kv if causal else 60)))
     shape = (
         f"heads={kv_heads * ratio},kv_heads={kv_heads},q={q},kv={kv}"
         f",d={draw(st.integers(1, 64))},batch={draw(st.integers(1, 3))}"
-        f",causal={str(causal).lower()},cached={str(draw(st.booleans())).lower()}"
+        f",causal={str(causal).lower()},cached={str(cached).lower()}"
         f",dtype={draw(st.sampled_from(['fp16', 'bf16']))}"
     )
+    if cached:
+        shape += draw(st.sampled_from(["", ",alibi=true", ",rope_dim=3", ",latent=true"]))
+    shape += f",window={draw(st.integers(1, kv))}" if causal and draw(st.booleans()) else ""
     picked = draw(st.integers(0, 10_000))
 
     def any_grid(p: Any, m: Any, splits: bool) -> CtaTiling:
