@@ -167,9 +167,6 @@ def huggingface(
     file = config / "config.json" if config.is_dir() else config
     model = read_config(file)
     typer.echo(_model_text(model))
-    if model.kv_lora_rank:
-        typer.echo("\nconfiguration only: graphs with latent attention are not built yet")
-        return
     typer.echo("\nto run it:")
     for settings in _passes(model):
         typer.echo(f"  accelsim run tpu-v3 {_quoted(file)}:{settings}")

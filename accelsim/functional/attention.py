@@ -32,7 +32,7 @@ def heads(op: Attention, inputs: Sequence[Array]) -> Iterator[Head]:
     """All heads of all sequences."""
     given = {item.name: x for item, x in zip(op.present(), inputs, strict=True)}
     k, v = _keys(op, given["k"]), _keys(op, given["v"])
-    rope = tokens_of(op, given["k_rope"])[:, 0] if op.rope_dim else None
+    rope = _turned(op, given["k_rope"]) if op.rope_dim else None
     shared = op.heads // op.kv_heads
     for s in range(op.batch):
         rows = slice(s * op.q_len, (s + 1) * op.q_len)
@@ -57,6 +57,13 @@ def tokens_of(op: CacheUser, cache: Array) -> Array:
             for table in op.pages.table
         ]
     )
+
+
+def _turned(op: Attention, x: Array) -> Array:
+    """The keys' rope part as [batch, kv_len, rope_dim]."""
+    if op.cached:
+        return tokens_of(op, x)[:, 0]
+    return x.reshape(op.batch, op.kv_len, op.rope_dim)
 
 
 def _keys(op: Attention, x: Array) -> Array:

@@ -53,8 +53,12 @@ def reference(operator: Operator, inputs: Sequence[Array]) -> Array:
 
 
 def gemm(op: Gemm, a: Array, b: Array, *added: Array) -> Array:
-    """activation(a @ b + bias + residual), over the batch if there is one."""
-    return _finished(op, a @ (np.swapaxes(b, -1, -2) if op.transpose_b else b), added)
+    """activation(a @ b + bias + residual), over the batch or the groups of columns."""
+    b = np.swapaxes(b, -1, -2) if op.transpose_b else b
+    if op.groups > 1:
+        apart = a.reshape(op.m, op.groups, op.k).swapaxes(0, 1) @ b
+        return _finished(op, apart.swapaxes(0, 1).reshape(op.m, op.groups * op.n), added)
+    return _finished(op, a @ b, added)
 
 
 def grouped_gemm(op: GroupedGemm, a: Array, b: Array) -> Array:

@@ -147,24 +147,28 @@ class Rows:
 
 
 def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
-    """One product per batch element; operands are windows of the operator's tensors."""
+    """One product per batch element or group; operands are windows of the operator's tensors."""
     a, b, c = op.inputs[0], op.inputs[1], op.output
     finish = finish_of(op, low)
     b_rows, b_cols = (op.n, op.k) if op.transpose_b else (op.k, op.n)
     a_all = low.matrix(a, rows=op.batch * op.m)
-    b_all = low.matrix(b, rows=b_rows * (1 if op.broadcast_b else op.batch))
+    b_all = low.matrix(b, rows=b_rows * op.groups * (1 if op.broadcast_b else op.batch))
     c_all = low.matrix(c, rows=op.batch * op.m)
     everything = slice(None)
     products = []
-    for i in range(op.batch):
+    for i in range(max(op.batch, op.groups)):
         rows = slice(i * op.m, (i + 1) * op.m)
+        along_k, along_n = everything, everything
+        if op.groups > 1:
+            rows = everything
+            along_k, along_n = (slice(i * size, (i + 1) * size) for size in (op.k, op.n))
         b_window = slice(0, b_rows) if op.broadcast_b else slice(i * b_rows, (i + 1) * b_rows)
         products.append(
             Product(
-                Stored(a_all[rows, everything]),
+                Stored(a_all[rows, along_k]),
                 b_all[b_window, slice(0, b_cols)],
-                c_all[rows, everything],
-                finish.window(rows, everything),
+                c_all[rows, along_n],
+                finish.window(rows, along_n),
                 op.transpose_b,
                 op.accumulator,
             )

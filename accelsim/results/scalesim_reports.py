@@ -231,7 +231,7 @@ def _layer(operator: Operator, array: Systolic) -> Layer:
     """The matrix product of an operator; SCALE-Sim knows neither batches nor groups nor biases."""
     flow: Literal["os", "ws", "is"] = array.dataflow
     plain = isinstance(operator, (Gemm, Conv2d)) and operator.batch == 1 and operator.is_plain
-    if plain and isinstance(operator, Gemm):
+    if plain and isinstance(operator, Gemm) and operator.groups == 1:
         return Layer(operator.m, operator.n, operator.k, array.rows, array.cols, flow)
     if plain and isinstance(operator, Conv2d) and operator.groups == 1:
         if not any(operator.padding[::2]):

@@ -212,9 +212,9 @@ class Attention(CacheUser):
         if self.latent != (self.inputs[1] == self.inputs[2]):
             raise self.error("keys and values in one tensor; accepted: with latent, and only then")
         self.check_cache()
-        if not self.cached and (self.page or self.kv_dtype or self.rope_dim):
+        if not self.cached and (self.page or self.kv_dtype or self.latent):
             raise self.error(
-                "cached false; accepted: without page, prefix, kv_dtype and rope_dim, which say"
+                "cached false; accepted: without page, prefix, kv_dtype and latent, which say"
                 " what a cache is like"
             )
         if self.scale == 0.0:
@@ -258,17 +258,19 @@ class Attention(CacheUser):
         return self.batch * self.heads * pairs
 
     def input_shapes(self) -> tuple[Shape, ...]:
-        keys: Shape = (self.batch * self.kv_len, self.kv_heads * self.head_dim)
+        tokens = self.batch * self.kv_len
+        keys: Shape = (tokens, self.kv_heads * self.head_dim)
+        turned: Shape = (tokens, self.rope_dim)
         if self.cached:
-            keys = self.cache_shape(self.head_dim)
-        rope = self.cache_shape(self.rope_dim)
+            keys, rope = self.cache_shape(self.head_dim), self.cache_shape(self.rope_dim)
+            turned = (rope[0], 1, *rope[2:])
         shapes: dict[str, Shape] = {
             "q": (self.batch * self.q_len, self.heads * self.head_dim),
             "k": keys,
             "v": keys,
             "bias": (self.heads, self.kv_len),
             "q_rope": (self.batch * self.q_len, self.heads * self.rope_dim),
-            "k_rope": (rope[0], 1, *rope[2:]),
+            "k_rope": turned,
         }
         return tuple(shapes[item.name] for item in self.present())
 

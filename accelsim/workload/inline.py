@@ -20,7 +20,10 @@ from accelsim.workload.yaml_graph import describe_yaml_graph, read_yaml_graph
 
 Settings = dict[str, object]
 
-PASS_KEYS = ("phase", "batch", "tokens", "context", "dtype", "logits")
+PASS_KEYS = (
+    *("phase", "batch", "tokens", "context", "dtype", "logits"),
+    *("kv_dtype", "page", "prefix"),
+)
 
 
 def parse_workload(text: str) -> Graph:
@@ -175,5 +178,4 @@ def _description(file: Path) -> str:
     size = f"{config.parameters / 1e9:.3g} B parameters"
     if config.experts:
         size += f" ({config.active_parameters / 1e9:.3g} B active)"
-    note = ", configuration only" if config.kv_lora_rank else ""
-    return f"{config.family}, {config.layers} layers, hidden {config.hidden}, {size}{note}"
+    return f"{config.family}, {config.layers} layers, hidden {config.hidden}, {size}"

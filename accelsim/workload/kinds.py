@@ -93,6 +93,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         **_FUSED,
         "transpose_b": _flag("transpose_b"),
         "broadcast_b": _flag("broadcast_b"),
+        "groups": _size("groups", 1),
         "accumulator": _Key("accumulator", _number_format, ""),
     },
     "gemv": {
@@ -102,6 +103,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         **_FUSED,
         "transpose_b": _flag("transpose_b"),
         "broadcast_b": _flag("broadcast_b"),
+        "groups": _size("groups", 1),
         "accumulator": _Key("accumulator", _number_format, ""),
     },
     "conv2d": {

@@ -83,6 +83,8 @@ class Gemm(MatrixProduct):
     Shapes, with the batch dimension present only when batch > 1:
         a [batch, m, k]; b [batch, k, n], or [batch, n, k] with `transpose_b`, without its batch
         dimension with `broadcast_b` (one b for every a); bias [n]; residual and c [batch, m, n].
+    With `groups` (and no batch) columns are multiplied group by group, as heads are:
+        a [m, groups*k]; b [groups, k, n] (or [groups, n, k]); c [m, groups*n]; bias [groups*n].
     `accumulator` is the format in which a unit is asked to sum ("": fp32, int32, fp64).
     """
 
@@ -93,9 +95,15 @@ class Gemm(MatrixProduct):
     broadcast_b: bool = False
     transpose_b: bool = False
     accumulator: str = ""
+    groups: int = 1
 
     kind: ClassVar[str] = "gemm"
-    dimensions: ClassVar[tuple[str, ...]] = ("m", "n", "k", "batch")
+    dimensions: ClassVar[tuple[str, ...]] = ("m", "n", "k", "batch", "groups")
+
+    def check_fields(self) -> None:
+        super().check_fields()
+        if self.groups > 1 and (self.batch > 1 or self.broadcast_b):
+            raise self.error(f"groups {self.groups}; accepted: without batch and broadcast_b")
 
     @property
     def is_gemv(self) -> bool:
@@ -108,14 +116,17 @@ class Gemm(MatrixProduct):
     def input_shapes(self) -> tuple[Shape, ...]:
         matrix = (self.n, self.k) if self.transpose_b else (self.k, self.n)
         b = matrix if self.broadcast_b else self._batched(*matrix)
-        return (self._batched(self.m, self.k), b, *self.added_shapes(self.n))
+        if self.groups > 1:
+            b = (self.groups, *matrix)
+        a = self._batched(self.m, self.groups * self.k)
+        return (a, b, *self.added_shapes(self.groups * self.n))
 
     def output_shapes(self) -> tuple[Shape, ...]:
-        return (self._batched(self.m, self.n),)
+        return (self._batched(self.m, self.groups * self.n),)
 
     @property
     def macs(self) -> int:
-        return self.batch * self.m * self.n * self.k
+        return self.batch * self.groups * self.m * self.n * self.k
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,19 @@ from dataclasses import dataclass, replace
 
 from accelsim.errors import AccelsimError
 from accelsim.workload._words import did_you_mean, listed, parse_whole, shown
-from accelsim.workload.constants import ConstantValues, IndexPattern, RotaryTable
+from accelsim.workload.attention_layers import attention_layer
+from accelsim.workload.constants import ConstantValues, IndexPattern
 from accelsim.workload.experts import expert_feed_forward, routing_assumptions
 from accelsim.workload.graph import Graph
 from accelsim.workload.operators import (
     Activation,
-    Attention,
     Elementwise,
     EmbeddingGather,
     Gemm,
-    KvAppend,
     LayerNorm,
     Operator,
     Residual,
     RmsNorm,
-    Rotary,
 )
 from accelsim.workload.routing import Routing
 from accelsim.workload.routing_choice import RoutingChoice
@@ -51,6 +49,9 @@ class Pass:
         kv_len: tokens per sequence that attention sees, the new ones included.
         dtype: storage format of weights, activations and cache.
         logits: "last" computes the language-model head for the last token only, or "all".
+        kv_dtype: storage format of the cache where it is another one ("").
+        page: tokens of a page of the cache, 0 if sequences lie in one piece.
+        prefix: tokens at the beginning of the context that all sequences have in common.
     """
 
     phase: str
@@ -59,6 +60,9 @@ class Pass:
     kv_len: int
     dtype: str
     logits: str
+    kv_dtype: str = ""
+    page: int = 0
+    prefix: int = 0
 
     @property
     def position(self) -> int:
@@ -74,7 +78,11 @@ class Pass:
     def settings(self) -> dict[str, str | int]:
         """What was asked for, as a report prints it."""
         length = {"context": self.kv_len} if self.phase == "decode" else {"tokens": self.q_len}
-        return {"phase": self.phase, "batch": self.batch, **length, "dtype": self.dtype}
+        cache: dict[str, str | int] = {"kv_dtype": self.kv_dtype}
+        cache |= {"page": self.page, "prefix": self.prefix}
+        told: dict[str, str | int] = {"phase": self.phase, "batch": self.batch, **length}
+        told["dtype"] = self.dtype
+        return told | {key: value for key, value in cache.items() if value}
 
 
 def forward_pass(
@@ -86,6 +94,9 @@ def forward_pass(
     context: object = None,
     dtype: str = "bf16",
     logits: str = "last",
+    kv_dtype: str = "",
+    page: object = 0,
+    prefix: object = 0,
 ) -> Pass:
     """The pass that a user's words describe, checked against the model.
 
@@ -98,6 +109,10 @@ def forward_pass(
         context: tokens attended to by the new one, itself included, by default 1024.
         dtype: fp32, fp16 or bf16.
         logits: "last" or "all": positions for which a decoder computes the vocabulary logits.
+        kv_dtype: format of the KV cache, by default `dtype`; integers too.
+        page: tokens of a page of the cache (PagedAttention), by default no pages.
+        prefix: tokens, in whole pages, with which all sequences begin and which the cache holds
+            once. In a prefill they are there already and `tokens` come behind them.
 
     Raises:
         AccelsimError: unknown word, a size that is no whole number, or one beyond the model.
@@ -113,7 +128,14 @@ def forward_pass(
     else:
         q_len = parse_whole(DEFAULT_TOKENS if tokens is None else tokens, f"{config}: tokens")
         kv_len = q_len
+    paged = {
+        "page": parse_whole(page, f"{config}: page", least=0),
+        "prefix": parse_whole(prefix, f"{config}: prefix", least=0),
+    }
+    if chosen == "prefill":
+        kv_len += paged["prefix"]
     _check_length(config, kv_len)
+    _check_cache(config, kv_len - q_len, kv_dtype, **paged)
     return Pass(
         phase=chosen,
         batch=parse_whole(batch, f"{config}: batch"),
@@ -121,6 +143,8 @@ def forward_pass(
         kv_len=kv_len,
         dtype=dtype,
         logits=_choice(config, "logits", logits, LOGITS),
+        kv_dtype="" if kv_dtype == dtype else kv_dtype,
+        **paged,
     )
 
 
@@ -141,15 +165,25 @@ def _check_phase(config: TransformerConfig, phase: str, tokens: object, context:
         raise AccelsimError(f"{config}: {phase} starts from an empty cache; accepted: tokens=")
 
 
+def _check_cache(
+    config: TransformerConfig, held: int, kv_dtype: str, page: int, prefix: int
+) -> None:
+    """A cache that holds ``held`` tokens before the pass."""
+    if kv_dtype:
+        dtype_named(kv_dtype, f"{config}: kv_dtype")
+    if prefix and not page:
+        raise AccelsimError(f"{config}: prefix {prefix}; accepted: with page=, tokens of a page")
+    if prefix and (prefix % page or prefix > held):
+        raise AccelsimError(
+            f"{config}: prefix {prefix}; accepted: whole pages of {page}, at most the {held} tokens"
+            " before the new ones"
+        )
+
+
 def _check_length(config: TransformerConfig, kv_len: int) -> None:
     if not config.rotary and kv_len > config.positions:
         raise AccelsimError(
             f"{config}: {kv_len} tokens; accepted: up to its {config.positions} learned positions"
-        )
-    if config.sliding_window is not None and kv_len > config.sliding_window:
-        raise AccelsimError(
-            f"{config}: {kv_len} tokens; accepted: up to its sliding window of "
-            f"{config.sliding_window} (attention over a window is not built yet)"
         )
 
 
@@ -164,13 +198,8 @@ def build_transformer(
     `routing` says which experts tokens visit, by default a uniform draw for all layers.
 
     Raises:
-        AccelsimError: for latent attention, which is not built yet, or a routing that does not fit.
+        AccelsimError: a routing that does not fit.
     """
-    if config.kv_lora_rank:
-        raise AccelsimError(
-            f"{config}: latent attention (kv_lora_rank {config.kv_lora_rank}) is not built yet;"
-            " accepted: kv_lora_rank=0 (every head has keys and values of its own)"
-        )
     return Builder(config, step, routing or RoutingChoice()).graph()
 
 
@@ -295,90 +324,15 @@ class Builder:
 
     def decoder_layer(self, x: str, name: str) -> str:
         """One layer: attention and feed-forward, each with its norm and residual."""
-        branches = ((self.attention, f"{name}.attention"), (self.feed_forward, f"{name}.ffn"))
+        branches = ((attention_layer, f"{name}.attention"), (feed_forward, f"{name}.ffn"))
         for branch, label in branches:
             if self.config.pre_norm:
-                inner = branch(label, self.normalise(f"{label}_norm", x))
+                inner = branch(self, label, self.normalise(f"{label}_norm", x))
                 x = self.residual(f"{label}_residual", inner, x)
             else:
-                x = self.residual(f"{label}_residual", branch(label, x), x)
+                x = self.residual(f"{label}_residual", branch(self, label, x), x)
                 x = self.normalise(f"{label}_norm", x)
         return x
-
-    def attention(self, name: str, x: str) -> str:
-        """Projections, rotary positions, cache update and attention."""
-        config, step = self.config, self.step
-        bias = config.bias_qkv
-        q = self.linear(f"{name}.q_proj", x, config.q_width, bias=bias)
-        k = self.linear(f"{name}.k_proj", x, config.kv_width, bias=bias)
-        v = self.linear(f"{name}.v_proj", x, config.kv_width, bias=bias)
-        if config.rotary:
-            q = self.rotate(f"{name}.q_rotary", q, config.heads)
-            k = self.rotate(f"{name}.k_rotary", k, config.kv_heads)
-        caches = (self.append(f"{name}.k", k), self.append(f"{name}.v", v))
-        operator = Attention(
-            f"{name}.attend",
-            (q, *caches),
-            (f"{name}.attend.out",),
-            batch=step.batch,
-            heads=config.heads,
-            kv_heads=config.kv_heads,
-            q_len=step.q_len,
-            kv_len=step.kv_len,
-            head_dim=config.head_dim,
-            causal=config.causal,
-        )
-        attended = self.emit(operator)
-        return self.linear(f"{name}.o_proj", attended, config.hidden, bias=config.bias_out)
-
-    def rotate(self, name: str, x: str, heads: int) -> str:
-        """Rotary positions on queries or keys; all layers share the two tables."""
-        config, step = self.config, self.step
-        tables = []
-        for function in ("cos", "sin"):
-            values = RotaryTable(function, config.rope_theta, config.rope_scaling)
-            table, shape = f"rotary.{function}", (step.kv_len, config.head_dim)
-            self.tensors[table] = TensorSpec(table, shape, "fp32", "constant", values)
-            tables.append(table)
-        operator = Rotary(
-            name,
-            (x, *tables),
-            (f"{name}.out",),
-            heads=heads,
-            head_dim=config.head_dim,
-            tokens=step.rows,
-            q_len=step.q_len,
-            table_rows=step.kv_len,
-            position=step.position,
-        )
-        return self.emit(operator)
-
-    def append(self, name: str, new: str) -> str:
-        """New keys or values into their cache, which lays them out head by head.
-
-        An encoder uses the same operator: its cache starts empty and is full afterwards.
-        """
-        config, step = self.config, self.step
-        shape = (step.batch, config.kv_heads, step.kv_len, config.head_dim)
-        cache = self.tensor(f"{name}_cache", shape, "cache")
-        operator = KvAppend(
-            f"{name}_append",
-            (new, cache),
-            (cache,),
-            batch=step.batch,
-            kv_heads=config.kv_heads,
-            q_len=step.q_len,
-            head_dim=config.head_dim,
-            kv_capacity=step.kv_len,
-            position=step.position,
-        )
-        return self.emit(operator)
-
-    def feed_forward(self, name: str, x: str) -> str:
-        """One feed-forward for all tokens, or a mixture of experts."""
-        if self.layer is not None and self.config.has_experts(self.layer):
-            return expert_feed_forward(self, name, x)
-        return self.dense(name, x, self.config.ffn)
 
     def routing_of_layer(self) -> Routing:
         """Which experts the tokens visit in the current layer."""
@@ -430,3 +384,10 @@ class Builder:
         m, k = self.tensors[x].shape
         inputs, n = (x, "embedding.weight"), config.vocab
         return self.emit(Gemm("lm_head", inputs, ("lm_head.out",), m=m, n=n, k=k, transpose_b=True))
+
+
+def feed_forward(build: Builder, name: str, x: str) -> str:
+    """One feed-forward for all tokens, or a mixture of experts."""
+    if build.layer is not None and build.config.has_experts(build.layer):
+        return expert_feed_forward(build, name, x)
+    return build.dense(name, x, build.config.ffn)

@@ -23,7 +23,7 @@ FAMILIES = (
     *("gpt2", "opt", "bert", "llama", "mistral", "qwen2"),
     *("mixtral", "qwen2_moe", "deepseek_v2", "deepseek_v3"),
 )
-"""Families whose configuration can be read; graphs with latent attention are not built yet."""
+"""Families whose configuration can be read."""
 
 SCORINGS = ("softmax", "sigmoid")
 
@@ -159,6 +159,11 @@ class TransformerConfig:
         parts = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
         for name in parts if self.kv_lora_rank else ():
             whole(getattr(self, name), f"{self}: with kv_lora_rank, {name}")
+        if self.kv_lora_rank and self.v_head_dim != self.qk_nope_head_dim:
+            raise AccelsimError(
+                f"{self}: v_head_dim is {self.v_head_dim}; accepted: qk_nope_head_dim"
+                f" {self.qk_nope_head_dim}, as in the published models"
+            )
         self._check_experts()
 
     def _check_experts(self) -> None:
