@@ -4,8 +4,8 @@ One GPU's share of a layer cut over four: prefill of 2048 tokens and decoding at
 both of a batch of 8. The rows are those of the claim ``a100`` that belong to the layer, with its
 constants as they are: nothing is fitted here, though the rows that were fitted there (of the layer,
 W1_proj in prefill and A_mul_V in decoding) are no test of it. Attention was measured unfused, as
-batched products and a softmax, and is simulated so. All-reduces are left out
-on both sides, and so are the operators of a layer that measured.csv of ``a100`` has no row of.
+batched products and a softmax, and is simulated so. All-reduces are left out on both sides, and so
+are the operators of a layer that measured.csv of ``a100`` has no row of.
 
 Each of the two sums must keep the tolerance; operators are shown.
 """
