@@ -42,6 +42,7 @@ from accelsim.mapping.attention_tiling import (
     AttentionTiling,
 )
 from accelsim.mapping.cta import Gpu
+from accelsim.mapping.partials import most_ranges
 from accelsim.mapping.placement import aligned, readable
 from accelsim.program.opcodes import REDUCTIONS, Function
 
@@ -195,8 +196,9 @@ def _spans(
     """Keys of a range: all, or as many whole blocks as fill the multiprocessors with CTAs."""
     found = {p.kv_len}
     blocks = -(-p.kv_len // tile[1])
+    most = most_ranges(p.head_dim, m.gpu.register_bytes)
     for waves in WAVES:
-        ranges = min(waves * m.gpu.cores // tiles, blocks)
+        ranges = min(waves * m.gpu.cores // tiles, blocks, most)
         if splits and ranges > 1:
             found.add(min(p.kv_len, -(-blocks // ranges) * tile[1]))
     return [span for span in found if splittable(p, span)]

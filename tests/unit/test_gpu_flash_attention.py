@@ -265,6 +265,15 @@ def test_ranges_that_a_query_would_not_see_are_not_made() -> None:
 # -- which mapper --------------------------------------------------------------------------------
 
 
+def test_a_row_of_many_ranges_can_be_merged() -> None:
+    """Latent attention: 512 elements of every range, of as many ranges as registers hold."""
+    shape = "attention:heads=16,kv_heads=1,q=1,kv=8192,d=512,rope_dim=64,latent=true,dtype=fp16"
+    split, whole = (simulate("a100", shape, mapper=mapper) for mapper in MAPPERS)
+    assert split.cycles < whole.cycles / 4
+    result = check("a100", shape.replace("8192", "5000"))
+    assert result.ok, result.first
+
+
 def test_it_is_the_default_and_the_others_can_be_asked_for() -> None:
     (operator,) = workload("attention:heads=2,q=8,kv=8,d=8").operators
     for machine in ("a100", "h100"):
