@@ -294,6 +294,9 @@ class _Binding:
             source_format=np.where(first >= 0, fmt[first], -1),
             target_format=np.where(target >= 0, fmt[target], -1),
             target_storage_bytes=np.where(target >= 0, self._storage_bytes(target), 0),
+            staged_bytes=np.where(self.space[rows, :2] == self.main, 0, self.nbytes[rows, :2]).sum(
+                1
+            ),
         )
 
     def _storage_bytes(self, operands: Ints) -> Ints:

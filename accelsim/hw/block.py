@@ -34,7 +34,8 @@ class Work:
     """Columns of the instructions that one unit executes: the input of its cost model.
 
     All arrays have one entry per instruction. ``read_bytes`` and ``write_bytes`` are what the
-    memories move for the source and destination operands once (whole granules);
+    memories move for the source and destination operands once (whole granules), ``staged_bytes``
+    the part of what is read that lies on chip;
     ``source_format`` and ``target_format`` are format codes of src0 and dst (see
     numerics.formats.FORMAT_NAMES), -1 for none; ``target_storage_bytes`` the size of the whole
     buffer that dst is a window of.
@@ -51,6 +52,7 @@ class Work:
     source_format: Ints
     target_format: Ints
     target_storage_bytes: Ints
+    staged_bytes: Ints = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.opcode)

@@ -14,6 +14,9 @@ The accumulator *buffer* of an instruction is the CTA tile: at the edge of a mat
 work on all of it, whatever part holds results. The first instruction of a tile also pays the
 ``prologue``: nothing is multiplied until the first panels have arrived.
 
+Operands may also lie in ``shared`` memory, where loads of their own have brought them. Then nothing
+is fetched, nothing is stored, and there is no prologue.
+
 The numbers: ``arithmetic`` names the tensor cores (ampere-mma, hopper-wgmma, ...) or another way of
 adding (numerics.arithmetic). With ``promote_fp8`` kernels add the sums of that many products of
 fp8 to accumulators in fp32 registers (numerics.orders); 0 leaves them in the tensor core.
@@ -54,7 +57,8 @@ class TensorCore(Unit):
     """The tensor cores of one multiprocessor: ``macs`` 16-bit multiply-accumulates per cycle.
 
     Half as many of 32 bits, twice as many of 8 bits. ``operands`` names the main memory that holds
-    A and B, ``accumulators`` the memory of the sums. ``tiles`` are the CTA tiles that kernels come
+    A and B, ``accumulators`` the memory of the sums, ``shared`` the multiprocessor's shared memory
+    ("": kernels cannot name what is in it). ``tiles`` are the CTA tiles that kernels come
     in and ``warp_tile`` the largest part of one that ``warp_group`` warps compute together, as
     "ROWSxCOLS"; ``k_step`` is the k of one step of the main loop, which is padded to whole ones.
     """
@@ -65,6 +69,7 @@ class TensorCore(Unit):
     macs: int
     operands: str
     accumulators: str
+    shared: str = ""
     tiles: tuple[str, ...]
     warp_tile: str = "64x64"
     warp_group: int = 1
@@ -93,7 +98,8 @@ class TensorCore(Unit):
         arithmetic(self.arithmetic)
 
     def memories(self) -> tuple[str, ...]:
-        return (self.operands, self.accumulators)
+        staged = (self.shared,) if self.shared else ()
+        return (self.operands, self.accumulators, *staged)
 
     def peak_macs_per_cycle(self) -> int:
         return self.macs
@@ -110,19 +116,22 @@ class TensorCore(Unit):
         """Multiply-accumulates per cycle of operands of ``bits`` bits, main loop included."""
         return self.macs * 16 / bits * self.efficiency
 
-    def shared_bytes_per_k(self, tile: Shape, bits: int) -> float:
-        """Bytes that a CTA moves in and out of shared memory for every k."""
+    def shared_bytes_per_k(self, tile: Shape, bits: int, *, staged: bool = False) -> float:
+        """Bytes that a CTA moves in and out of shared memory for every k; only out of it if its
+        operands are ``staged`` there."""
         rows, cols = (min(a, b) for a, b in zip(shape_of(self.warp_tile), tile, strict=True))
         while tile[0] * tile[1] * self.warp_group < WARPS * rows * cols:
             rows, cols = (rows // 2, cols) if rows >= cols else (rows, cols // 2)
         warps = tile[0] * tile[1] / (rows * cols)
-        return (warps * (rows + cols) + tile[0] + tile[1]) * bits / 8
+        stored = 0 if staged else tile[0] + tile[1]
+        return (warps * (rows + cols) + stored) * bits / 8
 
-    def main_loop_cycles(self, tile: Shape, k: int, bits: int) -> float:
-        """Cycles that a CTA's main loop over ``k`` takes, operands fetched in time."""
+    def main_loop_cycles(self, tile: Shape, k: int, bits: int, *, staged: bool = False) -> float:
+        """Cycles that a CTA's main loop over ``k`` takes, operands fetched in time or staged."""
         k = -(-k // self.k_step) * self.k_step
         multiply = tile[0] * tile[1] * k / self.rate(bits)
-        return max(multiply, self.shared_bytes_per_k(tile, bits) * k / self.shared_width)
+        moved = self.shared_bytes_per_k(tile, bits, staged=staged)
+        return max(multiply, moved * k / self.shared_width)
 
     def cost(self, work: Work) -> Cost:
         """Main loop, fetch and prologue; see the module."""
@@ -131,13 +140,17 @@ class TensorCore(Unit):
         area = work.target_storage_bytes * 8 // _bits(work.target_format)
         cycles = area * k * bits / (self.macs * 16 * self.efficiency)
         shared = np.zeros(len(work))
+        fetched = work.read_bytes - work.staged_bytes
+        fetches = (fetched > 0) | (work.staged_bytes == 0)
         for tile in self.shapes:
             holds = (area == tile[0] * tile[1]) & (work.m <= tile[0]) & (work.n <= tile[1])
-            chosen = holds & (shared == 0)
-            shared[chosen] = self.shared_bytes_per_k(tile, 8) * k[chosen] / self.shared_width
+            holds &= shared == 0
+            for staged, chosen in ((False, holds & fetches), (True, holds & ~fetches)):
+                moved = self.shared_bytes_per_k(tile, 8, staged=staged)
+                shared[chosen] = moved * k[chosen] / self.shared_width
         cycles = np.maximum(cycles, shared * bits / 8)
-        cycles = np.maximum(cycles, work.read_bytes / self.fetch_width)
-        first = (work.flags & Flag.ACCUMULATE) == 0
+        cycles = np.maximum(cycles, fetched / self.fetch_width)
+        first = ((work.flags & Flag.ACCUMULATE) == 0) & fetches
         occupancy = np.ceil(cycles).astype(np.int64) + first * self.prologue
         return Cost(occupancy, occupancy + self.drain, {"mac": work.m * work.n * work.k})
 

@@ -3,7 +3,7 @@ tiles run side by side, and on which core."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from accelsim.errors import AccelsimError
@@ -19,6 +19,8 @@ from accelsim.mapping.lowering import Core, Lowering
 from accelsim.workload.operators import Attention
 
 Batch = list[QueryTile]
+Choose = Callable[[AttentionProblem], AttentionTiling]
+"""How a machine tiles an attention."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,12 @@ class Phase:
     keys: int
 
     @classmethod
-    def of(cls, op: Attention, low: Lowering) -> Phase:
+    def of(cls, op: Attention, low: Lowering, choose: Choose) -> Phase:
         """All queries and all keys that they see."""
         # A single query sees the same keys in every tile: the window is where they begin.
         keys = op.kv_len if op.q_len > 1 else op.keys_read
-        tiling = _tiling(op, low, op.batch * op.kv_heads, op.heads // op.kv_heads, keys)
+        shared = op.heads // op.kv_heads
+        tiling = choose(_problem(op, low, op.batch * op.kv_heads, shared, keys))
         return cls(query_tiles(op, low, tiling.heads, tiling.rows), tiling, keys)
 
     @property
@@ -53,7 +56,12 @@ def has_common_keys(op: Attention) -> bool:
     return op.batch > 1 and 0 < op.prefix <= op.kv_len - op.q_len and not op.window
 
 
-def two_phases(op: Attention, low: Lowering) -> list[Phase]:
+def phases_of(op: Attention, low: Lowering, choose: Choose) -> list[Phase]:
+    """One phase, or two where sequences have keys in common."""
+    return two_phases(op, low, choose) if has_common_keys(op) else [Phase.of(op, low, choose)]
+
+
+def two_phases(op: Attention, low: Lowering, choose: Choose) -> list[Phase]:
     """The common prefix with the queries of all sequences together, so that it is read once, then
     what every sequence has of its own.
 
@@ -61,8 +69,8 @@ def two_phases(op: Attention, low: Lowering) -> list[Phase]:
     """
     shared, own = op.heads // op.kv_heads, op.kv_len - op.prefix
     low.build.note(f"common prefix of {op.prefix} read once for {op.batch} sequences")
-    first = _tiling(op, low, op.kv_heads, op.batch * shared, op.prefix, common=True)
-    then = _tiling(op, low, op.batch * op.kv_heads, shared, own)
+    first = choose(_problem(op, low, op.kv_heads, op.batch * shared, op.prefix, common=True))
+    then = choose(_problem(op, low, op.batch * op.kv_heads, shared, own))
     behind = behind_prefix(op, query_tiles(op, low, then.heads, then.rows))
     return [
         Phase(prefix_tiles(op, low, first.heads, first.rows), first, op.prefix),
@@ -70,12 +78,12 @@ def two_phases(op: Attention, low: Lowering) -> list[Phase]:
     ]
 
 
-def _tiling(
+def _problem(
     op: Attention, low: Lowering, groups: int, shared: int, keys: int, *, common: bool = False
-) -> AttentionTiling:
-    """Tiles for ``groups`` key heads with ``keys`` keys each, that ``shared`` query heads see;
-    ``common``: every query sees all of them."""
-    problem = AttentionProblem(
+) -> AttentionProblem:
+    """What tiles depend on: ``groups`` key heads with ``keys`` keys each, that ``shared`` query
+    heads see; ``common``: every query sees all of them."""
+    return AttentionProblem(
         groups=groups,
         shared=shared,
         q_len=op.q_len,
@@ -89,7 +97,12 @@ def _tiling(
         latent=op.latent,
         biased=op.alibi,
     )
-    return best_attention_tiling(problem, _resources(low, low.cores[0]))
+
+
+def on_arrays(low: Lowering) -> Choose:
+    """Tilings for systolic arrays."""
+    resources = _resources(low, low.cores[0])
+    return lambda problem: best_attention_tiling(problem, resources)
 
 
 def _resources(low: Lowering, core: Core) -> AttentionResources:
@@ -133,16 +146,18 @@ def batches_of(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> list[Batc
     return batches
 
 
-def shares(batches: Sequence[Batch], low: Lowering) -> list[list[Batch]]:
-    """Batches of every core: the longest first, each to the core that has least to do."""
+def shares(batches: Sequence[Batch], low: Lowering, heads: int = 0) -> list[list[Batch]]:
+    """Batches of every core: the longest first, of so many key heads at a time (0: of all), each to
+    the core that has least to do."""
     load = [0] * len(low.cores)
     mine: list[list[int]] = [[] for _ in low.cores]
     work = [sum(tile.rows * tile.keys for tile in batch) for batch in batches]
-    for i in sorted(range(len(batches)), key=lambda i: -work[i]):
+    turn = [batch[0].group // heads if heads else 0 for batch in batches]
+    for i in sorted(range(len(batches)), key=lambda i: (turn[i], -work[i])):
         core = load.index(min(load))
         load[core] += work[i]
         mine[core].append(i)
-    return [[batches[i] for i in sorted(some)] for some in mine]
+    return [[batches[i] for i in (some if heads else sorted(some))] for some in mine]
 
 
 def instructions(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> int:

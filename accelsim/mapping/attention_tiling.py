@@ -133,6 +133,21 @@ class AttentionTiling:
         """Query tiles that have buffers."""
         return self.ways * (2 if self.double else 1)
 
+    @property
+    def weight_buffers(self) -> int:
+        """Blocks of weights that have buffers."""
+        return self.buffers
+
+    @property
+    def buffer_rows(self) -> int:
+        """Rows of a buffer, whatever a tile holds."""
+        return self.height
+
+    @property
+    def turn(self) -> int:
+        """Key heads that all cores work on at a time; 0: any."""
+        return 0
+
     def __str__(self) -> str:
         stacked = f"{self.heads} heads x " if self.heads > 1 else ""
         return (

@@ -68,6 +68,22 @@ class Partials:
                 _Merge(low, core, self).emit(mine)
 
 
+def most_ranges(head_dim: int, capacity: int) -> int:
+    """Ranges of each of two phases at most, so that a row of all of them can be merged."""
+    free = capacity - 12 * ALIGNMENT - _row_bytes(head_dim, 0, 1)
+    return free // (_row_bytes(head_dim, 1, 1) - _row_bytes(head_dim, 0, 1)) // 2
+
+
+def rows_that_fit(head_dim: int, splits: int, slots: int, capacity: int) -> int:
+    """Rows whose ``splits`` partial results fit into a memory ``slots`` times."""
+    return (capacity - 12 * ALIGNMENT) // _row_bytes(head_dim, splits, slots)
+
+
+def _row_bytes(head_dim: int, splits: int, slots: int) -> int:
+    """Bytes of a row: parts, two columns of each, the result, one column."""
+    return FP32_BYTES * slots * (splits * (head_dim + 2) + head_dim + 1)
+
+
 class _Merge:
     """The merge of some rows on one core's vector unit."""
 
@@ -78,18 +94,18 @@ class _Merge:
         memory = max(unit.memory, key=lambda name: core.arenas[name].capacity)
         width, splits = partial.results.cols, partial.maxima.cols
         self.head_dim, self.splits = width // splits, splits
-        # Parts and columns twice, the result twice, one column.
-        row = FP32_BYTES * (2 * width + 4 * splits + 2 * self.head_dim + 2)
         arena = core.arenas[memory]
-        self.height = (arena.free - 12 * ALIGNMENT) // row
+        slots = 2 if rows_that_fit(self.head_dim, splits, 2, arena.free) else 1
+        self.height = rows_that_fit(self.head_dim, splits, slots, arena.free)
         if self.height < 1:
+            row = _row_bytes(self.head_dim, splits, 1)
             raise CapacityError(
                 f"a row's {splits} partial results need {readable(row)}, {memory} has"
                 f" {readable(arena.capacity)}"
             )
         self.height = int(min(self.height, partial.results.rows))
         self.parts, self.tops, self.totals, self.out, self.column = (
-            core.ring(memory, name, self.height, cols, FP32)
+            core.ring(memory, name, self.height, cols, FP32, slots)
             for name, cols in (
                 ("parts", width), ("tops", splits), ("totals", splits),
                 ("merged", self.head_dim), ("column", 1),

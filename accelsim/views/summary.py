@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 WIDTH = 88
 _BAR = 26
+_WAYS = 3  # ways in which attention was mapped that are told
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _INDENT = "  "
 
@@ -34,6 +36,7 @@ def summary(result: Result) -> str:
         _head(result),
         _resources(result),
         _operators(result),
+        _attention(result),
         _traffic(result),
         _energy(result),
         _approximations(result),
@@ -125,6 +128,18 @@ def _operators(result: Result) -> str:
     return "Operators\n" + text_table(columns, kinds, _INDENT)
 
 
+def _attention(result: Result) -> str:
+    """How attention was mapped, and what that saved: each way once, the most frequent first."""
+    ways: Counter[str] = Counter()
+    for one in result.operators:
+        if one.kind == "attention":
+            ways[f"{one.mapper}: {one.mapping}" if one.mapping else one.mapper] += one.repeat
+    told = [_item(f"{count} x {way}") for way, count in ways.most_common(_WAYS)]
+    if len(ways) > _WAYS:
+        told.append(_item(f"{plural(len(ways) - _WAYS, 'other way')}"))
+    return "\n".join(("Attention", *told)) if told else ""
+
+
 def main_memory_label(result: Result) -> str:
     """Name of the memory that holds the tensors, or what several of them are called."""
     arch = result.architecture
@@ -169,13 +184,14 @@ def _energy(result: Result) -> str:
 def _approximations(result: Result) -> str:
     if not result.approximations:
         return ""
-    lines = (
-        textwrap.fill(
-            text, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False
-        )
-        for text in result.approximations
+    return "\n".join(("Approximations", *map(_item, result.approximations)))
+
+
+def _item(text: str) -> str:
+    """A line of a list, wrapped."""
+    return textwrap.fill(
+        text, WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False
     )
-    return "\n".join(("Approximations", *lines))
 
 
 def _effort(result: Result) -> str:

@@ -59,3 +59,12 @@ def test_llama(benchmark: BenchmarkFixture, phase: str) -> None:
     work = f"llama-2-7b:phase={phase}"
     simulate("tpu-v3", work)
     benchmark.pedantic(lambda: simulate("tpu-v3", work), setup=_cold_tiling, rounds=5, iterations=1)
+
+
+@pytest.mark.benchmark(group="attention on a100", timer=time.process_time)
+@pytest.mark.parametrize("mapper", ["gpu-flash-attention", "gpu-attention"])
+def test_gpu_attention(benchmark: BenchmarkFixture, mapper: str) -> None:
+    shape = "attention:heads=8,q=2048,kv=2048,d=128,causal=true,dtype=fp16"
+    run = simulate("a100", shape, mapper=mapper)
+    benchmark.pedantic(lambda: simulate("a100", shape, mapper=mapper), rounds=3, iterations=1)
+    benchmark.extra_info["instructions"] = run.instructions

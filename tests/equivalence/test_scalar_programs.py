@@ -101,6 +101,10 @@ CASES = [
     ("stream-sdpa", "stream-naive-max", "attention:heads=2,kv_heads=1,q=3,kv=5,d=6", FLOATS),
     ("stream-sdpa", "stream-reordered", "attention:heads=4,kv_heads=2,q=1,kv=9,d=4", FLOATS),
     ("stream-sdpa", "stream-running-max", "attention:heads=2,kv_heads=1,q=3,kv=9,d=6", FLOATS),
+    ("a100", "gpu-flash-attention", "attention:heads=2,kv_heads=1,q=3,kv=139,d=6,causal=true",
+     A100),
+    ("h100", "gpu-flash-attention", "attention:heads=2,kv_heads=1,q=1,kv=1500,d=6", FLOATS),
+    ("h100", "gpu-flash-attention-unsplit", "attention:heads=2,kv_heads=1,q=2,kv=300,d=6", FLOATS),
     # Rows on vector units.
     ("systolic", "vector-softmax", "softmax:rows=3,cols=37", FLOATS),
     ("onnxim-mobile", "vector-softmax", "softmax:rows=3,cols=21", FLOATS),

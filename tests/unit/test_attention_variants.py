@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from accelsim.mappers import flash_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.api import check, simulate, workload
 from accelsim.errors import AccelsimError
-from accelsim.mapping import attention_phases, attention_tiling, heads
+from accelsim.mapping import attention_phases, attention_tiling, heads, online_softmax
 from accelsim.mapping.attention_tiling import AttentionTiling
 from accelsim.workload.constants import AlibiTable
 
@@ -22,6 +21,8 @@ MAPPERS = {
     "unfused-attention": ("hbm-npu", "mesh-npu", "systolic"),
     "multipass-attention": ("tpu-v3",),
     "gpu-attention": ("a100",),
+    "gpu-flash-attention": ("a100", "h100"),
+    "gpu-flash-attention-unsplit": ("a100",),
 }
 VARIANTS = (
     "heads=4,kv_heads=2,q=45,kv=130,d=16,causal=true,window=20",
@@ -116,7 +117,7 @@ def test_random_attentions_are_right_with_any_tiling(data: st.DataObject) -> Non
 @pytest.mark.parametrize("mapper", [name for name in MAPPERS if name != "flash-attention"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_random_attentions_are_right_unfused(mapper: str, data: st.DataObject) -> None:
+def test_random_attentions_are_right_with_other_mappers(mapper: str, data: st.DataObject) -> None:
     shape = shapes(data.draw)
     machine = MAPPERS[mapper][0]
     result = check(machine, f"attention:{shape}", mapper=mapper)
@@ -198,7 +199,7 @@ def test_a_window_one_key_off_is_found(
     off: int, tiles: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiles()
-    plain = flash_attention.masks
+    plain = online_softmax.masks
 
     def shifted(op: Any, position: int, *rest: int) -> Any:
         for mask in plain(op, position, *rest):
@@ -206,7 +207,7 @@ def test_a_window_one_key_off_is_found(
             yield mask._replace(imm=mask.imm + off) if window else mask
 
     assert check("hbm-npu", WINDOW).ok
-    monkeypatch.setattr(flash_attention, "masks", shifted)
+    monkeypatch.setattr(online_softmax, "masks", shifted)
     assert not check("hbm-npu", WINDOW).ok
 
 
@@ -215,7 +216,7 @@ def test_rows_that_have_seen_nothing_yet_need_a_finite_maximum(
 ) -> None:
     tiles(rows=24, keys=8)
     assert check("hbm-npu", WINDOW).ok
-    monkeypatch.setattr(flash_attention, "sees_nothing", lambda *_: False)
+    monkeypatch.setattr(online_softmax, "sees_nothing", lambda *_: False)
     assert not check("hbm-npu", WINDOW).ok
 
 
@@ -236,20 +237,20 @@ def test_a_page_in_the_wrong_place_is_found(mapper: str, monkeypatch: pytest.Mon
     from accelsim.mapping import gathered
 
     assert check("hbm-npu", shape, mapper=mapper).ok
-    monkeypatch.setattr(flash_attention, "cache_runs", swapped)
+    monkeypatch.setattr(online_softmax, "cache_runs", swapped)
     monkeypatch.setattr(gathered, "cache_runs", swapped)
     assert not check("hbm-npu", shape, mapper=mapper).ok
 
 
 def test_the_bias_of_another_head_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = "attention:heads=4,q=9,kv=40,d=16,alibi=true"
-    plain = flash_attention._Stream._add_bias
+    plain = online_softmax.Stream._add_bias
 
     def other(self: Any, tile: Any, score: Any, first: int) -> None:
         plain(self, tile, score, max(0, first - 1) if first else 0)
 
     assert check("hbm-npu", shape).ok
-    monkeypatch.setattr(flash_attention._Stream, "_add_bias", lambda self, tile, score, first: None)
+    monkeypatch.setattr(online_softmax.Stream, "_add_bias", lambda self, tile, score, first: None)
     assert not check("hbm-npu", shape).ok
 
 

@@ -6,13 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from accelsim.mappers import flash_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accelsim.api import arch, check, simulate, workload
 from accelsim.errors import AccelsimError, CapacityError
-from accelsim.mapping import attention_phases, attention_tiling, partials
+from accelsim.mapping import attention_phases, attention_tiling, online_softmax, partials
 from accelsim.mapping.attention_tiling import AttentionTiling
 from accelsim.mapping.registry import choose
 from accelsim.program.opcodes import Function
@@ -110,7 +109,7 @@ def test_a_result_that_is_not_rescaled_is_found(
     dtype: str, tiles: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiles()
-    plain = flash_attention._Stream._softmax
+    plain = online_softmax.Stream._softmax
 
     def without_rescaling(self: Any, step: Any, ways: Any) -> Any:
         results = {id(way.result) for way in ways if way.started}
@@ -126,16 +125,16 @@ def test_a_result_that_is_not_rescaled_is_found(
 
     shape = f"attention:heads=2,q=20,kv=90,d=16,dtype={dtype}"
     assert check("hbm-npu", shape).ok
-    monkeypatch.setattr(flash_attention._Stream, "_softmax", without_rescaling)
+    monkeypatch.setattr(online_softmax.Stream, "_softmax", without_rescaling)
     assert not check("hbm-npu", shape).ok
 
 
 @pytest.mark.parametrize("off", [-1, 1])
 def test_a_mask_one_key_off_is_found(off: int, tiles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles()
-    plain = flash_attention._Stream._mask
+    plain = online_softmax.Stream._mask
     monkeypatch.setattr(
-        flash_attention._Stream,
+        online_softmax.Stream,
         "_mask",
         lambda self, tile, score, first: plain(self, tile, score, first + off),
     )
@@ -144,19 +143,19 @@ def test_a_mask_one_key_off_is_found(off: int, tiles: Any, monkeypatch: pytest.M
 
 def test_a_block_skipped_too_many_is_found(tiles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles()
-    plain = flash_attention._Stream._steps
+    plain = online_softmax.Stream._steps
 
     def one_less(self: Any, index: int, batch: Any) -> Any:
         steps = plain(self, index, batch)
         return [step for i, step in enumerate(steps) if i != 1 or len(steps) < 3]
 
-    monkeypatch.setattr(flash_attention._Stream, "_steps", one_less)
+    monkeypatch.setattr(online_softmax.Stream, "_steps", one_less)
     assert not check("hbm-npu", "attention:heads=2,q=33,kv=70,d=16,causal=true").ok
 
 
 def test_a_sum_without_its_factor_is_found(tiles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tiles()
-    plain = flash_attention._Stream._sums
+    plain = online_softmax.Stream._sums
 
     def sums(self: Any, ways: Any, weights: Any) -> None:
         vector = self.build.vector
@@ -168,7 +167,7 @@ def test_a_sum_without_its_factor_is_found(tiles: Any, monkeypatch: pytest.Monke
         plain(self, ways, weights)
         monkeypatch.setattr(self.build, "vector", vector, raising=False)
 
-    monkeypatch.setattr(flash_attention._Stream, "_sums", sums)
+    monkeypatch.setattr(online_softmax.Stream, "_sums", sums)
     assert not check("hbm-npu", "attention:heads=2,q=20,kv=90,d=16").ok
 
 

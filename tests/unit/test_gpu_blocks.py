@@ -1,5 +1,7 @@
 """Tensor cores, SIMT lanes and the load/store path: cycles by hand, and bad parameters."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,17 @@ def test_a_warp_group_reads_its_operands_together():
 
 def test_panels_are_fetched_at_the_width_of_the_port():
     assert tile(tensor(fetch_width=64), 1, 64, 32, 64, 64, read=64 * 5000)[0] == 5000
+
+
+def test_staged_operands_are_neither_fetched_nor_waited_for():
+    unit = tensor(prologue=100, fetch_width=1)
+    one = work(Opcode.MATMUL, 64, 64, 32, read=9000, held=4 * 64 * 64)
+    staged = replace(one, staged_bytes=one.read_bytes)
+    assert cycles(unit, one)[0] == 9100
+    # Warps load their operands, 4 x 64 x 2 B per k, but nothing is stored into shared memory.
+    assert cycles(unit, staged)[0] == 32 * 4
+    assert unit.main_loop_cycles((64, 64), 32, 16, staged=True) == 32 * 4
+    assert unit.main_loop_cycles((64, 64), 32, 16) == 32 * 6
 
 
 def test_numbers_are_fp32_sums_in_ascending_k():

@@ -62,6 +62,7 @@ ATTENTION = "attention:heads=4,kv_heads=2,q=30,kv=50,d=32,causal=true"
 SMALL = "layers=2,hidden=64,ffn=96,vocab=100,batch=2"
 STREAMING = ("stream-naive", "stream-naive-max", "stream-reordered", "stream-running-max")
 NOT_ON_GPU = ("conv2d", "pool2d")
+OTHER_GPU_ATTENTION = ("gpu-attention", "gpu-flash-attention-unsplit")
 MODELS = (
     f"gpt2:{SMALL},heads=4,positions=64,tokens=12",
     f"opt-125m:{SMALL},heads=4,tokens=12",
@@ -105,6 +106,14 @@ def test_gpu_operator_is_exact(operator: str, order: str) -> None:
     assert not result.unchecked
 
 
+@pytest.mark.parametrize("order", ["program", "clock"])
+@pytest.mark.parametrize("operator", [op for op in OPERATORS if op.startswith("attention")])
+@pytest.mark.parametrize("mapper", OTHER_GPU_ATTENTION)
+def test_other_gpu_attention_is_exact(mapper: str, operator: str, order: str) -> None:
+    result = check("a100", operator, order=order, mapper=mapper, overrides={"cores": 5})
+    assert result.ok, result.first
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_gpu_model_is_exact_in_clock_order(model: str) -> None:
     result = check("h100", model, overrides={"cores": 7})
@@ -146,6 +155,8 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
     short = "attention:heads=1,q=9,kv=9,d=8"
     for name in STREAMING:
         used.update(simulate("stream-sdpa", short, mapper=name).mapper.split("+"))
+    for name in OTHER_GPU_ATTENTION:
+        used.update(simulate("a100", ATTENTION, mapper=name).mapper.split("+"))
     assert used == set(MAPPERS)
 
 

@@ -181,6 +181,14 @@ def test_operators_by_kind_add_up_to_the_run(run):
     assert [row.cycles for row in kinds] == sorted((row.cycles for row in kinds), reverse=True)
 
 
+def test_the_summary_tells_how_attention_was_mapped():
+    model = "llama-2-7b:layers=3,hidden=64,ffn=96,vocab=100,heads=4,kv_heads=2,tokens=9"
+    told = " ".join(" ".join(section(summary(simulate("a100", model)), "Attention")).split())
+    assert told.startswith("- 3 x gpu-flash-attention: scores stay on chip: unfused, they and")
+    assert "CTA tiles of 2 heads x 9 queries, key blocks of" in told
+    assert "\nAttention\n" not in summary(simulate("a100", "softmax:rows=3,cols=5"))
+
+
 def test_summary_table_holds_the_kinds(run):
     lines = section(summary(run), "Operators")[2:]
     kinds = run.operators.by_kind()
