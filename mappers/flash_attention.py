@@ -16,6 +16,12 @@ from accelsim.mapping.attention_phases import on_arrays, phases_of, vector_of
 from accelsim.mapping.lowering import Core, Lowering, leading_array
 from accelsim.mapping.online_softmax import Site, online_softmax
 from accelsim.mapping.registry import mapper
+from accelsim.mapping.unified_max import (
+    ASSUMED,
+    UnifiedStream,
+    refuse_wide_scores,
+    without_maximum,
+)
 from accelsim.workload.operators import Attention
 
 if TYPE_CHECKING:
@@ -46,6 +52,18 @@ def flash_attention(op: Attention, low: Lowering) -> None:
         core.reset()
     sites = [_site(core) for core in low.cores]
     online_softmax(op, low, phases_of(op, low, on_arrays(low)), sites)
+
+
+@mapper("unified-max-attention", lowers=("attention",), needs=(Systolic, Vector, Dma), lacks=_lacks)
+def unified_max_attention(op: Attention, low: Lowering) -> None:
+    """The same without running maxima: nothing is rescaled, split keys are merged by adding."""
+    refuse_wide_scores(op)
+    for core in low.cores:
+        core.reset()
+    low.build.approximate(ASSUMED)
+    phases = phases_of(op, low, without_maximum(on_arrays(low)))
+    sites = [_site(core) for core in low.cores]
+    online_softmax(op, low, phases, sites, stream=UnifiedStream)
 
 
 def _site(core: Core) -> Site:

@@ -21,11 +21,18 @@ from typing import TYPE_CHECKING
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
 from accelsim.mapping.attention_phases import phases_of
+from accelsim.mapping.attention_tiling import AttentionProblem, AttentionTiling
 from accelsim.mapping.cta_attention import Multiprocessor, best_cta_tiling
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.online_softmax import Site, online_softmax
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.thread_blocks import gpu_of
+from accelsim.mapping.unified_max import (
+    ASSUMED,
+    UnifiedStream,
+    refuse_wide_scores,
+    without_maximum,
+)
 from accelsim.workload.operators import Attention
 
 if TYPE_CHECKING:
@@ -56,12 +63,25 @@ def gpu_flash_attention_unsplit(op: Attention, low: Lowering) -> None:
     _lower(op, low, splits=False)
 
 
-def _lower(op: Attention, low: Lowering, *, splits: bool) -> None:
+@mapper("gpu-unified-max-attention", lowers=("attention",), needs=BLOCKS, lacks=_lacks)
+def gpu_unified_max_attention(op: Attention, low: Lowering) -> None:
+    """The same without running maxima: nothing is rescaled, split keys are merged by adding."""
+    refuse_wide_scores(op)
+    low.build.approximate(ASSUMED)
+    _lower(op, low, splits=True, unified=True)
+
+
+def _lower(op: Attention, low: Lowering, *, splits: bool, unified: bool = False) -> None:
     multiprocessor = _multiprocessor(low)
     tensor = low.cores[0].tensor_cores[1]
     low.build.reduce(tensor.order(low.format(op.inputs[0])))
-    phases = phases_of(op, low, lambda p: best_cta_tiling(p, multiprocessor, splits))
-    online_softmax(op, low, phases, [_site(core) for core in low.cores], low.launch)
+
+    def choose(problem: AttentionProblem) -> AttentionTiling:
+        return best_cta_tiling(problem, multiprocessor, splits)
+
+    phases = phases_of(op, low, without_maximum(choose) if unified else choose)
+    sites = [_site(core) for core in low.cores]
+    online_softmax(op, low, phases, sites, low.launch, UnifiedStream if unified else None)
 
 
 def _multiprocessor(low: Lowering) -> Multiprocessor:

@@ -164,7 +164,8 @@ class _Reader:
             lane_format=lane,
             row_piece=min((row[_K] for row in sums), default=0),
             row_depth=max((self._row_depth(row) for row in sums), default=0),
-            shifted=not any(row[_FUNCTION] == Function.EXP for row in products),
+            shifted=not any(row[_FUNCTION] == Function.EXP for row in products)
+            and any(row[_FUNCTION] in _MAXIMA for row in self._rows),
             arithmetic=self._arithmetic(),
             order=(self._declared or "chain") if products else "",
         )
@@ -362,5 +363,6 @@ def _arithmetic_name(unit: Any) -> str:
 _OPCODE, _UNIT, _FUNCTION, _FLAGS = (
     COLUMN[name] for name in ("opcode", "unit", "function", "flags")
 )
+_MAXIMA = (Function.ROW_MAX, Function.MAX, Function.EXP_SUB)
 _K, _DST, _SRC = COLUMN["k"], COLUMN["dst"], COLUMN["src0"]
 _STORAGE, _FORMAT = OPERAND_COLUMN["storage"], OPERAND_COLUMN["format"]

@@ -66,6 +66,18 @@ class AttentionProblem:
     window: int = 0
     latent: bool = False
     biased: bool = False
+    unified: bool = False  # no running maximum, nothing is rescaled
+
+    @property
+    def wide(self) -> tuple[Function, ...]:
+        """Passes over a block of scores."""
+        found = (F.MUL_IMM, F.EXP, F.ROW_SUM) if self.unified else WIDE
+        return (*found, F.ADD) if self.biased else found
+
+    @property
+    def narrow(self) -> tuple[Function, ...]:
+        """Passes over a column of row statistics when the block is not the first."""
+        return (F.ADD,) if self.unified else NARROW
 
     @property
     def key_dim(self) -> int:
@@ -279,7 +291,7 @@ def _cycles(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> f
     seen = np.maximum(last - np.maximum(sees[:, None, :], first), 0).reshape(-1, visible.shape[1])
     seen = seen[seen.any(axis=1)]
     arrays, vectors = _block(p, r, t, seen)
-    lanes = vectors.sum(axis=1) + _stalls(r, t, np.count_nonzero(seen, axis=1))
+    lanes = vectors.sum(axis=1) + _stalls(p, r, t, np.count_nonzero(seen, axis=1))
     spare = -t.ways % r.arrays
     turns = np.pad(arrays, ((0, 0), (0, spare))).reshape(len(seen), -1, r.arrays)
     half = turns.sum(axis=1).max(axis=1) / 2
@@ -333,23 +345,23 @@ def _block(
         scores = scores + r.array.cycles(height, some, np.full_like(keys, p.rope))[0]
     values, _ = r.array.cycles(height, depth, some)
     lanes, slots = r.lanes, r.slots
-    wide = -(-t.height * some // lanes) * (sum(slots[f] for f in WIDE) + slots[F.ADD] * p.biased)
-    narrow = -(-t.height // lanes) * sum(slots[f] for f in NARROW)
-    rescaled = -(-t.height * p.head_dim // lanes) * slots[F.MUL]
+    wide = -(-t.height * some // lanes) * sum(slots[f] for f in p.wide)
+    narrow = -(-t.height // lanes) * sum(slots[f] for f in p.narrow)
+    rescaled = 0 if p.unified else -(-t.height * p.head_dim // lanes) * slots[F.MUL]
     vector = (wide + narrow + rescaled) * r.vector_cycle
     return np.where(keys > 0, scores + values, 0), np.where(keys > 0, vector, 0.0)
 
 
-def _stalls(r: AttentionResources, t: AttentionTiling, ways: Ints) -> Floats:
+def _stalls(p: AttentionProblem, r: AttentionResources, t: AttentionTiling, ways: Ints) -> Floats:
     """Cycles per block in which the vector unit waits for its own results.
 
     A function waits for the one before it of the same tile; meanwhile those of the other ways run.
     """
     own, tree = -(-t.height * t.keys // r.lanes), r.lanes.bit_length()
     others = ways - 1
-    waits = [r.vector_latency + (tree if f in REDUCTIONS else 0) for f in WIDE]
+    waits = [r.vector_latency + (tree if f in REDUCTIONS else 0) for f in p.wide]
     wide = sum(np.maximum(0, wait - others * own) for wait in waits)
-    narrow = len(NARROW) * np.maximum(0, r.vector_latency - others)
+    narrow = len(p.narrow) * np.maximum(0, r.vector_latency - others)
     stalls: Floats = (wide + narrow) * r.vector_cycle
     return stalls
 

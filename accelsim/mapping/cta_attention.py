@@ -35,9 +35,7 @@ from accelsim.errors import CapacityError
 from accelsim.hw.tensor_core import Shape
 from accelsim.mapping.attention_tiling import (
     FP32_BYTES,
-    NARROW,
     STATISTICS,
-    WIDE,
     AttentionProblem,
     AttentionTiling,
 )
@@ -270,12 +268,12 @@ def _blocks(p: AttentionProblem, t: AttentionTiling) -> list[int]:
 def _softmax_cycles(p: AttentionProblem, m: Multiprocessor, t: AttentionTiling) -> float:
     """Cycles of the lanes for a block: each function waits for the one before it."""
     keys = min(t.keys, t.span)
-    slots = sum(m.slots[f] for f in WIDE) + m.slots[F.ADD] * p.biased
+    slots = sum(m.slots[f] for f in p.wide)
     wide = -(-t.height * keys // m.lanes) * slots
-    narrow = -(-t.height // m.lanes) * sum(m.slots[f] for f in NARROW)
-    rescaled = -(-t.height * p.head_dim // m.lanes) * m.slots[F.MUL]
-    tree = sum(m.lanes.bit_length() for f in WIDE if f in REDUCTIONS)
-    return wide + narrow + rescaled + (len(WIDE) + 1) * m.latency + tree
+    narrow = -(-t.height // m.lanes) * sum(m.slots[f] for f in p.narrow)
+    rescaled = 0 if p.unified else -(-t.height * p.head_dim // m.lanes) * m.slots[F.MUL]
+    tree = sum(m.lanes.bit_length() for f in p.wide if f in REDUCTIONS)
+    return wide + narrow + rescaled + (len(p.wide) + 1) * m.latency + tree
 
 
 def _access_cycles(gpu: Gpu, elements: int, bits: int) -> float:
@@ -290,7 +288,7 @@ def _merge_cycles(p: AttentionProblem, m: Multiprocessor, splits: int) -> float:
         return 0.0
     rows = -(-p.groups * p.shared * p.q_len // m.gpu.cores)
     passes = -(-rows * p.head_dim // m.lanes) * (2 * m.slots[F.MUL] + m.slots[F.ADD])
-    lanes = splits * (passes + m.latency) + len(WIDE) * m.latency
+    lanes = splits * (passes + m.latency) + len(p.wide) * m.latency
     loads = _access_cycles(m.gpu, rows * splits * (p.head_dim + 2), 8 * FP32_BYTES)
     return m.gpu.launch + 4 * m.gpu.latency + lanes + 2 * loads
 

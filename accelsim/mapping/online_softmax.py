@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from accelsim.mapping.attention_phases import Batch, Phase, batches_of, instructions, shares
 from accelsim.mapping.attention_tiling import AttentionTiling, key_slots
@@ -67,11 +68,14 @@ def online_softmax(
     phases: Sequence[Phase],
     sites: Sequence[Site],
     start: Callable[[], None] = lambda: None,
+    stream: type[Stream] | None = None,
 ) -> None:
     """Attention in phases, the query tiles of each shared out over one site per core.
 
     ``start`` is called ahead of each kernel: a phase, and the merge where keys are split.
+    ``stream`` is what is done with the batches of a core, by default the module's Stream.
     """
+    works = stream or Stream
     low.build.note(saved_traffic(op, low))
     tiles, splits = [], 0
     for phase in phases:
@@ -80,7 +84,7 @@ def online_softmax(
         splits += phase.splits
     partial = None
     if splits > 1:
-        partial = Partials.of(op, low, splits)
+        partial = Partials.of(op, low, splits, maxima=works.maxima)
         low.build.note(f"keys split into {splits} ranges, then merged")
     for phase, some in zip(phases, tiles if partial else [p.tiles for p in phases], strict=True):
         low.build.reserve(instructions(some, phase.tiling), "attention with an online softmax")
@@ -89,14 +93,14 @@ def online_softmax(
         for site, mine in zip(sites, shares(batches, low, phase.tiling.turn), strict=True):
             site.core.reset()
             if mine:
-                Stream(low, site, op, phase.tiling, partial).emit(mine)
+                works(low, site, op, phase.tiling, partial).emit(mine)
     if partial is not None:
         start()
         partial.merge(low, [piece for tile in phases[-1].tiles for piece in tile.pieces])
 
 
 @dataclass
-class _Way:
+class Way:
     """One query tile at work on one array: its buffers, taken when they are first written, so that
     the tile before has been stored, and how far it is."""
 
@@ -115,7 +119,7 @@ class _Way:
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """A block of keys that some ways multiply with: way i with keys starts[i] .. stops[i] - 1 of
     its key head."""
 
@@ -127,6 +131,9 @@ class _Step:
 
 class Stream:
     """The batches of one core."""
+
+    maxima: ClassVar[bool] = True
+    """Whether partial results have maxima of their own."""
 
     def __init__(
         self,
@@ -158,17 +165,17 @@ class Stream:
             self.bias = ring(site.scores, "bias", t.heads, t.keys, FP32, 2 * t.ways)
         self.score = ring(site.scores, "s", height, t.keys, FP32, 2 * t.ways)
         self.result = ring(site.scores, "o", height, d, FP32, t.buffers)
-        self.columns = [
-            ring(site.scores, name, height, 1, FP32, 2 * t.ways)
+        self.columns = {
+            name: ring(site.scores, name, height, 1, FP32, 2 * t.ways)
             for name in ("top", "spare", "factor", "total")
-        ]
-        self.running: dict[int, list[_Way]] = {}
+        }
+        self.running: dict[int, list[Way]] = {}
 
     def emit(self, batches: list[Batch]) -> None:
         """Emit all batches: scores a block ahead of the softmax, the division a block behind, so
         that the vector unit need not wait for the last product of a tile."""
         steps = [step for i, batch in enumerate(batches) for step in self._steps(i, batch)]
-        done: list[_Way] = []
+        done: list[Way] = []
         self._scores(steps[0], batches)
         for i, step in enumerate(steps):
             if i + 1 < len(steps):
@@ -181,7 +188,7 @@ class Stream:
             done = [w for w, s in zip(ways, step.stops, strict=True) if s == w.tile.visible]
         self._finish(done)
 
-    def _steps(self, index: int, batch: Batch) -> list[_Step]:
+    def _steps(self, index: int, batch: Batch) -> list[Step]:
         keys = self.tiling.keys
         steps = []
         for offset in range(0, max(tile.visible - tile.first for tile in batch), keys):
@@ -190,19 +197,19 @@ class Stream:
             ways = [i for i in range(len(batch)) if starts[i] < stops[i]]
             if ways:
                 first, last = (tuple(ends[i] for i in ways) for ends in (starts, stops))
-                steps.append(_Step(index, tuple(ways), first, last))
+                steps.append(Step(index, tuple(ways), first, last))
         return steps
 
-    def _begin(self, index: int, tile: QueryTile) -> _Way:
+    def _begin(self, index: int, tile: QueryTile) -> Way:
         loaded = [ring.next()[: tile.rows, EVERYTHING] for ring in self.query]
         part = len(tile.pieces) > 1
         for piece in tile.pieces:
             for whole, source in zip(loaded, piece.queries, strict=True):
                 target = whole[piece.rows, EVERYTHING]
                 self.build.load(self.core.load_queues[0], target, source, part=part)
-        return _Way(tile, self.arrays[index % len(self.arrays)], loaded)
+        return Way(tile, self.arrays[index % len(self.arrays)], loaded)
 
-    def _block(self, step: _Step, ways: Sequence[_Way], name: str) -> list[View]:
+    def _block(self, step: Step, ways: Sequence[Way], name: str) -> list[View]:
         """For every way, its block of an operand; what several ways need is loaded once."""
         ring, queue = self.rings[name], self.core.load_queues[-1 if name == "v" else 0]
         needs: dict[tuple[int, int], tuple[int, int]] = {}
@@ -224,7 +231,7 @@ class Stream:
             views.append(block[start - first : stop - first, EVERYTHING])
         return views
 
-    def _scores(self, step: _Step, batches: list[Batch]) -> None:
+    def _scores(self, step: Step, batches: list[Batch]) -> None:
         """Q K^T of every way, for the softmax of the next step."""
         if step.batch not in self.running:
             tiles = batches[step.batch]
@@ -242,7 +249,7 @@ class Stream:
                     way.array, score, query, keys, accumulate=part > 0, transpose_b=True
                 )
 
-    def _softmax(self, step: _Step, ways: Sequence[_Way]) -> list[View]:
+    def _softmax(self, step: Step, ways: Sequence[Way]) -> list[View]:
         """Weights of a block; running maxima and sums, and the results rescaled to the new maxima.
 
         Function by function over all ways: each hides the latency of the others.
@@ -253,7 +260,10 @@ class Stream:
         later = [way for way in ways if way.started]
         for way in ways:
             if not way.started:
-                columns = (ring.next()[: way.tile.rows, EVERYTHING] for ring in self.columns)
+                columns = (
+                    self.columns[name].next()[: way.tile.rows, EVERYTHING]
+                    for name in ("top", "spare", "factor", "total")
+                )
                 way.top, way.spare, way.factor, way.total = columns
         for s in scores:
             build.vector(v, F.MUL_IMM, s, s, imm=self.op.scale)
@@ -283,7 +293,7 @@ class Stream:
             way.started = True
         return weights
 
-    def _sums(self, ways: Sequence[_Way], weights: Sequence[View]) -> None:
+    def _sums(self, ways: Sequence[Way], weights: Sequence[View]) -> None:
         """Running sums; the old maximum's column holds the sum of the block."""
         v, build = self.vector, self.build
         for way, p in zip(ways, weights, strict=True):
@@ -321,14 +331,12 @@ class Stream:
                 corner = score[piece.rows, mask.cols]
                 self.build.vector(self.vector, mask.function, corner, corner, imm=mask.imm)
 
-    def _value_blocks(self, step: _Step, ways: Sequence[_Way]) -> list[View]:
+    def _value_blocks(self, step: Step, ways: Sequence[Way]) -> list[View]:
         """For every way, its values of a block: loaded, or its latent keys."""
         kept = [way.latent.pop(0) for way in ways]
         return kept if self.op.latent else self._block(step, ways, "v")
 
-    def _values(
-        self, ways: Sequence[_Way], weights: Sequence[View], values: Sequence[View]
-    ) -> None:
+    def _values(self, ways: Sequence[Way], weights: Sequence[View], values: Sequence[View]) -> None:
         """P V of every way, onto its result."""
         for way, p, block in zip(ways, weights, values, strict=True):
             if not way.multiplied:
@@ -336,15 +344,16 @@ class Stream:
             self.build.matmul(way.array, way.result, p, block, accumulate=way.multiplied)
             way.multiplied = True
 
-    def _finish(self, ways: Sequence[_Way]) -> None:
+    def _parts(self, way: Way) -> tuple[View, ...]:
+        """What a range of keys leaves of a tile."""
+        return way.result, way.top, way.total
+
+    def _finish(self, ways: Sequence[Way]) -> None:
         """Divide by the sums and store; store what is divided later as it is."""
         if self.partial is not None:
             for way in ways:
                 for piece in way.tile.pieces:
-                    result, top, total = (
-                        view[piece.rows, EVERYTHING] for view in (way.result, way.top, way.total)
-                    )
-                    parts = result, top, total
+                    parts = [view[piece.rows, EVERYTHING] for view in self._parts(way)]
                     queue = self.core.store_queue
                     self.partial.store(self.low, queue, piece, way.tile.part, parts)
             return

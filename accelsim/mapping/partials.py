@@ -28,28 +28,36 @@ EVERYTHING = slice(None)
 
 @dataclass(frozen=True)
 class Partials:
-    """Results [rows, splits x head_dim], maxima and sums [rows, splits] of all score rows, fp32."""
+    """Results [rows, splits x head_dim], maxima and sums [rows, splits] of all score rows, fp32.
+
+    Without maxima all ranges have the same one.
+    """
 
     results: View
-    maxima: View
+    maxima: View | None
     sums: View
 
+    @property
+    def kept(self) -> list[View]:
+        """What is kept of a range."""
+        return [view for view in (self.results, self.maxima, self.sums) if view is not None]
+
     @classmethod
-    def of(cls, op: Attention, low: Lowering, splits: int) -> Partials:
+    def of(cls, op: Attention, low: Lowering, splits: int, *, maxima: bool = True) -> Partials:
         """Room in main memory for ``splits`` ranges of keys."""
         rows = op.batch * op.heads * op.q_len
         return cls(
             low.scratch(f"{op.name}.partial", rows, splits * op.head_dim, FP32),
-            low.scratch(f"{op.name}.max", rows, splits, FP32),
+            low.scratch(f"{op.name}.max", rows, splits, FP32) if maxima else None,
             low.scratch(f"{op.name}.sum", rows, splits, FP32),
         )
 
     def store(
-        self, low: Lowering, queue: int, piece: Piece, split: int, parts: tuple[View, View, View]
+        self, low: Lowering, queue: int, piece: Piece, split: int, parts: Sequence[View]
     ) -> None:
-        """Write a piece's result, maxima and sums over range number ``split`` of the keys."""
+        """Write what range number ``split`` of the keys left of a piece."""
         rows = slice(piece.first_row, piece.first_row + piece.count)
-        for whole, part in zip((self.results, self.maxima, self.sums), parts, strict=True):
+        for whole, part in zip(self.kept, parts, strict=True):
             column = split * part.cols
             low.build.store(queue, whole[rows, column : column + part.cols], part)
 
@@ -92,7 +100,7 @@ class _Merge:
         self.slot, unit = core.vector()
         core.reset()
         memory = max(unit.memory, key=lambda name: core.arenas[name].capacity)
-        width, splits = partial.results.cols, partial.maxima.cols
+        width, splits = partial.results.cols, partial.sums.cols
         self.head_dim, self.splits = width // splits, splits
         arena = core.arenas[memory]
         slots = 2 if rows_that_fit(self.head_dim, splits, 2, arena.free) else 1
@@ -126,19 +134,21 @@ class _Merge:
             ring.next()[:height, EVERYTHING]
             for ring in (self.parts, self.tops, self.totals, self.out, self.column)
         )
-        sources = (p.results, p.maxima, p.sums)
-        for target, source in zip((parts, tops, totals), sources, strict=True):
+        targets = (parts, totals) if p.maxima is None else (parts, tops, totals)
+        for target, source in zip(targets, p.kept, strict=True):
             build.load(self.core.load_queues[0], target, source[where, EVERYTHING])
-        build.vector(v, F.ROW_MAX, column, tops)
-        build.vector(v, F.SUB, tops, tops, column)
-        build.vector(v, F.EXP, tops, tops)
-        build.vector(v, F.MUL, totals, totals, tops)
+        each = [parts[EVERYTHING, i * d : (i + 1) * d] for i in range(self.splits)]
+        if p.maxima is not None:
+            build.vector(v, F.ROW_MAX, column, tops)
+            build.vector(v, F.SUB, tops, tops, column)
+            build.vector(v, F.EXP, tops, tops)
+            build.vector(v, F.MUL, totals, totals, tops)
         build.vector(v, F.ROW_SUM, column, totals)
         build.vector(v, F.RECIPROCAL, column, column)
-        for i in range(self.splits):
-            part, factor = parts[EVERYTHING, i * d : (i + 1) * d], tops[EVERYTHING, i : i + 1]
-            build.vector(v, F.MUL, part if i else out, part, factor)
+        for i, part in enumerate(each) if p.maxima is not None else ():
+            build.vector(v, F.MUL, part if i else out, part, tops[EVERYTHING, i : i + 1])
         for i in range(1, self.splits):
-            build.vector(v, F.ADD, out, out, parts[EVERYTHING, i * d : (i + 1) * d])
+            first = each[0] if i == 1 and p.maxima is None else out
+            build.vector(v, F.ADD, out, first, each[i])
         build.vector(v, F.MUL, out, out, column)
         build.store(self.core.store_queue, piece.outputs[rows, EVERYTHING], out)

@@ -62,7 +62,9 @@ ATTENTION = "attention:heads=4,kv_heads=2,q=30,kv=50,d=32,causal=true"
 SMALL = "layers=2,hidden=64,ffn=96,vocab=100,batch=2"
 STREAMING = ("stream-naive", "stream-naive-max", "stream-reordered", "stream-running-max")
 NOT_ON_GPU = ("conv2d", "pool2d")
-OTHER_GPU_ATTENTION = ("gpu-attention", "gpu-flash-attention-unsplit")
+OTHER_GPU_ATTENTION = (
+    *("gpu-attention", "gpu-flash-attention-unsplit", "gpu-unified-max-attention"),
+)
 MODELS = (
     f"gpt2:{SMALL},heads=4,positions=64,tokens=12",
     f"opt-125m:{SMALL},heads=4,tokens=12",
@@ -153,6 +155,7 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
             gpu = simulate("a100", operator, overrides={"cores": 2})
             used.update(gpu.mapper.split("+"))
     short = "attention:heads=1,q=9,kv=9,d=8"
+    used.update(simulate("hbm-npu", ATTENTION, mapper="unified-max-attention").mapper.split("+"))
     for name in STREAMING:
         used.update(simulate("stream-sdpa", short, mapper=name).mapper.split("+"))
     for name in OTHER_GPU_ATTENTION:

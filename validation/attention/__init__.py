@@ -1,0 +1,96 @@
+"""Every mapping of attention computes the right numbers on random shapes.
+
+Shapes are drawn with a seed: ratios of heads, lengths and head sizes that divide nothing, causal
+masks, windows, ALiBi, rope parts, latent keys, pages and common prefixes. Keys and values are kept
+in fp16 and in int8. Every shape is executed in the clock's order, every fourth in the program's,
+too, and every element judged by its derived bound.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from accelsim.api import check
+from accelsim.results.claims import Claim, Row
+
+CLAIM = Claim(
+    name="attention",
+    statement="wrong elements of 200 random attentions per mapper and format of the cache",
+    source="float64 references, derived error bounds",
+    tolerance=0.0,
+)
+
+SHAPES = 200
+MACHINES = {
+    "flash-attention": ("hbm-npu", "quad-npu", "edge-npu", "mesh-npu"),
+    "unified-max-attention": ("hbm-npu", "quad-npu"),
+    "unfused-attention": ("systolic", "hbm-npu"),
+    "multipass-attention": ("tpu-v3",),
+    "gpu-attention": ("a100",),
+    "gpu-flash-attention": ("a100", "h100"),
+    "gpu-flash-attention-unsplit": ("h100",),
+    "gpu-unified-max-attention": ("a100", "h100"),
+}
+STREAMS = ("stream-naive", "stream-naive-max", "stream-reordered", "stream-running-max")
+
+
+def rows() -> Iterator[Row]:
+    """200 shapes for every mapper and format of the cache."""
+    for mapper, machines in MACHINES.items():
+        for kept in ("fp16", "int8"):
+            generator = random.Random(f"{mapper} {kept}")
+            wrong = sum(_wrong(generator, i, mapper, machines, kept) for i in range(SHAPES))
+            yield Row(f"{mapper}, cache in {kept}", 0, wrong, wrong == 0)
+    for mapper in STREAMS:
+        generator = random.Random(mapper)
+        wrong = sum(_wrong_stream(generator, mapper) for _ in range(SHAPES))
+        yield Row(f"{mapper}, fp16", 0, wrong, wrong == 0)
+
+
+def _wrong(
+    generator: random.Random, turn: int, mapper: str, machines: tuple[str, ...], kept: str
+) -> int:
+    machine, shape = machines[turn % len(machines)], drawn_shape(generator)
+    if "unified" in mapper:
+        shape = shape.replace(",alibi=true", "")
+    # A GPU of few multiprocessors is as wide as these shapes are.
+    overrides = {"cores": 3} if mapper.startswith("gpu-") else None
+    text = f"attention:{shape},dtype=fp16,kv_dtype={kept}"
+    orders = ("clock", "program") if turn % 4 == 0 else ("clock",)
+    return sum(
+        check(machine, text, mapper=mapper, order=order, overrides=overrides).mismatches
+        for order in orders
+    )
+
+
+def drawn_shape(generator: random.Random) -> str:
+    """Any attention over a cache, as text."""
+    kv_heads, ratio = generator.randint(1, 3), generator.randint(1, 5)
+    kv, batch = generator.randint(1, 90), generator.randint(1, 2)
+    causal = generator.random() < 0.6
+    # Queries stand behind the keys they see; every third shape is a decoding step.
+    q = 1 if generator.random() < 0.33 else min(kv, generator.randint(1, 40))
+    fields = {
+        "heads": kv_heads * ratio, "kv_heads": kv_heads, "q": q, "kv": kv, "batch": batch,
+        "d": generator.randint(1, 40), "causal": str(causal).lower(),
+    }  # fmt: skip
+    if causal and generator.random() < 0.5:
+        fields["window"] = generator.randint(1, kv)
+    if generator.random() < 0.25:
+        fields["alibi"] = "true"
+    if generator.random() < 0.25:
+        fields["rope_dim"] = generator.randint(1, 12)
+    if generator.random() < 0.25:
+        fields["latent"] = "true"
+    if generator.random() < 0.4:
+        page = fields["page"] = generator.randint(1, 30)
+        fields["prefix"] = generator.randint(0, kv // page) * page
+    return ",".join(f"{key}={value}" for key, value in fields.items())
+
+
+def _wrong_stream(generator: random.Random, mapper: str) -> int:
+    kv_heads, ratio = generator.randint(1, 2), generator.randint(1, 3)
+    q, kv, d = generator.randint(1, 12), generator.randint(2, 16), generator.randint(1, 20)
+    shape = f"heads={kv_heads * ratio},kv_heads={kv_heads},q={q},kv={kv},d={d}"
+    return check("stream-sdpa", f"attention:{shape},dtype=fp16", mapper=mapper).mismatches
