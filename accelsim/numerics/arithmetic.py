@@ -25,13 +25,13 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError, unknown
-from accelsim.numerics.formats import FORMATS, Format
+from accelsim.numerics.cuts import Folded, Promoted, Sliced
+from accelsim.numerics.formats import FORMATS, Format, number_format
 from accelsim.numerics.orders import CHAIN, Order
 from accelsim.numerics.rules import (
     EmulatedFp8,
     Exact,
     Fused,
-    Promoted,
     Rule,
     Sequential,
     TensorCoreRule,
@@ -70,8 +70,6 @@ class ProductTypes:
 
 def types_of(a: str, b: str, accumulator: str) -> ProductTypes:
     """The formats by name."""
-    from accelsim.numerics.formats import number_format
-
     return ProductTypes(*(number_format(name) for name in (a, b, accumulator)))
 
 
@@ -102,20 +100,43 @@ class Arithmetic:
         return bool(self.table)
 
     def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
-        """The rule for some formats in some order.
+        """The rule for some formats, and for what of an order happens within one product.
 
-        Raises AccelsimError, naming what there is, for formats that the unit does not multiply or
-        an accumulator that it does not have.
+        Raises AccelsimError, naming what there is, for formats that the unit does not multiply, an
+        accumulator that it does not have, or an order that is not its own.
         """
+        if order != order.of_one_product:
+            raise AccelsimError(f"{order} takes several products, of which {self.name} forms one")
         found = self._simple(types) if self.simple else self._listed(types)
         if found is None:
             known = ", ".join(self.supported())
             raise AccelsimError(f"{self.name} has no {types}; supported: {known}")
-        if order.promote and not isinstance(found, Exact):
+        if order.adders not in ("", found.adders):
+            raise AccelsimError(f"{self.name} sums {types} by {found.adders}, not {order.adders}")
+        if isinstance(found, Exact):
+            return found
+        if order.promote:
             if found.adder is not FP32 or types.accumulator is not FP32:
                 raise AccelsimError(f"promotion adds in fp32, which {self.name} {types} does not")
             return Promoted(found, order.promote)
-        return found
+        return Folded(found, order.fold, found.adder) if order.fold else found
+
+    def reduction(self, types: ProductTypes, order: Order, k: int) -> Rule:
+        """The rule for whole products of length ``k`` in some order, its slices included.
+
+        Raises AccelsimError as ``rule``, and for slices of sums that are not added in fp32.
+        """
+        if order.online:
+            raise AccelsimError(f"{order.online} is the order of an attention, not of a product")
+        rule = self.rule(types, order.of_one_product)
+        if order.slices == 1 or isinstance(rule, Exact):
+            return rule
+        if types.accumulator is not FP32 or rule.adder is not FP32:
+            raise AccelsimError(f"slices are added in fp32, which {self.name} {types} does not")
+        partials = number_format(order.partials)
+        if partials.is_integer or partials.is_scale:
+            raise AccelsimError(f"partial sums in {partials.name}: they are floating point here")
+        return Sliced(rule, order.cuts(k)[0].stop, order)
 
     def supported(self) -> list[str]:
         """Every combination in words."""

@@ -32,8 +32,8 @@ from accelsim.numerics.attention import (
 from accelsim.numerics.ball import FP32
 from accelsim.numerics.blocks import BLOCK_FORMATS, Blocks
 from accelsim.numerics.formats import FORMATS, Format, number_format
-from accelsim.numerics.orders import CHAIN, Order, order_of
-from accelsim.numerics.rules import Exact, Promoted, Rule, TensorCoreRule
+from accelsim.numerics.orders import CHAIN, order_of
+from accelsim.numerics.rules import TensorCoreRule
 from accelsim.numerics.tensor_core import parts_of
 
 if TYPE_CHECKING:
@@ -253,27 +253,13 @@ def _plain_product(
     unit, _, tag = accumulator.partition(";")
     wanted = "int32" if fmt.is_integer else ("fp64" if fmt.name == "fp64" else "fp32")
     types = ProductTypes(fmt, fmt, number_format(wanted))
-    rule = _in_order(unit, types, order_of(tag), a.shape[1])
+    rule = arithmetic(unit).reduction(types, order_of(tag), a.shape[1])
     got = rule.multiply(held[0], held[1], None).astype(np.float64)
     told = f"{arithmetic(unit).rule(types).tag}; {tag or CHAIN}"
     if fmt.is_integer:
         return got, own, float("nan"), told
     ratio = np.abs(got - own) / bounds.product(wide[0], wide[1], rule)
     return got, own, float(ratio.max()), told
-
-
-def _in_order(unit: str, types: ProductTypes, order: Order, k: int) -> Rule:
-    """How a unit forms a product of length ``k``, cut into the slices of the order.
-
-    Slices are chains from +0 whose sums are added in fp32, forward from slice 0: so are promoted
-    stretches, and a slice is a longer one.
-    """
-    rule = arithmetic(unit).rule(types, order)
-    if order.slices == 1 or isinstance(rule, Exact):
-        return rule
-    if types.accumulator is not FP32 or rule.adder is not FP32:
-        raise AccelsimError(f"slices are added in fp32, which {unit} {types} does not")
-    return Promoted(rule, order.cuts(k)[0].stop)
 
 
 def _scaled_product(fmt: str, accumulator: str, blocks: list[Blocks]) -> tuple[Floats, str]:
