@@ -85,6 +85,20 @@ def test_slices_are_added_in_fp32():
     assert "slices are added in fp32" in fp16.refused[0]
 
 
+def test_merges_of_slices_are_compared():
+    """Eight slices kept in bf16 lose what bf16 has not; through the output they lose it again."""
+    data = xs.numerics.sample("normal", m=16, n=16, k=2048)
+    names = [f"ampere-mma;split:8:32:{merge}" for merge in ("forward:fp32", "forward:bf16",
+                                                            "serial:bf16")]  # fmt: skip
+    study = xs.numerics.compare(["bf16"], names, data)
+    exact, rounded, serial = (study.case("bf16", name).own.std() for name in names)
+    assert exact * 100 < rounded < serial
+    assert all(1e-3 < one.bound <= 1 for one in study.cases)
+    assert [one.arithmetic for one in study.cases][1].endswith("; split:8:32:forward:bf16")
+    with pytest.raises(AccelsimError, match="online:8;.* is the order of an attention"):
+        xs.numerics.compare(["bf16"], ["ampere-mma;online:8"], data)
+
+
 def test_an_attention_takes_no_slices():
     data = [np.ones((4, 8)) for _ in range(3)]
     with pytest.raises(AccelsimError, match="not cut into slices: split:2:8"):
