@@ -57,6 +57,7 @@ from accelsim.mapping.masks import masks, sees_nothing
 from accelsim.mapping.partials import Partials
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
+from accelsim.numerics.orders import Online, Order
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
@@ -98,6 +99,8 @@ def flash_attention(op: Attention, low: Lowering) -> None:
         low.build.note(str(phase.tiling))
         tiles.append(split_keys(phase.tiles, phase.span, splits))
         splits += phase.splits
+    for phase in phases:
+        low.build.reduce(_order(low, phase, split=splits > 1, fmt=low.format(op.inputs[0]).name))
     partial = None
     if splits > 1:
         partial = Partials.of(op, low, splits)
@@ -111,6 +114,22 @@ def flash_attention(op: Attention, low: Lowering) -> None:
                 _Stream(low, core, op, phase.tiling, partial).emit(mine)
     if partial is not None:
         partial.merge(low, [piece for tile in phases[-1].tiles for piece in tile.pieces])
+
+
+def _order(low: Lowering, phase: Phase, *, split: bool, fmt: str) -> Order:
+    """What the instructions of ``_Stream`` and ``Partials`` do with the keys of a phase."""
+    _, vector = vector_of(low.cores[0])
+    return Order(
+        online=Online(
+            keys=phase.tiling.keys,
+            span=phase.span if split else 0,
+            exponential="exp",
+            probabilities=fmt,
+            summed=fmt,
+            lanes=vector.lanes,
+            division="reciprocal",
+        )
+    )
 
 
 @dataclass

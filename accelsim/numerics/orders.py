@@ -23,10 +23,13 @@ and how the unit's own adders take k, which its arithmetic decides (numerics.ari
 A fused attention says how its softmax runs over the keys (numerics.attention):
 
     online:KEYS        blocks of KEYS keys, ascending
-    ranges:SPAN        the same over each range of SPAN keys; then ranges are merged, forward
+    ranges:SPAN        the same over each range of SPAN keys; then ranges are merged: rescaled to
+                       the largest maximum, sums by lanes, results forward
     exp, exp2          weights e^(x - m) of fl(s scale), or 2^(x - m) of fl(s fl(scale log2 e))
-    p:F                weights are rounded to F for their product with the values
-    sums:F:L           sums of weights read them in F; L lanes, then neighbours pairwise
+    p:F                weights are rounded to F (the operands' format) to multiply the values
+    sums:F:L           sums of weights read them in F: key c of a block goes to lane c mod L, each
+                       lane adds from +0, then neighbouring lanes are added pairwise; sums:F is one
+                       lane for each key
     divide, reciprocal the result o / l, or o fl(1 / l)
 
 Tile shapes, warps and the raster of a kernel do not change bits. The three merges are those of
@@ -57,13 +60,14 @@ Division = Literal["divide", "reciprocal"]
 class Online:
     """A softmax that runs over blocks of ``keys`` keys; fields as the tags of the module.
 
-    ``span`` 0: one range; ``probabilities`` and ``summed``: formats; ``lanes`` 0: as many as keys.
+    ``span`` 0: one range; ``probabilities`` and ``summed`` are formats, "" that of the operands;
+    ``lanes`` 0: as many as keys.
     """
 
     keys: int
     span: int = 0
-    exponential: Exponential = "exp"
-    probabilities: str = "fp32"
+    exponential: Exponential = "exp2"
+    probabilities: str = ""
     summed: str = "fp32"
     lanes: int = 0
     division: Division = "divide"
@@ -71,8 +75,10 @@ class Online:
     def __str__(self) -> str:
         parts = [f"online:{self.keys}"]
         parts += [f"ranges:{self.span}"] if self.span else []
-        sums = f"sums:{self.summed}" + (f":{self.lanes}" if self.lanes else "")
-        return ";".join([*parts, self.exponential, f"p:{self.probabilities}", sums, self.division])
+        parts += [self.exponential]
+        parts += [f"p:{self.probabilities}"] if self.probabilities else []
+        parts += [f"sums:{self.summed}" + (f":{self.lanes}" if self.lanes else "")]
+        return ";".join([*parts, self.division])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ study.figure().show()
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from accelsim.errors import AccelsimError, unknown
 from accelsim.numerics import bounds
 from accelsim.numerics.arithmetic import ProductTypes, arithmetic
 from accelsim.numerics.attention import (
+    TILE,
     AttentionOrder,
     attention,
     attention_bound,
@@ -32,7 +33,7 @@ from accelsim.numerics.attention import (
 from accelsim.numerics.ball import FP32
 from accelsim.numerics.blocks import BLOCK_FORMATS, Blocks
 from accelsim.numerics.formats import FORMATS, Format, number_format
-from accelsim.numerics.orders import CHAIN, order_of
+from accelsim.numerics.orders import CHAIN, Online, order_of
 from accelsim.numerics.rules import TensorCoreRule
 from accelsim.numerics.tensor_core import parts_of
 
@@ -43,8 +44,6 @@ Floats = npt.NDArray[np.float64]
 
 EXACT = "exact"
 """The accumulator that errs nowhere: only the formats are judged."""
-
-ATTENTION_TILE = 64
 
 SCALING = "blackwell-tcgen05"
 """The unit whose instructions take E8M0 scales (PTX ISA, tcgen05.mma of kind mxf8f6f4)."""
@@ -301,7 +300,8 @@ def _attention(fmt: str, accumulator: str, arrays: list[Floats]) -> Case:
         got = own
     else:
         unit, _, tag = accumulator.partition(";")
-        order = AttentionOrder(unit, fmt, ATTENTION_TILE, order=order_of(tag))
+        wanted = order_of(tag)
+        order = AttentionOrder(unit, fmt, replace(wanted, online=wanted.online or Online(TILE)))
         got, told = attention(q, k, v, scale, order).astype(np.float64), str(order)
         near = float((np.abs(got - own) / attention_bound(q, k, v, scale, order)).max())
     return Case(fmt, accumulator, told, (got - exact) / size, (got - own) / size, near)

@@ -52,6 +52,12 @@ def verdict(arch, work, **settings):
             "fold:32",
         ),
         ("systolic", "gemm:m=9,n=9,k=64,dtype=int8", "exact int32", "exact"),
+        (
+            "hbm-npu",
+            "attention:heads=1,q=40,kv=90,d=64,causal=true",
+            "fp32 (1024 lanes)",
+            "online:90;exp;p:bf16;sums:bf16:1024;reciprocal;fold:128",
+        ),
         ("tpu-v3", "softmax:rows=4,cols=9", "fp32 (1024 lanes)", ""),
     ],
 )
