@@ -61,8 +61,9 @@ class Lowering:
     ``entering``: format to which the matrix unit rounds its operands, which ``truncates`` them or
     not. ``summed_format``, ``lane_format``: of the vector unit's intermediates, those that row sums
     read and those that other functions read. ``row_piece``: shortest row sum (0: none),
-    ``row_depth`` the additions in the deepest. ``arithmetic``: the units' own words; ``order``: the
-    declared order of reduction, "" for an operator without products.
+    ``row_depth`` the additions in the deepest. ``saturates``: integer products do.
+    ``arithmetic``: the units' own words; ``order``: the declared order of reduction with what the
+    units' adders do, "" for an operator without products.
     """
 
     depth: int | None = None
@@ -81,6 +82,7 @@ class Lowering:
     lane_format: Format = FP32
     row_piece: int = 0
     row_depth: int = 0
+    saturates: bool = False
     arithmetic: str = "copy"
     order: str = ""
 
@@ -165,6 +167,7 @@ class _Reader:
             lane_format=lane,
             row_piece=min((row[_K] for row in sums), default=0),
             row_depth=max((self._row_depth(row) for row in sums), default=0),
+            saturates=any(getattr(rule, "saturates", False) for rule in rules),
             arithmetic=self._arithmetic(),
             order=self._reduction(rules) if products else "",
         )
@@ -345,10 +348,10 @@ class _Reader:
         return "; ".join(names) or "copy"
 
     def _arithmetic_of(self, row: list[int]) -> str:
-        if self._format(row[_SRC]).is_integer:
-            return "exact int32"
-        name = _arithmetic_name(self._blocks[row[_UNIT]])
         rule = self._rule(row) if row[_OPCODE] == Opcode.MATMUL else None
+        if self._format(row[_SRC]).is_integer:
+            return "exact int32" if rule is None else rule.tag
+        name = _arithmetic_name(self._blocks[row[_UNIT]])
         return name if rule is None or rule.tag in name else f"{name} ({rule.tag})"
 
 

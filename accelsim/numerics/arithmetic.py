@@ -6,6 +6,8 @@
     lanes32-fp32         32 SIMT lanes of fused multiply-adds and a butterfly; any power of two
     volta-mma, turing-mma, ampere-mma, ada-mma, hopper-mma, hopper-wgmma, blackwell-mma,
     blackwell-tcgen05    tensor cores (numerics.tensor_core)
+    ...-satfinite        any of them that has integers, whose sums saturate after each instruction
+                         (PTX ISA, mma with .satfinite) instead of wrapping modulo 2**32
 
 Which formats a tensor core multiplies, and in what it accumulates, is a table; another combination
 is refused by naming the ones there are. Other units multiply what their adders hold exactly.
@@ -88,12 +90,13 @@ class Arithmetic:
     """What a matrix unit computes: a rule for every combination of formats that it has.
 
     ``table`` maps (kind of operands, accumulator) to a tensor core's entry; without one, ``simple``
-    serves all formats whose values its adders hold.
+    serves all formats whose values its adders hold. ``saturates``: integers do, see Exact.
     """
 
     name: str
     simple: Rule | None = None
     table: tuple[tuple[Kind, str, Entry], ...] = ()
+    saturates: bool = False
 
     @property
     def is_tensor_core(self) -> bool:
@@ -152,7 +155,7 @@ class Arithmetic:
         a, b, accumulator = types.a, types.b, types.accumulator
         adder = self.simple.adder
         if a.is_integer and b.is_integer and accumulator.is_integer:
-            return Exact()
+            return Exact(saturates=self.saturates)
         widest = FORMATS[_widest_operand(adder)].significand_bits
         for fmt in (a, b, accumulator):
             if fmt.is_integer or fmt.is_scale or fmt.carrier != adder.carrier:
@@ -168,7 +171,7 @@ class Arithmetic:
                 and types.b.name in members
                 and types.accumulator.name == accumulator
             ):
-                return _rule(entry, types)
+                return Exact(saturates=self.saturates) if entry == "exact" else _rule(entry, types)
         return None
 
 
@@ -184,7 +187,7 @@ def _rule(entry: Entry, types: ProductTypes) -> Rule:
         return TensorCoreRule(entry, a, b, tf32 if FP32 in (types.a, types.b) else FP32)
     if entry == "emulated":
         return EmulatedFp8(types.accumulator, a, b)
-    return Fused(adder=FORMATS["fp64"]) if entry == "fma" else Exact()
+    return Fused(adder=FORMATS["fp64"])
 
 
 def _step(products: int, fraction_bits: int, kept_bits: int = 23) -> DotStep:
@@ -265,13 +268,21 @@ TENSOR_CORES: dict[str, Arithmetic] = {
     )
 }
 
-_FORMS = "sequential-FORMAT, treeWIDTH-FORMAT, fma-fp32, fma-fp64, lanesCOUNT-fp32"
+SATURATING = "-satfinite"
+_FORMS = (
+    "sequential-FORMAT, treeWIDTH-FORMAT, fma-fp32, fma-fp64, lanesCOUNT-fp32, each with -satfinite"
+)
 _SIMPLE = re.compile(r"(sequential|tree|fma|lanes)(\d{0,5})-(fp32|fp16|bf16|fp64)", re.ASCII)
 
 
 @cache
 def arithmetic(name: str) -> Arithmetic:
     """The arithmetic called ``name``; raises AccelsimError saying which there are."""
+    if name.endswith(SATURATING):
+        wraps = arithmetic(name.removesuffix(SATURATING))
+        if "-> int32" not in " ".join(wraps.supported()):
+            raise AccelsimError(f"{wraps.name} has no integers that could saturate")
+        return replace(wraps, name=name, saturates=True)
     if name in TENSOR_CORES:
         return TENSOR_CORES[name]
     match = _SIMPLE.fullmatch(name)

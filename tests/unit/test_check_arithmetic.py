@@ -87,6 +87,27 @@ def test_trees_and_lanes_are_told(name, dataflow, reduction):
     assert rule == array.rule(types)
 
 
+def test_integers_saturate_where_the_architecture_says_so():
+    """Sums of int16 that leave int32 are right both ways, and not the same."""
+    work = "gemm:m=9,n=9,k=300,dtype=int16"
+    found = [
+        api.check("systolic", work, overrides={"array.arithmetic": name})
+        for name in ("sequential-fp32", "sequential-fp32-satfinite")
+    ]
+    assert all(one.ok for one in found)
+    assert [one.operators[0].arithmetic for one in found] == ["exact int32", SATURATING]
+    assert [one.operators[0].bounded for one in found] == [False, True]
+    small = api.check("a100", "gemm:m=9,n=9,k=300,dtype=int8", overrides={
+        "tensor.arithmetic": "ampere-mma-satfinite"
+    })  # fmt: skip
+    assert small.ok
+    assert small.operators[0].arithmetic == SATURATING
+    assert small.max_error_over_bound == 0  # no sum can leave int32: equality
+
+
+SATURATING = "exact int32, saturating"
+
+
 @pytest.mark.parametrize(
     ("merge", "reduction"),
     [

@@ -166,6 +166,24 @@ def test_integers_saturate_at_the_end(magnitude):
             assert got[i, j] == max(-(2**31), min(2**31 - 1, exact))
 
 
+@pytest.mark.parametrize("unit", ["ampere-mma", "sequential-fp32"])
+def test_saturating_integers_have_a_name(unit):
+    types = types_of("int8", "int8", "int32")
+    a, b = np.full((1, 9), 127, np.int32), np.full((9, 1), 127, np.int32)
+    acc = np.array([[2**31 - 100]], np.int32)
+    assert arithmetic(f"{unit}-satfinite").rule(types).multiply(a, b, acc) == 2**31 - 1
+    assert arithmetic(unit).rule(types).multiply(a, b, acc) == -(2**31) - 100 + 9 * 127**2
+    floats = types_of("fp16", "fp16", "fp32")
+    assert arithmetic(f"{unit}-satfinite").rule(floats) == arithmetic(unit).rule(floats)
+
+
+def test_what_has_no_integers_does_not_saturate():
+    with pytest.raises(AccelsimError, match="volta-mma has no integers that could saturate"):
+        arithmetic("volta-mma-satfinite")
+    with pytest.raises(AccelsimError, match="unknown arithmetic 'hoper'"):
+        arithmetic("hoper-satfinite")
+
+
 def test_promotion_starts_afresh_and_adds_in_fp32():
     types = types_of("fp8_e4m3", "fp8_e4m3", "fp32")
     a, b, acc = operands("fp8_e4m3", "normal", 300)
