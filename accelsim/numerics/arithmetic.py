@@ -14,7 +14,8 @@ is refused by naming the ones there are. Other units multiply what their adders 
 
 Sources of the table: captures of the real GPUs (validation/tensor_cores); for Turing, fp8 with fp16
 results on Hopper, and tcgen05: Xie et al., MMA-Sim, 2025, arXiv 2511.10909, whose authors tested
-them on the hardware. Shapes of instructions: NVIDIA PTX ISA, mma, wgmma and tcgen05.mma.
+them on the hardware; no capture of these is at hand, nor of block formats (numerics.scaled). Shapes
+of instructions: NVIDIA PTX ISA, mma, wgmma and tcgen05.mma.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError, unknown
+from accelsim.numerics.blocks import block_format
 from accelsim.numerics.cuts import Folded, Promoted, Sliced
 from accelsim.numerics.formats import FORMATS, Format, number_format
 from accelsim.numerics.orders import CHAIN, Order
@@ -39,6 +41,7 @@ from accelsim.numerics.rules import (
     TensorCoreRule,
     Tree,
 )
+from accelsim.numerics.scaled import ScaledRule
 from accelsim.numerics.tensor_core import DotStep
 
 Kind = Literal["fp16", "bf16", "tf32", "fp64", "fp8", "fp8/6/4", "int8", "int8/4"]
@@ -85,18 +88,32 @@ def carrier_types(a: npt.NDArray[Any]) -> ProductTypes:
     return INT32_TYPES if a.dtype.kind == "i" else FP32_TYPES
 
 
+SCALED: dict[str, tuple[DotStep, int]] = {
+    "mxf8f6f4": (DotStep(products=32, fraction_bits=25), 1),
+    "mxf4nvf4": (DotStep(products=4, fraction_bits=35), 16),
+}
+"""Steps on block formats by kind (numerics.scaled), with the products that make a term."""
+SCALED_MEMBERS: dict[str, tuple[str, ...]] = {
+    "mxf8f6f4": ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2"),
+    "mxf4nvf4": ("mxfp4_e2m1", "nvfp4"),
+}
+"""Block formats of a kind; fp4 could be multiplied by mxf8f6f4, too, at half the rate."""
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """What a matrix unit computes: a rule for every combination of formats that it has.
 
     ``table`` maps (kind of operands, accumulator) to a tensor core's entry; without one, ``simple``
     serves all formats whose values its adders hold. ``saturates``: integers do, see Exact.
+    ``scaled`` are the kinds of its steps on block formats.
     """
 
     name: str
     simple: Rule | None = None
     table: tuple[tuple[Kind, str, Entry], ...] = ()
     saturates: bool = False
+    scaled: tuple[str, ...] = ()
 
     @property
     def is_tensor_core(self) -> bool:
@@ -140,6 +157,16 @@ class Arithmetic:
         if partials.is_integer or partials.is_scale:
             raise AccelsimError(f"partial sums in {partials.name}: they are floating point here")
         return Sliced(rule, order.cuts(k)[0].stop, order)
+
+    def scaled_rule(self, name: str) -> ScaledRule:
+        """The rule for operands of a block format; AccelsimError names those that there are."""
+        for kind in self.scaled:
+            if name in SCALED_MEMBERS[kind]:
+                return ScaledRule(*SCALED[kind], block_format(name))
+        units = [u for u, one in TENSOR_CORES.items() if one.scaled and self.name != u]
+        known = [member for kind in self.scaled for member in SCALED_MEMBERS[kind]]
+        hint = f"of block formats it has {', '.join(known)}" if known else f"{units[0]} does"
+        raise AccelsimError(f"{self.name} takes no scales of {name}; {hint}")
 
     def supported(self) -> list[str]:
         """Every combination in words."""
@@ -209,11 +236,15 @@ def _floats(step: DotStep, tf32: DotStep) -> tuple[tuple[Kind, str, Entry], ...]
 
 
 def _nvidia(
-    name: str, *entries: tuple[Kind, str, Entry], integers: Kind | None = "int8", fp64: bool = False
+    name: str,
+    *entries: tuple[Kind, str, Entry],
+    integers: Kind | None = "int8",
+    fp64: bool = False,
+    scaled: tuple[str, ...] = (),
 ) -> Arithmetic:
     rest: tuple[tuple[Kind, str, Entry], ...] = ((integers, "int32", "exact"),) if integers else ()
     rest += (("fp64", "fp64", "fma"),) if fp64 else ()
-    return Arithmetic(name, table=(*entries, *rest))
+    return Arithmetic(name, table=(*entries, *rest), scaled=scaled)
 
 
 _VOLTA, _AMPERE, _HOPPER = _step(4, 23), _step(8, 24), _step(16, 25)
@@ -264,6 +295,7 @@ TENSOR_CORES: dict[str, Arithmetic] = {
             "blackwell-tcgen05",
             *_HOPPER_FLOATS,
             *_both("fp8/6/4", _BLACKWELL_FP8),
+            scaled=("mxf8f6f4", "mxf4nvf4"),
         ),
     )
 }

@@ -30,12 +30,9 @@ from accelsim.numerics.attention import (
     attention_bound,
     exact_attention,
 )
-from accelsim.numerics.ball import FP32
 from accelsim.numerics.blocks import BLOCK_FORMATS, Blocks
 from accelsim.numerics.formats import FORMATS, Format, number_format
 from accelsim.numerics.orders import CHAIN, Online, order_of
-from accelsim.numerics.rules import TensorCoreRule
-from accelsim.numerics.tensor_core import parts_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -44,9 +41,6 @@ Floats = npt.NDArray[np.float64]
 
 EXACT = "exact"
 """The accumulator that errs nowhere: only the formats are judged."""
-
-SCALING = "blackwell-tcgen05"
-"""The unit whose instructions take E8M0 scales (PTX ISA, tcgen05.mma of kind mxf8f6f4)."""
 
 _SAMPLES: dict[str, Callable[[Floats], Floats]] = {
     "normal": lambda x: x,
@@ -262,27 +256,12 @@ def _plain_product(
 
 
 def _scaled_product(fmt: str, accumulator: str, blocks: list[Blocks]) -> tuple[Floats, str]:
-    """A product of MX operands whose scales move the exponents of a step's terms."""
-    entry = BLOCK_FORMATS[fmt]
-    element = entry.elements
-    if not entry.scales.is_scale or element.is_integer:
-        raise AccelsimError(f"{fmt} is modelled with the accumulator {EXACT} only")
+    """A product of operands in blocks by a unit that takes their scales."""
     unit, _, tag = accumulator.partition(";")
-    if unit != SCALING:
-        raise AccelsimError(f"{unit} takes no scales of {fmt}; {SCALING} does")
+    rule = arithmetic(unit).scaled_rule(fmt)
     if order_of(tag) != CHAIN:
         raise AccelsimError(f"{fmt} is modelled in one chain only, not in {tag}")
-    rule = arithmetic(unit).rule(ProductTypes(element, element, FP32))
-    assert isinstance(rule, TensorCoreRule)
-    parts = [
-        parts_of(element, element.decode(x.elements)).scaled(
-            x.scales.astype(np.int32) - entry.scales.bias, entry.block
-        )
-        for x in blocks
-    ]
-    c = np.zeros((len(blocks[0].elements), len(blocks[1].elements)), dtype=np.uint32)
-    bits = rule.step.multiply(parts[0], parts[1], c)
-    return bits.view(np.float32).astype(np.float64), f"{rule.tag}, e8m0 scales"
+    return rule.multiply(*blocks).astype(np.float64), f"{rule.tag}, no capture at hand"
 
 
 def _attention(fmt: str, accumulator: str, arrays: list[Floats]) -> Case:

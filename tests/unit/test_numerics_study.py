@@ -50,11 +50,15 @@ def test_scaled_blocks_on_the_unit_that_has_them():
     for name in names[:2]:
         one = study.case(name, "blackwell-tcgen05")
         assert "e8m0 scales" in one.arithmetic
+        assert "no capture at hand" in one.arithmetic
         # Sums of 32 products of fp8 fit into 25 bits below the largest, nearly always.
         assert np.abs(one.own).max() < 2.0**-22
         assert one.rms == pytest.approx(study.case(name, "exact").rms, rel=1e-3)
-    assert {one.accumulator for one in study.cases if one.format == "nvfp4"} == {"exact"}
-    assert any("nvfp4 is modelled with the accumulator exact only" in r for r in study.refused)
+    grouped = study.case("nvfp4", "blackwell-tcgen05")
+    assert "k64 sums of 16, f35 RZ fp32, fp8_e4m3 scales" in grouped.arithmetic
+    assert np.abs(grouped.own).max() < 2.0**-21
+    assert {one.accumulator for one in study.cases if one.format == "mxint8"} == {"exact"}
+    assert any("mxint8; of block formats it has mxfp8_e4m3" in r for r in study.refused)
     hopper = "hopper-wgmma takes no scales of mxfp8_e4m3; blackwell-tcgen05 does"
     assert hopper in study.refused
     with pytest.raises(AccelsimError, match="in one chain only, not in promote:128"):
@@ -107,7 +111,7 @@ def test_an_attention_takes_no_slices():
 
 def test_one_reason_is_given_once():
     data = xs.numerics.sample(m=2, n=2, k=32)
-    study = xs.numerics.compare(["nvfp4"], ["exact", "ampere-mma", "fma-fp32"], data)
+    study = xs.numerics.compare(["nvfp4"], ["exact", "ampere-mma", "ampere-mma;chain"], data)
     assert len(study.refused) == 1
 
 
