@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench bench-scalesim lint types wheel-test validate clean
+.PHONY: demo test bench bench-exponentials bench-scalesim lint types wheel-test validate clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ bench: $(VENV)/.developing
 	$(BIN)/pytest -m bench --benchmark-columns=min,median,ops tests/bench
 
 # CPU time of one GEMM against SCALE-Sim 3.0.0, both measured now.
+bench-exponentials: $(VENV)/.installed
+	$(BIN)/python tests/bench/exponentials.py
+
 bench-scalesim: $(VENV)/.installed
 	$(BIN)/python tests/bench/compare_scalesim.py build/scalesim-venv
 

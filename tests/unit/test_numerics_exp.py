@@ -90,6 +90,21 @@ def test_exponentials_are_within_their_error(natural):
     assert 0.5 < ulps.max() < functions.EXP_ULP
 
 
+@pytest.mark.parametrize(
+    ("function", "exact", "at", "ulps"),
+    [
+        (functions.exp2_fp32, np.exp2, "0x1.0113a6p-1", 0.962553),
+        (functions.exp_fp32, np.exp, "0x1.2e3816p+5", 1.084160),
+    ],
+)
+def test_the_worst_of_all_arguments_are_where_they_are_said_to_be(function, exact, at, ulps):
+    x = float.fromhex(at)
+    want = exact(x)
+    error = abs(float(function(np.float32(x))) - want) / np.ldexp(1.0, np.frexp(want)[1] - 24)
+    assert abs(error - ulps) < 1e-6
+    assert 0.8 * functions.EXP_ULP < max(ulps, 0.9) < functions.EXP_ULP
+
+
 def test_whole_arguments_give_powers_of_two_and_the_ends_are_sharp():
     n = np.arange(-126, 128)
     assert np.array_equal(functions.exp2_fp32(n), np.ldexp(1.0, n))
