@@ -30,10 +30,11 @@ test: $(VENV)/.developing
 bench: $(VENV)/.developing
 	$(BIN)/pytest -m bench --benchmark-columns=min,median,ops tests/bench
 
-# CPU time of one GEMM against SCALE-Sim 3.0.0, both measured now.
+# The largest error of the exponentials over every fp32 argument: two minutes.
 bench-exponentials: $(VENV)/.installed
 	$(BIN)/python tests/bench/exponentials.py
 
+# CPU time of one GEMM against SCALE-Sim 3.0.0, both measured now.
 bench-scalesim: $(VENV)/.installed
 	$(BIN)/python tests/bench/compare_scalesim.py build/scalesim-venv
 

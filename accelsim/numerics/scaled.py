@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
-from accelsim.numerics import dot_kernels
 from accelsim.numerics.blocks import BlockFormat, Blocks
 from accelsim.numerics.tensor_core import Bits, DotStep, Parts, parts_of_codes
 
@@ -75,6 +74,8 @@ class ScaledRule:
 
     def _grouped(self, a: Blocks, b: Blocks) -> Bits:
         """Terms that are sums of a group: row by row of a, all rows of b at once."""
+        from accelsim.numerics.dot_kernels import ZERO
+
         left, right = _units(a, self.group), _units(b, self.group)
         repeat = self.format.block // self.group
         scale_a, scale_b = (_repeated(scale_parts(x), repeat) for x in (a, b))
@@ -83,7 +84,7 @@ class ScaledRule:
             # [groups, n, 16] @ [groups, 16, 1]: at most 16 x 144 quarters, exact in fp32.
             sums = np.matmul(right.transpose(1, 0, 2), left[i][..., None])[..., 0].T
             terms = sums.astype(np.int32) * scale_a.significand[i]
-            exponent = np.where(sums == 0, dot_kernels.ZERO, 0)
+            exponent = np.where(sums == 0, ZERO, 0)
             # A scale that is NaN outweighs a sum that is zero.
             exponent = (exponent + scale_a.exponent[i]).astype(np.int32)
             rows = Parts(np.ascontiguousarray(terms), exponent, scale_a.fraction + 2, 0)
@@ -93,12 +94,14 @@ class ScaledRule:
 
 def scale_parts(blocks: Blocks) -> Parts:
     """Scales [rows, blocks] taken apart; a sign that a scale may have is ignored."""
+    from accelsim.numerics.dot_kernels import NOT_A_NUMBER
+
     fmt = blocks.format.scales
     codes = fmt.codes(blocks.scales).astype(np.int64)
     if not fmt.is_scale:
         return parts_of_codes(fmt, codes & ((1 << (fmt.bits - 1)) - 1))
     nan = codes > fmt.largest_code
-    exponent = np.where(nan, dot_kernels.NOT_A_NUMBER, codes - fmt.bias).astype(np.int32)
+    exponent = np.where(nan, NOT_A_NUMBER, codes - fmt.bias).astype(np.int32)
     return Parts(np.ones_like(exponent), exponent, 0, fmt.min_exponent)
 
 
