@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench bench-scalesim lint types wheel-test validate clean
+.PHONY: demo test bench bench-exponentials bench-scalesim lint types wheel-test validate clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ test: $(VENV)/.developing
 
 bench: $(VENV)/.developing
 	$(BIN)/pytest -m bench --benchmark-columns=min,median,ops tests/bench
+
+# The largest error of the exponentials over every fp32 argument: two minutes.
+bench-exponentials: $(VENV)/.installed
+	$(BIN)/python tests/bench/exponentials.py
 
 # CPU time of one GEMM against SCALE-Sim 3.0.0, both measured now.
 bench-scalesim: $(VENV)/.installed

@@ -69,4 +69,5 @@ def unified_max_attention(op: Attention, low: Lowering) -> None:
 def _site(core: Core) -> Site:
     array = core.arrays[0][1]
     slots = tuple(slot for slot, _ in core.arrays)
-    return Site(core, slots, vector_of(core)[0], array.inputs, array.weights, array.outputs)
+    vector, unit = vector_of(core)
+    return Site(core, slots, vector, unit.lanes, array.inputs, array.weights, array.outputs)

@@ -33,6 +33,7 @@ from accelsim.mapping.unified_max import (
     refuse_wide_scores,
     without_maximum,
 )
+from accelsim.numerics.formats import number_format
 from accelsim.workload.operators import Attention
 
 if TYPE_CHECKING:
@@ -73,15 +74,16 @@ def gpu_unified_max_attention(op: Attention, low: Lowering) -> None:
 
 def _lower(op: Attention, low: Lowering, *, splits: bool, unified: bool = False) -> None:
     multiprocessor = _multiprocessor(low)
-    tensor = low.cores[0].tensor_cores[1]
-    low.build.reduce(tensor.order(low.format(op.inputs[0])))
+    tensor, sums = low.cores[0].tensor_cores[1], number_format("fp32")
 
     def choose(problem: AttentionProblem) -> AttentionTiling:
         return best_cta_tiling(problem, multiprocessor, splits)
 
     phases = phases_of(op, low, without_maximum(choose) if unified else choose)
     sites = [_site(core) for core in low.cores]
-    online_softmax(op, low, phases, sites, low.launch, UnifiedStream if unified else None)
+    order = tensor.order(low.format(op.inputs[0]), 1, sums, sums)
+    stream = UnifiedStream if unified else None
+    online_softmax(op, low, phases, sites, low.launch, stream, order)
 
 
 def _multiprocessor(low: Lowering) -> Multiprocessor:
@@ -102,6 +104,7 @@ def _site(core: Core) -> Site:
         core=core,
         arrays=(slot,),
         vector=core.threads[0],
+        lanes=core.threads[1].lanes,
         queries=tensor.shared,
         keys=tensor.shared,
         scores=tensor.accumulators,

@@ -19,13 +19,13 @@ from accelsim.errors import AccelsimError
 from accelsim.functional.execute import Captures, Clocked, execute
 from accelsim.functional.lowering import Lowering, lowerings
 from accelsim.functional.memory import Memory
-from accelsim.functional.reference import reference
+from accelsim.functional.reference import reference, saturated
 from accelsim.functional.tolerance import radius
 from accelsim.functional.values import graph_values
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.table import Program
 from accelsim.workload.graph import Graph
-from accelsim.workload.operators import Operator
+from accelsim.workload.operators import Conv2d, Gemm, Operator
 
 Stored = npt.NDArray[Any]
 
@@ -195,7 +195,10 @@ def _judge(
         _operand(graph, name, stored) for name, stored in zip(operator.inputs, inputs, strict=True)
     ]
     with np.errstate(invalid="ignore", over="ignore"):
-        exact = _in_range(reference(operator, operands), output)
+        if lowering.saturates and isinstance(operator, Gemm | Conv2d):
+            exact = _in_range(saturated(operator, operands), output)
+        else:
+            exact = _in_range(reference(operator, operands), output)
         bound = radius(operator, operands, lowering, output)
     if found is None:
         got = np.full(spec.shape, np.nan)

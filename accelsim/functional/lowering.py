@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,8 +17,8 @@ import numpy as np
 
 from accelsim.numerics.arithmetic import ProductTypes
 from accelsim.numerics.bounds import Summation
-from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format
-from accelsim.numerics.orders import Order, orders_of, within_instruction
+from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format, number_format
+from accelsim.numerics.orders import CHAIN, Order, orders_of, within_instruction
 from accelsim.numerics.rules import Levels, Rule, StepError
 from accelsim.program.opcodes import COPIES, Flag, Function, Opcode
 from accelsim.program.table import COLUMN, OPERAND_COLUMN, Program
@@ -62,8 +62,9 @@ class Lowering:
     not. ``summed_format``, ``lane_format``: of the vector unit's intermediates, those that row sums
     read and those that other functions read. ``row_piece``: shortest row sum (0: none),
     ``row_depth`` the additions in the deepest. ``shifted``: nothing exponentiates products as they
-    are, without a maximum taken off. ``arithmetic``: the units' own words; ``order``: the
-    declared order of reduction, "" for an operator without products.
+    are, without a maximum taken off. ``saturates``: integer products do.
+    ``arithmetic``: the units' own words; ``order``: the declared order of reduction with what the
+    units' adders do, "" for an operator without products.
     """
 
     depth: int | None = None
@@ -83,6 +84,7 @@ class Lowering:
     row_piece: int = 0
     row_depth: int = 0
     shifted: bool = True
+    saturates: bool = False
     arithmetic: str = "copy"
     order: str = ""
 
@@ -146,6 +148,9 @@ class _Reader:
         lane, summed, operand = self._intermediates()
         products = self._of(Opcode.MATMUL)
         running = [self._format(r[_DST]) for r in products if _accumulates(r) and self._rounds(r)]
+        splits = [order for order in orders_of(self._declared) if order.slices > 1]
+        partials = [number_format(order.partials) for order in splits]
+        stores = max((order.roundings for order in splits), default=0)
         errors = [rule.step_error for rule in rules if rule.step_error is not None]
         return Lowering(
             depth=None if levels is None else levels.additions + self._partial_sums(),
@@ -153,8 +158,8 @@ class _Reader:
             step=max(errors, key=lambda e: e.relative, default=None),
             adder=_coarsest(rule.adder for rule in rules),
             truncates=any(rule.entering is not FP32 for rule in rules),
-            accumulator=_coarsest(running),
-            rests=rests,
+            accumulator=_coarsest([*running, *partials]),
+            rests=(rests if running else 0) + stores,
             rescales=self._rescales(),
             merges=self._merges(),
             entering=entering,
@@ -166,9 +171,19 @@ class _Reader:
             row_depth=max((self._row_depth(row) for row in sums), default=0),
             shifted=not any(row[_FUNCTION] == Function.EXP for row in products)
             and any(row[_FUNCTION] in _MAXIMA for row in self._rows),
+            saturates=any(getattr(rule, "saturates", False) for rule in rules),
             arithmetic=self._arithmetic(),
-            order=(self._declared or "chain") if products else "",
+            order=self._reduction(rules) if products else "",
         )
+
+    def _reduction(self, rules: Sequence[Rule]) -> str:
+        """The declared orders, each with what the units' adders do in it."""
+        declared = orders_of(self._declared) or (CHAIN,)
+        how = [(getattr(rule, "fold", 0), rule.adders) for rule in rules] or [(0, "")]
+        told = [
+            replace(order, fold=fold, adders=adders) for order in declared for fold, adders in how
+        ]
+        return " | ".join(str(order) for order in dict.fromkeys(told))
 
     def _of(self, *opcodes: Opcode) -> list[list[int]]:
         return [row for row in self._rows if row[_OPCODE] in opcodes]
@@ -340,10 +355,10 @@ class _Reader:
         return "; ".join(names) or "copy"
 
     def _arithmetic_of(self, row: list[int]) -> str:
-        if self._format(row[_SRC]).is_integer:
-            return "exact int32"
-        name = _arithmetic_name(self._blocks[row[_UNIT]])
         rule = self._rule(row) if row[_OPCODE] == Opcode.MATMUL else None
+        if self._format(row[_SRC]).is_integer:
+            return "exact int32" if rule is None else rule.tag
+        name = _arithmetic_name(self._blocks[row[_UNIT]])
         return name if rule is None or rule.tag in name else f"{name} ({rule.tag})"
 
 

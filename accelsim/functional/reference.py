@@ -38,6 +38,8 @@ from accelsim.workload.operators import (
 
 Array = npt.NDArray[Any]
 
+INT32 = np.iinfo(np.int32)
+
 
 def reference(operator: Operator, inputs: Sequence[Array]) -> Array:
     """The exact output of ``operator`` in its documented shape, float64 or int64.
@@ -52,13 +54,31 @@ def reference(operator: Operator, inputs: Sequence[Array]) -> Array:
     return meaning(operator, *inputs)
 
 
+def saturated(op: Gemm | Conv2d, inputs: Sequence[Array]) -> Array:
+    """``reference`` of integers whose sums of products saturate to int32 instead of wrapping."""
+    a, b, *added = inputs
+    sums = np.clip(products(op, a, b), INT32.min, INT32.max)
+    return _finished(op, sums, tuple(added))
+
+
+def products(op: Gemm | Conv2d, a: Array, b: Array) -> Array:
+    """The sums of products alone, neither wrapped nor finished."""
+    return _gemm_sums(op, a, b) if isinstance(op, Gemm) else _conv2d_sums(op, a, b)
+
+
 def gemm(op: Gemm, a: Array, b: Array, *added: Array) -> Array:
     """activation(a @ b + bias + residual), over the batch or the groups of columns."""
+    return _finished(op, _gemm_sums(op, a, b), added)
+
+
+def _gemm_sums(op: Gemm, a: Array, b: Array) -> Array:
     b = np.swapaxes(b, -1, -2) if op.transpose_b else b
     if op.groups > 1:
         apart = a.reshape(op.m, op.groups, op.k).swapaxes(0, 1) @ b
-        return _finished(op, apart.swapaxes(0, 1).reshape(op.m, op.groups * op.n), added)
-    return _finished(op, a @ b, added)
+        joined: Array = apart.swapaxes(0, 1).reshape(op.m, op.groups * op.n)
+        return joined
+    sums: Array = a @ b
+    return sums
 
 
 def grouped_gemm(op: GroupedGemm, a: Array, b: Array) -> Array:
@@ -74,6 +94,10 @@ def _finished(op: Gemm | Conv2d, sums: Array, added: tuple[Array, ...]) -> Array
 
 def conv2d(op: Conv2d, x: Array, weight: Array, *added: Array) -> Array:
     """Sum over filter taps and channels of each group, zero padding, NHWC; then as gemm."""
+    return _finished(op, _conv2d_sums(op, x, weight), added)
+
+
+def _conv2d_sums(op: Conv2d, x: Array, weight: Array) -> Array:
     top, bottom, left, right = op.padding
     x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
     down, across = op.stride
@@ -87,7 +111,7 @@ def conv2d(op: Conv2d, x: Array, weight: Array, *added: Array) -> Array:
             for g in range(op.groups):
                 taps = weight[row, col, :, g * cout : (g + 1) * cout]
                 out[..., g * cout : (g + 1) * cout] += pixels[..., g * cin : (g + 1) * cin] @ taps
-    return _finished(op, out, added)
+    return out
 
 
 def pool2d(op: Pool2d, x: Array) -> Array:

@@ -47,9 +47,12 @@ Inputs = Sequence[npt.NDArray[Any]]
 def radius(operator: Operator, inputs: Inputs, lowering: Lowering, output: Format) -> Floats:
     """Largest |simulated - exact| of every output element, float64 in the output's shape.
 
-    ``inputs`` are the operands as float64. Integer outputs, copies, relu and max are exact.
+    ``inputs`` are the operands as float64. Integer outputs, copies, relu and max are exact, but for
+    integers that saturate on the way.
     """
     shape = operator.output_shapes()[0]
+    if lowering.saturates and isinstance(operator, Gemm | Conv2d) and output.is_integer:
+        return _overshoot(operator, *inputs[:2])
     if output.is_integer or _is_exact(operator):
         return np.zeros(shape)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -57,6 +60,18 @@ def radius(operator: Operator, inputs: Inputs, lowering: Lowering, output: Forma
         if output is not FP32:
             ball = ball.rounded(output)
     return np.broadcast_to(ball.radius, shape)
+
+
+def _overshoot(operator: Gemm | Conv2d, a: Floats, b: Floats) -> Floats:
+    """How far a sum that saturates after each instruction may be from one that does at the end.
+
+    With x the running sum as it would be and s as it is, x - s grows only where s is put to the
+    largest int32 L, to x - L <= o, and falls only where s is put to the smallest, to no less than
+    -o, if no |x| passes L by more than o: so |x - s| <= o always, and s, which is in range, is as
+    near to what x saturates to. And o <= sum |a||b| - L: nothing, where no order can saturate.
+    """
+    sizes = reference.products(operator, np.abs(a), np.abs(b))
+    return np.asarray(np.maximum(sizes - float(reference.INT32.max), 0.0))
 
 
 def _is_exact(operator: Operator) -> bool:

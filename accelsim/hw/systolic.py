@@ -21,7 +21,7 @@ the R rows of a column and meets the accumulator at the bottom; in os arrays it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -32,7 +32,7 @@ from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic, carrier_types
 from accelsim.numerics.formats import FORMATS, Format, number_format
 from accelsim.numerics.orders import CHAIN, Order
-from accelsim.numerics.rules import Exact, Folded, Promoted, Rule, additions
+from accelsim.numerics.rules import Rule, additions
 from accelsim.program.opcodes import Flag, Opcode
 from accelsim.quantities import Cycles, Picojoules
 
@@ -164,9 +164,8 @@ class Systolic(Unit):
         In ws and is arrays the sum of a fold of ``rows`` runs down a column from +0 and meets the
         accumulator at the bottom; in os arrays it stays in place.
         """
-        found = arithmetic(self.arithmetic).rule(types, order)
-        in_place = self.dataflow == "os" or isinstance(found, Exact | Promoted)
-        return found if in_place else Folded(found, self.rows, found.adder)
+        fold = 0 if self.dataflow == "os" else self.rows
+        return arithmetic(self.arithmetic).rule(types, replace(order, fold=fold))
 
     def multiply(
         self,

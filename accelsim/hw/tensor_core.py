@@ -19,14 +19,18 @@ is fetched, nothing is stored, and there is no prologue.
 
 The numbers: ``arithmetic`` names the tensor cores (ampere-mma, hopper-wgmma, ...) or another way of
 adding (numerics.arithmetic). With ``promote_fp8`` kernels add the sums of that many products of
-fp8 to accumulators in fp32 registers (numerics.orders); 0 leaves them in the tensor core.
+fp8 to accumulators in fp32 registers (numerics.orders); 0 leaves them in the tensor core. Where
+kernels split K, ``merge`` says how the slices come together, by the names of cuBLASLt's reduction
+schemes: compute-type and output-type keep partial sums in a workspace, as they are or rounded to
+the format of the result, and a second kernel adds them; inplace adds each slice to what the slices
+before left, in the format of the result.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +85,7 @@ class TensorCore(Unit):
     fetch_width: Bytes = 64
     arithmetic: str = "sequential-fp32"
     promote_fp8: int = 0
+    merge: Literal["compute-type", "output-type", "inplace"] = "compute-type"
     mac_pj: Picojoules = 0.0
 
     def check(self) -> None:
@@ -154,10 +159,22 @@ class TensorCore(Unit):
         occupancy = np.ceil(cycles).astype(np.int64) + first * self.prologue
         return Cost(occupancy, occupancy + self.drain, {"mac": work.m * work.n * work.k})
 
-    def order(self, operands: Format, slices: int = 1) -> Order:
-        """How kernels reduce operands of a format, K cut into ``slices`` of whole steps."""
-        grain = self.k_granule(operands) if slices > 1 else 1
-        return Order(slices, grain, self.promotion(operands))
+    def order(self, operands: Format, slices: int, sums: Format, result: Format) -> Order:
+        """How kernels reduce operands of a format, K cut into ``slices`` of whole steps.
+
+        ``sums`` is the format of accumulators; what integers add up to is never rounded.
+        """
+        order = Order(promote=self.promotion(operands))
+        if slices == 1:
+            return order
+        narrow = self.merge != "compute-type" and sums.is_float
+        return replace(
+            order,
+            slices=slices,
+            grain=self.k_granule(operands),
+            merge="serial" if self.merge == "inplace" else "forward",
+            partials=(result if narrow else sums).name,
+        )
 
     def k_granule(self, operands: Format) -> int:
         """K that kernels do not cut: a step of the main loop, and what is promoted at once."""

@@ -12,8 +12,7 @@ integer arithmetic modulo 2**32; every other function of integers first rounds t
 result is rounded, or saturated, to the format of the destination when it is written.
 
     max         the larger; NaN if either is NaN, so that garbage stays visible; zero results are +0
-    row_sum     column c goes to lane c mod L; each lane adds its columns in ascending order from
-                +0; then neighbouring lanes are added pairwise, (0+1), (2+3), ..., until one is left
+    row_sum     lane by lane, then neighbouring lanes pairwise (numerics.accumulate.row_sums)
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Unit, Work, block, require
-from accelsim.numerics import functions
+from accelsim.numerics import accumulate, functions
 from accelsim.program.opcodes import REDUCTIONS, Function, Opcode
 from accelsim.quantities import Cycles, Picojoules
 
@@ -160,24 +159,11 @@ class Vector(Unit):
 
     def row_sum(self, a: Operand) -> Operand:
         """Sums of the rows of ``a[rows, cols]`` as [rows, 1], in the order the module states."""
-        rows, cols = a.shape
-        lanes = min(self.lanes, cols)
-        chunks = -(-cols // lanes)
-        padded = np.zeros((rows, chunks * lanes), dtype=a.dtype)
-        padded[:, :cols] = a
-        partial = np.zeros((rows, lanes), dtype=a.dtype)
-        for chunk in range(chunks):
-            partial += padded[:, chunk * lanes : (chunk + 1) * lanes]
-        while partial.shape[1] > 1:
-            if partial.shape[1] % 2:
-                partial = np.pad(partial, ((0, 0), (0, 1)))
-            partial = partial[:, 0::2] + partial[:, 1::2]
-        return partial
+        return accumulate.row_sums(a, self.lanes)
 
     def row_sum_depth(self, cols: int) -> int:
         """Additions with a rounding that a value passes through in a row sum, at most."""
-        lanes = min(self.lanes, cols)
-        return -(-cols // lanes) - 1 + int(lanes - 1).bit_length()
+        return accumulate.row_sum_depth(cols, self.lanes)
 
     def arithmetic_name(self) -> str:
         """How values are computed, in words, for reports."""

@@ -28,7 +28,7 @@ normalizer calculation for softmax, 2018 (arXiv 1805.02867).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from accelsim.mapping.attention_phases import Batch, Phase, batches_of, instructions, shares
@@ -39,6 +39,7 @@ from accelsim.mapping.masks import masks, sees_nothing
 from accelsim.mapping.partials import Partials
 from accelsim.mapping.rowwise import FP32
 from accelsim.mapping.score_traffic import saved_traffic
+from accelsim.numerics.orders import CHAIN, Online, Order
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
@@ -52,11 +53,13 @@ LOWEST = -(2.0 - 2.0**-23) * 2.0**127
 @dataclass(frozen=True)
 class Site:
     """What works on the query tiles of one core, and where: slots of the arrays and of the vector
-    unit; the memories of queries and weights, of keys and values, and of scores and results."""
+    unit with so many lanes; the memories of queries and weights, of keys and values, and of scores
+    and results."""
 
     core: Core
     arrays: tuple[int, ...]
     vector: int
+    lanes: int
     queries: str
     keys: str
     scores: str
@@ -69,11 +72,13 @@ def online_softmax(
     sites: Sequence[Site],
     start: Callable[[], None] = lambda: None,
     stream: type[Stream] | None = None,
+    order: Order = CHAIN,
 ) -> None:
     """Attention in phases, the query tiles of each shared out over one site per core.
 
     ``start`` is called ahead of each kernel: a phase, and the merge where keys are split.
-    ``stream`` is what is done with the batches of a core, by default the module's Stream.
+    ``stream`` is what is done with the batches of a core, by default the module's Stream; ``order``
+    how the units reduce what an instruction gives them.
     """
     works = stream or Stream
     low.build.note(saved_traffic(op, low))
@@ -82,6 +87,8 @@ def online_softmax(
         low.build.note(str(phase.tiling))
         tiles.append(split_keys(phase.tiles, phase.span, splits))
         splits += phase.splits
+    for phase in phases:
+        low.build.reduce(works.order(op, low, phase, order, sites[0].lanes, split=splits > 1))
     partial = None
     if splits > 1:
         partial = Partials.of(op, low, splits, maxima=works.maxima)
@@ -170,6 +177,23 @@ class Stream:
             for name in ("top", "spare", "factor", "total")
         }
         self.running: dict[int, list[Way]] = {}
+
+    @classmethod
+    def order(
+        cls, op: Attention, low: Lowering, phase: Phase, units: Order, lanes: int, *, split: bool
+    ) -> Order:
+        """What these instructions, and the merge, do with the keys of a phase."""
+        fmt = low.format(op.inputs[0]).name
+        online = Online(
+            keys=phase.tiling.keys,
+            span=phase.span if split else 0,
+            exponential="exp",
+            probabilities=fmt,
+            summed=fmt,
+            lanes=lanes,
+            division="reciprocal",
+        )
+        return replace(units, online=online)
 
     def emit(self, batches: list[Batch]) -> None:
         """Emit all batches: scores a block ahead of the softmax, the division a block behind, so

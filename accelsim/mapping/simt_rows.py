@@ -233,7 +233,9 @@ def add_parts(
     everything = cut(slice(0, first.cols), PIECE_COLUMNS)
     height = -(-len(results) * first.rows * len(everything) // pieces)
     t = Threads(low, low.cores[0])
-    fits = (t.free - MARGIN) // (2 * len(parts[0]) * PIECE_COLUMNS * parts[0][0].fmt.bits // 8)
+    fmt, kept = parts[0][0].fmt, _running(parts[0][0].fmt)
+    bits = 2 * len(parts[0]) * fmt.bits + (0 if kept is fmt else 2 * kept.bits)
+    fits = (t.free - MARGIN) // (PIECE_COLUMNS * bits // 8)
     places = [
         (i, rows, cols)
         for i, (c, _) in enumerate(results)
@@ -242,6 +244,11 @@ def add_parts(
     ]
     for core, window in shares(low, len(places)):
         _add_share(Threads(low, core), places[window], parts, results)
+
+
+def _running(partials: Format) -> Format:
+    """What partial sums are added in: fp32, or int32, however narrow they are kept."""
+    return partials if partials.is_integer else FP32
 
 
 def _add_share(
@@ -254,13 +261,15 @@ def _add_share(
     height = max(rows.stop - rows.start for _, rows, _ in places)
     fmt = parts[0][0].fmt
     rings = [t.ring(f"part{i}", height, width, fmt) for i in range(len(parts[0]))]
+    running = None if _running(fmt) is fmt else t.ring("sum", height, width, FP32)
     finisher = Finisher(t.low, t.core, t.memory, width, results[0][1], 2)
 
     def step(i: int, rows: slice, cols: slice) -> Step:
         def work(tiles: list[View]) -> None:
-            total = tiles[0]
+            sums = tiles[0]
+            total = running.next()[: sums.rows, : sums.cols] if running else sums
             for tile in tiles[1:]:
-                t.do(Function.ADD, total, total, tile)
+                sums = t.do(Function.ADD, total, sums, tile)
             result, finish = results[i]
             finisher.finish(total, finish.window(rows, cols))
             t.store(result[rows, cols], total)

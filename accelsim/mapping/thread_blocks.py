@@ -1,9 +1,13 @@
 """Matrix products as grids of CTAs: panels stream through the caches, sums stay in registers.
 
 A CTA is a few MATMUL instructions on one multiprocessor's tensor cores, one for each chunk of K,
-and the store of its tile by the multiprocessor's threads. The operands of an instruction are
-windows of main memory. CTAs that run side by side read the same panels at about the same time, so
-whether a panel comes from the cache or from memory is for the cache to say.
+and the store of its tile by the multiprocessor's threads. If K is split, it stores partial sums for
+a second kernel, or it adds what the CTA before it left and leaves the sum to the next (real
+kernels use the result itself for that; here every sum has its place, as in a workspace).
+
+The operands of an instruction are windows of main memory. CTAs that run side by side read the same
+panels at about the same time, so whether a panel comes from the cache or from memory is for the
+cache to say.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from accelsim.mapping.cta import Gpu, Products, best_grid, ctas
 from accelsim.mapping.epilogue import Finisher
 from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.products import Product, Stored, steps
-from accelsim.mapping.simt_rows import add_parts
+from accelsim.mapping.simt_rows import add_parts, cut
+from accelsim.numerics.formats import number_format
+from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 
 INSTRUCTIONS_PER_KERNEL = 8_000
@@ -26,6 +32,8 @@ MOST_CHUNKS = 16
 SHORTEST_CHUNK = 128
 CACHE_SHARE = 2
 """A wave's chunks fill at most 1/CACHE_SHARE of the cache, so that neighbours find them there."""
+HANDED_ON = 4096
+"""Elements of an earlier CTA's sums that are loaded at once: some for each thread's registers."""
 
 
 def lower_grids(low: Lowering, products: Sequence[Product]) -> None:
@@ -98,19 +106,25 @@ class _Kernel:
 
     def emit(self) -> None:
         """Launch, run all CTAs, and add the parts of K if there are several."""
-        chunks = self._chunks()
-        self.build.reduce(self.gpu.tensor.order(self.products[0].b.fmt, len(chunks)))
+        chunks, first = self._chunks(), self.products[0]
+        self.order = self.gpu.tensor.order(first.b.fmt, len(chunks), self.acc_fmt, first.c.fmt)
+        self.build.reduce(self.order)
         total = ctas(self.shape, self.grid) * (len(chunks[0]) + 1)
         shape = self.shape
         self.build.reserve(total, f"[{shape.m}, {shape.k}] @ [{shape.k}, {shape.n}]")
         self.low.launch()
         rings = self._rings()
-        parts = self._workspace()
-        finishers = [] if parts else self._finishers()
+        parts = self._workspace(len(chunks))
+        serial = self.order.merge == "serial"
+        finishers = [] if parts and not serial else self._finishers()
+        handed_on = self._handed_on() if serial else []
         for i, cta in enumerate(self._raster()):
             core = i % len(self.low.cores)
             sums = self._sums(self.low.cores[core], rings[core], cta, chunks[cta.part])
-            if parts:
+            if serial and cta.part > 0:
+                left = parts[cta.product][cta.part - 1]
+                self._take_over(core, handed_on[core], left, cta, sums)
+            if parts and cta.part < len(parts[cta.product]):
                 target = parts[cta.product][cta.part]
             else:
                 product = self.products[cta.product]
@@ -118,7 +132,7 @@ class _Kernel:
                 target = product.c
             store = self.low.cores[core].store_queue
             self.build.store(store, target[cta.rows, cta.cols], sums)
-        if parts:
+        if parts and not serial:
             results = [(p.c, p.finish) for p in self.products]
             add_parts(self.low, parts, results)
 
@@ -158,17 +172,33 @@ class _Kernel:
         like = self.products[0].finish
         return [Finisher(self.low, core, memory, width, like, 2) for core in self.low.cores]
 
-    def _workspace(self) -> list[list[View]]:
-        """Per product a matrix of sums for each part of K; none without a split."""
-        if len(self._chunks()) == 1:
+    def _workspace(self, parts: int) -> list[list[View]]:
+        """Per product a matrix of sums for each part of K, the last not if all add to it."""
+        if parts == 1:
             return []
+        fmt = number_format(self.order.partials)
+        stored = parts - (self.order.merge == "serial")
         return [
-            [
-                self.low.scratch(f"part{i}.{part}", p.m, p.n, self.acc_fmt)
-                for part in range(len(self._chunks()))
-            ]
+            [self.low.scratch(f"part{i}.{part}", p.m, p.n, fmt) for part in range(stored)]
             for i, p in enumerate(self.products)
         ]
+
+    def _handed_on(self) -> list[Ring]:
+        """Where a CTA's threads load what the one before left, per core."""
+        memory, (rows, cols) = self.gpu.tensor.accumulators, self.grid.tile
+        fmt = number_format(self.order.partials)
+        self.height = max(1, min(rows, HANDED_ON // cols))
+        return [core.ring(memory, "before", self.height, cols, fmt) for core in self.low.cores]
+
+    def _take_over(self, index: int, ring: Ring, left: View, cta: _Cta, sums: View) -> None:
+        """Add to a CTA's sums those of the parts before, a few rows at a time."""
+        core = self.low.cores[index]
+        threads = core.vector(self.gpu.tensor.accumulators)[0]
+        for rows in cut(cta.rows, self.height):
+            before = ring.next()[: rows.stop - rows.start, : sums.cols]
+            self.build.load(core.load_queues[0], before, left[rows, cta.cols])
+            some = sums[rows.start - cta.rows.start : rows.stop - cta.rows.start, :]
+            self.build.vector(threads, Function.ADD, some, some, before)
 
     def _raster(self) -> Iterator[_Cta]:
         """CTAs in order of issue: blocks of ``height`` tiles of m, column by column."""

@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from accelsim.errors import AccelsimError
-from accelsim.mapping.attention_phases import Choose
+from accelsim.mapping.attention_phases import Choose, Phase
+from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.online_softmax import EVERYTHING, F, Step, Stream, Way
+from accelsim.numerics.orders import Order
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
 
@@ -46,6 +48,14 @@ class UnifiedStream(Stream):
     """The batches of one core, with one maximum for all scores."""
 
     maxima = False
+
+    @classmethod
+    def order(
+        cls, op: Attention, low: Lowering, phase: Phase, units: Order, lanes: int, *, split: bool
+    ) -> Order:
+        """Sums of blocks are added as they come: no tag of a softmax says that."""
+        del op, low, phase, lanes, split
+        return units
 
     def _softmax(self, step: Step, ways: Sequence[Way]) -> list[View]:
         """Weights of a block, and running sums."""

@@ -1,9 +1,9 @@
 """Number formats, rounding and accumulators: what a datapath does to a value.
 
     formats ──▶ cast (each value rounded once) ──▶ blocks (MX, NVFP4)
-       │
-       └──▶ accumulate, tensor_core ──▶ rules ──▶ arithmetic (units by name), orders (by tag)
-                                          └──▶ bounds ──▶ study (compare)
+       │                                             └──▶ scaled ──┐
+       ├──▶ accumulate, tensor_core ──▶ rules ──▶ cuts ──▶ arithmetic (units by name)
+       └──▶ orders (by tag) ───────────────────────┘       └──▶ bounds, attention ──▶ study
 
 For accuracy studies: ``xs.numerics.compare(formats, accumulators, data)``.
 """

@@ -13,6 +13,8 @@ gives the same bits, because a chain that starts at +0 never ends at -0.
     trees     acc = fl(acc + tree of W products), fl after every addition      (MAC trees, PIM)
     fused     acc = fl(acc + a_k b_k), one rounding for both                   (SIMT lanes)
 
+Values of a row are added by lanes, without products (``row_sums``).
+
 The same in fp16 or bf16 (``narrow_*``): what PIM units with 16-bit adders do. Integers are summed
 exactly and wrap modulo 2**32, as a 32-bit two's complement adder does, or saturate. Tensor cores
 are in numerics.tensor_core.
@@ -131,6 +133,34 @@ def exact_int32(a: Int32, b: Int32, acc: Int32 | None = None, *, saturates: bool
     if saturates:
         sums = np.clip(sums, -(2**31), 2**31 - 1)
     return sums.astype(np.int32)
+
+
+def row_sums(a: Array, lanes: int = 0) -> Array:
+    """Sums of the rows of ``a[rows, cols]`` as [rows, 1], in the carrier of ``a``.
+
+    Column c goes to lane c mod ``lanes`` (0: one lane for each column); each lane adds its columns
+    in ascending order from +0; then neighbouring lanes are added pairwise, (0+1), (2+3), ..., until
+    one is left.
+    """
+    rows, cols = a.shape
+    lanes = min(lanes or cols, cols)
+    chunks = -(-cols // lanes)
+    padded = np.zeros((rows, chunks * lanes), dtype=a.dtype)
+    padded[:, :cols] = a
+    partial = np.zeros((rows, lanes), dtype=a.dtype)
+    for chunk in range(chunks):
+        partial += padded[:, chunk * lanes : (chunk + 1) * lanes]
+    while partial.shape[1] > 1:
+        if partial.shape[1] % 2:
+            partial = np.pad(partial, ((0, 0), (0, 1)))
+        partial = partial[:, 0::2] + partial[:, 1::2]
+    return partial
+
+
+def row_sum_depth(cols: int, lanes: int = 0) -> int:
+    """Additions with a rounding that a value passes through in ``row_sums``, at most."""
+    lanes = min(lanes or cols, cols)
+    return -(-cols // lanes) - 1 + int(lanes - 1).bit_length()
 
 
 def _int_product(a: Int32, b: Int32, *, exact: bool) -> Array:

@@ -6,13 +6,16 @@
     lanes32-fp32         32 SIMT lanes of fused multiply-adds and a butterfly; any power of two
     volta-mma, turing-mma, ampere-mma, ada-mma, hopper-mma, hopper-wgmma, blackwell-mma,
     blackwell-tcgen05    tensor cores (numerics.tensor_core)
+    ...-satfinite        any of them that has integers, whose sums saturate after each instruction
+                         (PTX ISA, mma with .satfinite) instead of wrapping modulo 2**32
 
 Which formats a tensor core multiplies, and in what it accumulates, is a table; another combination
 is refused by naming the ones there are. Other units multiply what their adders hold exactly.
 
 Sources of the table: captures of the real GPUs (validation/tensor_cores); for Turing, fp8 with fp16
 results on Hopper, and tcgen05: Xie et al., MMA-Sim, 2025, arXiv 2511.10909, whose authors tested
-them on the hardware. Shapes of instructions: NVIDIA PTX ISA, mma, wgmma and tcgen05.mma.
+them on the hardware; no capture of these is at hand, nor of block formats (numerics.scaled). Shapes
+of instructions: NVIDIA PTX ISA, mma, wgmma and tcgen05.mma.
 """
 
 from __future__ import annotations
@@ -25,18 +28,20 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError, unknown
-from accelsim.numerics.formats import FORMATS, Format
+from accelsim.numerics.blocks import block_format
+from accelsim.numerics.cuts import Folded, Promoted, Sliced
+from accelsim.numerics.formats import FORMATS, Format, number_format
 from accelsim.numerics.orders import CHAIN, Order
 from accelsim.numerics.rules import (
     EmulatedFp8,
     Exact,
     Fused,
-    Promoted,
     Rule,
     Sequential,
     TensorCoreRule,
     Tree,
 )
+from accelsim.numerics.scaled import ScaledRule
 from accelsim.numerics.tensor_core import DotStep
 
 Kind = Literal["fp16", "bf16", "tf32", "fp64", "fp8", "fp8/6/4", "int8", "int8/4"]
@@ -70,8 +75,6 @@ class ProductTypes:
 
 def types_of(a: str, b: str, accumulator: str) -> ProductTypes:
     """The formats by name."""
-    from accelsim.numerics.formats import number_format
-
     return ProductTypes(*(number_format(name) for name in (a, b, accumulator)))
 
 
@@ -85,37 +88,85 @@ def carrier_types(a: npt.NDArray[Any]) -> ProductTypes:
     return INT32_TYPES if a.dtype.kind == "i" else FP32_TYPES
 
 
+SCALED: dict[str, tuple[DotStep, int]] = {
+    "mxf8f6f4": (DotStep(products=32, fraction_bits=25), 1),
+    "mxf4nvf4": (DotStep(products=4, fraction_bits=35), 16),
+}
+"""Steps on block formats by kind (numerics.scaled), with the products that make a term."""
+SCALED_MEMBERS: dict[str, tuple[str, ...]] = {
+    "mxf8f6f4": ("mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2"),
+    "mxf4nvf4": ("mxfp4_e2m1", "nvfp4"),
+}
+"""Block formats of a kind; fp4 could be multiplied by mxf8f6f4, too, at half the rate."""
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """What a matrix unit computes: a rule for every combination of formats that it has.
 
     ``table`` maps (kind of operands, accumulator) to a tensor core's entry; without one, ``simple``
-    serves all formats whose values its adders hold.
+    serves all formats whose values its adders hold. ``saturates``: integers do, see Exact.
+    ``scaled`` are the kinds of its steps on block formats.
     """
 
     name: str
     simple: Rule | None = None
     table: tuple[tuple[Kind, str, Entry], ...] = ()
+    saturates: bool = False
+    scaled: tuple[str, ...] = ()
 
     @property
     def is_tensor_core(self) -> bool:
         return bool(self.table)
 
     def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
-        """The rule for some formats in some order.
+        """The rule for some formats, and for what of an order happens within one product.
 
-        Raises AccelsimError, naming what there is, for formats that the unit does not multiply or
-        an accumulator that it does not have.
+        Raises AccelsimError, naming what there is, for formats that the unit does not multiply, an
+        accumulator that it does not have, or an order that is not its own.
         """
+        if order != order.of_one_product:
+            raise AccelsimError(f"{order} takes several products, of which {self.name} forms one")
         found = self._simple(types) if self.simple else self._listed(types)
         if found is None:
             known = ", ".join(self.supported())
             raise AccelsimError(f"{self.name} has no {types}; supported: {known}")
-        if order.promote and not isinstance(found, Exact):
+        if order.adders not in ("", found.adders):
+            raise AccelsimError(f"{self.name} sums {types} by {found.adders}, not {order.adders}")
+        if isinstance(found, Exact):
+            return found
+        if order.promote:
             if found.adder is not FP32 or types.accumulator is not FP32:
                 raise AccelsimError(f"promotion adds in fp32, which {self.name} {types} does not")
             return Promoted(found, order.promote)
-        return found
+        return Folded(found, order.fold, found.adder) if order.fold else found
+
+    def reduction(self, types: ProductTypes, order: Order, k: int) -> Rule:
+        """The rule for whole products of length ``k`` in some order, its slices included.
+
+        Raises AccelsimError as ``rule``, and for slices of sums that are not added in fp32.
+        """
+        if order.online:
+            raise AccelsimError(f"{order.online} is the order of an attention, not of a product")
+        rule = self.rule(types, order.of_one_product)
+        if order.slices == 1 or isinstance(rule, Exact):
+            return rule
+        if types.accumulator is not FP32 or rule.adder is not FP32:
+            raise AccelsimError(f"slices are added in fp32, which {self.name} {types} does not")
+        partials = number_format(order.partials)
+        if partials.is_integer or partials.is_scale:
+            raise AccelsimError(f"partial sums in {partials.name}: they are floating point here")
+        return Sliced(rule, order.cuts(k)[0].stop, order)
+
+    def scaled_rule(self, name: str) -> ScaledRule:
+        """The rule for operands of a block format; AccelsimError names those that there are."""
+        for kind in self.scaled:
+            if name in SCALED_MEMBERS[kind]:
+                return ScaledRule(*SCALED[kind], block_format(name))
+        units = [u for u, one in TENSOR_CORES.items() if one.scaled and self.name != u]
+        known = [member for kind in self.scaled for member in SCALED_MEMBERS[kind]]
+        hint = f"of block formats it has {', '.join(known)}" if known else f"{units[0]} does"
+        raise AccelsimError(f"{self.name} takes no scales of {name}; {hint}")
 
     def supported(self) -> list[str]:
         """Every combination in words."""
@@ -131,7 +182,7 @@ class Arithmetic:
         a, b, accumulator = types.a, types.b, types.accumulator
         adder = self.simple.adder
         if a.is_integer and b.is_integer and accumulator.is_integer:
-            return Exact()
+            return Exact(saturates=self.saturates)
         widest = FORMATS[_widest_operand(adder)].significand_bits
         for fmt in (a, b, accumulator):
             if fmt.is_integer or fmt.is_scale or fmt.carrier != adder.carrier:
@@ -147,7 +198,7 @@ class Arithmetic:
                 and types.b.name in members
                 and types.accumulator.name == accumulator
             ):
-                return _rule(entry, types)
+                return Exact(saturates=self.saturates) if entry == "exact" else _rule(entry, types)
         return None
 
 
@@ -163,7 +214,7 @@ def _rule(entry: Entry, types: ProductTypes) -> Rule:
         return TensorCoreRule(entry, a, b, tf32 if FP32 in (types.a, types.b) else FP32)
     if entry == "emulated":
         return EmulatedFp8(types.accumulator, a, b)
-    return Fused(adder=FORMATS["fp64"]) if entry == "fma" else Exact()
+    return Fused(adder=FORMATS["fp64"])
 
 
 def _step(products: int, fraction_bits: int, kept_bits: int = 23) -> DotStep:
@@ -185,11 +236,15 @@ def _floats(step: DotStep, tf32: DotStep) -> tuple[tuple[Kind, str, Entry], ...]
 
 
 def _nvidia(
-    name: str, *entries: tuple[Kind, str, Entry], integers: Kind | None = "int8", fp64: bool = False
+    name: str,
+    *entries: tuple[Kind, str, Entry],
+    integers: Kind | None = "int8",
+    fp64: bool = False,
+    scaled: tuple[str, ...] = (),
 ) -> Arithmetic:
     rest: tuple[tuple[Kind, str, Entry], ...] = ((integers, "int32", "exact"),) if integers else ()
     rest += (("fp64", "fp64", "fma"),) if fp64 else ()
-    return Arithmetic(name, table=(*entries, *rest))
+    return Arithmetic(name, table=(*entries, *rest), scaled=scaled)
 
 
 _VOLTA, _AMPERE, _HOPPER = _step(4, 23), _step(8, 24), _step(16, 25)
@@ -240,17 +295,26 @@ TENSOR_CORES: dict[str, Arithmetic] = {
             "blackwell-tcgen05",
             *_HOPPER_FLOATS,
             *_both("fp8/6/4", _BLACKWELL_FP8),
+            scaled=("mxf8f6f4", "mxf4nvf4"),
         ),
     )
 }
 
-_FORMS = "sequential-FORMAT, treeWIDTH-FORMAT, fma-fp32, fma-fp64, lanesCOUNT-fp32"
+SATURATING = "-satfinite"
+_FORMS = (
+    "sequential-FORMAT, treeWIDTH-FORMAT, fma-fp32, fma-fp64, lanesCOUNT-fp32, each with -satfinite"
+)
 _SIMPLE = re.compile(r"(sequential|tree|fma|lanes)(\d{0,5})-(fp32|fp16|bf16|fp64)", re.ASCII)
 
 
 @cache
 def arithmetic(name: str) -> Arithmetic:
     """The arithmetic called ``name``; raises AccelsimError saying which there are."""
+    if name.endswith(SATURATING):
+        wraps = arithmetic(name.removesuffix(SATURATING))
+        if "-> int32" not in " ".join(wraps.supported()):
+            raise AccelsimError(f"{wraps.name} has no integers that could saturate")
+        return replace(wraps, name=name, saturates=True)
     if name in TENSOR_CORES:
         return TENSOR_CORES[name]
     match = _SIMPLE.fullmatch(name)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from accelsim.numerics import functions
 from accelsim.numerics.ball import FP32, U32, Ball, gamma
+from accelsim.numerics.cuts import Sliced
 from accelsim.numerics.formats import Format
 from accelsim.numerics.rules import Levels, Rule, StepError, TensorCoreRule
 
@@ -98,6 +99,8 @@ class Summation:
         levels = rule.levels(k, before)
         return cls(
             depth=levels.additions,
+            accumulator=rule.partials if isinstance(rule, Sliced) else FP32,
+            rests=levels.rests,
             operands=rule.entering,
             steps=levels.steps,
             step=rule.step_error,

@@ -91,7 +91,7 @@ def _polynomial(coefficients: tuple[np.float32, ...], r: np.float32) -> np.float
 @njit
 def _scaled(y: np.float32, n: int) -> np.float32:
     # float64 holds y 2^n exactly, whatever n.
-    wide = math.ldexp(float(y), n)
+    wide = math.ldexp(np.float64(y), n)
     return np.float32(wide) if wide >= LEAST else ZERO
 
 

@@ -37,7 +37,7 @@ Overflow = Literal["infinity", "nan", "saturate", "wrap"]
 infinity   as IEEE 754 §7.4: Inf, or the largest finite value where the rounding points inwards
 nan        as infinity, but NaN in its place (OCP FP8 1.0, §5.2.2: e4m3 without saturation)
 saturate   the largest finite value, for Inf too (PTX cvt.satfinite)
-wrap       modulo 2**bits; integers that use all their bits only
+wrap       modulo 2**bits, Inf becomes 0; integers that use all their bits only
 """
 
 Specials = Literal["ieee", "fn", "fnuz", "finite"]

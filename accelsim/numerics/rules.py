@@ -6,7 +6,7 @@ roundings can do to a result (``Levels``), so that an error bound follows from i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,14 +25,17 @@ FP32 = FORMATS["fp32"]
 class Levels:
     """Roundings on the way of any product to the result, at most.
 
-    ``additions`` are those to nearest in the accumulator's precision, ``steps`` the fused ones.
+    ``additions`` are those to nearest in the accumulator's precision, ``steps`` the fused ones, and
+    ``rests`` how often a partial sum is stored in a narrower format.
     """
 
     additions: int = 0
     steps: int = 0
+    rests: int = 0
 
     def __or__(self, other: Levels) -> Levels:
-        return Levels(max(self.additions, other.additions), max(self.steps, other.steps))
+        mine, others = (self.additions, self.steps, self.rests), astuple(other)
+        return Levels(*map(max, zip(mine, others, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class Rule(Protocol):
     @property
     def tag(self) -> str:
         """What the unit does, in one word for reports."""
+
+    @property
+    def adders(self) -> str:
+        """How it takes k, as a tag of numerics.orders."""
 
     @property
     def entering(self) -> Format:
@@ -99,6 +106,10 @@ class Adders:
     def result(self) -> Format:
         return self.adder
 
+    @property
+    def adders(self) -> str:
+        return "chain"
+
 
 @dataclass(frozen=True)
 class Sequential(Adders):
@@ -128,6 +139,10 @@ class Tree(Adders):
     def tag(self) -> str:
         return f"tree{self.width}-{self.adder.name}"
 
+    @property
+    def adders(self) -> str:
+        return f"tree:{self.width}"
+
     def multiply(self, a: Array, b: Array, acc: Array | None) -> Array:
         if self.adder is FP32:
             return accumulate.trees_fp32(a, b, self.width, acc)
@@ -150,6 +165,10 @@ class Fused(Adders):
     def tag(self) -> str:
         return f"fma-{self.adder.name}" if self.lanes == 1 else f"lanes{self.lanes}-fp32"
 
+    @property
+    def adders(self) -> str:
+        return "chain" if self.lanes == 1 else f"lanes:{self.lanes}"
+
     def multiply(self, a: Array, b: Array, acc: Array | None) -> Array:
         return accumulate.fused_chain(a, b, self.lanes, acc, np.dtype(self.adder.carrier))
 
@@ -169,6 +188,10 @@ class Exact(Adders):
     @property
     def tag(self) -> str:
         return "exact int32, saturating" if self.saturates else "exact int32"
+
+    @property
+    def adders(self) -> str:
+        return "exact"
 
     def multiply(self, a: Array, b: Array, acc: Array | None) -> Array:
         return accumulate.exact_int32(a, b, acc, saturates=self.saturates)
@@ -195,6 +218,10 @@ class TensorCoreRule:
         step = self.step
         kept = f"-{step.kept_bits}" if step.kept_bits < step.format.mantissa_bits else ""
         return f"k{step.products} f{step.fraction_bits} {step.rounding}{kept} {step.result}"
+
+    @property
+    def adders(self) -> str:
+        return f"chain:{self.step.products}"
 
     @property
     def result(self) -> Format:
@@ -245,6 +272,10 @@ class EmulatedFp8:
     @property
     def tag(self) -> str:
         return f"emulated fp8, 2 steps of k16 f25, c last in {self.accumulator.name}"
+
+    @property
+    def adders(self) -> str:
+        return f"chain:{self.INSTRUCTION}"
 
     @property
     def adder(self) -> Format:
@@ -299,92 +330,6 @@ class EmulatedFp8:
         instructions = -(-k // self.INSTRUCTION)
         held = Levels() if before is None else before
         return Levels(held.additions + instructions, max(held.steps, 2))
-
-
-@dataclass(frozen=True)
-class Promoted:
-    """Another rule's chains over every ``length`` of k from +0, added to an fp32 accumulator."""
-
-    rule: Rule
-    length: int
-    adder: Format = FP32
-    result: Format = FP32
-
-    @property
-    def tag(self) -> str:
-        return f"{self.rule.tag}; promote:{self.length}"
-
-    @property
-    def entering(self) -> Format:
-        return self.rule.entering
-
-    @property
-    def step_error(self) -> StepError | None:
-        return self.rule.step_error
-
-    def multiply(self, a: Array, b: Array, acc: Array | None) -> Array:
-        total = acc
-        for first in range(0, a.shape[1], self.length):
-            ks = slice(first, first + self.length)
-            part = self.rule.multiply(a[:, ks], b[ks], None)
-            with np.errstate(all="ignore"):
-                total = part if total is None else total.astype(np.float32) + part
-        assert total is not None
-        return total
-
-    def levels(self, k: int, before: Levels | None) -> Levels:
-        inner = self.rule.levels(min(k, self.length), None)
-        blocks = -(-k // self.length)
-        if before is None:
-            return replace(inner, additions=inner.additions + blocks - 1)
-        met = before | inner
-        return replace(met, additions=met.additions + blocks)
-
-
-@dataclass(frozen=True)
-class Folded:
-    """Another rule's chains down each ``fold`` of reduction rows from +0, which then meet the
-    accumulator in fp32: what weight- and input-stationary arrays do."""
-
-    rule: Rule
-    fold: int
-    adder: Format = FP32
-
-    @property
-    def tag(self) -> str:
-        return self.rule.tag
-
-    @property
-    def entering(self) -> Format:
-        return self.rule.entering
-
-    @property
-    def result(self) -> Format:
-        return self.rule.result
-
-    @property
-    def step_error(self) -> StepError | None:
-        return self.rule.step_error
-
-    def multiply(self, a: Array, b: Array, acc: Array | None) -> Array:
-        if self.rule == Sequential():
-            return accumulate.folded_fp32(a, b, self.fold, acc)
-        adder = self.rule.adder
-        total = acc
-        for first in range(0, a.shape[1], self.fold):
-            ks = slice(first, first + self.fold)
-            part = self.rule.multiply(a[:, ks], b[ks], None)
-            with np.errstate(all="ignore"):
-                total = part if total is None else adder.decode(adder.encode(total + part))
-        assert total is not None
-        return total
-
-    def levels(self, k: int, before: Levels | None) -> Levels:
-        fold = self.rule.levels(min(k, self.fold), None).additions
-        folds = -(-k // self.fold)
-        if before is None:
-            return Levels(fold + folds - 1)
-        return Levels(max(before.additions, fold) + folds)
 
 
 def accumulator_bits(fmt: Format, acc: Array | None, shape: tuple[int, int]) -> Bits:

@@ -13,8 +13,8 @@ study.figure().show()
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,17 +24,15 @@ from accelsim.errors import AccelsimError, unknown
 from accelsim.numerics import bounds
 from accelsim.numerics.arithmetic import ProductTypes, arithmetic
 from accelsim.numerics.attention import (
+    TILE,
     AttentionOrder,
     attention,
     attention_bound,
     exact_attention,
 )
-from accelsim.numerics.ball import FP32
 from accelsim.numerics.blocks import BLOCK_FORMATS, Blocks
 from accelsim.numerics.formats import FORMATS, Format, number_format
-from accelsim.numerics.orders import CHAIN, Order, order_of
-from accelsim.numerics.rules import Exact, Promoted, Rule, TensorCoreRule
-from accelsim.numerics.tensor_core import parts_of
+from accelsim.numerics.orders import CHAIN, Online, Order, order_of
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -43,11 +41,6 @@ Floats = npt.NDArray[np.float64]
 
 EXACT = "exact"
 """The accumulator that errs nowhere: only the formats are judged."""
-
-ATTENTION_TILE = 64
-
-SCALING = "blackwell-tcgen05"
-"""The unit whose instructions take E8M0 scales (PTX ISA, tcgen05.mma of kind mxf8f6f4)."""
 
 _SAMPLES: dict[str, Callable[[Floats], Floats]] = {
     "normal": lambda x: x,
@@ -169,27 +162,39 @@ class Study:
 
 
 def compare(
-    formats: Sequence[str], accumulators: Sequence[str], data: Sequence[npt.ArrayLike]
+    formats: str | Sequence[str],
+    accumulators: str | Sequence[str],
+    data: Sequence[npt.ArrayLike],
 ) -> Study:
     """Error distributions of one computation under every format and accumulator.
 
-    ``formats`` are number formats or block formats (mxfp8_e4m3, nvfp4, ...); ``accumulators`` units
-    by the name of their arithmetic, with an order behind it if it is not one chain
-    ("hopper-wgmma;promote:128"), or "exact". ``data`` is (a [m, k], b [k, n]) for a matrix product
-    or (q, k, v), [rows, d] each, for an attention with scale 1 / sqrt(d). Results are in fp32.
+    ``formats`` are number formats or block formats (mxfp8_e4m3, nvfp4, ...), one or several;
+    ``accumulators`` are written UNIT[/FORMAT][;ORDER]: a unit by the name of its arithmetic, the
+    format of its sums if that is not fp32 ("ampere-mma/fp16"), and an order if it is not one chain
+    ("hopper-wgmma;promote:128"); or "exact". ``data`` is (a [m, k], b [k, n]) for a matrix product
+    or (q, k, v), [rows, d] each, for an attention with scale 1 / sqrt(d). Results are as they leave
+    the accumulator.
+
+    Floating-point formats hold the data as they are, saturated. Integers hold round(x / s) with one
+    scale s = max |x| / largest integer for a whole tensor, symmetric; sums of products are
+    multiplied by both scales in float64.
+
     Raises AccelsimError for unknown names, for data of other shapes, or if no unit has any of the
     combinations.
     """
+    formats = _names("formats", formats, "bf16")
+    accumulators = _names("accumulators", accumulators, "hopper-wgmma")
     arrays = [_numbers(x) for x in data]
     _check(arrays)
     run = _product if len(arrays) == 2 else _attention
     for name in formats:
         if name not in FORMATS and name not in BLOCK_FORMATS:
             raise AccelsimError(unknown("format", name, [*FORMATS, *BLOCK_FORMATS]))
+        if name in FORMATS and FORMATS[name].is_scale:
+            raise AccelsimError(f"{name} is a format of scales, not of operands")
     for name in accumulators:
         if name != EXACT:
-            unit, _, tag = name.partition(";")
-            arithmetic(unit), order_of(tag)
+            Accumulator.read(name)
     cases, refused = [], []
     for fmt in formats:
         for accumulator in accumulators:
@@ -202,6 +207,47 @@ def compare(
     shapes = " x ".join(str(list(x.shape)) for x in arrays)
     kind = "a matrix product" if len(arrays) == 2 else "an attention"
     return Study(f"{kind}, {shapes}", tuple(cases), tuple(dict.fromkeys(refused)))
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """What UNIT[/FORMAT][;ORDER] names; ``sums`` "" is the usual format of sums."""
+
+    unit: str
+    sums: str
+    tag: str
+
+    @classmethod
+    def read(cls, text: str) -> Accumulator:
+        """Raises AccelsimError for a unit, a format or an order that there is not."""
+        head, _, tag = text.partition(";")
+        unit, slash, sums = head.partition("/")
+        arithmetic(unit)
+        if slash:
+            number_format(sums)
+        return cls(unit, sums, tag)
+
+    @property
+    def order(self) -> Order:
+        return order_of(self.tag)
+
+    def types(self, fmt: Format) -> ProductTypes:
+        """The formats of a product of operands in ``fmt``."""
+        usual = "int32" if fmt.is_integer else ("fp64" if fmt.name == "fp64" else "fp32")
+        return ProductTypes(fmt, fmt, number_format(self.sums or usual))
+
+    def only_fp32(self, what: str) -> None:
+        """Refuse another format of sums."""
+        if self.sums not in ("", "fp32"):
+            raise AccelsimError(f"{what} is summed in fp32 by {self.unit}, not in {self.sums}")
+
+
+def _names(what: str, given: str | Sequence[str], example: str) -> tuple[str, ...]:
+    """One name or several."""
+    names = (given,) if isinstance(given, str) else given
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise AccelsimError(f"{what} are names, e.g. {example!r} or [{example!r}], not {given!r}")
+    return tuple(names)
 
 
 def _numbers(values: npt.ArrayLike) -> Floats:
@@ -245,59 +291,44 @@ def _plain_product(
     fmt: Format, accumulator: str, a: Floats, b: Floats
 ) -> tuple[Floats, Floats, float, str]:
     """(computed, exact product of the rounded operands, error / bound, arithmetic in words)."""
-    held = [fmt.decode(fmt.encode(x, overflow="saturate")) for x in (a, b)]
+    scales = [_scale(fmt, x) for x in (a, b)]
+    scale = scales[0] * scales[1]
+    held = [
+        fmt.decode(fmt.encode(x / s, overflow="saturate"))
+        for x, s in zip((a, b), scales, strict=True)
+    ]
     wide = [x.astype(np.float64) for x in held]
-    own = wide[0] @ wide[1]
+    own = wide[0] @ wide[1] * scale
     if accumulator == EXACT:
         return own, own, float("nan"), EXACT
-    unit, _, tag = accumulator.partition(";")
-    wanted = "int32" if fmt.is_integer else ("fp64" if fmt.name == "fp64" else "fp32")
-    types = ProductTypes(fmt, fmt, number_format(wanted))
-    rule = _in_order(unit, types, order_of(tag), a.shape[1])
-    got = rule.multiply(held[0], held[1], None).astype(np.float64)
-    told = f"{arithmetic(unit).rule(types).tag}; {tag or CHAIN}"
+    how = Accumulator.read(accumulator)
+    unit, types = arithmetic(how.unit), how.types(fmt)
+    rule = unit.reduction(types, how.order, a.shape[1])
+    got = rule.multiply(held[0], held[1], None).astype(np.float64) * scale
+    told = f"{unit.rule(types).tag}; {how.tag or CHAIN}"
     if fmt.is_integer:
-        return got, own, float("nan"), told
+        return got, own, float("nan"), f"{told}; one scale for each tensor"
     ratio = np.abs(got - own) / bounds.product(wide[0], wide[1], rule)
     return got, own, float(ratio.max()), told
 
 
-def _in_order(unit: str, types: ProductTypes, order: Order, k: int) -> Rule:
-    """How a unit forms a product of length ``k``, cut into the slices of the order.
-
-    Slices are chains from +0 whose sums are added in fp32, forward from slice 0: so are promoted
-    stretches, and a slice is a longer one.
-    """
-    rule = arithmetic(unit).rule(types, order)
-    if order.slices == 1 or isinstance(rule, Exact):
-        return rule
-    if types.accumulator is not FP32 or rule.adder is not FP32:
-        raise AccelsimError(f"slices are added in fp32, which {unit} {types} does not")
-    return Promoted(rule, order.cuts(k)[0].stop)
+def _scale(fmt: Format, x: Floats) -> float:
+    """What an integer of 1 stands for in a tensor; floating point is not scaled."""
+    if fmt.is_float:
+        return 1.0
+    if fmt.low == 0 and x.min() < 0:
+        raise AccelsimError(f"{fmt.name} holds no negative numbers, which the data have")
+    return float(np.abs(x).max() / fmt.high) or 1.0
 
 
 def _scaled_product(fmt: str, accumulator: str, blocks: list[Blocks]) -> tuple[Floats, str]:
-    """A product of MX operands whose scales move the exponents of a step's terms."""
-    entry = BLOCK_FORMATS[fmt]
-    element = entry.elements
-    if not entry.scales.is_scale or element.is_integer:
-        raise AccelsimError(f"{fmt} is modelled with the accumulator {EXACT} only")
-    unit, _, tag = accumulator.partition(";")
-    if unit != SCALING:
-        raise AccelsimError(f"{unit} takes no scales of {fmt}; {SCALING} does")
-    if order_of(tag) != CHAIN:
-        raise AccelsimError(f"{fmt} is modelled in one chain only, not in {tag}")
-    rule = arithmetic(unit).rule(ProductTypes(element, element, FP32))
-    assert isinstance(rule, TensorCoreRule)
-    parts = [
-        parts_of(element, element.decode(x.elements)).scaled(
-            x.scales.astype(np.int32) - entry.scales.bias, entry.block
-        )
-        for x in blocks
-    ]
-    c = np.zeros((len(blocks[0].elements), len(blocks[1].elements)), dtype=np.uint32)
-    bits = rule.step.multiply(parts[0], parts[1], c)
-    return bits.view(np.float32).astype(np.float64), f"{rule.tag}, e8m0 scales"
+    """A product of operands in blocks by a unit that takes their scales."""
+    how = Accumulator.read(accumulator)
+    rule = arithmetic(how.unit).scaled_rule(fmt)
+    how.only_fp32(fmt)
+    if how.order != CHAIN:
+        raise AccelsimError(f"{fmt} is modelled in one chain only, not in {how.tag}")
+    return rule.multiply(*blocks).astype(np.float64), f"{rule.tag}, no capture at hand"
 
 
 def _attention(fmt: str, accumulator: str, arrays: list[Floats]) -> Case:
@@ -314,8 +345,10 @@ def _attention(fmt: str, accumulator: str, arrays: list[Floats]) -> Case:
     if accumulator == EXACT:
         got = own
     else:
-        unit, _, tag = accumulator.partition(";")
-        order = AttentionOrder(unit, fmt, ATTENTION_TILE, order=order_of(tag))
+        how = Accumulator.read(accumulator)
+        how.only_fp32("an attention")
+        online = how.order.online or Online(TILE)
+        order = AttentionOrder(how.unit, fmt, replace(how.order, online=online))
         got, told = attention(q, k, v, scale, order).astype(np.float64), str(order)
         near = float((np.abs(got - own) / attention_bound(q, k, v, scale, order)).max())
     return Case(fmt, accumulator, told, (got - exact) / size, (got - own) / size, near)

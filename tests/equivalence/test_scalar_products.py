@@ -6,6 +6,7 @@ code with accelsim.numerics.
 """
 
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,13 +26,16 @@ from accelsim.functional.memory import Memory
 from accelsim.functional.values import graph_values
 from accelsim.hw.systolic import Systolic
 from accelsim.numerics.formats import FORMATS
-from accelsim.numerics.orders import orders_of
+from accelsim.numerics.orders import order_of, orders_of
 from accelsim.simulation import compile_program, plan_memory
 
 MANTISSA = {"fp32": 23, "fp16": 10, "bf16": 7, "fp8_e4m3": 3, "fp8_e5m2": 2}
 STEPS = {  # products and fraction bits of a step, delivered fraction bits
     ("a100", 16): (8, 24, 23), ("h100", 16): (16, 25, 23), ("h100", 8): (32, 13, 13),
 }  # fmt: skip
+
+
+MERGES = {("forward", "fp32"), ("forward", "bf16"), ("serial", "bf16")}
 
 
 def executed(arch, workload, mapper=()):
@@ -87,9 +91,12 @@ def gpu_dot(gpu, fmt, order, x, y):
             )  # fmt: skip
             total = rnd("fp32", total + oracle.decode("fp32", bits)[0])
         slices.append(total)
+    if order.merge == "forward" and len(slices) > 1:
+        slices = [rnd(order.partials, part) for part in slices]
     total = slices[0]
     for part in slices[1:]:
-        total = rnd("fp32", total + part)
+        before = rnd(order.partials, total) if order.merge == "serial" else total
+        total = rnd("fp32", before + part)
     return total
 
 
@@ -136,6 +143,39 @@ def test_programs_equal_scalar_rationals(arch, dtype, shape, mapper):
                 total = gpu_dot(machine.name, fmt, order[0], x, y)
             bits = oracle.rounded(total, result.name, MANTISSA[result.name], True)
             assert int(codes[i, j]) == bits, (i, j)
+
+
+@pytest.mark.parametrize("merge", ["compute-type", "output-type", "inplace"])
+@pytest.mark.parametrize(
+    ("arch", "dtype", "k"), [("a100", "bf16", 1100), ("h100", "fp8_e4m3", 2600)]
+)
+def test_slices_merge_as_the_program_declares(arch, dtype, k, merge):
+    """Another merge of the same slices would give other bits."""
+    machine = api.as_arch(arch, {"tensor.merge": merge})
+    fmt, m, n = FORMATS[dtype], 2, 16
+    _, program, captures, values = executed(machine, f"gemm:m={m},n={n},k={k},dtype={dtype}")
+    order = order_of(program.operators[0].order)
+    result = FORMATS[fmt.result]
+    assert order.slices > 2
+    words = {"compute-type": ("forward", "fp32"), "output-type": ("forward", result.name)}
+    assert (order.merge, order.partials) == words.get(merge, ("serial", result.name))
+    (got,) = captures.tensors.values()
+    codes, differs = result.codes(got), 0
+    a, b = (fmt.codes(values[f"gemm.{x}"]) for x in "ab")
+    for i in range(m):
+        for j in range(n):
+            x, y = a[i].tolist(), b[:, j].tolist()
+            bits = {
+                how: oracle.rounded(
+                    gpu_dot(arch, fmt, replace(order, merge=how[0], partials=how[1]), x, y),
+                    result.name, MANTISSA[result.name], True,
+                )
+                for how in MERGES
+            }  # fmt: skip
+            right = bits.pop((order.merge, order.partials))
+            assert int(codes[i, j]) == right, (i, j)
+            differs += right not in bits.values()
+    assert differs > 2
 
 
 @pytest.mark.parametrize("wrong", ["ampere-mma", "sequential-fp32", "tree16-fp32"])

@@ -14,8 +14,8 @@ from accelsim.numerics.rules import StepError, TensorCoreRule
 @pytest.mark.parametrize(("unit", "name", "accumulator", "order"), UNITS)
 def test_no_sum_leaves_its_bound(unit, name, accumulator, order, kind):
     types = types_of(name, name, accumulator)
-    rule = arithmetic(unit).rule(types, order_of(order))
     for k in (5, 130):
+        rule = arithmetic(unit).reduction(types, order_of(order), k)
         assert ratios(rule, types, kind, 12, k, seed=k).max() <= 1
 
 

@@ -9,7 +9,9 @@ from accelsim.cli.main import app
 from accelsim.errors import AccelsimError
 from accelsim.functional.execute import takes_types
 from accelsim.hw.systolic import Systolic
-from accelsim.numerics.orders import Order
+from accelsim.numerics.arithmetic import arithmetic as arithmetic_of
+from accelsim.numerics.arithmetic import types_of
+from accelsim.numerics.orders import Order, order_of
 from accelsim.program.builder import Builder
 from accelsim.program.table import OperatorInfo
 
@@ -23,17 +25,39 @@ def verdict(arch, work, **settings):
 @pytest.mark.parametrize(
     ("arch", "work", "arithmetic", "reduction"),
     [
-        ("a100", "gemm:m=64,n=64,k=96", "ampere-mma (k8 f24 RZ fp32)", "chain"),
-        ("a100", "gemm:m=64,n=64,k=2048", "ampere-mma (k8 f24 RZ fp32)", "split:8:32"),
+        ("a100", "gemm:m=64,n=64,k=96", "ampere-mma (k8 f24 RZ fp32)", "chain:8"),
+        (
+            "a100",
+            "gemm:m=64,n=64,k=2048",
+            "ampere-mma (k8 f24 RZ fp32)",
+            "split:8:32:forward:fp32;chain:8",
+        ),
+        (
+            "a100",
+            "gemm:m=64,n=64,k=2048,dtype=int8",
+            "exact int32",
+            "split:8:32:forward:int32;exact",
+        ),
         (
             "h100",
             "gemm:m=64,n=64,k=256,dtype=fp8_e4m3",
             "hopper-wgmma (k32 f13 RZ-13 fp32; promote:128)",
-            "promote:128",
+            "promote:128;chain:32",
         ),
-        ("h100", "gemm:m=9,n=9,k=64,dtype=fp16,accumulator=fp16", "k16 f25 RNE fp16", "chain"),
-        ("systolic", "gemm:m=9,n=9,k=64,dtype=fp16", "sequential-fp32 (ws, folds of 32)", "chain"),
-        ("systolic", "gemm:m=9,n=9,k=64,dtype=int8", "exact int32", "chain"),
+        ("h100", "gemm:m=9,n=9,k=64,dtype=fp16,accumulator=fp16", "k16 f25 RNE fp16", "chain:16"),
+        (
+            "systolic",
+            "gemm:m=9,n=9,k=64,dtype=fp16",
+            "sequential-fp32 (ws, folds of 32)",
+            "fold:32",
+        ),
+        ("systolic", "gemm:m=9,n=9,k=64,dtype=int8", "exact int32", "exact"),
+        (
+            "hbm-npu",
+            "attention:heads=1,q=40,kv=90,d=64,causal=true",
+            "fp32 (1024 lanes)",
+            "online:90;exp;p:bf16;sums:bf16:1024;reciprocal;fold:128",
+        ),
         ("tpu-v3", "softmax:rows=4,cols=9", "fp32 (1024 lanes)", ""),
     ],
 )
@@ -41,6 +65,64 @@ def test_arithmetic_and_order_are_told(arch, work, arithmetic, reduction):
     one = verdict(arch, work)
     assert arithmetic in one.arithmetic
     assert one.reduction == reduction
+
+
+@pytest.mark.parametrize(
+    ("name", "dataflow", "reduction"),
+    [
+        ("sequential-fp32", "os", "chain"),
+        ("tree16-fp32", "os", "tree:16"),
+        ("tree16-fp32", "ws", "fold:32;tree:16"),
+        ("lanes4-fp32", "is", "fold:32;lanes:4"),
+        ("fma-fp32", "os", "chain"),
+    ],
+)
+def test_trees_and_lanes_are_told(name, dataflow, reduction):
+    settings = {"array.arithmetic": name, "array.dataflow": dataflow}
+    one = verdict("systolic", "gemm:m=9,n=9,k=64,dtype=fp16", overrides=settings)
+    assert one.reduction == reduction
+    types = types_of("fp16", "fp16", "fp32")
+    rule = arithmetic_of(name).rule(types, order_of(reduction))
+    array = api.as_arch("systolic", settings).units["array"]
+    assert rule == array.rule(types)
+
+
+def test_integers_saturate_where_the_architecture_says_so():
+    """Sums of int16 that leave int32 are right both ways, and not the same."""
+    work = "gemm:m=9,n=9,k=300,dtype=int16"
+    found = [
+        api.check("systolic", work, overrides={"array.arithmetic": name})
+        for name in ("sequential-fp32", "sequential-fp32-satfinite")
+    ]
+    assert all(one.ok for one in found)
+    assert [one.operators[0].arithmetic for one in found] == ["exact int32", SATURATING]
+    assert [one.operators[0].bounded for one in found] == [False, True]
+    small = api.check("a100", "gemm:m=9,n=9,k=300,dtype=int8", overrides={
+        "tensor.arithmetic": "ampere-mma-satfinite"
+    })  # fmt: skip
+    assert small.ok
+    assert small.operators[0].arithmetic == SATURATING
+    assert small.max_error_over_bound == 0  # no sum can leave int32: equality
+
+
+SATURATING = "exact int32, saturating"
+
+
+@pytest.mark.parametrize(
+    ("merge", "reduction"),
+    [
+        ("compute-type", "split:8:32:forward:fp32;chain:8"),
+        ("output-type", "split:8:32:forward:bf16;chain:8"),
+        ("inplace", "split:8:32:serial:bf16;chain:8"),
+    ],
+)
+@pytest.mark.parametrize("rest", ["", ",bias=true,residual=true,activation=relu"])
+def test_slices_are_merged_as_declared(merge, reduction, rest):
+    work = f"gemm:m=70,n=50,k=2048,dtype=bf16{rest}"
+    one = verdict("a100", work, overrides={"tensor.merge": merge})
+    assert one.reduction == reduction
+    assert 0.01 < one.max_error_over_bound <= 1
+    assert api.simulate("a100", work, overrides={"tensor.merge": merge}).cycles > 0
 
 
 @pytest.mark.parametrize("name", ["tree16-fp32", "tree4-fp32", "sequential-fp16", "lanes4-fp32"])

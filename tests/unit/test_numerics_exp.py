@@ -90,6 +90,21 @@ def test_exponentials_are_within_their_error(natural):
     assert 0.5 < ulps.max() < functions.EXP_ULP
 
 
+@pytest.mark.parametrize(
+    ("function", "exact", "at", "ulps"),
+    [
+        (functions.exp2_fp32, np.exp2, "0x1.0113a6p-1", 0.962553),
+        (functions.exp_fp32, np.exp, "0x1.2e3816p+5", 1.084160),
+    ],
+)
+def test_the_worst_of_all_arguments_are_where_they_are_said_to_be(function, exact, at, ulps):
+    x = float.fromhex(at)
+    want = exact(x)
+    error = abs(float(function(np.float32(x))) - want) / np.ldexp(1.0, np.frexp(want)[1] - 24)
+    assert abs(error - ulps) < 1e-6
+    assert 0.8 * functions.EXP_ULP < max(ulps, 0.9) < functions.EXP_ULP
+
+
 def test_whole_arguments_give_powers_of_two_and_the_ends_are_sharp():
     n = np.arange(-126, 128)
     assert np.array_equal(functions.exp2_fp32(n), np.ldexp(1.0, n))
@@ -163,6 +178,10 @@ def scalar_attention(q, k, v, scale, unit, fmt, tile, causal):
     return out
 
 
+def fused(unit, name, tile=64, rest="exp2;sums:fp32;divide"):
+    return AttentionOrder(unit, name, order_of(f"online:{tile};{rest}"))
+
+
 def heads(fmt, rows, keys, d, seed=4, size=1.0):
     rng = np.random.default_rng(seed)
     return [fmt.decode(fmt.encode(size * rng.standard_normal((n, d)))) for n in (rows, keys, keys)]
@@ -177,17 +196,26 @@ def test_attention_equals_scalar_rationals(unit, name, tile, causal):
     fmt = FORMATS[name]
     q, k, v = heads(fmt, 3, 29, 20, size=2.0)
     visible = np.arange(29) <= np.arange(3)[:, None] if causal else None
-    order = AttentionOrder(unit, name, tile)
+    order = fused(unit, name, tile)
     got = attention(q, k, v, 0.25, order, visible)
     assert got.tobytes() == scalar_attention(q, k, v, 0.25, unit, fmt, tile, causal).tobytes()
 
 
+ORDERS = [
+    "exp2;sums:fp32;divide",
+    "exp;sums:fp32;divide",
+    "exp2;sums:bf16:4;reciprocal",
+    "ranges:33;exp;sums:fp16;reciprocal",
+]
+
+
+@pytest.mark.parametrize("rest", ORDERS)
 @pytest.mark.parametrize("size", [0.2, 1.0, 4.0])
 @pytest.mark.parametrize("unit", ["hopper-wgmma", "ampere-mma", "sequential-fp32", "tree16-fp32"])
-def test_attention_stays_in_its_bound(unit, size):
+def test_attention_stays_in_its_bound(unit, size, rest):
     for name, tile in (("fp16", 32), ("bf16", 7)):
         q, k, v = heads(FORMATS[name], 40, 100, 32, size=size)
-        order = AttentionOrder(unit, name, tile)
+        order = fused(unit, name, tile, rest)
         visible = np.arange(100) <= 60 + np.arange(40)[:, None]
         error = np.abs(
             attention(q, k, v, 32**-0.5, order, visible)
@@ -200,30 +228,42 @@ def test_attention_stays_in_its_bound(unit, size):
 def test_every_field_of_an_order_changes_bits():
     fmt = FORMATS["fp16"]
     q, k, v = heads(fmt, 20, 200, 64)
-    base = AttentionOrder("hopper-wgmma", "fp16", 64)
+    base = fused("hopper-wgmma", "fp16")
     right = attention(q, k, v, 0.125, base)
     others = [
-        AttentionOrder("ampere-mma", "fp16", 64),
-        AttentionOrder("hopper-wgmma", "fp16", 32),
-        AttentionOrder("sequential-fp32", "fp16", 64, "fp32"),
-        AttentionOrder("hopper-wgmma", "fp16", 64, order=order_of("promote:16")),
-    ]
+        fused("ampere-mma", "fp16"),
+        fused("hopper-wgmma", "fp16", 32),
+        *(
+            fused("hopper-wgmma", "fp16", 64, rest)
+            for rest in (
+                "exp;sums:fp32;divide", "exp2;sums:fp16;divide", "exp2;sums:fp32:8;divide",
+                "exp2;sums:fp32;reciprocal", "ranges:100;exp2;sums:fp32;divide",
+                "exp2;sums:fp32;divide;promote:16", "exp2;sums:fp32;divide;fold:16",
+            )
+        ),
+    ]  # fmt: skip
     for other in others:
         assert (attention(q, k, v, 0.125, other) != right).any(), str(other)
-    assert str(base) == "hopper-wgmma fp16; tiles of 64 keys; P in fp16; exp2 in fp32; chain"
+    in_fp32 = fused("sequential-fp32", "fp16", 64, "exp2;p:fp32;sums:fp32;divide")
+    in_fp16 = fused("sequential-fp32", "fp16")
+    assert (attention(q, k, v, 0.125, in_fp32) != attention(q, k, v, 0.125, in_fp16)).any()
+    assert str(base) == "hopper-wgmma fp16; online:64;exp2;sums:fp32;divide"
+    assert str(AttentionOrder("hopper-wgmma")) == str(base)
 
 
 def test_orders_that_no_unit_has_are_refused():
     q, k, v = heads(FORMATS["fp16"], 2, 4, 8)
     with pytest.raises(AccelsimError, match="volta-mma has no bf16 x bf16 -> fp32"):
         attention(q, k, v, 1.0, AttentionOrder("volta-mma", "bf16"))
-    with pytest.raises(AccelsimError, match="at least 1 key"):
-        AttentionOrder("volta-mma", tile=0)
+    with pytest.raises(AccelsimError, match="an attention needs online:KEYS in its order, not ch"):
+        AttentionOrder("volta-mma", order=order_of("chain"))
+    with pytest.raises(AccelsimError, match="not cut into slices"):
+        AttentionOrder("volta-mma", order=order_of("online:8;split:2:8"))
 
 
 def test_a_row_that_sees_nothing_is_nan():
     q, k, v = heads(FORMATS["fp16"], 2, 4, 8)
     visible = np.array([[False] * 4, [True] * 4])
-    got = attention(q, k, v, 1.0, AttentionOrder("hopper-wgmma", tile=2), visible)
+    got = attention(q, k, v, 1.0, fused("hopper-wgmma", "fp16", 2), visible)
     assert np.isnan(got[0]).all()
     assert math.isfinite(got[1, 0])

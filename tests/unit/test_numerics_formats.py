@@ -78,12 +78,43 @@ def test_every_code_means_what_gfloat_says(name):
     assert np.array_equal(wide(fmt.decode(fmt.stored(codes))), want, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", [*FLOATS, *oracle.RANGES])
+@pytest.mark.parametrize("name", [*FLOATS, *oracle.SCALES, *oracle.RANGES])
 def test_casts_equal_the_rational_oracle(name):
     """Every value, every midpoint and its neighbours, and random float64; all roundings, rules."""
     wrong, cases = casts.mismatches(name, 6_000)
     assert cases > 5_000
     assert wrong == 0
+
+
+@pytest.mark.parametrize("name", [*oracle.WIDE, *oracle.LONG_RANGES])
+def test_wide_casts_equal_rational_numbers(name):
+    wrong, cases = casts.rational_mismatches(name, 200)
+    assert wrong == 0
+    assert cases > 1_000
+
+
+@pytest.mark.parametrize("name", oracle.WRAPPING)
+def test_integers_wrap_as_rational_numbers_do(name):
+    wrong, cases = casts.rational_mismatches(name, 200, ("wrap",))
+    assert wrong == 0
+    assert cases > 1_000
+
+
+@pytest.mark.parametrize(
+    ("name", "rounding", "rule", "as_if"),
+    [
+        ("fp32", "SR", "infinity", ("RZ", "infinity")),
+        ("fp32", "RNE", "infinity", ("RNE", "saturate")),
+        ("fp64", "RNE", "infinity", ("RZ", "infinity")),
+        ("int32", "RNE", "saturate", ("RU", "saturate")),
+        ("int8", "RNE", "wrap", ("RNE", "saturate")),
+    ],
+)
+def test_wrong_wide_casts_are_noticed(name, rounding, rule, as_if, monkeypatch):
+    right = oracle.rational
+    monkeypatch.setattr(oracle, "rational", lambda n, v, _r, _o, word: right(n, v, *as_if, word))
+    monkeypatch.setattr(casts, "ROUNDINGS", (rounding,))
+    assert casts.rational_mismatches(name, 200, (rule,))[0] > 0
 
 
 def test_fp32_casts_equal_the_oracle():

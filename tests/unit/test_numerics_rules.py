@@ -11,9 +11,10 @@ from accelsim._jit import njit
 from accelsim.errors import AccelsimError
 from accelsim.numerics import accumulate, kernels
 from accelsim.numerics.arithmetic import arithmetic, types_of
+from accelsim.numerics.cuts import Promoted
 from accelsim.numerics.formats import FORMATS
 from accelsim.numerics.orders import Order, order_of
-from accelsim.numerics.rules import Levels, Promoted
+from accelsim.numerics.rules import Levels
 
 MANTISSA = {"fp32": 23, "fp16": 10, "bf16": 7}
 
@@ -165,6 +166,24 @@ def test_integers_saturate_at_the_end(magnitude):
             assert got[i, j] == max(-(2**31), min(2**31 - 1, exact))
 
 
+@pytest.mark.parametrize("unit", ["ampere-mma", "sequential-fp32"])
+def test_saturating_integers_have_a_name(unit):
+    types = types_of("int8", "int8", "int32")
+    a, b = np.full((1, 9), 127, np.int32), np.full((9, 1), 127, np.int32)
+    acc = np.array([[2**31 - 100]], np.int32)
+    assert arithmetic(f"{unit}-satfinite").rule(types).multiply(a, b, acc) == 2**31 - 1
+    assert arithmetic(unit).rule(types).multiply(a, b, acc) == -(2**31) - 100 + 9 * 127**2
+    floats = types_of("fp16", "fp16", "fp32")
+    assert arithmetic(f"{unit}-satfinite").rule(floats) == arithmetic(unit).rule(floats)
+
+
+def test_what_has_no_integers_does_not_saturate():
+    with pytest.raises(AccelsimError, match="volta-mma has no integers that could saturate"):
+        arithmetic("volta-mma-satfinite")
+    with pytest.raises(AccelsimError, match="unknown arithmetic 'hoper'"):
+        arithmetic("hoper-satfinite")
+
+
 def test_promotion_starts_afresh_and_adds_in_fp32():
     types = types_of("fp8_e4m3", "fp8_e4m3", "fp32")
     a, b, acc = operands("fp8_e4m3", "normal", 300)
@@ -194,9 +213,9 @@ def test_promotion_needs_an_fp32_accumulator():
     ("tag", "k", "cuts"),
     [
         ("chain", 100, [100]),
-        ("split:3:64", 1000, [384, 384, 232]),
-        ("split:4:64", 100, [64, 36]),
-        ("split:2:128;promote:128", 512, [256, 256]),
+        ("split:3:64:forward:fp32", 1000, [384, 384, 232]),
+        ("split:4:64:serial:fp16", 100, [64, 36]),
+        ("split:2:128:forward:bf16;promote:128", 512, [256, 256]),
     ],
 )
 def test_orders_cut_k_as_their_tags_say(tag, k, cuts):
@@ -206,11 +225,82 @@ def test_orders_cut_k_as_their_tags_say(tag, k, cuts):
 
 
 @pytest.mark.parametrize(
-    "tag", ["split", "split:2", "promote:x", "chain:1", "promote:0", "tree", "promote:1;promote:2"]
-)
+    "tag",
+    ["split", "split:2", "promote:x", "chain:x", "promote:0", "tree", "promote:1;promote:2",
+     "split:2:8:forward", "split:2:8:backward:fp32", "split:2:8:fp32:forward", "tree:4;lanes:4",
+     "exp", "online:8;exp;exp2", "fold", "lanes:4:4", "p:fp16:2", "promote:\u0663"],
+)  # fmt: skip
 def test_unknown_orders_are_refused(tag):
-    with pytest.raises(AccelsimError, match=r"unknown reduction order .*accepted: chain, split:"):
+    with pytest.raises(AccelsimError, match=r"reduction order .*accepted: chain\[:PRODUCTS\], sp"):
         order_of(tag)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    ["chain", "chain:8", "fold:128;tree:16", "promote:128;chain:32", "lanes:32", "exact",
+     "split:2:8:serial:bf16;promote:128;chain:32",
+     "online:64;ranges:512;exp2;p:bf16;sums:fp32:32;divide;fold:128",
+     "online:64;exp;p:fp16;sums:fp16;reciprocal"],
+)  # fmt: skip
+def test_tags_are_read_as_they_are_written(tag):
+    assert str(order_of(tag)) == tag
+
+
+def test_a_slice_without_words_is_merged_forward_in_fp32():
+    assert order_of("split:3:64") == order_of("split:3:64:forward:fp32")
+
+
+@pytest.mark.parametrize(
+    ("tag", "says"),
+    [
+        ("split:4:16", "split:4:16:forward:fp32 takes several products, of which ampere-mma forms"),
+        ("online:4", "takes several products"),
+        ("tree:8", "ampere-mma sums fp16 x fp16 -> fp32 by chain:8, not tree:8"),
+        ("chain:16", "by chain:8, not chain:16"),
+    ],
+)
+def test_orders_that_a_unit_does_not_execute_are_refused(tag, says):
+    with pytest.raises(AccelsimError, match=says):
+        arithmetic("ampere-mma").rule(types_of("fp16", "fp16", "fp32"), order_of(tag))
+
+
+@pytest.mark.parametrize("tag", ["split:2:8:forward:int8", "split:2:8:serial:e8m0"])
+def test_partial_sums_are_floating_point(tag):
+    with pytest.raises(AccelsimError, match="they are floating point here"):
+        arithmetic("ampere-mma").reduction(types_of("fp16", "fp16", "fp32"), order_of(tag), 64)
+
+
+MERGES = ["forward:fp32", "forward:bf16", "forward:fp16", "serial:bf16", "serial:fp32"]
+
+
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("k", [20, 100, 130])
+def test_slices_equal_rational_numbers(merge, k):
+    """Every merge by its words, one output at a time; the others give other bits."""
+    a, b, _ = operands("bf16", "normal", k)
+    types = types_of("bf16", "bf16", "fp32")
+    order = order_of(f"split:4:16:{merge}")
+    got = arithmetic("tree4-fp32").reduction(types, order, k).multiply(a, b, None)
+    how, fmt = merge.split(":")
+    exact = [[[Fraction(float(v)) for v in row] for row in m] for m in (a, b.T)]
+    for i in range(3):
+        for j in range(4):
+            total = None
+            for cut in order.cuts(k):
+                part = scalar("tree4", "fp32", exact[0][i][cut], exact[1][j][cut], Fraction(0))
+                if how == "forward":
+                    part = rnd(fmt, part)
+                    total = part if total is None else rnd("fp32", total + part)
+                else:
+                    total = part if total is None else rnd("fp32", rnd(fmt, total) + part)
+            assert Fraction(float(got[i, j])) == total
+    if k > 20:
+        others = {
+            arithmetic("tree4-fp32").reduction(types, order_of(f"split:4:16:{m}"), k)
+            .multiply(a, b, None).tobytes()
+            for m in MERGES if m != merge and {m, merge} != {"forward:fp32", "serial:fp32"}
+        }  # fmt: skip
+        assert got.tobytes() not in others
 
 
 @pytest.mark.parametrize(
