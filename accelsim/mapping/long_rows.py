@@ -81,7 +81,12 @@ def lower_rows(low: Lowering, recipe: Recipe, sweeps: Sweeps) -> None:
     """Emit a recipe over all cores if a whole row fits on chip, else sweeps for the same result."""
     if row_fits(low, recipe):
         lower_rowwise(low, recipe)
-        return
+    else:
+        sweep_rows(low, recipe, sweeps)
+
+
+def sweep_rows(low: Lowering, recipe: Recipe, sweeps: Sweeps) -> None:
+    """Emit sweeps over all cores: over the streams, row vectors and result of a recipe."""
     rows = recipe.out.rows
     share = -(-rows // len(low.cores))
     if recipe.row_period:
