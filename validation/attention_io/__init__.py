@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 CLAIM = Claim(
     name="attention-io",
     statement="exponents of attention's DRAM traffic over M elements on chip (-1 above d^2, -1/2 "
-    "below), of the M where the schedules meet; traffic below the proven least",
-    source="Saha and Ye, ICML 2024, with 0.05 of a slope; lower bound derived in the study",
+    "below, each +- 0.05), of the M where the schedules meet; traffic below the proven least",
+    source="Saha and Ye, The I/O complexity of attention, ICML 2024; lower bound derived here",
     tolerance=0.1,
 )
 
@@ -83,7 +83,8 @@ def figure() -> Figure:
 
     fig = theme.figure(
         "Traffic of attention over the scratchpad",
-        "elements per query and key; lines: N² d / √M and N² d² / M with the constants found",
+        "elements per query and key; solid: N² d / √M and N² d² / M with the constants found, "
+        "dotted: the proven least",
         height=560,
     )
     for i, d in enumerate(HEAD_DIMS):
