@@ -46,12 +46,16 @@ def test_a_scratchpad_of_nothing_but_boundaries_is_refused() -> None:
         simulate("edge-npu", "softmax:rows=11,cols=5000", overrides={"spad.capacity": 512})
 
 
-@pytest.mark.parametrize("kib", range(80, 160, 4))
-def test_passes_end_where_sweeps_begin(kib: int) -> None:
+@pytest.mark.parametrize(("operator", "held"), [("softmax", 0), ("rmsnorm", 1), ("layernorm", 2)])
+def test_passes_end_where_sweeps_begin(operator: str, held: int) -> None:
     """A row fits with everything that any pass has on chip, or is swept over: never a refusal."""
-    for operator in ("softmax", "layernorm", "rmsnorm"):
-        work, small = f"{operator}:rows=3,cols=5000,dtype=fp32", {"vmem.capacity": kib << 10}
-        assert simulate("tpu-v3", work, overrides=small).cycles > 0
+    cols = 1000
+    row = (5 + held) * FP32 * cols  # operand and result twice, a temporary, row vectors
+    swept = set()
+    for nbytes in range(row, row + 2048, 32):
+        work, small = f"{operator}:rows=3,cols={cols},dtype=fp32", {"vmem.capacity": nbytes}
+        swept.add("sweeps" in simulate("tpu-v3", work, overrides=small).operators[0].mapping)
+    assert swept == {True, False}
 
 
 @pytest.mark.parametrize(
