@@ -14,27 +14,40 @@ normalisation in training mode over the rows, then one multiply-add with weight 
 programs are not published; the passes are inferred from this, and the cycles per element measured
 on a TPU v3, equal for all sizes, bear them out (validation/tpu_v3).
 
-Columns of row statistics lie in main memory as fp32, the normalised matrix in its own format.
+Columns of row statistics lie in main memory as fp32, the normalised matrix in its own format. Rows
+that are longer than the scratchpad are swept over instead (mapping/long_rows).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from accelsim.hw.dma import Dma
 from accelsim.hw.vector import Vector
+from accelsim.mapping.long_rows import (
+    Sweeps,
+    layernorm_sweeps,
+    rmsnorm_sweeps,
+    softmax_sweeps,
+    sweep_rows,
+)
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.registry import mapper
-from accelsim.mapping.rowwise import FP32, Recipe, Tile, Vectors, lower_rowwise
+from accelsim.mapping.rowwise import FP32, Recipe, Tile, Vectors, lower_rowwise, row_fits
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import LayerNorm, RmsNorm, Softmax
 
 F = Function
+COLUMNS = 5  # of a pass at most: two statistics in two buffers each, and a temporary
 
 
 @mapper("multipass-softmax", lowers=("softmax",), needs=(Vector, Dma), preference=-1)
 def multipass_softmax(op: Softmax, low: Lowering) -> None:
     """Three passes over main memory: row maxima, sums of exponentials, quotients."""
     x, out = low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
+    if _swept(low, x, out, softmax_sweeps()):
+        return
     top, total = _column(op, low, "max"), _column(op, low, "sum")
     row_maxima(low, x, top)
     exponential_sums(low, x, top, total)
@@ -76,6 +89,9 @@ def exponential_sums(low: Lowering, x: View, top: View, total: View) -> None:
 def multipass_layernorm(op: LayerNorm, low: Lowering) -> None:
     """Four passes over main memory: mean, scale, normalisation, weight and bias."""
     x, out = low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
+    held = [low.matrix(name, 1, op.cols) for name in op.inputs[1:]]
+    if _swept(low, x, out, layernorm_sweeps(op.cols, op.eps), held):
+        return
     mean, scale = _column(op, low, "mean"), _column(op, low, "scale")
     normal = low.scratch(f"{op.name}.normal", op.rows, op.cols, low.format(op.output))
 
@@ -106,7 +122,6 @@ def multipass_layernorm(op: LayerNorm, low: Lowering) -> None:
     lower_rowwise(
         low, Recipe(normalised, [x, mean, scale], normal, wide=1, functions=(F.SUB, F.MUL))
     )
-    held = [low.matrix(name, 1, op.cols) for name in op.inputs[1:]]
     lower_rowwise(low, Recipe(affine, [normal], out, held, wide=1, functions=(F.MUL, F.ADD)))
 
 
@@ -114,6 +129,9 @@ def multipass_layernorm(op: LayerNorm, low: Lowering) -> None:
 def multipass_rmsnorm(op: RmsNorm, low: Lowering) -> None:
     """Two passes over main memory: scale, normalisation with weight."""
     x, out = low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
+    held = [low.matrix(op.inputs[1], 1, op.cols)]
+    if _swept(low, x, out, rmsnorm_sweeps(op.cols, op.eps), held):
+        return
     scale = _column(op, low, "scale")
 
     def scales(v: Vectors, t: Tile) -> None:
@@ -128,8 +146,16 @@ def multipass_rmsnorm(op: RmsNorm, low: Lowering) -> None:
 
     functions = (F.MUL, F.ROW_SUM, F.MUL_IMM, F.ADD_IMM, F.RSQRT)
     lower_rowwise(low, Recipe(scales, [x], scale, (), 1, 1, functions=functions))
-    held = [low.matrix(op.inputs[1], 1, op.cols)]
     lower_rowwise(low, Recipe(normalised, [x, scale], out, held, wide=1, functions=(F.MUL, F.MUL)))
+
+
+def _swept(low: Lowering, x: View, out: View, sweeps: Sweeps, held: Sequence[View] = ()) -> bool:
+    """Sweep over rows if they do not fit on chip with all that a pass has there at most."""
+    most = Recipe(lambda _v, _t: None, [x], out, held, wide=1, narrow=COLUMNS)
+    if row_fits(low, most):
+        return False
+    sweep_rows(low, most, sweeps)
+    return True
 
 
 def _inverse_root(v: Vectors, t: Tile, square: View, mean: View, cols: int, eps: float) -> None:

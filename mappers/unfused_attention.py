@@ -1,7 +1,8 @@
 """Attention without fusion: scores to memory, softmax over them, probabilities to memory, values.
 
 The scores keep fp32, the probabilities take the format of the queries. Query heads that share a
-key head are stacked as rows of one product when there is one query per sequence.
+key head are stacked as rows of one product when there is one query per sequence. Rows of scores
+that are longer than the scratchpad are swept over three times (mapping/long_rows).
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
 from accelsim.mapping.gathered import Plain
 from accelsim.mapping.heads import head_groups, outputs
+from accelsim.mapping.long_rows import Block, lower_rows, softmax_sweeps
 from accelsim.mapping.lowering import Lowering
+from accelsim.mapping.masks import masks
 from accelsim.mapping.products import Product, Stored, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import (
@@ -20,7 +23,6 @@ from accelsim.mapping.rowwise import (
     Recipe,
     Tile,
     Vectors,
-    lower_rowwise,
     softmax_of,
 )
 from accelsim.program.opcodes import Function
@@ -72,10 +74,21 @@ def _softmax(
             v(mask, scaled, scaled, imm=first)
         softmax_of(v, t, scaled)
 
+    def block_of_scores(v: Vectors, b: Block) -> View:
+        score = v(F.MUL_IMM, b.wide, b.inputs[0], imm=op.scale)
+        if bias is not None:
+            v(F.ADD, score, score, b.held[0] if one else b.inputs[1])
+        position = scores.cols - op.q_len + b.row % op.q_len
+        for mask in masks(op, position, score.rows, b.col, score.cols):
+            corner = score[:, mask.cols]
+            v(mask.function, corner, corner, imm=mask.imm)
+        return score
+
     recipe = Recipe(
         steps, [scores, *([bias] if bias and not one else [])], weights,
         held=[bias] if bias and one else (), wide=1, narrow=2,
         row_period=op.q_len if op.masked else 0,
         functions=(F.MUL_IMM, *([F.ADD] if bias else []), *hides, *SOFTMAX_FUNCTIONS),
     )  # fmt: skip
-    lower_rowwise(low, recipe)
+    prepared = 1 + (bias is not None) + len(hides)
+    lower_rows(low, recipe, softmax_sweeps(block_of_scores, prepared, held=one))

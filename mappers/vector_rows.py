@@ -1,10 +1,19 @@
-"""Row-wise operators on a vector unit: softmax, norms, activations, elementwise, rotary."""
+"""Row-wise operators on a vector unit: softmax, norms, activations, elementwise, rotary.
+
+Rows of a softmax or a norm that are longer than the scratchpad are swept over (mapping/long_rows).
+"""
 
 from __future__ import annotations
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.vector import Vector
 from accelsim.mapping.epilogue import ACTIVATION_FUNCTIONS
+from accelsim.mapping.long_rows import (
+    layernorm_sweeps,
+    lower_rows,
+    rmsnorm_sweeps,
+    softmax_sweeps,
+)
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.registry import mapper
@@ -34,7 +43,7 @@ F = Function
 
 @mapper("vector-softmax", lowers=("softmax",), needs=(Vector, Dma))
 def vector_softmax(op: Softmax, low: Lowering) -> None:
-    """Row softmax in three passes over a tile that stays on chip."""
+    """Row softmax of a tile that stays on chip, or in three sweeps over rows that do not fit."""
     x = low.matrix(op.inputs[0], op.rows, op.cols)
     out = low.matrix(op.output, op.rows, op.cols)
 
@@ -42,12 +51,12 @@ def vector_softmax(op: Softmax, low: Lowering) -> None:
         softmax_of(v, t, t.inputs[0])
 
     recipe = Recipe(steps, [x], out, wide=1, narrow=2, functions=SOFTMAX_FUNCTIONS)
-    lower_rowwise(low, recipe)
+    lower_rows(low, recipe, softmax_sweeps())
 
 
 @mapper("vector-layernorm", lowers=("layernorm",), needs=(Vector, Dma))
 def vector_layernorm(op: LayerNorm, low: Lowering) -> None:
-    """Mean, centred variance, scale and shift of a tile that stays on chip."""
+    """Mean, centred variance, scale and shift of a tile that stays on chip; three sweeps if not."""
     functions = (F.ROW_SUM, F.MUL_IMM, F.SUB, F.MUL, F.ROW_SUM, F.MUL_IMM, F.ADD_IMM, F.RSQRT,
                  F.MUL, F.MUL, F.ADD)  # fmt: skip
 
@@ -68,12 +77,13 @@ def vector_layernorm(op: LayerNorm, low: Lowering) -> None:
     held = [low.matrix(name, 1, op.cols) for name in op.inputs[1:]]
     x = low.matrix(op.inputs[0], op.rows, op.cols)
     out = low.matrix(op.output, op.rows, op.cols)
-    lower_rowwise(low, Recipe(steps, [x], out, held, wide=2, narrow=2, functions=functions))
+    recipe = Recipe(steps, [x], out, held, wide=2, narrow=2, functions=functions)
+    lower_rows(low, recipe, layernorm_sweeps(op.cols, op.eps))
 
 
 @mapper("vector-rmsnorm", lowers=("rmsnorm",), needs=(Vector, Dma))
 def vector_rmsnorm(op: RmsNorm, low: Lowering) -> None:
-    """Mean square and scale of a tile that stays on chip."""
+    """Mean square and scale of a tile that stays on chip, or in two sweeps."""
     functions = (F.MUL, F.ROW_SUM, F.MUL_IMM, F.ADD_IMM, F.RSQRT, F.MUL, F.MUL)
 
     def steps(v: Vectors, t: Tile) -> None:
@@ -89,7 +99,8 @@ def vector_rmsnorm(op: RmsNorm, low: Lowering) -> None:
     held = [low.matrix(op.inputs[1], 1, op.cols)]
     x = low.matrix(op.inputs[0], op.rows, op.cols)
     out = low.matrix(op.output, op.rows, op.cols)
-    lower_rowwise(low, Recipe(steps, [x], out, held, wide=1, narrow=1, functions=functions))
+    recipe = Recipe(steps, [x], out, held, wide=1, narrow=1, functions=functions)
+    lower_rows(low, recipe, rmsnorm_sweeps(op.cols, op.eps))
 
 
 @mapper("vector-activation", lowers=("activation",), needs=(Vector, Dma))

@@ -122,6 +122,11 @@ def lower_rowwise(low: Lowering, recipe: Recipe) -> None:
         _Stream(low, core, recipe).emit(start, min(start + share, rows))
 
 
+def row_fits(low: Lowering, recipe: Recipe) -> bool:
+    """Whether a core can hold one row of a recipe with all its buffers."""
+    return _Stream(low, low.cores[0], recipe).holds_a_row()
+
+
 class _Stream:
     """A recipe on one core."""
 
@@ -140,7 +145,7 @@ class _Stream:
         self.low.build.note(f"tiles of {height} x {cols}")
         windows = [
             (slice(top, min(top + height, bottom)), slice(left, min(left + cols, r.cols)))
-            for start, bottom in _periods(first, last, r.row_period)
+            for start, bottom in row_periods(first, last, r.row_period)
             for top in range(start, bottom, height)
             for left in range(0, r.cols, cols)
         ]
@@ -221,13 +226,17 @@ class _Stream:
         held = sum(h.nbytes + ALIGNMENT for h in r.held)
         return held + ALIGNMENT * (2 * len(r.streams) + 2 + r.wide + r.narrow)
 
+    def holds_a_row(self) -> bool:
+        """Whether one row fits with all its buffers."""
+        free = self.core.arenas[self.memory].free - self._overhead_bytes()
+        return self._row_bytes(self.recipe.cols) <= free
+
     def _tile_cols(self) -> int:
         """Whole rows if one fits, else as many columns as fit (where rows may be cut)."""
         r = self.recipe
-        free = self.core.arenas[self.memory].free - self._overhead_bytes()
         if panels := self._panels():
             return panels
-        if self._row_bytes(r.cols) <= free:
+        if self.holds_a_row():
             return r.cols
         if not r.columns_split:
             raise CapacityError(
@@ -300,7 +309,7 @@ class _Stream:
         return slowest + loaded + stored + 2 * latency
 
 
-def _periods(first: int, last: int, period: int) -> list[tuple[int, int]]:
+def row_periods(first: int, last: int, period: int) -> list[tuple[int, int]]:
     """Row ranges that do not cross multiples of ``period``."""
     if not period:
         return [(first, last)]

@@ -73,7 +73,8 @@ def holds(claim: Claim, rows: Sequence[Row]) -> bool:
 
 
 class Evidence(Protocol):
-    """What a package of ``accelsim.validation`` offers."""
+    """What a package of ``accelsim.validation`` offers; if it also has a ``figure()``, the page of
+    evidence shows that one, not a scatter plot of its rows."""
 
     CLAIM: Claim
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import AccelsimError
 from accelsim.results.claims import Claim, Evidence, Row, holds, mean_error
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class SplitErrors:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim and its rows; ``problem`` says why rows are missing, if some are."""
+    """One claim and its rows; ``problem`` says why rows are missing, if some are. ``draw`` gives
+    the claim's own figure, if it has one."""
 
     claim: Claim
     rows: tuple[Row, ...]
     problem: str = ""
+    draw: Callable[[], Figure] | None = None
 
     @property
     def ok(self) -> bool:
@@ -74,4 +79,4 @@ def judge(evidence: Evidence) -> Verdict:
         rows.extend(evidence.rows())
     except AccelsimError as fault:
         return Verdict(evidence.CLAIM, tuple(rows), str(fault))
-    return Verdict(evidence.CLAIM, tuple(rows))
+    return Verdict(evidence.CLAIM, tuple(rows), draw=getattr(evidence, "figure", None))

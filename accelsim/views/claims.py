@@ -137,5 +137,8 @@ def claims_html(verdicts: Sequence[Verdict]) -> str:
     """The report as a page that needs nothing else, with scatter plots."""
     from accelsim.views.evidence import Shown, evidence_html
 
-    shown = [Shown(one.claim, claim_cells(one), *split_table(one), one.rows) for one in verdicts]
+    shown = [
+        Shown(one.claim, claim_cells(one), *split_table(one), one.rows, one.draw)
+        for one in verdicts
+    ]
     return evidence_html(TITLES, shown)

@@ -1,9 +1,9 @@
 """Claims as a page: the table of all; of each its errors by split, a scatter plot of what was
-simulated over the truth, and its cases. The page holds all that it needs."""
+simulated over the truth or its own figure, and its cases. The page holds all that it needs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -27,13 +27,21 @@ _STYLE = "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:
 
 @dataclass(frozen=True)
 class Shown:
-    """One claim as the page shows it: its line of the table, its splits and its cases."""
+    """One claim as the page shows it: its line of the table, its splits, its cases and, if it has
+    one, its own figure instead of a scatter plot of them."""
 
     claim: Claim
     cells: Cells
     split_titles: Cells
     splits: Sequence[Cells]
     rows: tuple[Row, ...]
+    draw: Callable[[], Figure] | None = None
+
+    def figure(self) -> Figure | None:
+        """Its own figure, or the scatter plot if some rows have a place on one."""
+        if self.draw is not None:
+            return self.draw()
+        return scatter(self.claim, self.rows) if plotted(self.rows) else None
 
 
 def evidence_html(titles: Sequence[str], claims: Sequence[Shown]) -> str:
@@ -44,8 +52,9 @@ def evidence_html(titles: Sequence[str], claims: Sequence[Shown]) -> str:
         if not one.rows:
             continue
         drawing = ""
-        if plotted(one.rows):
-            drawing = scatter(one.claim, one.rows).to_html(
+        plot = one.figure()
+        if plot is not None:
+            drawing = plot.to_html(
                 full_html=False, include_plotlyjs=not drawn, config={"displaylogo": False}
             )
             drawn = True
