@@ -61,7 +61,8 @@ class Lowering:
     ``entering``: format to which the matrix unit rounds its operands, which ``truncates`` them or
     not. ``summed_format``, ``lane_format``: of the vector unit's intermediates, those that row sums
     read and those that other functions read. ``row_piece``: shortest row sum (0: none),
-    ``row_depth`` the additions in the deepest. ``arithmetic``: the units' own words; ``order``: the
+    ``row_depth`` the additions in the deepest. ``exponential_cols``: most exponentials of a row that one
+    instruction forms (0: none). ``arithmetic``: the units' own words; ``order``: the
     declared order of reduction, "" for an operator without products.
     """
 
@@ -81,6 +82,7 @@ class Lowering:
     lane_format: Format = FP32
     row_piece: int = 0
     row_depth: int = 0
+    exponential_cols: int = 0
     arithmetic: str = "copy"
     order: str = ""
 
@@ -141,6 +143,7 @@ class _Reader:
         levels, rests = self._matmul_levels()
         entering = self._entering(rules)
         sums = [row for row in self._rows if row[_FUNCTION] == Function.ROW_SUM]
+        exponentials = [row for row in self._rows if row[_FUNCTION] == Function.EXP]
         lane, summed, operand = self._intermediates()
         products = self._of(Opcode.MATMUL)
         running = [self._format(r[_DST]) for r in products if _accumulates(r) and self._rounds(r)]
@@ -162,6 +165,7 @@ class _Reader:
             lane_format=lane,
             row_piece=min((row[_K] for row in sums), default=0),
             row_depth=max((self._row_depth(row) for row in sums), default=0),
+            exponential_cols=max((row[_N] for row in exponentials), default=0),
             arithmetic=self._arithmetic(),
             order=(self._declared or "chain") if products else "",
         )
@@ -356,5 +360,5 @@ def _arithmetic_name(unit: Any) -> str:
 _OPCODE, _UNIT, _FUNCTION, _FLAGS = (
     COLUMN[name] for name in ("opcode", "unit", "function", "flags")
 )
-_K, _DST, _SRC = COLUMN["k"], COLUMN["dst"], COLUMN["src0"]
+_N, _K, _DST, _SRC = COLUMN["n"], COLUMN["k"], COLUMN["dst"], COLUMN["src0"]
 _STORAGE, _FORMAT = OPERAND_COLUMN["storage"], OPERAND_COLUMN["format"]

@@ -23,12 +23,14 @@ from accelsim.workload.operators import (
     Gemm,
     KvAppend,
     LayerNorm,
+    LinearAttention,
     Operator,
     Pool2d,
     Residual,
     RmsNorm,
     Rotary,
     Softmax,
+    StateUpdate,
 )
 from accelsim.workload.scalesim import ScaleSimConfig, read_scalesim_config
 from accelsim.workload.scalesim_topology import read_topology
@@ -51,6 +53,7 @@ __all__ = [
     "Graph",
     "KvAppend",
     "LayerNorm",
+    "LinearAttention",
     "Operator",
     "Pool2d",
     "Residual",
@@ -59,6 +62,7 @@ __all__ = [
     "ScaleSimConfig",
     "Segment",
     "Softmax",
+    "StateUpdate",
     "TensorSpec",
     "TransformerConfig",
     "build_transformer",
