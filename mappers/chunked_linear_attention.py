@@ -1,4 +1,4 @@
-"""Linear attention in chunks: the state stays on chip, queries, keys and values stream past it once.
+"""Linear attention in chunks: states stay on chip, queries, keys and values stream past them once.
 
 Within a chunk of C tokens results come from all pairs of its tokens, and what came before is in the
 state S [d, e] as it was at the chunk's beginning. With the decays of mapping/decays:
@@ -260,7 +260,7 @@ class _Stream:
         op = self.op
         tensor = op.output if name == "out" else op.operand(name) or ""
         size = op.head_dim if name in ("q", "k") else op.value_dim
-        (sequence, head), first = member, member[0] * op.q_len
+        (_, head), first = member, member[0] * op.q_len
         rows = slice(first + tokens.start, first + tokens.stop)
         return self.low.matrix(tensor)[rows, head * size : (head + 1) * size]
 

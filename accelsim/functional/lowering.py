@@ -61,8 +61,8 @@ class Lowering:
     ``entering``: format to which the matrix unit rounds its operands, which ``truncates`` them or
     not. ``summed_format``, ``lane_format``: of the vector unit's intermediates, those that row sums
     read and those that other functions read. ``row_piece``: shortest row sum (0: none),
-    ``row_depth`` the additions in the deepest. ``exponential_cols``: most exponentials of a row that one
-    instruction forms (0: none). ``arithmetic``: the units' own words; ``order``: the
+    ``row_depth`` the additions in the deepest. ``exponential_cols``: most exponentials of a row
+    that one instruction forms (0: none). ``arithmetic``: the units' own words; ``order``: the
     declared order of reduction, "" for an operator without products.
     """
 

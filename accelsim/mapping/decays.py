@@ -1,13 +1,13 @@
 """Decays between the tokens of a chunk, formed by a vector unit.
 
 With c_i the sum of the first i log decays of a chunk, the head's decays are the matrix
-exp(c_i - c_j) for i >= j and 0 beyond, the column exp(c_i) of what came before the chunk, and the row
-exp(c_C - c_j) of what is left of every token at its end, which is the matrix's last. Sums come
+exp(c_i - c_j) for i >= j and 0 beyond, the column exp(c_i) of what came before the chunk, and the
+row exp(c_C - c_j) of what is left of every token at its end, which is the matrix's last. Sums come
 before exponentials, and no exponent is positive but by a rounding: nothing overflows.
 
-The sums are formed in rounds (Hillis and Steele, Data parallel algorithms, CACM 29(12), 1986): round
-r adds to every row the one 2^r rows before. A column of numbers without gaps is a row of as many:
-c_j is read as a row from where c_i lies as a column.
+The sums are formed in rounds (Hillis and Steele, Data parallel algorithms, CACM 29(12), 1986):
+round r adds to every row the one 2^r rows before. A column of numbers without gaps is a row of as
+many: c_j is read as a row from where c_i lies as a column.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Decays:
         return self._decays(tile)
 
     def gated(self, members: Sequence[tuple[int, int]], tokens: slice) -> list[Decay]:
-        """Of the gates of (sequence, head) over some tokens: neighbouring heads are loaded together."""
+        """Of the gates of (sequence, head) over some tokens; neighbours are loaded as one."""
         op, build = self.op, self.low.build
         tile = self.gates.next()[: tokens.stop - tokens.start, : len(members)]
         runs = _runs(members)

@@ -2,23 +2,23 @@
 
 Unrolled, o_i is a sum over earlier tokens j, and over the state that the sequence begins with:
 
-    o_i = scale sum_(j<=i) (q_i . k_j) e^(G_i - G_j) v_j + scale e^(G_i) q_i S_0,   G_i = g_1 + .. g_i
+    o_i = scale (sum_(j<=i) (q_i . k_j) e^(G_i - G_j) v_j + e^(G_i) q_i S_0),   G_i = g_1 + .. g_i
 
 However tokens are cut into chunks of at most C, every term of it is multiplied out: products of two
 nested sums (scores times values, or queries times sums of keys and values), times the exponentials
-of at most (i - j) / C + 3 partial sums of g, with a few roundings to fp32 in between and at most two
-to the format of the operands (the weights; or the decayed keys and the state). All of that is
+of at most (i - j) / C + 3 partial sums of g, with a few roundings to fp32 in between and at most
+two to the format of the operands (the weights; or the decayed keys and the state). All of that is
 linear in the term, so that relative errors add to one growth per pair (i, j), and sums of absolute
 values bound what is lost (Higham 2002, §3.1; the argument is that of numerics.bounds.attention).
 
 The exponents of a term are sums over parts of the chunks: their sizes add up to |G_i - G_j| and
-twice what the chunk of j has before it, at most w_j, the sum of |g| over the C tokens up to j. A sum of
-C numbers of one sign errs by gamma(C) of itself in any order (§4.2), so exponents are off by
+twice what the chunk of j has before it, at most w_j, the sum of |g| over the C tokens up to j. A
+sum of C numbers of one sign errs by gamma(C) of itself in any order (§4.2), so exponents are off by
 
     a_ij = (gamma(C + 1) + u) (|G_i - G_j| + 2 w_j)
 
-where one of the C + 1 roundings is that of a constant g. What falls below a format's smallest number
-is counted by its quanta, with the decay that follows.
+where one of the C + 1 roundings is that of a constant g. What falls below a format's smallest
+number is counted by its quanta, with the decay that follows.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def outputs(q: Floats, k: Floats, v: Floats, g: Floats, s: Floats, steps: Recurr
     exact = (q @ k.T * pairs.decay[:, 1:]) @ v + pairs.decay[:, :1] * (q @ s)
 
     def weighed(by: Floats) -> Floats:
-        return (scores * by[:, 1:]) @ np.abs(v) + by[:, :1] * first
+        total: Floats = (scores * by[:, 1:]) @ np.abs(v) + by[:, :1] * first
+        return total
 
     size = weighed(pairs.computed)
     inner, quanta = np.abs(q).sum(axis=1, keepdims=True), _quantum(steps)
@@ -95,7 +96,8 @@ def last_state(k: Floats, v: Floats, g: Floats, s: Floats, steps: RecurrenceStep
     pairs = _pairs(g, np.array([n]), steps, int(steps.chunk > 0))
 
     def weighed(by: Floats, x: Floats, y: Floats, z: Floats) -> Floats:
-        return (x * by[0, 1:, None]).T @ y + by[0, 0] * z
+        total: Floats = (x * by[0, 1:, None]).T @ y + by[0, 0] * z
+        return total
 
     exact = weighed(pairs.decay, k, v, s)
     sizes = np.abs(k), np.abs(v), np.abs(s)

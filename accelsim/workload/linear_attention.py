@@ -1,4 +1,4 @@
-"""Linear attention: a state of fixed size instead of a cache that grows, plain, decayed or gated."""
+"""Linear attention: states of a fixed size instead of a growing cache, plain, decayed or gated."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Recurrence(Operator):
     with the logarithm g_t <= 0, finite, of the operand `log_decay` fp32 [batch*q_len, heads].
 
     Shapes: k [batch*q_len, heads*head_dim], v [batch*q_len, heads*value_dim], state fp32
-    [batch, heads, head_dim, value_dim]. `value_dim` 0 stands for head_dim, `decay` "" for none. `chunk` is the number
-    of tokens that a mapper takes at once (0: it chooses), cut where a sequence is shorter.
+    [batch, heads, head_dim, value_dim]. `value_dim` 0 stands for head_dim, `decay` "" for none.
+    `chunk` is the number of tokens that a mapper takes at once (0: it chooses), cut where a
+    sequence is shorter.
 
     Sources: Katharopoulos et al., Transformers are RNNs, ICML 2020 (none); Sun et al., Retentive
     Network, 2023, arXiv 2307.08621, section 2.2 (fixed); Yang et al., Gated Linear Attention
@@ -97,10 +98,10 @@ class Recurrence(Operator):
         """Floating point; gates and states in fp32."""
         fixed = {"log_decay": "fp32", "state": "fp32"}
         rest = tuple((fixed.get(item.name, main),) for item in self.present()[1:])
-        return (float_dtypes(), *rest), (self._output_dtype(main),)
+        return (float_dtypes(), *rest), ((self._result(main),),)
 
-    def _output_dtype(self, main: str) -> DtypeRule:
-        return (main,)
+    def _result(self, main: str) -> str:
+        return main
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,8 @@ class StateUpdate(Recurrence):
     def output_shapes(self) -> tuple[Shape, ...]:
         return (self.state_shape,)
 
-    def _output_dtype(self, main: str) -> DtypeRule:
-        return ("fp32",)
+    def _result(self, main: str) -> str:
+        return "fp32"
 
     @property
     def macs(self) -> int:
