@@ -180,6 +180,7 @@ class _Stream:
         self.shared = array.inputs == array.weights
         fmt, c, w = low.format(op.inputs[0]), tiling.chunk, tiling.ways
         rolling, d, e = tiling.depth * w, op.head_dim, op.value_dim
+        few = 2 * w if tiling.double else w
 
         def ring(memory: str, name: str, rows: int, cols: int, slots: int) -> Ring:
             wide = memory == array.outputs and name in ("x", "o", "s")
@@ -187,7 +188,7 @@ class _Stream:
 
         self.v = ring(array.weights, "v", c, e, rolling)
         self.rows = ring(array.inputs, "k", c, d, rolling)
-        self.state = ring(array.outputs, "s", d, e, 2 * w)
+        self.state = ring(array.outputs, "s", d, e, few)
         if op.decayed:
             self.left = ring(array.inputs, "left", c, d, 2 * w)
         if self.outputs:
@@ -196,8 +197,8 @@ class _Stream:
             self.weight = ring(array.inputs, "p", c, c, 2 * w)
             self.read = ring(array.weights, "s16", d, e, 2 * w)
             self.score = ring(array.outputs, "x", c, c, 2 * w)
-            self.result = ring(array.outputs, "o", c, e, 2 * w)
-        self.decays = Decays(low, core, op, c, w, array.outputs, self.vector)
+            self.result = ring(array.outputs, "o", c, e, few)
+        self.decays = Decays(low, core, op, c, w, array.inputs, self.vector)
 
     def emit(self, groups: list[list[Member]]) -> None:
         """Emit all groups, chunk after chunk."""
@@ -210,6 +211,8 @@ class _Stream:
             self._weights(chunk)
             if done is not None:
                 self._finish(done)
+            if chunk.index == 0:
+                self._begin(chunk)
             self._products(chunk)
             done = chunk
         self._finish(chunks[-1])
@@ -229,8 +232,6 @@ class _Stream:
 
     def _scores(self, chunk: _Chunk) -> None:
         """Load a chunk and multiply its queries and keys."""
-        if chunk.index == 0:
-            self._begin(chunk)
         queues, views = self.core.load_queues, []
         if self.outputs:
             chunk.q = [self._load(queues[0], self.q, chunk, way, "q") for way in chunk.ways]

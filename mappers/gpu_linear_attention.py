@@ -282,7 +282,7 @@ class _Kernels:
     def pass_states(self, added: Places) -> None:
         """States from chunk to chunk, some rows of them on every multiprocessor: those before
         chunks for the products, or the last ones for their own sake."""
-        op, low, d = self.op, self.low, self.op.head_dim
+        low, d = self.low, self.op.head_dim
         even = max(8, -(-self.members * d // len(low.cores)))
         pieces = [(m, rows) for m in range(self.members) for rows in cut(slice(0, d), even)]
         chunks: dict[int, list[_Chunk]] = {m: [] for m in range(self.members)}

@@ -17,8 +17,9 @@ the chunked form; the cost is ours.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
@@ -86,11 +87,13 @@ class ChunkResources:
 @dataclass(frozen=True)
 class ChunkTiling:
     """Chunks of ``chunk`` tokens of ``ways`` heads side by side, ``depth`` chunks of operands with
-    buffers; ``cycles`` is the estimate."""
+    buffers. ``double``: states and results have two buffers per way, so that heads and chunks
+    overlap; ``cycles`` is the estimate."""
 
     chunk: int
     ways: int
     depth: int
+    double: bool
     cycles: float = 0.0
 
     def __str__(self) -> str:
@@ -105,19 +108,17 @@ def best_chunk_tiling(p: ChunkProblem, r: ChunkResources) -> ChunkTiling:
         raise _too_small(p, r)
     fastest = min(t.cycles for t in fitting)
     near = [t for t in fitting if t.cycles <= fastest * TOLERANCE]
-    return max(near, key=lambda t: (t.chunk * t.ways, t.depth, -t.cycles))
+    return max(near, key=lambda t: (t.chunk * t.ways, t.depth, t.double, -t.cycles))
 
 
 def chunk_tilings(p: ChunkProblem, r: ChunkResources) -> Iterator[ChunkTiling]:
     """Candidates that fit, with their cost."""
     share = -(-p.members // r.cores)
     ways = {min(share, n) for e in range(5) for n in (1 << e, r.arrays << e)}
-    for chunk in _lengths(p, r):
-        for depth in DEPTHS:
-            for way in sorted(ways):
-                tiling = ChunkTiling(chunk, way, depth)
-                if _fits(p, r, tiling):
-                    yield ChunkTiling(chunk, way, depth, _cycles(p, r, tiling))
+    shapes = product(_lengths(p, r), sorted(ways), DEPTHS, (True, False))
+    for shape in (ChunkTiling(*sizes) for sizes in shapes):
+        if _fits(p, r, shape):
+            yield replace(shape, cycles=_cycles(p, r, shape))
 
 
 def _lengths(p: ChunkProblem, r: ChunkResources) -> list[int]:
@@ -142,11 +143,11 @@ def scratchpad_bytes(p: ChunkProblem, t: ChunkTiling, shared: bool) -> tuple[int
     a += room(2 * w * p.outputs, c * c, element)
     b = room(rolling * (p.outputs or shared), c * p.d, element)
     b += room(rolling, c * p.e, element) + room(2 * w * p.outputs, p.d * p.e, element)
-    matrices = p.outputs * (2 + 2) + p.decayed * 2
-    out = room(matrices * w + 1, c * c, FP32_BYTES)
-    out += room(2 * w * p.outputs, c * p.e, FP32_BYTES) + room(2 * w, p.d * p.e, FP32_BYTES)
-    out += room((4 * w + 4) * p.decayed, c * w, FP32_BYTES)
-    return a, b, out
+    a += room(1 + 2 * w * p.decayed, c * c if p.outputs else c, FP32_BYTES)
+    a += (room(4, c * w, FP32_BYTES) + room(4 * w, c, FP32_BYTES)) * p.decayed
+    out = room(2 * w * p.outputs, c * c, FP32_BYTES)
+    few = 2 * w if t.double else w
+    return a, b, out + room(few * p.outputs, c * p.e, FP32_BYTES) + room(few, p.d * p.e, FP32_BYTES)
 
 
 def _fits(p: ChunkProblem, r: ChunkResources, t: ChunkTiling) -> bool:
@@ -176,7 +177,9 @@ def _cycles(p: ChunkProblem, r: ChunkResources, t: ChunkTiling) -> float:
     drain, waits = r.array.fill_drain_cycles, r.vector_latency * r.vector_cycle
     chain = qs + pv + kv + 2 * drain + head + 4 * waits
     beside = max(array * (1 - 1 / t.ways), vector * (1 - 1 / t.ways)) / 2
-    step = max(array, vector, chain + beside)
+    stored = t.ways * c * e * p.bits / 8 / r.bytes_per_cycle if r.bytes_per_cycle else 0.0
+    apart = 0.0 if t.double or not p.outputs else r.latency + stored
+    step = max(array, vector, chain + beside) + apart
     ends = x + score + chain
     groups = -(-p.members // t.ways)
     steps = -(-groups // r.cores) * -(-p.q_len // c)
@@ -208,7 +211,7 @@ def _too_small(p: ChunkProblem, r: ChunkResources) -> CapacityError:
     have = " + ".join(readable(c) for c in r.capacities)
     chunk = _lengths(p, r)[0]
     shared = r.places[0] == r.places[1]
-    need = scratchpad_bytes(p, ChunkTiling(chunk, 1, DEPTHS[-1]), shared)
+    need = scratchpad_bytes(p, ChunkTiling(chunk, 1, DEPTHS[-1], False), shared)
     parts = " + ".join(readable(n) for n in need)
     return CapacityError(
         f"a chunk of {chunk} tokens with a state of {p.d} x {p.e} needs {parts} for what the arrays"
