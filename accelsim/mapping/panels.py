@@ -48,7 +48,7 @@ CUT = (
 HANDED_ON = ("activation", "input", "output")
 PASSED_ON = frozenset(
     {"gemm", "residual", "activation", "elementwise", "rmsnorm", "layernorm", "softmax"}
-    | {"rotary", "attention", "kv_append", "embedding"}
+    | {"rotary", "attention", "kv_append", "embedding", "linear_attention", "state_update"}
 )
 """Kinds of operators whose windows are rows and columns of what they read and write."""
 PRODUCTS = frozenset({"gemm", "attention"})

@@ -11,7 +11,7 @@ from accelsim.mappers import chunked_linear_attention, gpu_linear_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accelsim.api import check, simulate, workload
+from accelsim.api import as_arch, check, simulate, workload
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.reference import reference
 from accelsim.mapping import chunk_tiling, decays
@@ -123,6 +123,16 @@ def test_strong_gates_do_not_overflow(machine: str) -> None:
     shape = "linear_attention:heads=2,q=200,d=8,chunk=128,decay=gated,state=true,dtype=fp32"
     result = check(machine, shape, scale=16.0)
     assert result.ok, result.first
+
+
+@pytest.mark.parametrize("machine", [*NPUS, *GPUS])
+def test_a_block_of_a_model_is_right(machine: str) -> None:
+    """Projections hand queries, keys and values on, in panels where the machine has them."""
+    block = "retention-block:tokens=37,hidden=96,heads=3,head=32"
+    for width in (0, 40) if machine not in GPUS else (0,):
+        arch = as_arch(machine)
+        result = check(arch.override({"dma.activation_panel": width}) if width else arch, block)
+        assert result.ok, (width, result.first)
 
 
 # -- what it costs ---------------------------------------------------------------------------------
@@ -316,8 +326,6 @@ def test_a_state_too_large_for_the_scratchpad_is_refused_in_one_line() -> None:
 
 
 def test_a_machine_whose_vector_unit_does_not_reach_the_scores_is_refused() -> None:
-    from accelsim.api import as_arch
-
     machine = as_arch("systolic", {"vpu.memory": ["ofmap"]})
     with pytest.raises(AccelsimError, match="needs a vector unit that works on ifmap and ofmap"):
         simulate(machine, "linear_attention:heads=1,q=64,d=16")
