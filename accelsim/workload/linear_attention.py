@@ -29,9 +29,9 @@ class Recurrence(Operator):
     sequence is shorter.
 
     Sources: Katharopoulos et al., Transformers are RNNs, ICML 2020 (none); Sun et al., Retentive
-    Network, 2023, arXiv 2307.08621, section 2.2 (fixed); Yang et al., Gated Linear Attention
-    Transformers, 2023, arXiv 2312.06635, and Dao and Gu, Transformers are SSMs, 2024, arXiv
-    2405.21060, section 6 (a scalar gate per head and token).
+    Network, 2023, arXiv 2307.08621, section 2.2 (fixed); Dao and Gu, Transformers are SSMs, 2024,
+    arXiv 2405.21060, section 6 (a gate per head and token). A gate per element of the key, as in
+    Yang et al., Gated Linear Attention Transformers, 2023, arXiv 2312.06635, is left out.
     """
 
     batch: int
