@@ -31,7 +31,7 @@ from itertools import accumulate
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.decays import as_column, as_row
+from accelsim.mapping.decays import as_column, as_row, fill_gates, prefix_sums
 from accelsim.mapping.gathered import copy_windows
 from accelsim.mapping.lowering import Lowering, Ring
 from accelsim.mapping.products import Product, Stored
@@ -206,14 +206,11 @@ class _Kernels:
         height, width = tokens.stop - tokens.start, heads.stop - heads.start
 
         def work(tiles: list[View]) -> None:
-            tile = tiles[0] if tiles else self._constant(t, gates.next(), heads, height)
-            reach = 1
-            while reach < height:
-                later = sums.next()[:height, :width]
-                t.do(F.COPY, later[:reach, EVERYTHING], tile[:reach, EVERYTHING])
-                earlier = tile[: height - reach, EVERYTHING]
-                t.do(F.ADD, later[reach:, EVERYTHING], tile[reach:, EVERYTHING], earlier)
-                tile, reach = later, 2 * reach
+            if not tiles:
+                tiles = [gates.next()[:height, :width]]
+                names = range(heads.start, heads.stop)
+                fill_gates(t.build, t.core.load_queues[0], tiles[0], op, names)
+            tile = prefix_sums(t.build, t.slot, sums, tiles[0])
             for i, head in enumerate(range(heads.start, heads.stop)):
                 one = _Chunk(sequence * op.heads + head, tokens.start // self.chunk, tokens)
                 t.store(self.sums(one), tile[:, i : i + 1], scalar=True)
@@ -223,14 +220,6 @@ class _Kernels:
         first = sequence * op.q_len + tokens.start
         source = self.low.matrix(op.operand("log_decay") or "")[first : first + height, heads]
         return Step([(gates, source, True)], work)
-
-    def _constant(self, t: Threads, buffer: View, heads: slice, rows: int) -> View:
-        """The fixed log decays of some heads, as gates."""
-        tile = buffer[:rows, : heads.stop - heads.start]
-        for i, head in enumerate(range(heads.start, heads.stop)):
-            value = self.op.log_decays[head]
-            t.build.fill(t.core.load_queues[0], tile[:, i : i + 1], value, part=True)
-        return tile
 
     def fade_keys(self) -> Places:
         """exp(c_C - c_j) K of the chunks that a state takes in."""

@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.rowwise import FP32
+from accelsim.program.builder import Builder
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.linear_attention import Recurrence
@@ -96,9 +97,7 @@ class Decays:
     def fixed(self, heads: Sequence[int], rows: int) -> list[Decay]:
         """Of heads with a constant decay each."""
         tile = self.gates.next()[:rows, : len(heads)]
-        for i, head in enumerate(heads):
-            value = self.op.log_decays[head]
-            self.low.build.fill(self.core.load_queues[0], tile[:, i : i + 1], value, part=True)
+        fill_gates(self.low.build, self.core.load_queues[0], tile, self.op, heads)
         return self._decays(tile)
 
     def gated(self, members: Sequence[tuple[int, int]], tokens: slice) -> list[Decay]:
@@ -118,7 +117,7 @@ class Decays:
     def _decays(self, gates: View) -> list[Decay]:
         """Decays of every column of log decays."""
         do, slot, rows = self.low.build.vector, self.slot, gates.rows
-        sums = self._prefix_sums(gates)
+        sums = prefix_sums(self.low.build, slot, self.sums, gates)
         columns = [self.column.next()[:rows, EVERYTHING] for _ in range(sums.cols)]
         found = []
         for i, column in enumerate(columns):
@@ -136,16 +135,25 @@ class Decays:
             do(slot, F.EXP, one.before, column)
         return found
 
-    def _prefix_sums(self, gates: View) -> View:
-        """Sums of the rows up to each, of all columns at once."""
-        do, reach = self.low.build.vector, 1
-        while reach < gates.rows:
-            later = self.sums.next()[: gates.rows, : gates.cols]
-            do(self.slot, F.COPY, later[:reach, EVERYTHING], gates[:reach, EVERYTHING])
-            earlier = gates[: gates.rows - reach, EVERYTHING]
-            do(self.slot, F.ADD, later[reach:, EVERYTHING], gates[reach:, EVERYTHING], earlier)
-            gates, reach = later, 2 * reach
-        return gates
+
+def prefix_sums(build: Builder, slot: int, ring: Ring, gates: View) -> View:
+    """Sums of the rows up to each, of all columns at once, in buffers of the ring."""
+    reach = 1
+    while reach < gates.rows:
+        later = ring.next()[: gates.rows, : gates.cols]
+        build.vector(slot, F.COPY, later[:reach, EVERYTHING], gates[:reach, EVERYTHING])
+        earlier = gates[: gates.rows - reach, EVERYTHING]
+        build.vector(slot, F.ADD, later[reach:, EVERYTHING], gates[reach:, EVERYTHING], earlier)
+        gates, reach = later, 2 * reach
+    return gates
+
+
+def fill_gates(
+    build: Builder, queue: int, tile: View, op: Recurrence, heads: Sequence[int]
+) -> None:
+    """The constant log decays of some heads, one in every column."""
+    for i, head in enumerate(heads):
+        build.fill(queue, tile[:, i : i + 1], op.log_decays[head], part=True)
 
 
 def _runs(members: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
