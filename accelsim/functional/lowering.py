@@ -62,9 +62,10 @@ class Lowering:
     not. ``summed_format``, ``lane_format``: of the vector unit's intermediates, those that row sums
     read and those that other functions read. ``row_piece``: shortest row sum (0: none),
     ``row_depth`` the additions in the deepest. ``shifted``: nothing exponentiates products as they
-    are, without a maximum taken off. ``saturates``: integer products do.
-    ``arithmetic``: the units' own words; ``order``: the declared order of reduction with what the
-    units' adders do, "" for an operator without products.
+    are, without a maximum taken off. ``saturates``: integer products do. ``exponential_cols``: most
+    exponentials of a row that one instruction forms (0: none). ``arithmetic``: the units' own
+    words; ``order``: the declared order of reduction with what the units' adders do, "" for an
+    operator without products.
     """
 
     depth: int | None = None
@@ -85,6 +86,7 @@ class Lowering:
     row_depth: int = 0
     shifted: bool = True
     saturates: bool = False
+    exponential_cols: int = 0
     arithmetic: str = "copy"
     order: str = ""
 
@@ -145,6 +147,7 @@ class _Reader:
         levels, rests = self._matmul_levels()
         entering = self._entering(rules)
         sums = [row for row in self._rows if row[_FUNCTION] == Function.ROW_SUM]
+        exponentials = [row for row in self._rows if row[_FUNCTION] == Function.EXP]
         lane, summed, operand = self._intermediates()
         products = self._of(Opcode.MATMUL)
         running = [self._format(r[_DST]) for r in products if _accumulates(r) and self._rounds(r)]
@@ -172,6 +175,7 @@ class _Reader:
             shifted=not any(row[_FUNCTION] == Function.EXP for row in products)
             and any(row[_FUNCTION] in _MAXIMA for row in self._rows),
             saturates=any(getattr(rule, "saturates", False) for rule in rules),
+            exponential_cols=max((row[_N] for row in exponentials), default=0),
             arithmetic=self._arithmetic(),
             order=self._reduction(rules) if products else "",
         )
@@ -379,5 +383,5 @@ _OPCODE, _UNIT, _FUNCTION, _FLAGS = (
     COLUMN[name] for name in ("opcode", "unit", "function", "flags")
 )
 _MAXIMA = (Function.ROW_MAX, Function.MAX, Function.EXP_SUB)
-_K, _DST, _SRC = COLUMN["k"], COLUMN["dst"], COLUMN["src0"]
+_N, _K, _DST, _SRC = COLUMN["n"], COLUMN["k"], COLUMN["dst"], COLUMN["src0"]
 _STORAGE, _FORMAT = OPERAND_COLUMN["storage"], OPERAND_COLUMN["format"]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.functional.attention import attention, kv_append
+from accelsim.functional.linear_attention import linear_attention, state_update
 from accelsim.workload.operators import (
     Activation,
     Attention,
@@ -28,12 +29,14 @@ from accelsim.workload.operators import (
     GroupedGemm,
     KvAppend,
     LayerNorm,
+    LinearAttention,
     Operator,
     Pool2d,
     Residual,
     RmsNorm,
     Rotary,
     Softmax,
+    StateUpdate,
 )
 
 Array = npt.NDArray[Any]
@@ -266,6 +269,8 @@ MEANINGS: dict[str, Callable[..., Array]] = {
     Pool2d.kind: pool2d,
     Attention.kind: attention,
     KvAppend.kind: kv_append,
+    LinearAttention.kind: linear_attention,
+    StateUpdate.kind: state_update,
     Softmax.kind: softmax,
     LayerNorm.kind: layernorm,
     RmsNorm.kind: rmsnorm,

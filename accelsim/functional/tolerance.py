@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from accelsim.functional import reference
 from accelsim.functional.attention import heads, visible_keys
+from accelsim.functional.linear_attention import recurrent_heads
 from accelsim.functional.lowering import Lowering
-from accelsim.numerics import bounds
+from accelsim.numerics import bounds, recurrence
 from accelsim.numerics.ball import FP32, Ball
 from accelsim.numerics.formats import Format
+from accelsim.workload.linear_attention import Recurrence
 from accelsim.workload.operators import (
     Activation,
     Attention,
@@ -32,12 +34,14 @@ from accelsim.workload.operators import (
     GroupedGemm,
     KvAppend,
     LayerNorm,
+    LinearAttention,
     Operator,
     Pool2d,
     Residual,
     RmsNorm,
     Rotary,
     Softmax,
+    StateUpdate,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -146,6 +150,36 @@ def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
     return Ball(value, error)
 
 
+def _linear_attention(op: LinearAttention, lowering: Lowering, *inputs: Floats) -> Ball:
+    steps = _recurrence_steps(op, lowering)
+    value = np.empty(op.output_shapes()[0])
+    error = np.empty_like(value)
+    for head in recurrent_heads(op, inputs):
+        ball = recurrence.outputs(head.q, head.k, head.v, head.g, head.s, steps).scaled(op.scale)
+        value[head.rows, head.cols], error[head.rows, head.cols] = ball.value, ball.radius
+    return Ball(value, error)
+
+
+def _state_update(op: StateUpdate, lowering: Lowering, *inputs: Floats) -> Ball:
+    steps = _recurrence_steps(op, lowering)
+    value = np.empty(op.state_shape)
+    error = np.empty_like(value)
+    for head in recurrent_heads(op, inputs):
+        ball = recurrence.last_state(head.k, head.v, head.g, head.s, steps)
+        value[head.sequence, head.head] = ball.value
+        error[head.sequence, head.head] = ball.radius
+    return Ball(value, error)
+
+
+def _recurrence_steps(op: Recurrence, lowering: Lowering) -> recurrence.RecurrenceSteps:
+    return recurrence.RecurrenceSteps(
+        summation=lowering.summation(op.q_len + op.head_dim + 1),
+        chunk=lowering.exponential_cols,
+        mid=lowering.lane_format,
+        operand=lowering.operand_format,
+    )
+
+
 def _softmax(op: Softmax, lowering: Lowering, x: Floats) -> Ball:
     depth = lowering.row_sum_depth(op.cols)
     return bounds.softmax(Ball.exact(x), depth, lowering.vector_format)
@@ -227,6 +261,8 @@ RULES: dict[str, Callable[..., Ball]] = {
     Gemm.kind: _gemm,
     Conv2d.kind: _conv2d,
     Attention.kind: _attention,
+    LinearAttention.kind: _linear_attention,
+    StateUpdate.kind: _state_update,
     Softmax.kind: _softmax,
     LayerNorm.kind: _layernorm,
     RmsNorm.kind: _rmsnorm,

@@ -28,7 +28,9 @@ from accelsim.workload.operators import (
     Gemm,
     GroupedGemm,
     LayerNorm,
+    LinearAttention,
     RmsNorm,
+    StateUpdate,
 )
 from accelsim.workload.tensors import TensorSpec
 
@@ -130,4 +132,8 @@ def _recipes(graph: Graph) -> dict[str, Recipe]:
             found.setdefault(third, Recipe(scale=0.25))
         elif isinstance(op, ExpertCombine):
             found[third] = Recipe(ids=op.table_rows)
+        elif isinstance(op, LinearAttention | StateUpdate) and op.decay == "gated":
+            # Negative, and small enough for a state to outlive some tens of tokens.
+            gates = op.operand("log_decay") or ""
+            found.setdefault(gates, Recipe(offset=-0.0625, scale=0.03125))
     return found

@@ -49,6 +49,7 @@ HANDED_ON = ("activation", "input", "output")
 PASSED_ON = frozenset(
     {"gemm", "residual", "activation", "elementwise", "rmsnorm", "layernorm", "softmax"}
     | {"rotary", "attention", "kv_append", "embedding", "grouped_gemm"}
+    | {"linear_attention", "state_update"}
 )
 """Kinds of operators whose windows are rows and columns of what they read and write."""
 PRODUCTS = frozenset({"gemm", "attention", "grouped_gemm"})

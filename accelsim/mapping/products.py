@@ -75,7 +75,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Product:
-    """One product c[m, n] = a[m, k] @ b[k, n], then ``finish``; ``b`` may be stored as [n, k]."""
+    """One product c[m, n] = a[m, k] @ b[k, n], then ``finish``; ``b`` may be stored as [n, k].
+
+    ``transpose_a``: ``a`` is stored as [k, m], which only GPUs' kernels take.
+    """
 
     a: Operand
     b: View
@@ -83,6 +86,7 @@ class Product:
     finish: Finish = NOTHING
     transpose_b: bool = False
     accumulator: str = ""
+    transpose_a: bool = False
 
     @property
     def sums(self) -> Format:
@@ -91,11 +95,11 @@ class Product:
 
     @property
     def m(self) -> int:
-        return self.a.rows
+        return self.a.cols if self.transpose_a else self.a.rows
 
     @property
     def k(self) -> int:
-        return self.a.cols
+        return self.a.rows if self.transpose_a else self.a.cols
 
     @property
     def n(self) -> int:

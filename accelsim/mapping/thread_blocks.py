@@ -219,7 +219,10 @@ class _Kernel:
         for i, ks in enumerate(chunks):
             a = self._panel(cta.product, False, cta.rows, ks)
             b = self._panel(cta.product, True, cta.cols, ks)
-            self.build.matmul(tensor, sums, a, b, accumulate=i > 0, transpose_b=product.transpose_b)
+            self.build.matmul(
+                tensor, sums, a, b, accumulate=i > 0,
+                transpose_a=product.transpose_a, transpose_b=product.transpose_b,
+            )  # fmt: skip
         return sums
 
     def _panel(self, index: int, is_b: bool, along: slice, ks: slice) -> View:
@@ -231,7 +234,7 @@ class _Kernel:
             if is_b:
                 view = product.b[(along, ks) if product.transpose_b else (ks, along)]
             elif isinstance(product.a, Stored):
-                view = product.a.view[along, ks]
+                view = product.a.view[(ks, along) if product.transpose_a else (along, ks)]
             else:
                 raise AccelsimError("a GPU multiplies only operands that lie in memory as matrices")
             self.views[key] = view

@@ -19,12 +19,15 @@ PALETTE = (
 _KINDS = (
     "gemm", "attention", "rmsnorm", "layernorm", "activation",
     "residual", "rotary", "kv_append", "softmax", "elementwise", "embedding", "conv2d",
+    "linear_attention", "state_update",
 )  # fmt: skip
 # Kinds that hardly ever meet in one workload share a colour.
 _FIXED = {kind: PALETTE[i % len(PALETTE)] for i, kind in enumerate(_KINDS)} | {
     "layernorm": PALETTE[2],
     "embedding": PALETTE[8],
     "conv2d": PALETTE[0],
+    "linear_attention": PALETTE[1],
+    "state_update": PALETTE[7],
 }
 
 

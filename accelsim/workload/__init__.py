@@ -26,12 +26,14 @@ from accelsim.workload.operators import (
     GroupedGemm,
     KvAppend,
     LayerNorm,
+    LinearAttention,
     Operator,
     Pool2d,
     Residual,
     RmsNorm,
     Rotary,
     Softmax,
+    StateUpdate,
 )
 from accelsim.workload.scalesim import ScaleSimConfig, read_scalesim_config
 from accelsim.workload.scalesim_topology import read_topology
@@ -57,6 +59,7 @@ __all__ = [
     "GroupedGemm",
     "KvAppend",
     "LayerNorm",
+    "LinearAttention",
     "Operator",
     "Pool2d",
     "Residual",
@@ -65,6 +68,7 @@ __all__ = [
     "ScaleSimConfig",
     "Segment",
     "Softmax",
+    "StateUpdate",
     "TensorSpec",
     "TransformerConfig",
     "build_transformer",

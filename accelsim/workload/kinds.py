@@ -83,6 +83,15 @@ _CACHE = {
     "kv_dtype": _Key("kv_dtype", _number_format, ""),
     **{name: _offset(name) for name in ("page", "prefix", "page_seed")},
 }
+_RECURRENCE = {
+    "heads": _size("heads"),
+    "q": _size("q_len"),
+    **_HEADS,
+    "dv": _same("value_dim", "head_dim"),
+    "decay": _Key("decay", parse_text, ""),
+    "chunk": _offset("chunk"),
+    "state": _flag("state"),
+}
 
 KEYS: dict[str, dict[str, _Key]] = {
     "gemm": {
@@ -143,6 +152,11 @@ KEYS: dict[str, dict[str, _Key]] = {
         "position": _offset("position"),
         **_CACHE,
     },
+    "linear_attention": {
+        **_RECURRENCE,
+        "scale": _Key("scale", parse_float, 0.0),
+    },
+    "state_update": _RECURRENCE,
     "softmax": _MATRIX,
     "layernorm": {**_MATRIX, **_EPS},
     "rmsnorm": {**_MATRIX, **_EPS},
@@ -177,7 +191,13 @@ KEYS: dict[str, dict[str, _Key]] = {
 }
 """Per kind: the keys of an operator in text, with the field that each sets."""
 
-ALIASES = {"q_len": "q", "kv_len": "kv", "head_dim": "d", "kv_capacity": "capacity"}
+ALIASES = {
+    "q_len": "q",
+    "kv_len": "kv",
+    "head_dim": "d",
+    "kv_capacity": "capacity",
+    "value_dim": "dv",
+}
 """Field names accepted for the shorter keys."""
 
 

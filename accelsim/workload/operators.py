@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accelsim.workload.attention_operators import Attention, KvAppend
 from accelsim.workload.expert_operators import ExpertCombine, ExpertGate, GroupedGemm
+from accelsim.workload.linear_attention import DECAYS, LinearAttention, StateUpdate
 from accelsim.workload.matrix_operators import Conv2d, Gemm
 from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
 from accelsim.workload.vector_operators import (
@@ -24,7 +25,7 @@ from accelsim.workload.vector_operators import (
 KINDS: dict[str, type[Operator]] = {
     cls.kind: cls
     for cls in (
-        *(Gemm, Conv2d, Attention, KvAppend),
+        *(Gemm, Conv2d, Attention, KvAppend, LinearAttention, StateUpdate),
         *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
         *(Elementwise, Residual, EmbeddingGather, Pool2d),
         *(ExpertGate, GroupedGemm, ExpertCombine),
@@ -33,6 +34,7 @@ KINDS: dict[str, type[Operator]] = {
 
 __all__ = [
     "ACTIVATIONS",
+    "DECAYS",
     "ELEMENTWISE",
     "KINDS",
     "Activation",
@@ -47,6 +49,7 @@ __all__ = [
     "GroupedGemm",
     "KvAppend",
     "LayerNorm",
+    "LinearAttention",
     "Operand",
     "Operator",
     "Pool2d",
@@ -54,6 +57,7 @@ __all__ = [
     "RmsNorm",
     "Rotary",
     "Softmax",
+    "StateUpdate",
     "check_dtypes",
     "natural_dtypes",
 ]

@@ -41,6 +41,7 @@ SMALL = "layers=1,hidden=12,heads=2,ffn=20,vocab=9,tokens=3"
 LATENT = "attention:heads=2,kv_heads=1,q=2,kv=21,d=6,rope_dim=4,latent=true"
 PAGED = "kv_append:kv_heads=2,q=7,d=6,batch=2,capacity=20,position=8,page=4,prefix=8"
 PREFIX = "attention:heads=4,kv_heads=2,q=1,kv=45,d=6,batch=2,page=8,prefix=16"
+LINEAR = "heads=3,q=11,d=6,dv=5,chunk=4,state=true"
 CASES = [
     # Matrix products: K beyond one fold, remainders in every dimension.
     ("tpu-v3", "systolic-gemm", "gemm:m=3,n=5,k=133", SUMS),
@@ -108,6 +109,15 @@ CASES = [
      A100),
     ("h100", "gpu-flash-attention", "attention:heads=2,kv_heads=1,q=1,kv=1500,d=6", FLOATS),
     ("h100", "gpu-flash-attention-unsplit", "attention:heads=2,kv_heads=1,q=2,kv=300,d=6", FLOATS),
+    # Linear attention: several chunks, the last one shorter; states that are read and handed on.
+    ("hbm-npu", "chunked-linear-attention", f"linear_attention:{LINEAR},decay=gated", FLOATS),
+    ("quad-npu", "chunked-linear-attention", f"linear_attention:{LINEAR},decay=fixed", FLOATS),
+    ("systolic", "chunked-linear-attention", f"linear_attention:{LINEAR},decay=gated", FLOATS),
+    ("tpu-v3", "chunked-linear-attention", "linear_attention:heads=2,q=7,d=6,chunk=3", FLOATS),
+    ("edge-npu", "chunked-linear-attention", f"state_update:{LINEAR},decay=gated", FLOATS),
+    ("a100", "gpu-linear-attention", f"linear_attention:{LINEAR},decay=gated", A100),
+    ("h100", "gpu-linear-attention", "linear_attention:heads=2,q=7,d=6,chunk=3", FLOATS),
+    ("h100", "gpu-linear-attention", f"state_update:{LINEAR},decay=fixed", FLOATS),
     # Rows on vector units.
     ("systolic", "vector-softmax", "softmax:rows=3,cols=37", FLOATS),
     ("onnxim-mobile", "vector-softmax", "softmax:rows=3,cols=21", FLOATS),
