@@ -1,7 +1,7 @@
 """Linear attention in chunks: states stay on chip, queries, keys and values stream past them once.
 
 Within a chunk of C tokens results come from all pairs of its tokens, and what came before is in the
-state S [d, e] as it was at the chunk's beginning. With the decays of mapping/decays:
+state S [d, e] as it was at the chunk's beginning. With the decays of mapping/attention/decays:
 
     X = Q K^T                        array
     P = X o exp(c_i - c_j)           vector unit, 0 for j > i; in the format of the operands
@@ -32,14 +32,14 @@ from typing import TYPE_CHECKING
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.attention_phases import vector_of
-from accelsim.mapping.chunk_tiling import (
+from accelsim.mapping.attention.chunk_tiling import (
     ChunkProblem,
     ChunkResources,
     ChunkTiling,
     best_chunk_tiling,
 )
-from accelsim.mapping.decays import Decay, Decays
+from accelsim.mapping.attention.decays import Decay, Decays
+from accelsim.mapping.attention.phases import vector_of
 from accelsim.mapping.lowering import Core, Lowering, Ring, leading_array
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32

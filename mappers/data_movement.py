@@ -5,7 +5,7 @@ from __future__ import annotations
 from accelsim.errors import CapacityError
 from accelsim.hw.dma import Dma
 from accelsim.hw.sram import Sram
-from accelsim.mapping.heads import append_runs
+from accelsim.mapping.attention.heads import append_runs
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.registry import mapper

@@ -1,5 +1,5 @@
 """Attention with an online softmax on systolic arrays: queries stay on chip, keys and values stream
-past them, and no score ever leaves (mapping/online_softmax).
+past them, and no score ever leaves (mapping/attention/online_softmax).
 
 Query tiles run side by side, each on one array. Where there are fewer than arrays, as in decoding,
 different arrays take different ranges of keys.
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.attention_phases import on_arrays, phases_of, vector_of
-from accelsim.mapping.lowering import Core, Lowering, leading_array
-from accelsim.mapping.online_softmax import Site, online_softmax
-from accelsim.mapping.registry import mapper
-from accelsim.mapping.unified_max import (
+from accelsim.mapping.attention.online_softmax import Site, online_softmax
+from accelsim.mapping.attention.phases import on_arrays, phases_of, vector_of
+from accelsim.mapping.attention.unified_max import (
     ASSUMED,
     UnifiedStream,
     refuse_wide_scores,
     without_maximum,
 )
+from accelsim.mapping.lowering import Core, Lowering, leading_array
+from accelsim.mapping.registry import mapper
 from accelsim.workload.operators import Attention
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.gathered import Plain
-from accelsim.mapping.heads import head_groups, outputs
+from accelsim.mapping.attention.gathered import Plain
+from accelsim.mapping.attention.heads import head_groups, outputs
+from accelsim.mapping.attention.simt_softmax import softmax_kernel
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, Stored
 from accelsim.mapping.registry import mapper
-from accelsim.mapping.simt_softmax import softmax_kernel
 from accelsim.mapping.thread_blocks import lower_grids
 from accelsim.numerics.formats import number_format
 from accelsim.workload.operators import Attention

@@ -10,8 +10,8 @@ least to do. Blocks that a mask hides are skipped.
 Where tiles are fewer than multiprocessors, as in decoding, the keys are split over several CTAs; a
 second kernel merges their partial results (Flash-Decoding).
 
-The stream of instructions is that of mapping/online_softmax with a multiprocessor's units; tiles
-and splits are chosen by mapping/cta_attention, which names the sources.
+The stream of instructions is that of mapping/attention/online_softmax with a multiprocessor's
+units; tiles and splits are chosen by mapping/attention/cta_tiling, which names the sources.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.attention_phases import phases_of
-from accelsim.mapping.attention_tiling import AttentionProblem, AttentionTiling
-from accelsim.mapping.cta_attention import Multiprocessor, best_cta_tiling
-from accelsim.mapping.lowering import Core, Lowering
-from accelsim.mapping.online_softmax import Site, online_softmax
-from accelsim.mapping.registry import mapper
-from accelsim.mapping.thread_blocks import gpu_of
-from accelsim.mapping.unified_max import (
+from accelsim.mapping.attention.cta_tiling import Multiprocessor, best_cta_tiling
+from accelsim.mapping.attention.online_softmax import Site, online_softmax
+from accelsim.mapping.attention.phases import phases_of
+from accelsim.mapping.attention.tiling import AttentionProblem, AttentionTiling
+from accelsim.mapping.attention.unified_max import (
     ASSUMED,
     UnifiedStream,
     refuse_wide_scores,
     without_maximum,
 )
+from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.registry import mapper
+from accelsim.mapping.thread_blocks import gpu_of
 from accelsim.numerics.formats import number_format
 from accelsim.workload.operators import Attention
 

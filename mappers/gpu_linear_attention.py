@@ -31,8 +31,8 @@ from itertools import accumulate
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.decays import as_column, as_row, fill_gates, prefix_sums
-from accelsim.mapping.gathered import copy_windows
+from accelsim.mapping.attention.decays import as_column, as_row, fill_gates, prefix_sums
+from accelsim.mapping.attention.gathered import copy_windows
 from accelsim.mapping.lowering import Lowering, Ring
 from accelsim.mapping.products import Product, Stored
 from accelsim.mapping.registry import mapper
@@ -180,7 +180,7 @@ class _Kernels:
     # -- decays --------------------------------------------------------------------------------
 
     def sum_gates(self) -> None:
-        """c of every token, in rounds (see mapping/decays)."""
+        """c of every token, in rounds (see mapping/attention/decays)."""
         op, low = self.op, self.low
         places = [
             (sequence, heads, tokens)

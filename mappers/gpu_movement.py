@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from accelsim.hw.simt import LoadStore, Simt
-from accelsim.mapping.heads import append_runs
+from accelsim.mapping.attention.heads import append_runs
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.simt_rows import Threads, cut, shares, tile_height

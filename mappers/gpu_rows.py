@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accelsim.hw.simt import LoadStore, Simt
+from accelsim.mapping.attention.simt_softmax import softmax_kernel
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.simt_rows import (
@@ -27,7 +28,6 @@ from accelsim.mapping.simt_rows import (
     shares,
     tile_height,
 )
-from accelsim.mapping.simt_softmax import softmax_kernel
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import (

@@ -16,10 +16,10 @@ from accelsim.errors import AccelsimError, CapacityError
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.gathered import Plain
-from accelsim.mapping.heads import head_groups, outputs
+from accelsim.mapping.attention.gathered import Plain
+from accelsim.mapping.attention.heads import head_groups, outputs
+from accelsim.mapping.attention.masks import masks
 from accelsim.mapping.lowering import Core, Lowering, Ring
-from accelsim.mapping.masks import masks
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.products import steps
 from accelsim.mapping.registry import mapper

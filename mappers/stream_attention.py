@@ -25,7 +25,7 @@ import numpy as np
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
 from accelsim.hw.stream import Stream
-from accelsim.mapping.heads import cache_runs, group_of, head_groups, outputs, queries
+from accelsim.mapping.attention.heads import cache_runs, group_of, head_groups, outputs, queries
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.stream_rows import FP32, emit, place

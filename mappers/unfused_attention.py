@@ -10,11 +10,11 @@ from __future__ import annotations
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.gathered import Plain
-from accelsim.mapping.heads import head_groups, outputs
+from accelsim.mapping.attention.gathered import Plain
+from accelsim.mapping.attention.heads import head_groups, outputs
+from accelsim.mapping.attention.masks import masks
 from accelsim.mapping.long_rows import Block, lower_rows, softmax_sweeps
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.masks import masks
 from accelsim.mapping.products import Product, Stored, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import (

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from accelsim.api import check, simulate, workload
 from accelsim.errors import AccelsimError
-from accelsim.mapping import attention_phases, attention_tiling, heads, online_softmax
-from accelsim.mapping.attention_tiling import AttentionTiling
+from accelsim.mapping.attention import heads, online_softmax
+from accelsim.mapping.attention import phases as attention_phases
+from accelsim.mapping.attention import tiling as attention_tiling
+from accelsim.mapping.attention.tiling import AttentionTiling
 from accelsim.workload.constants import AlibiTable
 
 MAPPERS = {
@@ -234,7 +236,7 @@ def test_a_page_in_the_wrong_place_is_found(mapper: str, monkeypatch: pytest.Mon
             )
         return runs
 
-    from accelsim.mapping import gathered
+    from accelsim.mapping.attention import gathered
 
     assert check("hbm-npu", shape, mapper=mapper).ok
     monkeypatch.setattr(online_softmax, "cache_runs", swapped)

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from accelsim.api import arch, check, simulate, workload
 from accelsim.errors import AccelsimError, CapacityError
-from accelsim.mapping import attention_phases, attention_tiling, online_softmax, partials
-from accelsim.mapping.attention_tiling import AttentionTiling
+from accelsim.mapping.attention import online_softmax, partials
+from accelsim.mapping.attention import phases as attention_phases
+from accelsim.mapping.attention import tiling as attention_tiling
+from accelsim.mapping.attention.tiling import AttentionTiling
 from accelsim.mapping.registry import choose
 from accelsim.program.opcodes import Function
 from accelsim.program.verify.violation import VerificationError

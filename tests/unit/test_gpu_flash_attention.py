@@ -14,10 +14,16 @@ from hypothesis import strategies as st
 
 from accelsim.api import arch, check, simulate, workload
 from accelsim.errors import AccelsimError, CapacityError
-from accelsim.mapping import cta_attention, online_softmax
-from accelsim.mapping.cta_attention import CtaTiling, Multiprocessor, onchip_bytes, splittable
+from accelsim.mapping.attention import cta_tiling as cta_attention
+from accelsim.mapping.attention import online_softmax
+from accelsim.mapping.attention.cta_tiling import (
+    CtaTiling,
+    Multiprocessor,
+    onchip_bytes,
+    splittable,
+)
+from accelsim.mapping.attention.score_traffic import score_bytes
 from accelsim.mapping.registry import choose
-from accelsim.mapping.score_traffic import score_bytes
 from accelsim.program.opcodes import Function
 
 SMALL = {"cores": 4, "tensor.tiles": ["8x16", "16x16", "16x8"]}

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from accelsim.api import as_arch, check, simulate, workload
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.reference import reference
-from accelsim.mapping import chunk_tiling, decays
-from accelsim.mapping.chunk_tiling import ChunkTiling
+from accelsim.mapping.attention import chunk_tiling, decays
+from accelsim.mapping.attention.chunk_tiling import ChunkTiling
 
 NPUS = ("hbm-npu", "quad-npu", "edge-npu", "systolic", "tpu-v3", "mesh-npu", "onnxim-mobile")
 GPUS = ("a100", "h100")

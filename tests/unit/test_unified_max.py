@@ -10,7 +10,7 @@ import pytest
 
 from accelsim.api import check, simulate
 from accelsim.errors import AccelsimError
-from accelsim.mapping import partials, unified_max
+from accelsim.mapping.attention import partials, unified_max
 from accelsim.program.opcodes import Function
 
 SHAPES = (

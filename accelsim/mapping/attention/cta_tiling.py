@@ -33,14 +33,14 @@ from functools import lru_cache
 
 from accelsim.errors import CapacityError
 from accelsim.hw.tensor_core import Shape
-from accelsim.mapping.attention_tiling import (
+from accelsim.mapping.attention.partials import most_ranges
+from accelsim.mapping.attention.tiling import (
     FP32_BYTES,
     STATISTICS,
     AttentionProblem,
     AttentionTiling,
 )
 from accelsim.mapping.cta import Gpu
-from accelsim.mapping.partials import most_ranges
 from accelsim.mapping.placement import aligned, readable
 from accelsim.program.opcodes import REDUCTIONS, Function
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from accelsim.hw.simt import Simt
-from accelsim.mapping.heads import (
+from accelsim.mapping.attention.heads import (
     EVERYTHING,
     bias_rows,
     cache_runs,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accelsim.errors import CapacityError
-from accelsim.mapping.heads import Piece
+from accelsim.mapping.attention.heads import Piece
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.numerics.formats import number_format

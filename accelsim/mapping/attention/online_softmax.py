@@ -19,7 +19,7 @@ turn, so that its latency is hidden. The scores of the next block are multiplied
 of this one, so that arrays and vector unit overlap, over the ends of tiles too.
 
 Where there are fewer query tiles than arrays, as in decoding, the keys are split into ranges that
-different arrays take, and their results merged through main memory (mapping/partials).
+different arrays take, and their results merged through main memory (mapping/attention/partials).
 
 Source: Dao, FlashAttention-2, 2023 (arXiv 2307.08691), Algorithm 1; Milakov and Gimelshein, Online
 normalizer calculation for softmax, 2018 (arXiv 1805.02867).
@@ -31,14 +31,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from accelsim.mapping.attention_phases import Batch, Phase, batches_of, instructions, shares
-from accelsim.mapping.attention_tiling import AttentionTiling, key_slots
-from accelsim.mapping.heads import QueryTile, cache_runs, split_keys
+from accelsim.mapping.attention.heads import QueryTile, cache_runs, split_keys
+from accelsim.mapping.attention.masks import masks, sees_nothing
+from accelsim.mapping.attention.partials import Partials
+from accelsim.mapping.attention.phases import Batch, Phase, batches_of, instructions, shares
+from accelsim.mapping.attention.score_traffic import saved_traffic
+from accelsim.mapping.attention.tiling import AttentionTiling, key_slots
 from accelsim.mapping.lowering import Core, Lowering
-from accelsim.mapping.masks import masks, sees_nothing
-from accelsim.mapping.partials import Partials
 from accelsim.mapping.rowwise import FP32
-from accelsim.mapping.score_traffic import saved_traffic
 from accelsim.numerics.orders import CHAIN, Online, Order
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from accelsim.mapping.gathered import Plain
+from accelsim.mapping.attention.gathered import Plain
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.simt_rows import (
     FP32,

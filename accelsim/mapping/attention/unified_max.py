@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from accelsim.errors import AccelsimError
-from accelsim.mapping.attention_phases import Choose, Phase
+from accelsim.mapping.attention.online_softmax import EVERYTHING, F, Step, Stream, Way
+from accelsim.mapping.attention.phases import Choose, Phase
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.online_softmax import EVERYTHING, F, Step, Stream, Way
 from accelsim.numerics.orders import Order
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.vector import Vector
-from accelsim.mapping.attention_tiling import (
+from accelsim.mapping.attention.heads import QueryTile, behind_prefix, prefix_tiles, query_tiles
+from accelsim.mapping.attention.tiling import (
     AttentionProblem,
     AttentionResources,
     AttentionTiling,
     best_attention_tiling,
 )
-from accelsim.mapping.heads import QueryTile, behind_prefix, prefix_tiles, query_tiles
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.workload.operators import Attention
 

@@ -1,0 +1,1 @@
+"""What mappers of attention share: heads, pages, masks, tiles, the stream of an online softmax."""
