@@ -283,3 +283,9 @@ def test_wrong_attentions_are_refused(more: str, says: str) -> None:
 def test_an_append_into_the_prefix_is_refused() -> None:
     with pytest.raises(AccelsimError, match="position 8; accepted: behind the common prefix of 16"):
         workload("kv_append:kv_heads=2,q=3,d=16,capacity=50,position=8,page=8,prefix=16,batch=2")
+
+
+def test_what_is_saved_counts_the_keys_that_are_seen_at_all() -> None:
+    """4096 of 16384: 2 x 8 heads x 4096 scores in fp32 and weights in bf16."""
+    run = simulate("hbm-npu", "attention:heads=8,q=1,kv=16384,d=64,causal=true,window=4096")
+    assert "would move 384 KiB more" in run.operators[0].mapping
