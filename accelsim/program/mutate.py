@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from accelsim.errors import AccelsimError
-from accelsim.program.opcodes import Opcode
+from accelsim.program.opcodes import ISSUED, Opcode
 from accelsim.program.table import (
     COLUMN,
     DEPENDENCIES,
@@ -63,6 +63,7 @@ def drop_dependency(program: Program, rng: Random) -> tuple[Program, str]:
     i, c = _choose(rng, np.argwhere(program.deps >= 0).tolist(), "dependency")
     rows = program.instructions.copy()
     d, rows[i, _DEPS.start + c] = rows[i, _DEPS.start + c], -1
+    rows[i, COLUMN["flags"]] &= ~int(ISSUED[c])  # there is no wait left that could be shorter
     return replace(program, instructions=rows), f"instruction {i} no longer waits for {d}"
 
 

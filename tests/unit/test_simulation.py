@@ -81,8 +81,10 @@ def test_a_model_beyond_main_memory_names_the_tensor() -> None:
 
 
 def test_a_row_longer_than_the_scratchpad_is_refused_by_name() -> None:
-    with pytest.raises(AccelsimError, match=r"operator 'softmax' .*one row of 20000000 elements"):
-        simulate("tpu-v3", "softmax:rows=2,cols=20000000")
+    """Sums over the scores of a row hold them on chip; a softmax sweeps over its rows."""
+    with pytest.raises(AccelsimError, match=r"operator 'attention' .*row of 20000000 elements"):
+        simulate("tpu-v3", "attention:heads=1,q=1,kv=20000000,d=1")
+    simulate("tpu-v3", "softmax:rows=2,cols=20000000")
 
 
 def test_unknown_mapper_and_fidelity_name_the_known_ones() -> None:
