@@ -34,7 +34,7 @@ def refuse_wide_scores(op: Attention) -> None:
     """Raise AccelsimError where scores spread over more than an exponential holds."""
     if op.alibi:
         raise AccelsimError(
-            f"{op}: ALiBi spreads scores over more than exponentials without a maximum hold;"
+            "ALiBi spreads scores over more than exponentials without a maximum hold;"
             " accepted: alibi=false, or a mapper with a maximum (flash-attention)"
         )
 
