@@ -40,6 +40,7 @@ VARIANTS = (
     "heads=4,kv_heads=2,q=1,kv=77,d=16,page=8,window=25,causal=true,batch=2",
     "heads=4,kv_heads=2,q=1,kv=77,d=16,page=16,prefix=32,batch=3",
     "heads=4,kv_heads=2,q=6,kv=77,d=16,page=16,prefix=64,batch=3,causal=true,kv_dtype=fp8_e4m3",
+    "heads=6,kv_heads=2,q=1,kv=1100,d=32,page=16,prefix=1024,batch=8",
     "heads=2,kv_heads=1,q=9,kv=50,d=16,kv_dtype=int8,dtype=fp16",
     "heads=2,kv_heads=1,q=1,kv=50,d=16,kv_dtype=int4,rope_dim=4,latent=true,page=8",
 )
@@ -156,6 +157,24 @@ def test_a_common_prefix_is_read_once() -> None:
     extra = queries + 16 * 8 * (64 + 2) * 4 * 2
     expected = queries + (1536 + 16 * 512) * keys + extra
     assert read(f"{shape},prefix=1536") == pytest.approx(expected, abs=extra / 2)
+
+
+PREFIXES = {
+    "heads=8,kv_heads=8,q=1,kv=2048,d=64,batch=16,page=64": (1536, True),
+    "heads=8,kv_heads=2,q=37,kv=320,d=64,batch=2,page=16,causal=true": (192, False),
+    "heads=8,kv_heads=2,q=256,kv=768,d=64,batch=2,page=16,causal=true": (512, False),
+}
+
+
+@pytest.mark.parametrize("shape", PREFIXES)
+@pytest.mark.parametrize("machine", ["hbm-npu", "a100"])
+def test_a_common_prefix_costs_no_more_than_prefixes_of_their_own(machine: str, shape: str) -> None:
+    prefix, apart = PREFIXES[shape]
+    own, common = (
+        simulate(machine, f"attention:{shape}{more}") for more in ("", f",prefix={prefix}")
+    )
+    assert ("read once for" in common.operators[0].mapping) is apart
+    assert common.cycles <= 1.02 * own.cycles
 
 
 def test_latent_keys_are_read_once_for_both_products() -> None:
