@@ -29,6 +29,7 @@ MAPPERS = {
 VARIANTS = (
     "heads=4,kv_heads=2,q=45,kv=130,d=16,causal=true,window=20",
     "heads=2,q=70,kv=70,d=24,causal=true,window=1",
+    "heads=2,kv_heads=1,q=7,kv=1500,d=16,causal=true,window=900",
     "heads=4,kv_heads=1,q=1,kv=130,d=16,causal=true,window=33,batch=2",
     "heads=6,kv_heads=2,q=21,kv=90,d=16,causal=true,alibi=true",
     "heads=6,kv_heads=2,q=1,kv=90,d=16,causal=true,alibi=true,batch=2",
@@ -147,6 +148,15 @@ def test_decoding_in_a_window_reads_the_window() -> None:
     shape = "heads=8,kv_heads=8,q=1,kv=4096,d=64,causal=true"
     queries = 8 * 64 * 2
     assert read(f"{shape},window=1000") == queries + 2 * 8 * 1000 * 64 * 2
+
+
+@pytest.mark.parametrize("machine", ["hbm-npu", "a100"])
+@pytest.mark.parametrize("window", [2000, 4096])
+def test_a_window_costs_no_more_than_none(machine: str, window: int) -> None:
+    """A few queries per sequence, whose keys a GPU splits."""
+    shape = "heads=8,kv_heads=2,q=4,kv=4096,d=64,causal=true"
+    whole, some = (simulate(machine, f"attention:{s}") for s in (shape, f"{shape},window={window}"))
+    assert some.cycles <= whole.cycles
 
 
 def test_a_common_prefix_is_read_once() -> None:

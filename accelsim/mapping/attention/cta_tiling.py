@@ -213,9 +213,11 @@ def heads_in_cache(p: AttentionProblem, gpu: Gpu) -> int:
 
 def splittable(p: AttentionProblem, span: int) -> bool:
     """Whether every query sees a key of every range: no query stands before the last range, and no
-    window ends behind the first."""
+    window begins behind the first."""
     last = (p.kv_len - 1) // span * span
-    return not p.causal or (last <= p.kv_len - p.q_len and not (p.window and last))
+    if not p.causal or not last:
+        return True
+    return last <= p.kv_len - p.q_len and not (p.window and p.q_len > span)
 
 
 def _cycles(p: AttentionProblem, m: Multiprocessor, t: CtaTiling) -> float:

@@ -41,8 +41,7 @@ class Phase:
     @classmethod
     def of(cls, op: Attention, low: Lowering, tiler: Tiler) -> Phase:
         """All queries and all keys that they see."""
-        # A single query sees the same keys in every tile: the window is where they begin.
-        keys = op.kv_len if op.q_len > 1 else op.keys_read
+        keys = op.keys_read
         shared = op.heads // op.kv_heads
         tiling = tiler.best(_problem(op, low, op.batch * op.kv_heads, shared, keys))
         return cls(query_tiles(op, low, tiling.heads, tiling.rows), tiling, keys)
