@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.attention.cta_tiling import Multiprocessor, best_cta_tiling
+from accelsim.mapping.attention.cta_tiling import Multiprocessor, best_cta_tiling, merge_cycles
 from accelsim.mapping.attention.online_softmax import Site, online_softmax
-from accelsim.mapping.attention.phases import phases_of
-from accelsim.mapping.attention.tiling import AttentionProblem, AttentionTiling
+from accelsim.mapping.attention.phases import Tiler, phases_of
 from accelsim.mapping.attention.unified_max import (
     ASSUMED,
     UnifiedStream,
@@ -76,10 +75,11 @@ def _lower(op: Attention, low: Lowering, *, splits: bool, unified: bool = False)
     multiprocessor = _multiprocessor(low)
     tensor, sums = low.cores[0].tensor_cores[1], number_format("fp32")
 
-    def choose(problem: AttentionProblem) -> AttentionTiling:
-        return best_cta_tiling(problem, multiprocessor, splits)
-
-    phases = phases_of(op, low, without_maximum(choose) if unified else choose)
+    tiler = Tiler(
+        lambda problem: best_cta_tiling(problem, multiprocessor, splits),
+        lambda problem, parts: merge_cycles(problem, multiprocessor, parts),
+    )
+    phases = phases_of(op, low, without_maximum(tiler) if unified else tiler)
     sites = [_site(core) for core in low.cores]
     order = tensor.order(low.format(op.inputs[0]), 1, sums, sums)
     stream = UnifiedStream if unified else None

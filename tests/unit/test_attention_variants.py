@@ -29,6 +29,7 @@ MAPPERS = {
 VARIANTS = (
     "heads=4,kv_heads=2,q=45,kv=130,d=16,causal=true,window=20",
     "heads=2,q=70,kv=70,d=24,causal=true,window=1",
+    "heads=2,kv_heads=1,q=7,kv=1500,d=16,causal=true,window=900",
     "heads=4,kv_heads=1,q=1,kv=130,d=16,causal=true,window=33,batch=2",
     "heads=6,kv_heads=2,q=21,kv=90,d=16,causal=true,alibi=true",
     "heads=6,kv_heads=2,q=1,kv=90,d=16,causal=true,alibi=true,batch=2",
@@ -40,6 +41,7 @@ VARIANTS = (
     "heads=4,kv_heads=2,q=1,kv=77,d=16,page=8,window=25,causal=true,batch=2",
     "heads=4,kv_heads=2,q=1,kv=77,d=16,page=16,prefix=32,batch=3",
     "heads=4,kv_heads=2,q=6,kv=77,d=16,page=16,prefix=64,batch=3,causal=true,kv_dtype=fp8_e4m3",
+    "heads=6,kv_heads=2,q=1,kv=1100,d=32,page=16,prefix=1024,batch=8",
     "heads=2,kv_heads=1,q=9,kv=50,d=16,kv_dtype=int8,dtype=fp16",
     "heads=2,kv_heads=1,q=1,kv=50,d=16,kv_dtype=int4,rope_dim=4,latent=true,page=8",
 )
@@ -148,6 +150,15 @@ def test_decoding_in_a_window_reads_the_window() -> None:
     assert read(f"{shape},window=1000") == queries + 2 * 8 * 1000 * 64 * 2
 
 
+@pytest.mark.parametrize("machine", ["hbm-npu", "a100"])
+@pytest.mark.parametrize("window", [2000, 4096])
+def test_a_window_costs_no_more_than_none(machine: str, window: int) -> None:
+    """A few queries per sequence, whose keys a GPU splits."""
+    shape = "heads=8,kv_heads=2,q=4,kv=4096,d=64,causal=true"
+    whole, some = (simulate(machine, f"attention:{s}") for s in (shape, f"{shape},window={window}"))
+    assert some.cycles <= whole.cycles
+
+
 def test_a_common_prefix_is_read_once() -> None:
     shape = "heads=8,kv_heads=8,q=1,kv=2048,d=64,batch=16,page=64"
     keys, queries = 2 * 8 * 64 * 2, 16 * 8 * 64 * 2
@@ -156,6 +167,24 @@ def test_a_common_prefix_is_read_once() -> None:
     extra = queries + 16 * 8 * (64 + 2) * 4 * 2
     expected = queries + (1536 + 16 * 512) * keys + extra
     assert read(f"{shape},prefix=1536") == pytest.approx(expected, abs=extra / 2)
+
+
+PREFIXES = {
+    "heads=8,kv_heads=8,q=1,kv=2048,d=64,batch=16,page=64": (1536, True),
+    "heads=8,kv_heads=2,q=37,kv=320,d=64,batch=2,page=16,causal=true": (192, False),
+    "heads=8,kv_heads=2,q=256,kv=768,d=64,batch=2,page=16,causal=true": (512, False),
+}
+
+
+@pytest.mark.parametrize("shape", PREFIXES)
+@pytest.mark.parametrize("machine", ["hbm-npu", "a100"])
+def test_a_common_prefix_costs_no_more_than_prefixes_of_their_own(machine: str, shape: str) -> None:
+    prefix, apart = PREFIXES[shape]
+    own, common = (
+        simulate(machine, f"attention:{shape}{more}") for more in ("", f",prefix={prefix}")
+    )
+    assert ("read once for" in common.operators[0].mapping) is apart
+    assert common.cycles <= 1.02 * own.cycles
 
 
 def test_latent_keys_are_read_once_for_both_products() -> None:

@@ -105,5 +105,5 @@ def test_ranges_are_merged_by_adding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("machine", "mapper"), PLACES)
 def test_alibi_is_refused(machine: str, mapper: str) -> None:
-    with pytest.raises(AccelsimError, match="ALiBi spreads scores over more than"):
+    with pytest.raises(AccelsimError, match=r"\(attention\): ALiBi spreads scores over more than"):
         simulate(machine, "attention:heads=2,q=3,kv=9,d=8,alibi=true", mapper=mapper)

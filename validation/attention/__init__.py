@@ -1,9 +1,10 @@
 """Every mapping of attention computes the right numbers on random shapes.
 
 Shapes are drawn with a seed: ratios of heads, lengths and head sizes that divide nothing, causal
-masks, windows, ALiBi, rope parts, latent keys, pages and common prefixes. Keys and values are kept
-in fp16 and in int8. Every shape is executed in the clock's order, every fourth in the program's,
-too, and every element judged by its derived bound.
+masks, windows, ALiBi, rope parts, latent keys, pages and common prefixes; every 25th is a step of
+decoding behind a long common prefix, which is read for all sequences at once where that is faster.
+Keys and values are kept in fp16 and in int8. Every shape is executed in the clock's order, every
+fourth in the program's, too, and every element judged by its derived bound.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def rows() -> Iterator[Row]:
 def _wrong(
     generator: random.Random, turn: int, mapper: str, machines: tuple[str, ...], kept: str
 ) -> int:
-    machine, shape = machines[turn % len(machines)], drawn_shape(generator)
+    machine = machines[turn % len(machines)]
+    shape = drawn_prefix(generator) if turn % 25 == 24 else drawn_shape(generator)
     if "unified" in mapper:
         shape = shape.replace(",alibi=true", "")
     # A GPU of few multiprocessors is as wide as these shapes are.
@@ -86,6 +88,18 @@ def drawn_shape(generator: random.Random) -> str:
     if generator.random() < 0.4:
         page = fields["page"] = generator.randint(1, 30)
         fields["prefix"] = generator.randint(0, kv // page) * page
+    return ",".join(f"{key}={value}" for key, value in fields.items())
+
+
+def drawn_prefix(generator: random.Random) -> str:
+    """A step of decoding of many sequences with a long prefix in common, as text."""
+    kv_heads, page = 2, generator.randint(8, 16)
+    prefix = generator.randint(1024 // page, 1100 // page) * page
+    fields = {
+        "heads": kv_heads * generator.randint(2, 4), "kv_heads": kv_heads, "q": 1,
+        "kv": prefix + generator.randint(1, 90), "batch": 8, "d": generator.randint(24, 40),
+        "page": page, "prefix": prefix,
+    }  # fmt: skip
     return ",".join(f"{key}={value}" for key, value in fields.items())
 
 

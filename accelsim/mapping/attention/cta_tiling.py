@@ -213,9 +213,11 @@ def heads_in_cache(p: AttentionProblem, gpu: Gpu) -> int:
 
 def splittable(p: AttentionProblem, span: int) -> bool:
     """Whether every query sees a key of every range: no query stands before the last range, and no
-    window ends behind the first."""
+    window begins behind the first."""
     last = (p.kv_len - 1) // span * span
-    return not p.causal or (last <= p.kv_len - p.q_len and not (p.window and last))
+    if not p.causal or not last:
+        return True
+    return last <= p.kv_len - p.q_len and not (p.window and p.q_len > span)
 
 
 def _cycles(p: AttentionProblem, m: Multiprocessor, t: CtaTiling) -> float:
@@ -239,7 +241,7 @@ def _cycles(p: AttentionProblem, m: Multiprocessor, t: CtaTiling) -> float:
         kept * p.kv_len + p.shared * p.q_len * (p.key_dim + p.head_dim) * p.bits / 8
     )
     memory = moved / gpu.memory_bytes + gpu.latency if gpu.memory_bytes else 0.0
-    return max(share * period, cache, memory) + ends + _merge_cycles(p, m, -(-p.kv_len // t.span))
+    return max(share * period, cache, memory) + ends + merge_cycles(p, m, -(-p.kv_len // t.span))
 
 
 def _product_cycles(p: AttentionProblem, gpu: Gpu, t: CtaTiling) -> tuple[float, float]:
@@ -282,7 +284,7 @@ def _access_cycles(gpu: Gpu, elements: int, bits: int) -> float:
     return max(issue, elements * bits / 8 / gpu.lsu.fetch_width)
 
 
-def _merge_cycles(p: AttentionProblem, m: Multiprocessor, splits: int) -> float:
+def merge_cycles(p: AttentionProblem, m: Multiprocessor, splits: int) -> float:
     """The kernel that merges partial results, with its launch; 0 of one."""
     if splits == 1:
         return 0.0

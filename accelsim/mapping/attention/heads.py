@@ -191,7 +191,13 @@ def split_keys(tiles: Sequence[QueryTile], span: int, part: int = 0) -> list[Que
     """Every tile once per range of ``span`` keys, which are numbered from ``part`` on; those with
     the same keys are neighbours."""
     split = [
-        replace(tile, first=start, sees=start, visible=min(start + span, tile.visible), part=i)
+        replace(
+            tile,
+            first=start,
+            sees=max(start, tile.sees),
+            visible=min(start + span, tile.visible),
+            part=i,
+        )
         for tile in tiles
         for i, start in enumerate(range(tile.first, tile.visible, span), part)
     ]
@@ -225,4 +231,5 @@ def _query_tile(
         row = (sequence * op.heads + head) * op.q_len
         position = op.kv_len - op.q_len + first if op.masked else op.kv_len
         add(slice(row, row + op.q_len), slice(first, last), position)
-    return QueryTile(group, pieces[-1].rows.stop, visible, tuple(pieces), 0, sees)
+    start = op.keys_seen(0).start
+    return QueryTile(group, pieces[-1].rows.stop, visible, tuple(pieces), start, sees)

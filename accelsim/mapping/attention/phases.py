@@ -14,13 +14,20 @@ from accelsim.mapping.attention.tiling import (
     AttentionResources,
     AttentionTiling,
     best_attention_tiling,
+    merge_cycles,
 )
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.workload.operators import Attention
 
 Batch = list[QueryTile]
-Choose = Callable[[AttentionProblem], AttentionTiling]
-"""How a machine tiles an attention."""
+
+
+@dataclass(frozen=True)
+class Tiler:
+    """How a machine tiles an attention, and the cycles of merging so many parts of its rows."""
+
+    best: Callable[[AttentionProblem], AttentionTiling]
+    merge_cycles: Callable[[AttentionProblem, int], float]
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,11 @@ class Phase:
     keys: int
 
     @classmethod
-    def of(cls, op: Attention, low: Lowering, choose: Choose) -> Phase:
+    def of(cls, op: Attention, low: Lowering, tiler: Tiler) -> Phase:
         """All queries and all keys that they see."""
-        # A single query sees the same keys in every tile: the window is where they begin.
-        keys = op.kv_len if op.q_len > 1 else op.keys_read
+        keys = op.keys_read
         shared = op.heads // op.kv_heads
-        tiling = choose(_problem(op, low, op.batch * op.kv_heads, shared, keys))
+        tiling = tiler.best(_problem(op, low, op.batch * op.kv_heads, shared, keys))
         return cls(query_tiles(op, low, tiling.heads, tiling.rows), tiling, keys)
 
     @property
@@ -56,21 +62,32 @@ def has_common_keys(op: Attention) -> bool:
     return op.batch > 1 and 0 < op.prefix <= op.kv_len - op.q_len and not op.window
 
 
-def phases_of(op: Attention, low: Lowering, choose: Choose) -> list[Phase]:
-    """One phase, or two where sequences have keys in common."""
-    return two_phases(op, low, choose) if has_common_keys(op) else [Phase.of(op, low, choose)]
+def phases_of(op: Attention, low: Lowering, tiler: Tiler) -> list[Phase]:
+    """One phase, or two where sequences have keys in common and the merge costs less than reading
+    these keys for every sequence."""
+    whole = Phase.of(op, low, tiler)
+    if not has_common_keys(op):
+        return [whole]
+    two = two_phases(op, low, tiler)
+    problem = _problem(op, low, op.batch * op.kv_heads, op.heads // op.kv_heads, op.kv_len)
+    parts = sum(phase.splits for phase in two)
+    cycles = sum(phase.tiling.cycles for phase in two) + tiler.merge_cycles(problem, parts)
+    if cycles >= whole.tiling.cycles:
+        return [whole]
+    low.build.note(f"common prefix of {op.prefix} read once for {op.batch} sequences")
+    return two
 
 
-def two_phases(op: Attention, low: Lowering, choose: Choose) -> list[Phase]:
+def two_phases(op: Attention, low: Lowering, tiler: Tiler) -> list[Phase]:
     """The common prefix with the queries of all sequences together, so that it is read once, then
     what every sequence has of its own.
 
     Source: Ye, Tao, Huang and Li, ChunkAttention, ACL 2024, section 3.2.
     """
     shared, own = op.heads // op.kv_heads, op.kv_len - op.prefix
-    low.build.note(f"common prefix of {op.prefix} read once for {op.batch} sequences")
-    first = choose(_problem(op, low, op.kv_heads, op.batch * shared, op.prefix, common=True))
-    then = choose(_problem(op, low, op.batch * op.kv_heads, shared, own))
+    common = _problem(op, low, op.kv_heads, op.batch * shared, op.prefix, common=True)
+    first = tiler.best(common)
+    then = tiler.best(_problem(op, low, op.batch * op.kv_heads, shared, own))
     behind = behind_prefix(op, query_tiles(op, low, then.heads, then.rows))
     return [
         Phase(prefix_tiles(op, low, first.heads, first.rows), first, op.prefix),
@@ -99,10 +116,13 @@ def _problem(
     )
 
 
-def on_arrays(low: Lowering) -> Choose:
+def on_arrays(low: Lowering) -> Tiler:
     """Tilings for systolic arrays."""
     resources = _resources(low, low.cores[0])
-    return lambda problem: best_attention_tiling(problem, resources)
+    return Tiler(
+        lambda problem: best_attention_tiling(problem, resources),
+        lambda problem, parts: merge_cycles(problem, resources, parts),
+    )
 
 
 def _resources(low: Lowering, core: Core) -> AttentionResources:

@@ -189,7 +189,7 @@ def attention_tilings(p: AttentionProblem, r: AttentionResources) -> Iterator[At
         fewest = min((_blocks(part, shape) for shape in fitting), default=0)
         for shape in fitting:
             if _blocks(part, shape) <= MANY * fewest:
-                cycles = _cycles(part, r, shape) + _merge_cycles(p, r, -(-p.kv_len // span))
+                cycles = _cycles(part, r, shape) + merge_cycles(p, r, -(-p.kv_len // span))
                 yield replace(shape, cycles=cycles)
 
 
@@ -201,7 +201,7 @@ def _splits(p: AttentionProblem, r: AttentionResources) -> list[int]:
     return sorted({1, *(1 << e for e in range(most.bit_length()) if 1 << e <= most), max(1, most)})
 
 
-def _merge_cycles(p: AttentionProblem, r: AttentionResources, splits: int) -> float:
+def merge_cycles(p: AttentionProblem, r: AttentionResources, splits: int) -> float:
     """Cycles of writing, reading and adding partial results; 0 of one."""
     if splits == 1:
         return 0.0

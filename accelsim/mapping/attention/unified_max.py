@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from accelsim.errors import AccelsimError
 from accelsim.mapping.attention.online_softmax import EVERYTHING, F, Step, Stream, Way
-from accelsim.mapping.attention.phases import Choose, Phase
+from accelsim.mapping.attention.phases import Phase, Tiler
 from accelsim.mapping.lowering import Lowering
 from accelsim.numerics.orders import Order
 from accelsim.program.storage import View
@@ -34,14 +34,14 @@ def refuse_wide_scores(op: Attention) -> None:
     """Raise AccelsimError where scores spread over more than an exponential holds."""
     if op.alibi:
         raise AccelsimError(
-            f"{op}: ALiBi spreads scores over more than exponentials without a maximum hold;"
+            "ALiBi spreads scores over more than exponentials without a maximum hold;"
             " accepted: alibi=false, or a mapper with a maximum (flash-attention)"
         )
 
 
-def without_maximum(choose: Choose) -> Choose:
+def without_maximum(tiler: Tiler) -> Tiler:
     """The same choice of tiles where the vector unit has less to do."""
-    return lambda problem: choose(replace(problem, unified=True))
+    return replace(tiler, best=lambda problem: tiler.best(replace(problem, unified=True)))
 
 
 class UnifiedStream(Stream):
