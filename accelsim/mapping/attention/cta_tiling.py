@@ -198,8 +198,10 @@ def _spans(
     for waves in WAVES:
         ranges = min(waves * m.gpu.cores // tiles, blocks, most)
         if splits and ranges > 1:
-            found.add(min(p.kv_len, -(-blocks // ranges) * tile[1]))
-    return [span for span in found if splittable(p, span)]
+            # A range more or less may end where every query sees one of its keys.
+            spans = (n * tile[1] for n in range(-(-blocks // ranges), blocks))
+            found.add(next((span for span in spans if splittable(p, span)), p.kv_len))
+    return sorted(found)
 
 
 def heads_in_cache(p: AttentionProblem, gpu: Gpu) -> int:
