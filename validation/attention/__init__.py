@@ -3,8 +3,9 @@
 Shapes are drawn with a seed: ratios of heads, lengths and head sizes that divide nothing, causal
 masks, windows, ALiBi, rope parts, latent keys, pages and common prefixes; every 25th is a step of
 decoding behind a long common prefix, which is read for all sequences at once where that is faster.
-Keys and values are kept in fp16 and in int8. Every shape is executed in the clock's order, every
-fourth in the program's, too, and every element judged by its derived bound.
+Keys and values are kept in fp16 and in int8: integers are a format of caches, a softmax has none.
+Every shape is executed in the clock's order and in the program's, and every element judged by its
+derived bound.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ MACHINES = {
     "gpu-flash-attention-unsplit": ("h100",),
     "gpu-unified-max-attention": ("a100", "h100"),
 }
+LINEAR = {
+    "chunked-linear-attention": ("hbm-npu", "quad-npu", "edge-npu"),
+    "gpu-linear-attention": ("a100",),
+}
+ORDERS = ("clock", "program")
 STREAMS = ("stream-naive", "stream-naive-max", "stream-reordered", "stream-running-max")
 
 
@@ -47,6 +53,10 @@ def rows() -> Iterator[Row]:
         generator = random.Random(mapper)
         wrong = sum(_wrong_stream(generator, mapper) for _ in range(SHAPES))
         yield Row(f"{mapper}, fp16", 0, wrong, wrong == 0)
+    for mapper, machines in LINEAR.items():
+        generator = random.Random(mapper)
+        wrong = sum(_wrong_linear(generator, i, machines) for i in range(SHAPES))
+        yield Row(f"{mapper}, fp16", 0, wrong, wrong == 0)
 
 
 def _wrong(
@@ -59,10 +69,9 @@ def _wrong(
     # A GPU of few multiprocessors is as wide as these shapes are.
     overrides = {"cores": 3} if mapper.startswith("gpu-") else None
     text = f"attention:{shape},dtype=fp16,kv_dtype={kept}"
-    orders = ("clock", "program") if turn % 4 == 0 else ("clock",)
     return sum(
         check(machine, text, mapper=mapper, order=order, overrides=overrides).mismatches
-        for order in orders
+        for order in ORDERS
     )
 
 
@@ -107,4 +116,22 @@ def _wrong_stream(generator: random.Random, mapper: str) -> int:
     kv_heads, ratio = generator.randint(1, 2), generator.randint(1, 3)
     q, kv, d = generator.randint(1, 12), generator.randint(2, 16), generator.randint(1, 20)
     shape = f"heads={kv_heads * ratio},kv_heads={kv_heads},q={q},kv={kv},d={d}"
-    return check("stream-sdpa", f"attention:{shape},dtype=fp16", mapper=mapper).mismatches
+    text = f"attention:{shape},dtype=fp16"
+    return sum(
+        check("stream-sdpa", text, mapper=mapper, order=order).mismatches for order in ORDERS
+    )
+
+
+def _wrong_linear(generator: random.Random, turn: int, machines: tuple[str, ...]) -> int:
+    decay = generator.choice(("none", "fixed", "gated"))
+    fields = {
+        "heads": generator.randint(1, 4), "q": generator.randint(1, 60),
+        "d": generator.randint(1, 24), "batch": generator.randint(1, 2), "decay": decay,
+        "chunk": generator.randint(0, 20), "state": str(generator.random() < 0.5).lower(),
+    }  # fmt: skip
+    text = ",".join(f"{key}={value}" for key, value in fields.items())
+    machine = machines[turn % len(machines)]
+    return sum(
+        check(machine, f"linear_attention:{text},dtype=fp16", order=order).mismatches
+        for order in ORDERS
+    )

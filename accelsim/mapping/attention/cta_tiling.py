@@ -300,7 +300,7 @@ def merge_cycles(p: AttentionProblem, m: Multiprocessor, splits: int) -> float:
 def _too_small(p: AttentionProblem, m: Multiprocessor) -> CapacityError:
     registers, shared = onchip_bytes(p, LEAST, 1)
     return CapacityError(
-        f"the smallest CTA tile, {LEAST[0]}x{LEAST[1]} with head_dim {p.key_dim}, needs"
+        f"the smallest CTA tile, {LEAST[0]}x{LEAST[1]} with keys of {p.key_dim} elements, needs"
         f" {readable(registers)} of registers and {readable(shared)} of shared memory, more than"
         f" {readable(m.gpu.register_bytes)} and {readable(m.shared_bytes)}: keep the scores in main"
         " memory (--mapper gpu-attention)"

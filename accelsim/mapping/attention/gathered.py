@@ -27,6 +27,9 @@ from accelsim.numerics.formats import Format, row_bytes
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
 
+IN_FLIGHT = 32
+"""Copies of one core that are on their way at once, at most."""
+
 Copy = tuple[View, View]
 """(target, source), windows of one shape."""
 
@@ -150,7 +153,10 @@ def _copy_by_dma(low: Lowering, copies: list[Copy]) -> None:
         core.reset()
         free = core.arenas[core.staging].free - 2 * ALIGNMENT
         height = max(1, min(tall, free // (2 * row_bytes(wide, fmt))))
-        rings.append(core.ring(core.staging, "copied", height, wide, fmt))
+        # Pages are short: many are on their way at once, or latency would be all there is.
+        slots = free // (height * row_bytes(wide, fmt) + ALIGNMENT)
+        slots = max(2, min(IN_FLIGHT, slots))
+        rings.append(core.ring(core.staging, "copied", height, wide, fmt, slots))
     for turn, (target, source) in enumerate(_tiles(copies, height)):
         core, ring = low.cores[turn % len(rings)], rings[turn % len(rings)]
         tile = ring.next()[: source.rows, : source.cols]
