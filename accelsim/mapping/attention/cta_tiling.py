@@ -299,8 +299,9 @@ def merge_cycles(p: AttentionProblem, m: Multiprocessor, splits: int) -> float:
 
 def _too_small(p: AttentionProblem, m: Multiprocessor) -> CapacityError:
     registers, shared = onchip_bytes(p, LEAST, 1)
+    heads = f"head_dim {p.head_dim}" + (f" and rope_dim {p.rope}" if p.rope else "")
     return CapacityError(
-        f"the smallest CTA tile, {LEAST[0]}x{LEAST[1]} with keys of {p.key_dim} elements, needs"
+        f"the smallest CTA tile, {LEAST[0]}x{LEAST[1]} with {heads}, needs"
         f" {readable(registers)} of registers and {readable(shared)} of shared memory, more than"
         f" {readable(m.gpu.register_bytes)} and {readable(m.shared_bytes)}: keep the scores in main"
         " memory (--mapper gpu-attention)"
