@@ -27,28 +27,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
 from accelsim.mapping.attention.chunk_tiling import (
     ChunkProblem,
-    ChunkResources,
     ChunkTiling,
     best_chunk_tiling,
 )
 from accelsim.mapping.attention.decays import Decay, Decays
-from accelsim.mapping.attention.phases import vector_of
-from accelsim.mapping.lowering import Core, Lowering, Ring, leading_array
+from accelsim.mapping.attention.machine import array_resources, lacks_vector, vector_of
+from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import LinearAttention, StateUpdate
-
-if TYPE_CHECKING:
-    from accelsim.arch.model import Architecture
 
 F = Function
 EVERYTHING = slice(None)
@@ -58,22 +53,11 @@ Member = tuple[int, int]
 """(sequence, head)."""
 
 
-def _lacks(arch: Architecture) -> str:
-    """Scores and states are made by the arrays, weights by the vector unit."""
-    array = leading_array(arch.units_of(Systolic).values())
-    if array is None:
-        return ""
-    both = {array.inputs, array.outputs}
-    if any(both <= set(vector.memory) for vector in arch.units_of(Vector).values()):
-        return ""
-    return f"a vector unit that works on {' and '.join(sorted(both))}"
-
-
 @mapper(
     "chunked-linear-attention",
     lowers=("linear_attention", "state_update"),
     needs=(Systolic, Vector, Dma),
-    lacks=_lacks,
+    lacks=lacks_vector,
 )
 def chunked_linear_attention(op: LinearAttention | StateUpdate, low: Lowering) -> None:
     """Pairs within chunks, states between them, both on chip."""
@@ -100,10 +84,6 @@ def _reaches_weights(core: Core) -> bool:
 
 
 def _tiling(op: LinearAttention | StateUpdate, low: Lowering) -> ChunkTiling:
-    core = low.cores[0]
-    array, vector = core.arrays[0][1], vector_of(core)[1]
-    names = list(dict.fromkeys(array.memories()))
-    hz = low.arch.clocks[array.clock]
     problem = ChunkProblem(
         members=op.batch * op.heads,
         q_len=op.q_len,
@@ -114,20 +94,7 @@ def _tiling(op: LinearAttention | StateUpdate, low: Lowering) -> ChunkTiling:
         chunk=op.chunk,
         outputs=isinstance(op, LinearAttention),
     )
-    resources = ChunkResources(
-        cores=len(low.cores),
-        array=array,
-        arrays=len(core.arrays),
-        lanes=vector.lanes,
-        slots=tuple(vector.slots_by_function().tolist()),
-        vector_latency=vector.latency,
-        capacities=tuple(core.arenas[name].free for name in names),
-        places=(names.index(array.inputs), names.index(array.weights), names.index(array.outputs)),
-        bytes_per_cycle=0.0 if low.ideal else low.core_bytes_per_second / hz,
-        latency=low.read_seconds * hz,
-        vector_cycle=hz / low.arch.clocks[vector.clock],
-    )
-    return best_chunk_tiling(problem, resources)
+    return best_chunk_tiling(problem, array_resources(low))
 
 
 @dataclass

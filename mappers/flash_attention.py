@@ -7,36 +7,21 @@ different arrays take different ranges of keys.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
+from accelsim.mapping.attention.machine import lacks_vector, vector_of
 from accelsim.mapping.attention.online_softmax import Site, online_softmax
-from accelsim.mapping.attention.phases import on_arrays, phases_of, vector_of
+from accelsim.mapping.attention.phases import on_arrays, phases_of
 from accelsim.mapping.attention.unified_max import (
     ASSUMED,
     UnifiedStream,
     refuse_wide_scores,
     without_maximum,
 )
-from accelsim.mapping.lowering import Core, Lowering, leading_array
+from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.registry import mapper
 from accelsim.workload.operators import Attention
-
-if TYPE_CHECKING:
-    from accelsim.arch.model import Architecture
-
-
-def _lacks(arch: Architecture) -> str:
-    """Scores are made by the arrays and weights by the vector unit: it works on both memories."""
-    array = leading_array(arch.units_of(Systolic).values())
-    if array is None:
-        return ""
-    both = {array.inputs, array.outputs}
-    if any(both <= set(vector.memory) for vector in arch.units_of(Vector).values()):
-        return ""
-    return f"a vector unit that works on {' and '.join(sorted(both))}"
 
 
 @mapper(
@@ -44,7 +29,7 @@ def _lacks(arch: Architecture) -> str:
     lowers=("attention",),
     needs=(Systolic, Vector, Dma),
     preference=1,
-    lacks=_lacks,
+    lacks=lacks_vector,
 )
 def flash_attention(op: Attention, low: Lowering) -> None:
     """Q K^T, online softmax and P V in one pass over keys and values, scores on chip."""
@@ -54,7 +39,12 @@ def flash_attention(op: Attention, low: Lowering) -> None:
     online_softmax(op, low, phases_of(op, low, on_arrays(low)), sites)
 
 
-@mapper("unified-max-attention", lowers=("attention",), needs=(Systolic, Vector, Dma), lacks=_lacks)
+@mapper(
+    "unified-max-attention",
+    lowers=("attention",),
+    needs=(Systolic, Vector, Dma),
+    lacks=lacks_vector,
+)
 def unified_max_attention(op: Attention, low: Lowering) -> None:
     """The same without running maxima: nothing is rescaled, split keys are merged by adding."""
     refuse_wide_scores(op)

@@ -24,7 +24,7 @@ from itertools import product
 import numpy as np
 
 from accelsim.errors import CapacityError
-from accelsim.hw.systolic import Systolic
+from accelsim.mapping.attention.machine import ArrayResources
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.tiling import TOLERANCE, granules
 from accelsim.program.opcodes import Function
@@ -62,29 +62,6 @@ class ChunkProblem:
 
 
 @dataclass(frozen=True)
-class ChunkResources:
-    """What one core of ``cores`` offers.
-
-    ``capacities`` are the bytes of the memories of A, B and C of the ``arrays``; equal ``places``
-    share one of them. ``bytes_per_cycle`` (0: unlimited) and ``latency`` are main memory's, in
-    array cycles; the vector unit's ``slots`` per function code and ``vector_latency`` are in its
-    own, of ``vector_cycle`` array cycles each.
-    """
-
-    cores: int
-    array: Systolic
-    arrays: int
-    lanes: int
-    slots: tuple[int, ...]
-    vector_latency: int
-    capacities: tuple[int, ...]
-    places: tuple[int, int, int]
-    bytes_per_cycle: float
-    latency: float
-    vector_cycle: float
-
-
-@dataclass(frozen=True)
 class ChunkTiling:
     """Chunks of ``chunk`` tokens of ``ways`` heads side by side, ``depth`` chunks of operands with
     buffers. ``double``: states and results have two buffers per way, so that heads and chunks
@@ -101,7 +78,7 @@ class ChunkTiling:
 
 
 @lru_cache(maxsize=1024)
-def best_chunk_tiling(p: ChunkProblem, r: ChunkResources) -> ChunkTiling:
+def best_chunk_tiling(p: ChunkProblem, r: ArrayResources) -> ChunkTiling:
     """The cheapest that fits, of near equals the longest chunks; CapacityError if none fits."""
     fitting = list(chunk_tilings(p, r))
     if not fitting:
@@ -111,7 +88,7 @@ def best_chunk_tiling(p: ChunkProblem, r: ChunkResources) -> ChunkTiling:
     return max(near, key=lambda t: (t.chunk * t.ways, t.depth, t.double, -t.cycles))
 
 
-def chunk_tilings(p: ChunkProblem, r: ChunkResources) -> Iterator[ChunkTiling]:
+def chunk_tilings(p: ChunkProblem, r: ArrayResources) -> Iterator[ChunkTiling]:
     """Candidates that fit, with their cost."""
     share = -(-p.members // r.cores)
     ways = {min(share, n) for e in range(5) for n in (1 << e, r.arrays << e)}
@@ -121,7 +98,7 @@ def chunk_tilings(p: ChunkProblem, r: ChunkResources) -> Iterator[ChunkTiling]:
             yield replace(shape, cycles=_cycles(p, r, shape))
 
 
-def _lengths(p: ChunkProblem, r: ChunkResources) -> list[int]:
+def _lengths(p: ChunkProblem, r: ArrayResources) -> list[int]:
     """Powers of two up to a few folds of the array; the wanted length alone if there is one."""
     if p.chunk:
         return [min(p.chunk, p.q_len)]
@@ -150,7 +127,7 @@ def scratchpad_bytes(p: ChunkProblem, t: ChunkTiling, shared: bool) -> tuple[int
     return a, b, out + room(few * p.outputs, c * p.e, FP32_BYTES) + room(few, p.d * p.e, FP32_BYTES)
 
 
-def _fits(p: ChunkProblem, r: ChunkResources, t: ChunkTiling) -> bool:
+def _fits(p: ChunkProblem, r: ArrayResources, t: ChunkTiling) -> bool:
     used = [0] * len(r.capacities)
     parts = scratchpad_bytes(p, t, r.places[0] == r.places[1])
     for place, nbytes in zip(r.places, parts, strict=True):
@@ -158,7 +135,7 @@ def _fits(p: ChunkProblem, r: ChunkResources, t: ChunkTiling) -> bool:
     return all(u <= capacity for u, capacity in zip(used, r.capacities, strict=True))
 
 
-def _cycles(p: ChunkProblem, r: ChunkResources, t: ChunkTiling) -> float:
+def _cycles(p: ChunkProblem, r: ArrayResources, t: ChunkTiling) -> float:
     """Closed-form cost in array cycles, see the module."""
     c, d, e = t.chunk, p.d, p.e
     x, qs, pv, kv = (_product(r, *shape) for shape in ((c, c, d), (c, e, d), (c, e, c), (d, e, c)))
@@ -191,23 +168,23 @@ def _cycles(p: ChunkProblem, r: ChunkResources, t: ChunkTiling) -> float:
     return steps * max(step, load, turn) + ends + load + 2 * r.latency
 
 
-def _product(r: ChunkResources, m: int, n: int, k: int) -> int:
+def _product(r: ArrayResources, m: int, n: int, k: int) -> int:
     sizes = (np.array([size], dtype=np.int64) for size in (m, n, k))
     return int(r.array.cycles(*sizes)[0][0])
 
 
-def _passes(r: ChunkResources, elements: int, functions: tuple[Function, ...]) -> float:
+def _passes(r: ArrayResources, elements: int, functions: tuple[Function, ...]) -> float:
     return -(-elements // r.lanes) * sum(r.slots[f] for f in functions) * r.vector_cycle
 
 
-def _sums(r: ChunkResources, t: ChunkTiling) -> float:
+def _sums(r: ArrayResources, t: ChunkTiling) -> float:
     """Cycles of the sums of gates of a step, every one of which waits for the one before."""
     rounds = max(0, t.chunk - 1).bit_length()
     one = -(-t.chunk * t.ways // r.lanes) * r.slots[F.ADD] + r.vector_latency
     return rounds * one * r.vector_cycle
 
 
-def _too_small(p: ChunkProblem, r: ChunkResources) -> CapacityError:
+def _too_small(p: ChunkProblem, r: ArrayResources) -> CapacityError:
     have = " + ".join(readable(c) for c in r.capacities)
     chunk = _lengths(p, r)[0]
     shared = r.places[0] == r.places[1]

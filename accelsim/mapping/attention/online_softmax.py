@@ -289,11 +289,7 @@ class Stream:
                     for name in ("top", "spare", "factor", "total")
                 )
                 way.top, way.spare, way.factor, way.total = columns
-        for s in scores:
-            build.vector(v, F.MUL_IMM, s, s, imm=self.op.scale)
-        for way, s, first in zip(ways, scores, step.starts, strict=True):
-            self._add_bias(way.tile, s, first)
-            self._mask(way.tile, s, first)
+        self._finish_scores(step, ways, scores)
         for way, s in zip(ways, scores, strict=True):
             build.vector(v, F.ROW_MAX, way.spare, s)
         for way in later:
@@ -316,6 +312,14 @@ class Stream:
             way.top, way.spare = way.spare, way.top
             way.started = True
         return weights
+
+    def _finish_scores(self, step: Step, ways: Sequence[Way], scores: Sequence[View]) -> None:
+        """Scale the scores of a block, add the bias and hide what is not seen."""
+        for s in scores:
+            self.build.vector(self.vector, F.MUL_IMM, s, s, imm=self.op.scale)
+        for way, s, first in zip(ways, scores, step.starts, strict=True):
+            self._add_bias(way.tile, s, first)
+            self._mask(way.tile, s, first)
 
     def _sums(self, ways: Sequence[Way], weights: Sequence[View]) -> None:
         """Running sums; the old maximum's column holds the sum of the block."""

@@ -6,17 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from accelsim.errors import AccelsimError
-from accelsim.hw.vector import Vector
 from accelsim.mapping.attention.heads import QueryTile, behind_prefix, prefix_tiles, query_tiles
+from accelsim.mapping.attention.machine import array_resources
 from accelsim.mapping.attention.tiling import (
     AttentionProblem,
-    AttentionResources,
     AttentionTiling,
     best_attention_tiling,
     merge_cycles,
 )
-from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.lowering import Lowering
 from accelsim.workload.operators import Attention
 
 Batch = list[QueryTile]
@@ -118,40 +116,11 @@ def _problem(
 
 def on_arrays(low: Lowering) -> Tiler:
     """Tilings for systolic arrays."""
-    resources = _resources(low, low.cores[0])
+    resources = array_resources(low)
     return Tiler(
         lambda problem: best_attention_tiling(problem, resources),
         lambda problem, parts: merge_cycles(problem, resources, parts),
     )
-
-
-def _resources(low: Lowering, core: Core) -> AttentionResources:
-    if not core.arrays:
-        raise AccelsimError(f"core {core.index} has no systolic array")
-    array = core.arrays[0][1]
-    vector = vector_of(core)[1]
-    names = list(dict.fromkeys(array.memories()))
-    hz = low.arch.clocks[array.clock]
-    return AttentionResources(
-        cores=len(low.cores),
-        array=array,
-        arrays=len(core.arrays),
-        lanes=vector.lanes,
-        slots=tuple(vector.slots_by_function().tolist()),
-        vector_latency=vector.latency,
-        capacities=tuple(core.arenas[name].free for name in names),
-        places=(names.index(array.inputs), names.index(array.weights), names.index(array.outputs)),
-        bytes_per_cycle=0.0 if low.ideal else low.core_bytes_per_second / hz,
-        latency=low.read_seconds * hz,
-        vector_cycle=hz / low.arch.clocks[vector.clock],
-    )
-
-
-def vector_of(core: Core) -> tuple[int, Vector]:
-    """Slot and block of the vector unit that works on scores and on weights."""
-    array = core.arrays[0][1]
-    both = {array.inputs, array.outputs}
-    return next((slot, unit) for slot, unit in core.of(Vector) if both <= set(unit.memory))
 
 
 def batches_of(tiles: Sequence[QueryTile], tiling: AttentionTiling) -> list[Batch]:

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import CapacityError
-from accelsim.hw.systolic import Systolic
+from accelsim.mapping.attention.machine import ArrayResources
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.tiling import TOLERANCE, extents, granules
 from accelsim.program.opcodes import REDUCTIONS, Function
@@ -92,30 +92,6 @@ class AttentionProblem:
 
 
 @dataclass(frozen=True)
-class AttentionResources:
-    """What one core of ``cores`` offers.
-
-    ``capacities`` are the bytes of the memories that queries and weights, keys and values, and
-    scores and results lie in; equal ``places`` share one of them. ``bytes_per_cycle`` (0:
-    unlimited) and ``latency`` are main memory's, in array cycles. The vector unit has ``lanes``,
-    ``slots`` cycles per function code and ``vector_latency``, in cycles of ``vector_cycle`` array
-    cycles each.
-    """
-
-    cores: int
-    array: Systolic
-    arrays: int
-    lanes: int
-    slots: tuple[int, ...]
-    vector_latency: int
-    capacities: tuple[int, ...]
-    places: tuple[int, int, int]
-    bytes_per_cycle: float
-    latency: float
-    vector_cycle: float
-
-
-@dataclass(frozen=True)
 class AttentionTiling:
     """Query tiles of ``rows`` queries of ``heads`` heads, against blocks of ``keys`` keys.
 
@@ -169,7 +145,7 @@ class AttentionTiling:
 
 
 @lru_cache(maxsize=1024)
-def best_attention_tiling(p: AttentionProblem, r: AttentionResources) -> AttentionTiling:
+def best_attention_tiling(p: AttentionProblem, r: ArrayResources) -> AttentionTiling:
     """The cheapest tiles that fit, of near equals the largest; CapacityError if none fits."""
     choices = list(attention_tilings(p, r))
     if not choices:
@@ -179,7 +155,7 @@ def best_attention_tiling(p: AttentionProblem, r: AttentionResources) -> Attenti
     return max(near, key=lambda c: (c.height * c.keys * c.ways, c.depth, -c.cycles))
 
 
-def attention_tilings(p: AttentionProblem, r: AttentionResources) -> Iterator[AttentionTiling]:
+def attention_tilings(p: AttentionProblem, r: ArrayResources) -> Iterator[AttentionTiling]:
     """Candidates that fit, with their cost, but for those of very many blocks."""
     for splits in _splits(p, r):
         span = -(-p.kv_len // splits)
@@ -193,7 +169,7 @@ def attention_tilings(p: AttentionProblem, r: AttentionResources) -> Iterator[At
                 yield replace(shape, cycles=cycles)
 
 
-def _splits(p: AttentionProblem, r: AttentionResources) -> list[int]:
+def _splits(p: AttentionProblem, r: ArrayResources) -> list[int]:
     """Into how many ranges keys may be split: as many as arrays are left without a query tile."""
     if p.causal or p.shared * p.q_len > 4 * granules(r.array)[0]:
         return [1]
@@ -201,7 +177,7 @@ def _splits(p: AttentionProblem, r: AttentionResources) -> list[int]:
     return sorted({1, *(1 << e for e in range(most.bit_length()) if 1 << e <= most), max(1, most)})
 
 
-def merge_cycles(p: AttentionProblem, r: AttentionResources, splits: int) -> float:
+def merge_cycles(p: AttentionProblem, r: ArrayResources, splits: int) -> float:
     """Cycles of writing, reading and adding partial results; 0 of one."""
     if splits == 1:
         return 0.0
@@ -214,7 +190,7 @@ def merge_cycles(p: AttentionProblem, r: AttentionResources, splits: int) -> flo
     return lanes * r.vector_cycle + moved / r.bytes_per_cycle + 4 * r.latency
 
 
-def _shapes(p: AttentionProblem, r: AttentionResources) -> Iterator[AttentionTiling]:
+def _shapes(p: AttentionProblem, r: ArrayResources) -> Iterator[AttentionTiling]:
     for (heads, rows), keys in product(_heights(p, r), _widths(p, r)):
         tiles = -(-p.shared // heads) * -(-p.q_len // rows)
         for turns, depth, double in product((1, 2), (2, 3), (True, False)):
@@ -229,7 +205,7 @@ def _blocks(p: AttentionProblem, t: AttentionTiling) -> int:
     return -(-p.shared // t.heads) * -(-p.q_len // t.rows) * -(-p.kv_len // t.keys)
 
 
-def _heights(p: AttentionProblem, r: AttentionResources) -> list[tuple[int, int]]:
+def _heights(p: AttentionProblem, r: ArrayResources) -> list[tuple[int, int]]:
     """(heads, rows): some queries of one head, or all queries of several heads."""
     granule = granules(r.array)[0]
     single = [(1, rows) for rows in _sizes(p.q_len, granule)]
@@ -238,7 +214,7 @@ def _heights(p: AttentionProblem, r: AttentionResources) -> list[tuple[int, int]
     return single + [(heads, p.q_len) for heads in _sizes(p.shared, 1) if heads > 1]
 
 
-def _widths(p: AttentionProblem, r: AttentionResources) -> list[int]:
+def _widths(p: AttentionProblem, r: ArrayResources) -> list[int]:
     """Keys of a block: they lie along the columns for the scores, along the rows for the values."""
     _, along_n, along_k = granules(r.array)
     return _sizes(p.kv_len, max(along_n, along_k))
@@ -276,14 +252,14 @@ def key_slots(latent: bool, t: AttentionTiling) -> int:
     return (t.depth + latent) * t.streams
 
 
-def _fits(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> bool:
+def _fits(p: AttentionProblem, r: ArrayResources, t: AttentionTiling) -> bool:
     used = [0] * len(r.capacities)
     for place, nbytes in zip(r.places, scratchpad_bytes(p, t), strict=True):
         used[place] += nbytes
     return all(u <= capacity for u, capacity in zip(used, r.capacities, strict=True))
 
 
-def _cycles(p: AttentionProblem, r: AttentionResources, t: AttentionTiling) -> float:
+def _cycles(p: AttentionProblem, r: ArrayResources, t: AttentionTiling) -> float:
     """Closed-form cost in array cycles, see the module."""
     groups, sees, visible = _batches(p, t)
     first = np.arange(0, p.kv_len, t.keys, dtype=np.int64)[:, None]
@@ -335,7 +311,7 @@ def _batches(p: AttentionProblem, t: AttentionTiling) -> tuple[int, Ints, Ints]:
 
 
 def _block(
-    p: AttentionProblem, r: AttentionResources, t: AttentionTiling, keys: Ints
+    p: AttentionProblem, r: ArrayResources, t: AttentionTiling, keys: Ints
 ) -> tuple[Ints, Floats]:
     """(array, vector unit) cycles that blocks of ``keys`` keys take of one query tile; 0 of 0."""
     some = np.maximum(keys, 1)
@@ -352,7 +328,7 @@ def _block(
     return np.where(keys > 0, scores + values, 0), np.where(keys > 0, vector, 0.0)
 
 
-def _stalls(p: AttentionProblem, r: AttentionResources, t: AttentionTiling, ways: Ints) -> Floats:
+def _stalls(p: AttentionProblem, r: ArrayResources, t: AttentionTiling, ways: Ints) -> Floats:
     """Cycles per block in which the vector unit waits for its own results.
 
     A function waits for the one before it of the same tile; meanwhile those of the other ways run.
@@ -366,7 +342,7 @@ def _stalls(p: AttentionProblem, r: AttentionResources, t: AttentionTiling, ways
     return stalls
 
 
-def _too_small(p: AttentionProblem, r: AttentionResources) -> CapacityError:
+def _too_small(p: AttentionProblem, r: ArrayResources) -> CapacityError:
     have = " + ".join(readable(c) for c in r.capacities)
     need = scratchpad_bytes(p, AttentionTiling(1, 1, 1, 1, 1, 2, False, p.kv_len))
     parts = " + ".join(readable(n) for n in need)

@@ -62,11 +62,7 @@ class UnifiedStream(Stream):
         v, build = self.vector, self.build
         scores = [way.score.pop(0) for way in ways]
         weights = [self.weight.next()[: s.rows, : s.cols] for s in scores]
-        for s in scores:
-            build.vector(v, F.MUL_IMM, s, s, imm=self.op.scale)
-        for way, s, first in zip(ways, scores, step.starts, strict=True):
-            self._add_bias(way.tile, s, first)
-            self._mask(way.tile, s, first)
+        self._finish_scores(step, ways, scores)
         for s, p in zip(scores, weights, strict=True):
             build.vector(v, F.EXP, p, s)
         sums = self.columns["spare"]
