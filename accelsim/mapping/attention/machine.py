@@ -69,7 +69,7 @@ def vector_of(core: Core) -> tuple[int, Vector]:
 
 
 def lacks_vector(arch: Architecture) -> str:
-    """What a machine lacks where no vector unit works on both scores and weights; "" if one does."""
+    """What is missing where no vector unit works on both scores and weights; "" if one does."""
     array = leading_array(arch.units_of(Systolic).values())
     if array is None:
         return ""
