@@ -69,11 +69,11 @@ class Device(Protocol):
         """A case's outputs as bit patterns, and what the kernel says of itself."""
 
 
-class NotExact(Exception):
+class InexactError(Exception):
     """A kernel that is wrong on order-free operands."""
 
 
-class NotRepeatable(Exception):
+class UnrepeatableError(Exception):
     """A kernel whose bits change from run to run."""
 
 
@@ -112,13 +112,15 @@ def _recorded(folder: Folder, one: CaptureSet, device: Device, recipe: str) -> s
             given = operands(case)
             try:
                 output, said = repeated_runs(case, given, device)
-            except NotRepeatable as fault:
+            except UnrepeatableError as fault:
                 left_out[case.name] = str(fault)
                 continue
-            entries[case.name] = entry_of(output, _inputs(given), case.order, {**notes, **said})
+            entries[case.name] = entry_of(
+                output, recorded_inputs(given), case.order, {**notes, **said}
+            )
             kept[case.name] = output.reshape(-1)[positions(case.name, output.size)]
             kept |= table_of(case, output)
-    except NotExact as fault:
+    except InexactError as fault:
         folder.note(one.name, FAILED, reason=str(fault))
         return f"FAILED: {fault}"
     except Exception as fault:  # a set that breaks must not take the others along
@@ -127,16 +129,17 @@ def _recorded(folder: Folder, one: CaptureSet, device: Device, recipe: str) -> s
     if not entries:
         folder.note(one.name, DROPPED, reason="no case gave the same bits twice", dropped=left_out)
         return "dropped: no case gave the same bits twice"
-    about = {"dropped": left_out, "capability": device.capability}
-    folder.record(one.name, recipe, entries, kept, about)
+    whole = {"dropped": left_out, "capability": device.capability}
+    folder.record(one.name, recipe, entries, kept, whole)
     outputs = sum(entry["count"] for entry in entries.values())
     dropped = f", {len(left_out)} dropped" if left_out else ""
     return f"{len(entries)} cases, {outputs:,} outputs, {time.time() - began:.1f} s{dropped}"
 
 
 def checked(cases: Sequence[Case], device: Device) -> dict[str, Any]:
-    """Run every shape of a set on order-free operands; raises NotExact. What was found on the way
-    (a metadata layout) is returned."""
+    """Run every shape of a set on order-free operands; raises InexactError.
+
+    What was found on the way, a layout of metadata, is returned."""
     found: dict[str, Any] = {}
     seen = set()
     for case in cases:
@@ -149,7 +152,7 @@ def checked(cases: Sequence[Case], device: Device) -> dict[str, Any]:
         output, said = device.run(free, given, 0)
         wrong = output.reshape(-1) != exact_outputs(free, given).reshape(-1)
         if wrong.any():
-            raise NotExact(
+            raise InexactError(
                 f"{case.name}: {int(wrong.sum())} of {wrong.size} order-free outputs are not exact,"
                 f" the first at {int(wrong.argmax())}"
             )
@@ -158,7 +161,7 @@ def checked(cases: Sequence[Case], device: Device) -> dict[str, Any]:
 
 
 def repeated_runs(case: Case, given: Operands, device: Device) -> tuple[Codes, dict[str, Any]]:
-    """Outputs that are the same in every run; raises NotRepeatable."""
+    """Outputs that are the same in every run; raises UnrepeatableError."""
     first, said = device.run(case, given, TURNS[0])
     if first.shape != output_shape(case):
         raise ValueError(f"{case.name}: outputs {first.shape}, not {output_shape(case)}")
@@ -166,7 +169,7 @@ def repeated_runs(case: Case, given: Operands, device: Device) -> tuple[Codes, d
         again, _ = device.run(case, given, turn)
         differ = int((again != first).sum())
         if differ:
-            raise NotRepeatable(f"run {number} differs from run 1 in {differ} outputs")
+            raise UnrepeatableError(f"run {number} differs from run 1 in {differ} outputs")
     return first, said
 
 
@@ -184,7 +187,8 @@ def table_of(case: Case, output: Codes) -> dict[str, Array]:
     return {f"{TABLE}-first": first, f"{TABLE}-steps": steps.astype(np.int8)}
 
 
-def _inputs(given: Operands) -> str:
+def recorded_inputs(given: Operands) -> str:
+    """The digest of a case's operands."""
     return digest(*(f"{name}:{array_digest(given[name])}" for name in sorted(given)))
 
 

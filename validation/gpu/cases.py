@@ -47,10 +47,15 @@ class Case:
         return self.batch * self.m * self.n
 
     @property
-    def slices(self) -> tuple[int, int]:
-        """(slices, grain) of a split-K order; (1, 1) if it is none."""
+    def cuts(self) -> list[range]:
+        """The k of each slice of a split-K order, equal but for the last; of others all of k."""
         word, *counts = self.order.split(":")
-        return (int(counts[0]), int(counts[1])) if word == "split" else (1, 1)
+        length = self.k
+        if word == "split":
+            slices, grain = int(counts[0]), int(counts[1])
+            grains = -(-self.k // grain)
+            length = -(-grains // slices) * grain
+        return [range(first, min(first + length, self.k)) for first in range(0, self.k, length)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +214,7 @@ def _product(
 
 def _shapes(divisor: int) -> tuple[tuple[int, int, int], ...]:
     # Tiles are 64 x 64 (and 128 of k), so products of tests are no smaller than that.
-    return SHAPES if divisor == 1 else ((64, 64, 256),)
+    return SHAPES if divisor == 1 else ((64, 64, 512),)
 
 
 def _products(divisor: int) -> Iterator[CaptureSet]:
@@ -331,7 +336,7 @@ def _casts(divisor: int) -> Iterator[CaptureSet]:
 # --- libraries
 
 LIBRARY_SHAPES = (
-    (128, 128, 512), (256, 512, 1024), (64, 256, 4096), (16, 128, 8192), (512, 512, 256),
+    (128, 128, 512), (128, 256, 1024), (64, 256, 4096), (16, 128, 8192), (256, 256, 256),
 )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ _NAN, _INF = 1, 2
 
 @dataclass(frozen=True)
 class Taken:
-    """Words taken apart: (-1)^negative significand 2^(exponent - fraction), or something special."""
+    """Words taken apart: (-1)^negative significand 2^(exponent - fraction), or special ones."""
 
     negative: npt.NDArray[np.bool_]
     significand: Ints
@@ -226,15 +226,12 @@ class FakeDevice:
         whole = self._unit(case)
         products = case.k // 2 // self.sparse_steps
         unit = Unit(products, whole.fraction_bits, whole.out, whole.kept_bits, whole.nearest)
-        rows = (x.reshape(-1, case.k // 2) for x in (a, b))
-        return unit.chain(case.a, *rows, given["c"].reshape(-1)).reshape(given["c"].shape)
+        left, right = (x.reshape(-1, case.k // 2) for x in (a, b))
+        return unit.chain(case.a, left, right, given["c"].reshape(-1)).reshape(given["c"].shape)
 
     def _gemm(self, case: Case, given: Operands) -> Codes:
         a, b = _paired(given["a"], given["b"])
-        length = case.k
-        slices, grain = case.slices
-        if slices > 1:
-            length = -(-(-(-case.k // grain)) // slices) * grain
+        length = len(case.cuts[0])
         if case.order.startswith("promote"):
             length = int(case.order.split(":")[1])
         unit, total = self._unit(case), np.zeros(len(a), dtype=np.float32)
@@ -244,7 +241,7 @@ class FakeDevice:
             sums = _stored(case.order, part.view(np.float32))
             with np.errstate(all="ignore"):
                 total = sums if number == 0 else total + sums
-        return total.view("<u4").reshape(case.m, case.n)
+        return _one_nan(total).reshape(case.m, case.n)
 
     def _gemv(self, case: Case, given: Operands) -> Codes:
         a, x = (_fp32_of(case.a, given[name]) for name in ("a", "b"))
@@ -257,7 +254,7 @@ class FakeDevice:
         while half:
             lanes = lanes[:, :half] + lanes[:, half:]
             half //= 2
-        return (np.float32(0) + lanes).view("<u4")
+        return _one_nan(np.float32(0) + lanes)
 
     def _attention(self, case: Case, given: Operands) -> Codes:
         unit = Unit(16, 25)
@@ -329,17 +326,15 @@ def narrowed(fmt: str, words: Codes) -> Codes:
     layout = LAYOUTS[fmt]
     parts = taken("fp32", words)
     unit = Unit(1, 23, fmt, layout.mantissa_bits, nearest=True)
-    code = unit.rounded(np.where(parts.negative, -parts.significand, parts.significand),
-                        parts.exponent - 23)  # fmt: skip
+    code = unit.rounded(parts.significand, parts.exponent - 23)
     sign = np.where(parts.negative, np.int64(1) << (layout.bits - 1), 0)
     inf = np.int64(layout.top + 1) << layout.mantissa_bits
     ones = (np.int64(1) << (layout.bits - 1)) - 1
-    size = np.where(parts.special == _INF, inf, code & ones)
+    size = np.where(parts.special == _INF, inf, code)
     if fmt in FP8:
         size = np.minimum(size, inf - 2 if layout.nan_only else inf - 1)
     found = size | sign
-    nan = ones if layout.bits == 16 or layout.nan_only else ones
-    return np.where(parts.special == _NAN, nan, found).astype(layout.dtype)
+    return np.where(parts.special == _NAN, ones, found).astype(layout.dtype)
 
 
 def _paired(a: Codes, b: Codes) -> tuple[Codes, Codes]:
@@ -365,11 +360,15 @@ def _stored(order: str, sums: Float32) -> Float32:
     return _fp32_of(fmt, narrowed(fmt, sums.view("<u4")))
 
 
+def _one_nan(sums: Float32) -> Codes:
+    """Words of fp32 sums, with the NaN of a GPU's adders."""
+    return np.where(np.isnan(sums), np.uint32(0x7FFFFFFF), sums.view(np.uint32))
+
+
 def _added(fmt: str, c: Codes, sums: Codes) -> Codes:
     """Two words added and rounded once, with the NaN of an adder of that format."""
     with np.errstate(all="ignore"):
         if fmt == "fp16":
             total = c.view(np.float16) + sums.view(np.float16)
             return np.where(np.isnan(total), np.uint16(0x7FFF), total.view(np.uint16))
-        found = c.view(np.float32) + sums.view(np.float32)
-        return np.where(np.isnan(found), np.uint32(0x7FFFFFFF), found.view(np.uint32))
+        return _one_nan(c.view(np.float32) + sums.view(np.float32))

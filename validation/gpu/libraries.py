@@ -149,10 +149,8 @@ def _cublaslt(
     transposed = ctypes.c_int32(OP_T)
     _must(lt.cublasLtMatmulDescSetAttribute(
         desc, DESC_TRANSA, ctypes.byref(transposed), ctypes.c_size_t(4)), "transpose")  # fmt: skip
-    layouts = [
-        _layout(lt, CUDA_TYPES[case.b], case.k, case.n), _layout(lt, CUDA_TYPES[case.a], case.k, case.m),
-        _layout(lt, CUDA_TYPES[case.out], case.n, case.m),
-    ]  # fmt: skip
+    shapes = ((case.b, case.k, case.n), (case.a, case.k, case.m), (case.out, case.n, case.m))
+    layouts = [_layout(lt, CUDA_TYPES[fmt], rows, columns) for fmt, rows, columns in shapes]
     found = _heuristic(lt, handle, desc, layouts)
     alpha, beta = ctypes.c_float(1), ctypes.c_float(0)
     left, right, d = (ctypes.c_void_p(x.data_ptr()) for x in (b, a, out))
@@ -185,8 +183,10 @@ def _heuristic(lt: Any, handle: Any, desc: Any, layouts: list[ctypes.c_void_p]) 
     preference, found, count = ctypes.c_void_p(), Heuristic(), ctypes.c_int()
     _must(lt.cublasLtMatmulPreferenceCreate(ctypes.byref(preference)), "preference")
     size = ctypes.c_uint64(WORKSPACE_BYTES)
-    _must(lt.cublasLtMatmulPreferenceSetAttribute(
-        preference, PREFERENCE_WORKSPACE, ctypes.byref(size), ctypes.c_size_t(8)), "workspace")  # fmt: skip
+    code = lt.cublasLtMatmulPreferenceSetAttribute(
+        preference, PREFERENCE_WORKSPACE, ctypes.byref(size), ctypes.c_size_t(8)
+    )
+    _must(code, "workspace")
     b, a, d = layouts
     code = lt.cublasLtMatmulAlgoGetHeuristic(
         handle, desc, b, a, d, d, preference, 1, ctypes.byref(found), ctypes.byref(count)
@@ -203,8 +203,9 @@ def _configuration(lt: Any, found: Heuristic) -> dict[str, int]:
     settings = {}
     for name, number in CONFIGURATION.items():
         value, written = ctypes.c_uint32(), ctypes.c_size_t()
+        size = 2 if name in ("inner", "cluster") else 4
         code = lt.cublasLtMatmulAlgoConfigGetAttribute(
-            ctypes.byref(found.algo), number, ctypes.byref(value), ctypes.c_size_t(4),
+            ctypes.byref(found.algo), number, ctypes.byref(value), ctypes.c_size_t(size),
             ctypes.byref(written),
         )  # fmt: skip
         if code == 0:

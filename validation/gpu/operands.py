@@ -257,7 +257,7 @@ def integers_of(fmt: str, codes: Codes) -> Ints:
     size = bits & ((1 << (layout.exponent_bits + man)) - 1)
     significand = (size & ((1 << man) - 1)) | np.where(size >> man > 0, 1 << man, 0)
     shift = (size >> man) - layout.bias - man
-    value = np.where(shift >= 0, significand << np.clip(shift, 0, 40),
+    value: Ints = np.where(shift >= 0, significand << np.clip(shift, 0, 40),
                      significand >> np.clip(-shift, 0, 60))  # fmt: skip
     return np.where(bits >> (layout.exponent_bits + man) & 1 == 1, -value, value)
 

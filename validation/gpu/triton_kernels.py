@@ -58,13 +58,6 @@ def merge_kernel(parts, out, count, SLICES: tl.constexpr, HELD: tl.constexpr, BL
     tl.store(out + at, total)
 
 
-def cuts(case: Case) -> list[range]:
-    """The k of each slice: equal but for the last."""
-    slices, grain = case.slices
-    length = case.k if slices == 1 else -(-(-(-case.k // grain)) // slices) * grain
-    return [range(first, min(first + length, case.k)) for first in range(0, case.k, length)]
-
-
 def settings(case: Case, length: int) -> dict[str, Any]:
     """The constants that a case's product is compiled with."""
     promotes = case.order.startswith("promote")
@@ -92,7 +85,7 @@ def product(case: Case, a: Any, b: Any, out: Any, turn: int) -> dict[str, Any]:
     held: dict[str, Any] = {"fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
     kind = torch.int32 if case.out == "int32" else torch.float32
     left, right = (x.view(held.get(case.a, torch.uint8)) for x in (a, b))
-    sums, slices = out.view(kind), cuts(case)
+    sums, slices = out.view(kind), case.cuts
     count = sums.numel()
     whole = len(slices) == 1
     parts = sums if whole else torch.empty(len(slices) * count, dtype=kind, device=a.device)
@@ -129,7 +122,7 @@ def compile_for(case: Case, capability: int = 90) -> dict[str, Any]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    constants = settings(case, len(cuts(case)[0]))
+    constants = settings(case, len(case.cuts[0]))
     operand, total = "*" + TYPES[case.a], "*i32" if case.out == "int32" else "*fp32"
     numbers = dict.fromkeys(("n", "k", "first", "turn"), "i32")
     signature = {"a": operand, "b": operand, "out": total, **numbers}
