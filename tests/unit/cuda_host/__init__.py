@@ -1,7 +1,7 @@
 """The CUDA sources of the reference kernels built for this CPU, and a device that runs them.
 
-g++ expands the macros; inline assembly becomes calls of ``assembly`` (emulated.h); every kernel gets
-a C entry. ``HostDevice`` is the CUDA device with only the launch and the memory exchanged, so that
+g++ expands the macros; inline assembly becomes calls of ``assembly`` (emulated.h); every kernel
+gets a C entry. ``HostDevice`` is the CUDA device with only the launch and the memory exchanged, so that
 names, argument orders, shapes and layouts of the real one are what is tested.
 """
 
@@ -27,6 +27,7 @@ def compiler():
 
 def build(source, folder):
     """A shared library of one source; its kernels are called as ``run_NAME``."""
+    folder.mkdir(exist_ok=True)
     for stub in STUBS:
         (folder / stub).write_text('#include "halves.h"\n')
     text = '#include "emulated.h"\n' + (KERNELS / source).read_text()
