@@ -112,6 +112,24 @@ def test_a_wrong_bit_fails_the_claim_and_says_where(folder, tmp_path):
     assert not all(row.ok for row in rows if row.split == "right")
 
 
+def test_a_corner_that_the_model_has_otherwise_is_named(tmp_path):
+    class Counts(fake.FakeDevice):
+        """Products of zero count for the alignment: P1 as MMA-Sim has it."""
+
+        def run(self, case, given, turn):
+            if case.values != "P1":
+                return super().run(case, given, turn)
+            output, said = super().run(case, given, turn)
+            return np.zeros_like(output), said
+
+    sets = [one for one in small() if one.name == "probes-wgmma"]
+    found = {one.case: one for one in replay.replay(recorded(tmp_path / "c", sets, Counts()),
+                                                    known(sets))}  # fmt: skip
+    assert found["probe-wgmma-P1"].reason == "explained by zero_products = True"
+    assert not found["probe-wgmma-P1"].same
+    assert found["probe-wgmma-P2"].same
+
+
 def test_the_step_of_sparse_instructions_is_found_out(tmp_path):
     sets = [one for one in small() if one.name.startswith("sparse-fp16")]
     two = recorded(tmp_path / "two", sets, fake.FakeDevice(sparse_steps=2))
@@ -195,6 +213,33 @@ def test_a_sparse_product_is_a_dense_one_where_order_does_not_matter():
         assert (plan.outputs(given) == operands.exact_outputs(case, given)).all()
 
 
+def test_the_table_of_ex2_is_kept_whole(tmp_path):
+    class Functions(fake.FakeDevice):
+        """Correctly rounded special functions."""
+
+        def refusal(self, kernel):
+            return ""
+
+        def run(self, case, given, turn):
+            start, count = (int(x) for x in given["words"])
+            x = (np.uint32(start) + np.arange(count, dtype=np.uint32)).view(np.float32)
+            y = plans.FUNCTIONS[case.values](x.astype(np.float64)).astype(np.float32)
+            return y.view("<u4"), {}
+
+    sets = [one for one in cases.capture_sets(1, 64) if one.name in ("unary-ex2", "unary-lg2")]
+    found = recorded(tmp_path / "f", sets, Functions())
+    assert (found.path / "unary-ex2.npz").stat().st_size < 2_000_000
+    one = found.goldens("unary-ex2")[0]
+    words, values = replay.table(found, one, known(sets)["unary-ex2"])
+    assert words.view(np.float32).min() == -2.0
+    assert words.view(np.float32).max() < -1.0
+    assert len(values) == 2**23
+    assert plans.ulps_off("ex2", words, values) <= 0.5
+    rows = list(gpu_goldens.folder_rows(found, [c for s in sets for c in s.cases]))
+    assert all("ulp off" in row.case and row.split == "listed" for row in rows)
+    assert "8,388,608 of 8,388,608 values, at most 0.500 ulp" in rows[0].case
+
+
 def test_attention_of_a_library_is_judged_by_its_bound():
     case = cases.Case(
         name="sdpa-test", kernel="sdpa", a="fp16", b="fp16", out="fp16", m=16, n=64, k=128,
@@ -239,11 +284,14 @@ def test_a_fake_capture_is_no_evidence(folder, monkeypatch):
     assert "was not recorded on a GPU" in verdict.problem
 
 
-def test_recorded_gpus_are_whole():
+def test_recorded_gpus_give_the_simulators_bits():
+    # The claim replays every case; here the smallest of each set.
+    all_ = replay.all_cases()
     for one in replay.folders():
-        for _, goldens in replay.recorded_sets(one):
-            for golden_ in goldens:
-                replay.given_of(golden_, replay.case_of(golden_, replay.all_cases()))
+        for name, goldens in replay.recorded_sets(one):
+            least = min(goldens, key=lambda g: all_[g.case].count * all_[g.case].k)
+            found = replay.compared(least, replay.case_of(least, all_), one.sets[name])
+            assert found.same or not found.required, str(found)
 
 
 # --- check --reference
@@ -295,6 +343,10 @@ def test_a_program_is_compared_with_the_goldens_of_its_product(tmp_path, monkeyp
     done = CliRunner().invoke(app, ["check", "h100", SHAPE, "--reference", "golden"])
     assert done.exit_code == 0, done.output
     assert "OK: 0 of 2,048 outputs differ in bits" in done.stdout
+    words = ["check", "h100", SHAPE, "--reference", "golden", "--json", "-", "--order", "both"]
+    content = json.loads(CliRunner().invoke(app, words).stdout)
+    assert content["ok"] is True
+    assert [one["compared"] for one in content["operators"]] == [1024] * 4
     other = ["h100", "gemm:m=64,n=64,k=256,dtype=fp16"]
     none = CliRunner().invoke(app, ["check", *other, "--reference", "golden"])
     assert none.exit_code == 2

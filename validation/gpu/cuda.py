@@ -23,6 +23,7 @@ from .inputs import Codes
 from .operands import Operands, exact_outputs, output_dtype, output_shape
 
 INSTRUCTION_THREADS = {"mma": 32, "sparse": 32, "wgmma": 128}
+COMPILED = (*INSTRUCTION_THREADS, "gemv", "attention", "unary", "cast")
 SIMT_BLOCKS, SIMT_THREADS = 1024, 256
 SCALE, LOG2_E = 0.125, 1.4426950408889634
 """Of the scores of an attention 64 wide."""
@@ -39,8 +40,6 @@ class CudaDevice:
             raise AccelsimError(f"a GPU is reached through torch and triton: {fault}") from fault
         if not torch.cuda.is_available():
             raise AccelsimError("torch sees no CUDA GPU on this machine")
-        if not nvcc.find_nvcc():
-            raise AccelsimError("nvcc was not found: neither on the PATH nor in CUDA_HOME")
         torch.zeros(1, device="cuda")  # makes the context that the driver's calls go to
         self._torch = torch
         self._build = build
@@ -64,6 +63,8 @@ class CudaDevice:
         """Why a kernel cannot run here, "" if it can."""
         from . import libraries
 
+        if kernel in COMPILED and not nvcc.find_nvcc():
+            return "nvcc was not found: neither on the PATH nor in CUDA_HOME"
         return libraries.refusal(self._torch, kernel)
 
     def run(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:

@@ -36,12 +36,17 @@ Outputs = Callable[[Operands], Codes]
 
 @dataclass(frozen=True)
 class Plan:
-    """One way to compute a case; ``outputs`` None: there is none, for a ``reason``."""
+    """One way to compute a case; ``outputs`` None: there is none, for a ``reason``.
+
+    ``corner`` names a setting of the step that is not the model's: where it alone gives the
+    recorded bits, the model is wrong, and this is what would mend it.
+    """
 
     rule: str
     outputs: Outputs | None
     required: bool = True
     reason: str = ""
+    corner: str = ""
 
 
 def of(case: Case, capability: str, notes: Mapping[str, Any]) -> list[Plan]:
@@ -57,8 +62,7 @@ def of(case: Case, capability: str, notes: Mapping[str, Any]) -> list[Plan]:
         return [Plan("none", None, False, why)]
     match case.kernel:
         case "mma" | "wgmma":
-            rule = replay.rule_of(case, capability)
-            return [Plan(rule.tag, lambda given: replay.instruction(case, rule, given))]
+            return instruction_plans(case, capability)
         case "sparse":
             return sparse_plans(case, capability)
         case "attention":
@@ -75,6 +79,29 @@ def of(case: Case, capability: str, notes: Mapping[str, Any]) -> list[Plan]:
         case "int_mm":
             return [_product_plan(case, capability, "chain", True)]
     return [_product_plan(case, capability, case.order, True)]
+
+
+CORNERS: dict[str, Any] = {
+    "zero_products": True, "signed_underflow": False, "normalizes_c": True,
+    "zero_c_exponent": None, "least_exponent": -126,
+}  # fmt: skip
+"""Settings of a step on which published models differ, where they are not the model's."""
+LEAST_OF_FP16 = -21
+
+
+def instruction_plans(case: Case, capability: str) -> list[Plan]:
+    """The model, then the model with one corner set otherwise."""
+    rule = replay.rule_of(case, capability)
+    plans = [Plan(rule.tag, _instructions_by(case, rule))]
+    if not isinstance(rule, TensorCoreRule):
+        return plans
+    others = (("least_exponent", -133), ("least_exponent", LEAST_OF_FP16))
+    for name, value in (*CORNERS.items(), *others):
+        changes: dict[str, Any] = {name: value}
+        other = replace(rule, step=replace(rule.step, **changes))
+        text = f"{name} = {value}"
+        plans.append(Plan(f"{rule.tag}, {text}", _instructions_by(case, other), corner=text))
+    return plans
 
 
 def arithmetic_known(case: Case, capability: str) -> bool:
@@ -212,6 +239,25 @@ def bound_ratio(case: Case, capability: str, golden: Golden) -> float:
     bound = bound + np.maximum((np.abs(exact) + bound) * 2.0**-11, 2.0**-25)
     got = replay.values(case.out, golden.kept).astype(np.float64)
     return float((np.abs(got - exact) / bound).max())
+
+
+# --- special functions
+
+FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "ex2": np.exp2, "rcp": lambda x: 1 / x, "rsqrt": lambda x: 1 / np.sqrt(x), "lg2": np.log2,
+    "tanh": np.tanh,
+}  # fmt: skip
+
+
+def ulps_off(name: str, words: Codes, found: Codes) -> float:
+    """The largest error of a special function, in units of the exact result's last place.
+
+    Results below the last place of one half count in that: a logarithm near zero is absolute.
+    """
+    exact = FUNCTIONS[name](words.view(np.float32).astype(np.float64))
+    got = found.view(np.float32).astype(np.float64)
+    ulp = np.exp2(np.floor(np.log2(np.maximum(np.abs(exact), 0.25))) - 23)
+    return float((np.abs(got - exact) / ulp).max())
 
 
 # --- wrong models

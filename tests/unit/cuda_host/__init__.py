@@ -1,8 +1,8 @@
 """The CUDA sources of the reference kernels built for this CPU, and a device that runs them.
 
 g++ expands the macros; inline assembly becomes calls of ``assembly`` (emulated.h); every kernel
-gets a C entry. ``HostDevice`` is the CUDA device with only the launch and the memory exchanged, so that
-names, argument orders, shapes and layouts of the real one are what is tested.
+gets a C entry. ``HostDevice`` is the CUDA device with only the launch and the memory exchanged, so
+that names, argument orders, shapes and layouts of the real one are what is tested.
 """
 
 import ctypes
