@@ -107,4 +107,5 @@ def test_a_worker_records_from_its_device(tmp_path, monkeypatch, capsys):
     assert {entry["status"] for entry in folder.sets.values()} == {"recorded"}
     assert [sorted(run) for run in folder.manifest["runs"]] == [["clocks", "commit", "date"]] * 2
     assert not list(folder.path.glob(".*"))
+    assert [one.name for one in tmp_path.iterdir()] == ["fake"]
     assert capsys.readouterr().out.count("recorded before") == 2

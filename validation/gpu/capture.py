@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -265,7 +266,14 @@ def work(out: Path, sets: Sequence[CaptureSet], budget: float, passed_over: Sequ
     """Record in this process, on this machine's GPU."""
     from .cuda import CudaDevice
 
-    device = CudaDevice(out / ".build")
+    with TemporaryDirectory(prefix="accelsim-gpu-") as build:
+        _worked(out, sets, CudaDevice(Path(build)), budget, passed_over)
+    return 0
+
+
+def _worked(
+    out: Path, sets: Sequence[CaptureSet], device: Any, budget: float, passed_over: Sequence[str]
+) -> None:
     about = device.machine()
     folder = Folder.fresh(out / slug(about["name"]), about)
     with Logger(device.readings) as log:
@@ -275,7 +283,6 @@ def work(out: Path, sets: Sequence[CaptureSet], budget: float, passed_over: Sequ
                  "clocks": log.summary()})  # fmt: skip
     folder.write()
     (folder.path / LAST).unlink(missing_ok=True)
-    return 0
 
 
 def _say(line: str) -> None:
