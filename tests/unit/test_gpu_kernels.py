@@ -44,7 +44,7 @@ def test_sources_compile_to_the_instructions_meant(source, tmp_path):
 
 @needs_nvcc
 def test_sources_but_those_of_warp_groups_compile_for_ampere(tmp_path):
-    for source in sorted(set(INSTRUCTIONS) - set(nvcc.NEEDS_WARP_GROUPS) - {"vector.cu"}):
+    for source in sorted(set(INSTRUCTIONS) - set(nvcc.NEEDS_WARP_GROUPS)):
         assert nvcc.compile_source(source, "8.0", tmp_path).is_file()
 
 

@@ -61,8 +61,8 @@ def machine() -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
         "numpy": numpy.__version__,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
+        "torch": str(torch.__version__),
+        "triton": str(triton.__version__),
         "cudnn": torch.backends.cudnn.version(),
         "cusparselt": _cusparselt(torch),
     }
@@ -128,10 +128,9 @@ class Nvml:
 
     def sample(self) -> Sample:
         reasons = ctypes.c_ulonglong()
-        if self._library is not None:
-            self._library.nvmlDeviceGetCurrentClocksThrottleReasons(
-                self._device, ctypes.byref(reasons)
-            )
+        ask = getattr(self._library, "nvmlDeviceGetCurrentClocksThrottleReasons", None)
+        if ask is not None:
+            ask(self._device, ctypes.byref(reasons))
         return Sample(
             second=time.time(),
             sm_mhz=self._read("nvmlDeviceGetClockInfo", self._SM),
@@ -143,9 +142,8 @@ class Nvml:
 
     def _read(self, function: str, *given: int) -> float:
         value = ctypes.c_uint()
-        if self._library is None:
-            return float("nan")
-        if getattr(self._library, function)(self._device, *given, ctypes.byref(value)):
+        ask = getattr(self._library, function, None)
+        if ask is None or ask(self._device, *given, ctypes.byref(value)):
             return float("nan")
         return float(value.value)
 

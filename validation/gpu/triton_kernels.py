@@ -20,7 +20,8 @@ FP8_TYPES = {"fp8_e4m3": "fp8e4nv", "fp8_e5m2": "fp8e5"}
 TYPES = {"fp16": "fp16", "bf16": "bf16", "int8": "i8", **dict.fromkeys(FP8_TYPES, "u8")}
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# How blocks are shifted must not make another kernel.
+@triton.jit(do_not_specialize=["turn"])  # type: ignore[untyped-decorator]
 def product_kernel(  # type: ignore[no-untyped-def]
     a, b, out, n, k, first, turn,
     LENGTH: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr, PROMOTES: tl.constexpr,
