@@ -47,6 +47,11 @@ class Case:
         return self.batch * self.m * self.n
 
     @property
+    def macs(self) -> int:
+        """Multiply-accumulates, of attention those of its scores."""
+        return self.count * self.k
+
+    @property
     def cuts(self) -> list[range]:
         """The k of each slice of a split-K order, equal but for the last; of others all of k."""
         word, *counts = self.order.split(":")

@@ -11,6 +11,7 @@ What a GPU gave is recorded by validation.gpu.capture and lies in validation/gpu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -44,13 +45,18 @@ def rows(root: Path = replay.GOLDEN) -> Iterator[Row]:
         yield from folder_rows(folder)
 
 
-def folder_rows(folder: Folder, cases: Sequence[Case] | None = None) -> Iterator[Row]:
-    """The rows of one GPU."""
+def folder_rows(
+    folder: Folder, cases: Sequence[Case] | None = None, most_macs: float = math.inf
+) -> Iterator[Row]:
+    """The rows of one GPU; cases of more than ``most_macs`` are passed over."""
     known = replay.all_cases() if cases is None else {case.name: case for case in cases}
     gpu = str(folder.manifest["device"]["name"])
     for name, goldens in replay.recorded_sets(folder):
         about = folder.sets[name]
-        pairs = [(golden, replay.case_of(golden, known)) for golden in goldens]
+        found_cases = [(golden, replay.case_of(golden, known)) for golden in goldens]
+        pairs = [(golden, case) for golden, case in found_cases if case.macs <= most_macs]
+        if not pairs:
+            continue
         if pairs[0][1].kernel == "sdpa":
             yield from _bounds(gpu, pairs, str(about["capability"]))
             continue
