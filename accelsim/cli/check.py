@@ -51,6 +51,8 @@ def check(
 
     terminal.check_files(json)
     reference.known(against)
+    if against != reference.FLOAT64 and (seed or scale != 1.0):
+        raise AccelsimError(f"--seed and --scale: operands of --reference {against} are its own")
     if order not in _ORDERS:
         raise AccelsimError(f"unknown order {order!r}; accepted: {', '.join(_ORDERS)}")
     fidelity = options.fidelity(memory)

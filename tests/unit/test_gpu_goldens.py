@@ -353,6 +353,11 @@ def test_a_program_is_compared_with_the_goldens_of_its_product(tmp_path, monkeyp
     content = json.loads(CliRunner().invoke(app, words).stdout)
     assert content["ok"] is True
     assert [one["compared"] for one in content["operators"]] == [1024] * 4
+    several = products() + products("gemm:m=64,n=128,k=512,dtype=fp16")
+    several[1] = replace(several[1], operator=replace(several[1].operator, name="other"))
+    found = reference.against_goldens(several)
+    assert (found[-1].operator, found[-1].reference) == ("other", "no golden matches")
+    assert found[-1].compared == 0
     other = ["h100", "gemm:m=64,n=64,k=256,dtype=fp16"]
     none = CliRunner().invoke(app, ["check", *other, "--reference", "golden"])
     assert none.exit_code == 2
@@ -367,6 +372,7 @@ def test_a_program_is_compared_with_the_goldens_of_its_product(tmp_path, monkeyp
     ("words", "said"),
     [
         (("--reference", "gold"), "unknown reference 'gold'; accepted: float64, golden, gpu"),
+        (("--reference", "golden", "--seed", "3"), "operands of --reference golden are its own"),
         (("--reference", "gpu"), "a GPU is reached through torch and triton"),
     ],
 )

@@ -46,7 +46,10 @@ COMMAND = "python -m accelsim.validation.gpu.capture --out validation/gpu/golden
 
 @dataclass(frozen=True)
 class Referred:
-    """One operator on one set of operands: how many outputs were compared and differ."""
+    """One operator on one set of operands: how many outputs were compared and differ.
+
+    An operator that nothing recorded matches has compared none.
+    """
 
     operator: str
     reference: str
@@ -58,8 +61,8 @@ class Referred:
 
     @property
     def ok(self) -> bool:
-        """Whether something was compared and all bits are the same."""
-        return self.compared > 0 and self.differing == 0
+        """Whether all bits that were compared are the same."""
+        return self.differing == 0
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,12 @@ def against_goldens(products: Sequence[Compiled], root: Path = replay.GOLDEN) ->
                     if matches(one, case, capability):
                         matched.add(one.operator.name)
                         found.append(_beside(one, golden, case, gpu))
-    _none_matches([one for one in products if one.operator.name not in matched], known)
+    left = [one for one in products if one.operator.name not in matched]
+    if not found:
+        _none_matches(left[0], known)
+    found += [
+        Referred(one.operator.name, "no golden matches", 0, 0, one.unit, one.order) for one in left
+    ]
     return found
 
 
@@ -209,12 +217,10 @@ def matches(one: Compiled, case: Case, capability: str) -> bool:
     )
 
 
-def _none_matches(left: Sequence[Compiled], known: dict[str, Case]) -> None:
-    if not left:
-        return
+def _none_matches(one: Compiled, known: dict[str, Case]) -> None:
     shapes = sorted({(c.m, c.n, c.k) for c in known.values() if c.kernel == "gemm"})
     text = ", ".join(f"{m} x {n} x {k}" for m, n, k in shapes)
-    raise AccelsimError(f"no golden matches {left[0]}; shapes that are recorded: {text}")
+    raise AccelsimError(f"no golden matches {one}; shapes that are recorded: {text}")
 
 
 def _beside(one: Compiled, golden: Golden, case: Case, gpu: str) -> Referred:
