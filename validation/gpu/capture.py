@@ -299,6 +299,8 @@ def watch(given: argparse.Namespace) -> int:
     deadline = time.time() + given.budget
     passed_over: list[str] = []
     given.out.mkdir(parents=True, exist_ok=True)
+    for mark in given.out.glob(f"*/{LAST}"):
+        mark.unlink()  # of a run that was ended from outside
     while True:
         left = max(0.0, deadline - time.time())
         code = _watched(worker_command(given, left, passed_over))

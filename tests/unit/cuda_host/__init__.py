@@ -9,6 +9,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,17 @@ ALONE = ("unary_", "cast_", "words")
 """Kernels whose threads never meet."""
 
 
+PROBE = "#include <barrier>\n_Float16 half(float x) { return (_Float16)x; }\n"
+
+
+@cache
 def compiler():
-    return shutil.which("g++")
+    """The path of a g++ that has C++20 and halves, None if there is none."""
+    found = shutil.which("g++")
+    words = [found, "-std=c++20", "-x", "c++", "-fsyntax-only", "-"]
+    if found and subprocess.run(words, input=PROBE, capture_output=True, text=True).returncode:
+        return None
+    return found
 
 
 def build(source, folder):
@@ -40,7 +50,7 @@ def build(source, folder):
     expanded = _with_entries(_assembly_replaced(done.stdout))
     unit.write_text(expanded)
     library = folder / f"{Path(source).stem}.so"
-    options = ["-O1", "-ffp-contract=off", "-fpermissive", "-mfma", "-shared", "-fPIC", "-pthread"]
+    options = ["-O1", "-ffp-contract=off", "-fpermissive", "-shared", "-fPIC", "-pthread"]
     made = subprocess.run(
         ["g++", *flags, *options, "-o", str(library), str(unit)], capture_output=True, text=True
     )
