@@ -18,6 +18,8 @@ from typing import Protocol, cast
 from accelsim.errors import AccelsimError
 
 PACKAGE = "accelsim.validation"
+TOOLS = frozenset({"gpu"})
+"""Packages there that make no claim: they record what claims are compared with."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def claim_names() -> list[str]:
     """Names of all claims, sorted."""
     package = importlib.import_module(PACKAGE)
     return sorted(
-        m.name.replace("_", "-") for m in pkgutil.iter_modules(package.__path__) if m.ispkg
+        m.name.replace("_", "-")
+        for m in pkgutil.iter_modules(package.__path__)
+        if m.ispkg and m.name not in TOOLS
     )
 
 
