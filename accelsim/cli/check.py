@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from accelsim.cli import options, terminal
+from accelsim.cli import options, reference, terminal
 from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
@@ -35,17 +35,31 @@ def check(
             help="Execute as the engine scheduled it, as the mapper wrote it, or both.",
         ),
     ] = "clock",
+    against: Annotated[
+        str,
+        typer.Option(
+            "--reference",
+            metavar="float64|golden|gpu",
+            help="Compare with float64 inside bounds, or bit for bit with recorded outputs of a"
+            " GPU, or with this machine's.",
+        ),
+    ] = reference.FLOAT64,
     json: options.Json = None,
 ) -> None:
     """Execute a workload on numbers and compare with a reference; exit 1 on any mismatch."""
     from accelsim import api
 
     terminal.check_files(json)
+    reference.known(against)
     if order not in _ORDERS:
         raise AccelsimError(f"unknown order {order!r}; accepted: {', '.join(_ORDERS)}")
     fidelity = options.fidelity(memory)
     machine, mappers = api.as_arch(arch, options.overrides(sets)), options.mapper_names(mapper)
     graph = api.as_graph(workload)
+    if against != reference.FLOAT64:
+        if not reference.check(machine, graph, against, mappers, fidelity, _ORDERS[order], json):
+            raise typer.Exit(FAILED)
+        return
     checks = []
     with terminal.working() as progress:
         for i, one in enumerate(_ORDERS[order]):

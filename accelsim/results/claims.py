@@ -76,7 +76,8 @@ def holds(claim: Claim, rows: Sequence[Row]) -> bool:
 
 class Evidence(Protocol):
     """What a package of ``accelsim.validation`` offers; if it also has a ``figure()``, the page of
-    evidence shows that one, not a scatter plot of its rows."""
+    evidence shows that one, not a scatter plot of its rows. One whose truth nobody has recorded yet
+    has an ``outstanding()``, which says how to record it ("" once it is there)."""
 
     CLAIM: Claim
 

@@ -34,12 +34,24 @@ class SplitErrors:
 @dataclass(frozen=True)
 class Verdict:
     """One claim and its rows; ``problem`` says why rows are missing, if some are. ``draw`` gives
-    the claim's own figure, if it has one."""
+    the claim's own figure, if it has one. ``outstanding`` says what would have to be done for there
+    to be evidence, where nobody has done it yet: then the claim neither holds nor fails."""
 
     claim: Claim
     rows: tuple[Row, ...]
     problem: str = ""
     draw: Callable[[], Figure] | None = None
+    outstanding: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether its evidence contradicts the claim, or is missing without a reason."""
+        return not self.ok and not self.outstanding
+
+    @property
+    def word(self) -> str:
+        """The verdict in a word."""
+        return "ok" if self.ok else "outstanding" if self.outstanding else "FAILED"
 
     @property
     def ok(self) -> bool:
@@ -64,7 +76,10 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         rows = [{**row.__dict__, "error": row.error} for row in self.rows]
-        verdict = {"ok": self.ok, "problem": self.problem, "mean_error": self.mean}
+        verdict = {
+            "ok": self.ok, "problem": self.problem, "outstanding": self.outstanding,
+            "mean_error": self.mean,
+        }  # fmt: skip
         splits = {
             one.split: {"cases": len(one.rows), "mean_error": one.mean, "worst_error": one.worst}
             for one in self.splits()
@@ -75,6 +90,10 @@ class Verdict:
 def judge(evidence: Evidence) -> Verdict:
     """Run the cases of a claim; a fault in one ends them."""
     rows: list[Row] = []
+    missing = getattr(evidence, "outstanding", None)
+    reason = missing() if missing is not None else ""
+    if reason:
+        return Verdict(evidence.CLAIM, (), outstanding=reason)
     try:
         rows.extend(evidence.rows())
     except AccelsimError as fault:

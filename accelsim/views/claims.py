@@ -39,7 +39,7 @@ def claim_cells(one: Verdict) -> Cells:
         f"{len(one.rows)}" + (f" ({failed} failed)" if failed else ""),
         mean or percent(one.worst),
         percent(one.claim.tolerance),
-        "ok" if one.ok else "FAILED",
+        one.word,
         one.claim.source,
     )
 
@@ -87,6 +87,8 @@ def _claim_text(one: Verdict, every_row: bool) -> str:
         lines.append(f"  ... {len(shown) - most} more; --rows shows all")
     if one.problem:
         lines.append(f"  stopped: {one.problem}")
+    if one.outstanding:
+        lines.append(f"  outstanding: {one.outstanding}")
     return "\n".join(lines)
 
 
@@ -117,6 +119,8 @@ def claims_markdown(verdicts: Sequence[Verdict]) -> str:
         parts.append(f"## {one.claim.name}\n\n{one.claim.statement} ({one.claim.source})\n")
         if one.problem:
             parts.append(f"Stopped: {one.problem}\n")
+        if one.outstanding:
+            parts.append(f"Outstanding: {one.outstanding}\n")
         if one.rows:
             titles, splits = split_table(one)
             parts.append(_markdown(titles, splits, left=(0, len(titles) - 1)))

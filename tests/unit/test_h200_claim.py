@@ -1,4 +1,4 @@
-"""The claim h200 before there is a recording: rows as workloads, refusals, verdicts, calibration."""
+"""The claim h200 without a recording: rows as workloads, refusals, verdicts, calibration."""
 
 import pytest
 from accelsim.validation import h200
@@ -106,7 +106,9 @@ def test_evidence_from_anything_but_an_h200_is_refused(tmp_path, name, kind, sai
 
 def test_rows_that_the_grid_does_not_have_are_refused(tmp_path):
     strange = Row(gemm(1, 2, 3), "cold")
-    with pytest.raises(AccelsimError, match=r"latency\.csv: 'gemm bf16 m=1 n=2 k=3 cold' is no row"):
+    with pytest.raises(
+        AccelsimError, match=r"latency\.csv: 'gemm bf16 m=1 n=2 k=3 cold' is no row"
+    ):
         measured(recorded(tmp_path, [strange]))
 
 
@@ -124,7 +126,11 @@ def few_rows():
     """Some test and fit rows of two judged blocks, and one that is only told."""
     wanted = {"gemm": [], "softmax and norms": [], "elementwise": []}
     for row in GRID:
-        if row.case.block in wanted and row.case.footprint < 30 << 20 and row.case.kind != "rmsnorm":
+        if (
+            row.case.block in wanted
+            and row.case.footprint < 30 << 20
+            and row.case.kind != "rmsnorm"
+        ):
             wanted[row.case.block].append(row)
     return [row for rows in wanted.values() for row in rows[:6]]
 
@@ -142,7 +148,9 @@ def test_each_judged_block_stands_beside_what_is_asked(monkeypatch):
     means = {row.case: row for row in rows if row.split == "asked of a block"}
     assert means["mean error of gemm"].expected == 0.10
     assert means["mean error of gemm"].measured == pytest.approx(1 - 1 / 1.05, abs=1e-3)
-    assert means["mean error of softmax and norms"].measured == pytest.approx(1 / 0.95 - 1, abs=1e-3)
+    assert means["mean error of softmax and norms"].measured == pytest.approx(
+        1 / 0.95 - 1, abs=1e-3
+    )
     assert means["mean error of elementwise"].measured == pytest.approx(0.5, abs=1e-3)
     assert {row.split for row in rows} == {"fit", "test", "told", "asked of a block"}
 
@@ -195,9 +203,9 @@ def test_calibration_finds_the_constants_that_made_the_rows():
         "simt.launch": 1500,
     }  # fmt: skip
     cases = [
-        gemm(4096, 4096, 4096), gemm(2048, 2048, 4096, "fp8_e4m3"), gemm(512, 512, 512),
-        gemm(1, 8192, 8192), gemm(16, 4096, 11008),
-        case("softmax", rows=256, cols=1024), case("layernorm", rows=16384, cols=4096),
+        gemm(2048, 4096, 2048), gemm(512, 512, 512),
+        gemm(1, 8192, 4096),
+        case("softmax", rows=256, cols=1024), case("relu", rows=1024, cols=4096),
     ]  # fmt: skip
     rows = [Measured(Row(one, "cold"), simulated_us(Row(one, "cold"), made)) for one in cases]
     said = []

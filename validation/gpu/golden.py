@@ -1,7 +1,7 @@
 """Golden files: what a GPU gave, beside a manifest that says which GPU, which kernels and how.
 
     golden/GPU/manifest.json     provenance, and for each set its status, recipe and cases
-    golden/GPU/SET.npz           outputs as bit patterns: all, or 2048 seeded ones of each case
+    golden/GPU/SET.npz           outputs as bit patterns: all, or 1024 seeded ones of each case
 
 A case carries the digest of its inputs, of its whole output, and of sixteen equal spans of it. A
 file that does not match its digest, a manifest of another version or none at all is refused by
@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-KEPT = 2048
+KEPT = 1024
 """Elements of an output that are stored; longer ones are sampled."""
 SPANS = 16
 
@@ -115,7 +115,9 @@ class Folder:
         """A folder to record into: empty, or one of the same GPU and versions, continued."""
         path.mkdir(parents=True, exist_ok=True)
         if not (path / MANIFEST).exists():
-            return cls(path, {"schema": SCHEMA, "device": dict(device), "sets": {}})
+            new = cls(path, {"schema": SCHEMA, "device": dict(device), "sets": {}})
+            new.write()
+            return new
         found = cls.read(path, allow_fake=True)
         if found.manifest["device"] != dict(device):
             changed = sorted(
@@ -128,6 +130,11 @@ class Folder:
                 " folder"
             )
         return found
+
+    @classmethod
+    def opened(cls, path: Path) -> Folder:
+        """A folder of any device, to go on recording in."""
+        return cls.read(path, allow_fake=True)
 
     @classmethod
     def read(cls, path: Path, *, allow_fake: bool = False) -> Folder:
@@ -173,6 +180,10 @@ class Folder:
     def note(self, name: str, status: str, **about: Any) -> None:
         """Say of a set what became of it."""
         self.sets[name] = {"status": status, **about}
+        self.write()
+
+    def write(self) -> None:
+        """The manifest, all or nothing."""
         text = json.dumps(self.manifest, indent=1, sort_keys=True) + "\n"
         partial = self.path / f"{MANIFEST}.part"
         partial.write_text(text, encoding="utf-8")
@@ -189,14 +200,19 @@ class Folder:
             raise AccelsimError(f"{file} does not match its digest in {MANIFEST}: refused")
         with np.load(io.BytesIO(content)) as arrays:
             return [
-                Golden(name, case, about, arrays[f"c{i}"])
-                for i, (case, about) in enumerate(sorted(entry["cases"].items()))
+                Golden(name, case, about, arrays[case])
+                for case, about in sorted(entry["cases"].items())
             ]
+
+    def table(self, name: str, key: str) -> Array:
+        """An array that a set keeps besides its cases."""
+        self.goldens(name)  # which refuses a file that is not what was recorded
+        with np.load(self.path / self.sets[name]["file"]) as arrays:
+            return np.asarray(arrays[key])
 
 
 def packed(kept: Mapping[str, Array]) -> bytes:
-    """Stored elements of the cases, in the order of their names, as one compressed file."""
+    """Stored elements by case as one compressed file."""
     buffer = io.BytesIO()
-    named = {f"c{i}": kept[case] for i, case in enumerate(sorted(kept))}
-    np.savez_compressed(buffer, **named)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **{case: kept[case] for case in sorted(kept)})  # type: ignore[arg-type]
     return buffer.getvalue()

@@ -3,6 +3,7 @@
 A class of values says which patterns are drawn, uniformly within each field:
 
     narrow         exponents within 4 of one, all significands
+    small          exponents from -6 to -1, likewise
     wide           every finite exponent
     subnormal      three quarters subnormal, the rest just above
     patterns       every bit pattern, NaN and Inf among them
@@ -25,7 +26,7 @@ from accelsim.numerics.splitmix import key_of, splitmix64
 Codes = npt.NDArray[Any]
 Words = npt.NDArray[np.uint64]
 Values = Literal[
-    "narrow", "wide", "subnormal", "patterns", "cancellation", "positive", "integers"
+    "narrow", "small", "wide", "subnormal", "patterns", "cancellation", "positive", "integers"
 ]  # fmt: skip
 
 VERSION = 1
@@ -78,7 +79,7 @@ INTEGERS: dict[str, np.dtype[Any]] = {
 
 EXACT_BITS = {"fp32": 24, "fp16": 11, "int32": 31}
 """Whole numbers below two to this are exact in an accumulator, whatever their order."""
-NARROW = 4
+NARROW, SMALL = 4, 6
 
 
 def dtype_of(fmt: str) -> np.dtype[Any]:
@@ -153,6 +154,8 @@ def _floats(layout: Layout, values: Values, words: Words) -> Codes:
         field = np.where(pick % np.uint64(4) == 0, 1 + (pick >> np.uint64(2)) % np.uint64(2), 0)
     elif values == "wide":
         field = pick % np.uint64(layout.top + 1)
+    elif values == "small":
+        field = np.uint64(layout.bias - SMALL) + pick % np.uint64(SMALL)
     else:
         low = layout.bias - NARROW
         field = np.uint64(low) + pick % np.uint64(2 * NARROW)

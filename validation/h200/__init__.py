@@ -34,7 +34,9 @@ def outstanding() -> str:
     """How to record the latencies, "" once they are there."""
     if is_there():
         return ""
-    return f"no latencies are recorded in {RECORDED.name}/ yet; on a machine with an H200: {COMMAND}"
+    return (
+        f"no latencies are recorded in {RECORDED.name}/ yet; on a machine with an H200: {COMMAND}"
+    )
 
 
 def rows() -> Iterator[Row]:
