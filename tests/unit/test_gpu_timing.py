@@ -11,6 +11,7 @@ import pytest
 from accelsim.validation.gpu.fake import SteadyNvml, machine
 from accelsim.validation.gpu.timing import __main__ as command
 from accelsim.validation.gpu.timing import effort, session
+from accelsim.validation.gpu.timing.cuda import told
 from accelsim.validation.gpu.timing.grid import Case, Row, cold_sets, digest, grid
 from accelsim.validation.gpu.timing.method import (
     ATTEMPTS,
@@ -46,6 +47,9 @@ class FakeGpu:
 
     def anchor(self):
         return next(self.anchors, 100.0), 500.0
+
+    def kernels(self, case):
+        return f"kernel of {case.kind}"
 
     def time(self, row):
         if self.stop_after is not None and len(self.timed) >= self.stop_after:
@@ -266,7 +270,10 @@ def test_an_interrupted_session_goes_on_where_it_stopped(tmp_path):
     record, _, done = ran(tmp_path, device)
     assert done
     assert device.timed == list(GRID[STRETCH:])
-    assert record.finished == list(range(len(session.stretches(GRID))))
+    assert record.finished == list(range(len(session.stretches(GRID)) + 1))
+    assert [one["case"] for one in read_lines(tmp_path, "kernels.csv")] == list(
+        dict.fromkeys(row.case.name for row in GRID)
+    )
     names = [f"{one['case']} {one['cache']}" for one in read_lines(tmp_path, "latency.csv")]
     assert names == [row.name for row in GRID]
 
@@ -286,6 +293,16 @@ def test_a_session_ends_in_time(tmp_path):
     assert not done
     assert 0 < len(read_manifest(tmp_path)["finished"]) < len(session.stretches(GRID))
     assert "time is up" in said[-1]
+
+
+def test_kernels_of_a_profile_are_told_in_their_order():
+    events = [
+        {"cat": "kernel", "name": "b", "ts": 5, "args": {"grid": [4, 2, 1], "block": [128, 1, 1]}},
+        {"cat": "kernel", "name": "f" * 500, "ts": 2, "args": {"shared memory": 4096}},
+        {"cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": 1},
+        {"cat": "gpu_memcpy", "name": "Memcpy DtoD", "ts": 9},
+    ]
+    assert told(events) == f"{'f' * 120} shared=4096 | b grid=4x2x1 block=128x1x1 | Memcpy DtoD"
 
 
 # -- what is refused --------------------------------------------------------------------------
@@ -358,7 +375,7 @@ def test_a_dry_run_tells_rows_seconds_and_bytes(capsys):
 def test_what_was_recorded_is_about_as_large_as_foretold(tmp_path):
     ran(tmp_path)
     lines = (tmp_path / "latency.csv").stat().st_size
-    assert 0.5 < lines / (effort.ROW_BYTES * len(GRID)) < 1
+    assert 0.3 < lines / (effort.ROW_BYTES * len(GRID)) < 1
 
 
 def test_the_kit_needs_nothing_that_is_compiled_or_beyond_its_own_needs():

@@ -24,7 +24,7 @@ from .record import Record
 from .session import run, stretches
 
 UNFINISHED, WRONG = 3, 2
-DEFAULT_SECONDS = 420.0
+DEFAULT_SECONDS = 300.0
 HERE = Path(__file__).resolve().parent
 
 
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AccelsimError, OSError) as fault:
         print(f"accelsim: error: {fault}", file=sys.stderr)
         return WRONG
-    _say(f"{len(record.finished)} of {len(stretches(rows))} stretches are in {folder}")
+    timed = min(len(record.finished), len(stretches(rows)))
+    _say(f"{timed} of {len(stretches(rows))} stretches are in {folder}")
     return 0 if done else UNFINISHED
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import statistics
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from accelsim.errors import AccelsimError
@@ -21,6 +25,10 @@ then, and its own delay is not in the time."""
 HEAT_SECONDS = 1.0
 ANCHOR_REPLAYS = 5
 EAGER_LAUNCHES = 5
+REFUSALS = (RuntimeError, AttributeError, NotImplementedError, TypeError)
+"""What torch raises for a kernel that it does not have for a GPU, a format or a shape."""
+NAME = 120
+"""Characters that are kept of a kernel's name; templates can take thousands."""
 MEMORY_SHARE = 0.4
 """Share of the GPU's memory that torch may hold before what it no longer needs is given back."""
 
@@ -70,12 +78,31 @@ class CudaDevice:
         """
         try:
             return self._timed(row)
-        except (RuntimeError, AttributeError, NotImplementedError, TypeError) as fault:
+        except REFUSALS as fault:
             self._still_answers(row)
             raise UnavailableError(first_line(fault)) from fault
         finally:
             if self._torch.cuda.memory_reserved() > MEMORY_SHARE * self._memory_bytes:
                 self._torch.cuda.empty_cache()
+
+    def kernels(self, case: Case) -> str:
+        """One launch under torch's profiler; what it says of the kernels, first to last."""
+        torch = self._torch
+        try:
+            run = kernel(torch, case, "cuda")
+            given = run.operands()
+            with run.chosen():
+                run.launch(given)
+                torch.cuda.synchronize()
+                with torch.profiler.profile() as seen:
+                    run.launch(given)
+                    torch.cuda.synchronize()
+            with tempfile.TemporaryDirectory() as folder:
+                trace = Path(folder) / "trace.json"
+                seen.export_chrome_trace(str(trace))
+                return told(json.loads(trace.read_text(encoding="utf-8"))["traceEvents"])
+        except (*REFUSALS, KeyError, ValueError, AssertionError, OSError):
+            return ""
 
     def _still_answers(self, row: Row) -> None:
         try:
@@ -153,3 +180,19 @@ class CudaDevice:
         until = time.monotonic() + HEAT_SECONDS
         while time.monotonic() < until:
             self.anchor()
+
+
+def told(events: Sequence[Mapping[str, Any]]) -> str:
+    """The kernels and copies of a profile: name, grid, block and bytes of shared memory each."""
+    found = []
+    for event in sorted(events, key=lambda one: one.get("ts", 0)):
+        if event.get("cat") not in ("kernel", "gpu_memcpy"):
+            continue
+        details, words = event.get("args", {}), [str(event["name"])[:NAME]]
+        for label, key in (("grid", "grid"), ("block", "block"), ("shared", "shared memory")):
+            value = details.get(key, "")
+            if value != "":
+                size = value if isinstance(value, (list, tuple)) else [value]
+                words.append(f"{label}={'x'.join(map(str, size))}")
+        found.append(" ".join(words))
+    return " | ".join(found)

@@ -17,7 +17,8 @@ LAUNCH_US = 2.0
 RECORDING_US = 12.0  # the host's time to put one launch into a graph
 ROW_SECONDS = 0.12  # inputs, first call, graph instantiation
 ANCHOR_SECONDS = 0.15
-ROW_BYTES = 210
+NAME_SECONDS = 0.08  # a launch under the profiler
+ROW_BYTES = 300  # a line of times, and what the kernels are
 SAMPLE_BYTES = 60
 FIXED_BYTES = 8000
 
@@ -31,6 +32,7 @@ def kernel_us(case: Case) -> float:
 def seconds(rows: Sequence[Row]) -> float:
     """Seconds that some rows take, anchors included."""
     total = (1 + -(-len(rows) // STRETCH)) * 2 * ANCHOR_SECONDS
+    total += NAME_SECONDS * len({row.case for row in rows})
     for row in rows:
         each = kernel_us(row.case)
         launches = launches_for(each)

@@ -32,16 +32,14 @@ def launches_for(kernel_us: float) -> int:
 class Timing:
     """Microseconds of one launch, and how they were found.
 
-    ``sets`` is the number of sets of operands that a replay goes round (1: the same each time);
-    ``eager_us`` the time of a launch that the host makes on its own; ``algorithm`` what a library
-    says that it chose, "" if it does not.
+    ``sets`` is the number of sets of operands that a replay goes round (1: the same each time),
+    ``eager_us`` the time of a launch that the host makes on its own.
     """
 
     per_launch_us: Spread
     eager_us: float
     launches: int
     sets: int
-    algorithm: str = ""
 
 
 class UnavailableError(Exception):
@@ -64,6 +62,10 @@ class Device(Protocol):
 
     def time(self, row: Row) -> Timing:
         """Time one row; raises UnavailableError."""
+
+    def kernels(self, case: Case) -> str:
+        """Names, grids and shared memory of the kernels that a case runs, "" if they cannot be
+        told."""
 
     def anchor(self) -> tuple[float, float]:
         """Microseconds of a bf16 product of 4096 x 4096 x 4096 and of a copy of 1 GiB."""

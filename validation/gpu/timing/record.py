@@ -3,6 +3,7 @@
     latency.csv     a line for each row that was timed
     anchors.csv     the anchors of every attempt at a stretch
     skipped.csv     rows that this GPU does not have, and why
+    kernels.csv     what a case ran: names of kernels, which tell their tiles, grids, shared memory
     state.csv       clocks, power and temperature, every fifth of a second
     manifest.json   the machine, the sources, the grid, the stretches that are finished, and of each
                     file its length and sha256
@@ -31,13 +32,14 @@ MANIFEST = "manifest.json"
 COLUMNS = {
     "latency.csv": (
         *("stretch", "block", "case", "cache", "split", "median_us", "p10_us", "p90_us"),
-        *("eager_us", "launches", "sets", "drift", "sm_mhz", "watts", "algorithm"),
+        *("eager_us", "launches", "sets", "drift", "sm_mhz", "watts"),
     ),
     "anchors.csv": (
         *("stretch", "attempt", "gemm_before_us", "gemm_after_us"),
         *("copy_before_us", "copy_after_us", "drift", "kept"),
     ),
     "skipped.csv": ("stretch", "case", "cache", "reason"),
+    "kernels.csv": ("case", "kernels"),
     "state.csv": ("second", "sm_mhz", "memory_mhz", "watts", "celsius", "throttle_reasons"),
 }
 

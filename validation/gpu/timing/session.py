@@ -54,7 +54,10 @@ def run(
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> bool:
-    """Time what the record lacks; False if the time was up before all was done."""
+    """Time what the record lacks; False if the time was up before all was done.
+
+    The kernels' names are the record's last piece, behind the stretches.
+    """
     began, longest = clock(), 0.0
     pieces = stretches(rows)
     device.anchor()  # the first one after idling is slow
@@ -68,7 +71,15 @@ def run(
         _stretch(device, state, number, piece, record, say)
         longest = max(longest, clock() - started)
         say(f"stretch {number + 1} of {len(pieces)}: {clock() - started:.1f} s")
+    if len(pieces) not in record.finished:
+        record.add(len(pieces), {"kernels.csv": _names(device, rows)})
     return True
+
+
+def _names(device: Device, rows: Sequence[Row]) -> list[Line]:
+    """What each case ran, asked last: a profiler slows what is timed after it."""
+    cases = dict.fromkeys(row.case for row in rows if not lacking(row.case, device.capability))
+    return [{"case": case.name, "kernels": device.kernels(case)} for case in cases]
 
 
 def _stretch(
@@ -129,7 +140,6 @@ def _timing_line(row: Row, timing: Timing, now: Sample) -> Line:
         "sets": timing.sets,
         "sm_mhz": f"{now.sm_mhz:.0f}",
         "watts": f"{now.watts:.0f}",
-        "algorithm": timing.algorithm,
     }
 
 
