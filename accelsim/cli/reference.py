@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -31,7 +30,7 @@ def known(reference: str) -> str:
 
 def check(
     arch: Architecture, graph: Graph, reference: str, mappers: Sequence[str], fidelity: str,
-    orders: Sequence[str], json: Path | None,
+    orders: Sequence[str], json: str | None,
 ) -> bool:  # fmt: skip
     """Compare, say what was found, and whether all bits are the same."""
     compare = import_module(MODULE).check

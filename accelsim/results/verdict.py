@@ -91,10 +91,9 @@ def judge(evidence: Evidence) -> Verdict:
     """Run the cases of a claim; a fault in one ends them."""
     rows: list[Row] = []
     missing = getattr(evidence, "outstanding", None)
-    reason = missing() if missing is not None else ""
-    if reason:
-        return Verdict(evidence.CLAIM, (), outstanding=reason)
     try:
+        if reason := missing() if missing is not None else "":
+            return Verdict(evidence.CLAIM, (), outstanding=reason)
         rows.extend(evidence.rows())
     except AccelsimError as fault:
         return Verdict(evidence.CLAIM, tuple(rows), str(fault))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
@@ -68,6 +69,9 @@ class Device(Protocol):
     def run(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
         """A case's outputs as bit patterns, and what the kernel says of itself."""
 
+    def built(self, sources: Sequence[str]) -> dict[str, Any]:
+        """Machine code made of some sources: its digest and its instructions."""
+
 
 class InexactError(Exception):
     """A kernel that is wrong on order-free operands."""
@@ -112,7 +116,7 @@ def _recorded(folder: Folder, one: CaptureSet, device: Device, recipe: str) -> s
             given = operands(case)
             try:
                 output, said = repeated_runs(case, given, device)
-            except UnrepeatableError as fault:
+            except (UnrepeatableError, ValueError) as fault:
                 left_out[case.name] = str(fault)
                 continue
             entries[case.name] = entry_of(
@@ -129,7 +133,9 @@ def _recorded(folder: Folder, one: CaptureSet, device: Device, recipe: str) -> s
     if not entries:
         folder.note(one.name, DROPPED, reason="no case gave the same bits twice", dropped=left_out)
         return "dropped: no case gave the same bits twice"
-    whole = {"dropped": left_out, "capability": device.capability}
+    whole = {
+        "dropped": left_out, "capability": device.capability, "kernels": device.built(one.sources)
+    }  # fmt: skip
     folder.record(one.name, recipe, entries, kept, whole)
     outputs = sum(entry["count"] for entry in entries.values())
     dropped = f", {len(left_out)} dropped" if left_out else ""
@@ -266,7 +272,7 @@ def work(out: Path, sets: Sequence[CaptureSet], budget: float, passed_over: Sequ
         record(folder, sets, device, _say, time.time() + budget, passed_over)
     runs = folder.manifest.setdefault("runs", [])
     runs.append({"commit": commit(), "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                 "kernels": device.compiled(), "clocks": log.summary()})  # fmt: skip
+                 "clocks": log.summary()})  # fmt: skip
     folder.write()
     (folder.path / LAST).unlink(missing_ok=True)
     return 0
@@ -314,29 +320,27 @@ def worker_command(given: argparse.Namespace, left: float, passed_over: Sequence
 HUNG = -1000
 
 
-def _watched(command: Sequence[str], silent: float = SILENT_SECONDS) -> int:
-    """A process's exit code, ``HUNG`` if it said nothing for too long and was ended."""
-    import threading
+def _watched(command: Sequence[str]) -> int:
+    """A process's exit code, ``HUNG`` if it said nothing for SILENT_SECONDS and was ended."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        heard = [time.time()]
 
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    heard = [time.time()]
+        def listen() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                heard[0] = time.time()
+                print(line, end="", flush=True)
 
-    def listen() -> None:
-        assert process.stdout is not None
-        for line in process.stdout:
-            heard[0] = time.time()
-            print(line, end="", flush=True)
-
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
-    while process.poll() is None:
-        if time.time() - heard[0] > silent:
-            process.kill()
-            process.wait()
-            return HUNG
-        time.sleep(0.05)
-    thread.join(timeout=5)
-    return process.returncode
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        hung = False
+        while process.poll() is None:
+            if time.time() - heard[0] > SILENT_SECONDS:
+                process.kill()
+                hung = True
+            time.sleep(0.05)
+        thread.join(timeout=5)
+        return HUNG if hung else process.returncode
 
 
 def _lost(out: Path) -> tuple[Folder, str] | None:

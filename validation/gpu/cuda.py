@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,10 @@ class CudaDevice:
         """Its provenance."""
         return provenance.machine()
 
-    def compiled(self) -> dict[str, Any]:
+    def built(self, sources: Sequence[str]) -> dict[str, Any]:
         """Machine code by source: its digest, and the matrix instructions in it."""
-        return {name: one.about() for name, one in self._modules.items()}
+        modules = {f"kernels/{name}": one for name, one in self._modules.items()}
+        return {name: modules[name].about for name in sources if name in modules}
 
     def refusal(self, kernel: str) -> str:
         """Why a kernel cannot run here, "" if it can."""
@@ -199,6 +201,7 @@ class Module:
         self._handle = ctypes.c_void_p()
         self._check(self._driver.cuModuleLoadData(ctypes.byref(self._handle), self._image), source)
 
+    @cached_property
     def about(self) -> dict[str, Any]:
         """The digest of the machine code, and its matrix instructions."""
         found = nvcc.opcodes(self._cubin)

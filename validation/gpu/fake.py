@@ -8,6 +8,7 @@ implementations.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,6 +188,10 @@ class FakeDevice:
         """Why it has not got a kernel, "" if it has."""
         own = ("mma", "wgmma", "sparse", "gemm", "gemv", "attention", "cast")
         return "" if kernel in own else f"a machine without a GPU has no {kernel}"
+
+    def built(self, sources: Sequence[str]) -> dict[str, Any]:
+        """Nothing is compiled."""
+        return {}
 
     def run(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
         """Outputs, and what the kernel says of itself; ``turn`` shifts blocks, of which it has

@@ -149,8 +149,7 @@ def _stored(fmt: str, recorded: Codes, out: str) -> Codes:
         return recorded.view(_plain(recorded))
     held = number_format(out)
     with np.errstate(all="ignore"):
-        found = np.asarray(held.codes(held.encode(replay.values(fmt, recorded))))
-    return found
+        return np.asarray(held.codes(held.encode(replay.values(fmt, recorded))))
 
 
 def _differing(one: Compiled, got: Array, at: Any, recorded: Codes, case: Case) -> tuple[int, str]:
