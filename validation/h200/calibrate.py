@@ -69,8 +69,11 @@ def fit(
     simulated: Simulated = simulate_row,
     constants: Sequence[Constant] = CONSTANTS,
     say: Callable[[str], None] = print,
+    jobs: int = 1,
 ) -> dict[str, float | int]:
-    """The constants with which the rows are simulated best."""
+    """The constants with which the rows are simulated best, ``jobs`` rows at a time (-1: as many
+    as there are cores)."""
+    from joblib import Parallel, delayed
     from scipy.optimize import least_squares
 
     starts = np.array([one.start for one in constants])
@@ -81,7 +84,8 @@ def fit(
 
     def residuals(x: Floats) -> Floats:
         chosen: dict[str, Any] = settings(x)
-        found = np.array([np.log(simulated(one, chosen) / one.microseconds) for one in rows])
+        times = Parallel(n_jobs=jobs)(delayed(simulated)(one, chosen) for one in rows)
+        found = np.log(np.array(times) / np.array([one.microseconds for one in rows]))
         say(f"{chosen}  mean error {np.abs(np.expm1(found)).mean():.4f}")
         return found
 
@@ -98,7 +102,7 @@ def main() -> None:
     if not records.is_there():
         raise AccelsimError(f"{records.RECORDED} holds no latencies yet")
     rows = fitted_rows(records.measured())
-    best = fit(rows)
+    best = fit(rows, jobs=-1)
     print(f"{len(rows)} rows: " + ", ".join(f"{path} {value}" for path, value in best.items()))
 
 
