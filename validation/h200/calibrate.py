@@ -85,7 +85,7 @@ def fit(
     def residuals(x: Floats) -> Floats:
         chosen: dict[str, Any] = settings(x)
         times = Parallel(n_jobs=jobs)(delayed(simulated)(one, chosen) for one in rows)
-        found = np.log(np.array(times) / np.array([one.microseconds for one in rows]))
+        found: Floats = np.log(np.array(times) / np.array([one.microseconds for one in rows]))
         say(f"{chosen}  mean error {np.abs(np.expm1(found)).mean():.4f}")
         return found
 
