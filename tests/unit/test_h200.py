@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from accelsim.api import arch, check, simulate
+from accelsim.api import arch, check, simulate, workload
 from accelsim.arch.describe import peak_bytes_per_second, peak_macs_per_second
 from accelsim.hw.simt import Simt
 from accelsim.hw.tensor_core import TensorCore
+from accelsim.program.opcodes import Function, Opcode
+from accelsim.simulation import compile_program, plan_memory
 
 H200 = arch("h200")
 (TENSOR,) = H200.units_of(TensorCore).values()
@@ -80,3 +82,27 @@ def test_tiny_kernels_take_their_launch_and_little_else():
     assert launch < tiny < launch + 1.5
     later = microseconds("activation:function=relu,rows=1,cols=64", {"simt.launch": 5000})
     assert later - tiny == pytest.approx((5000 - SIMT.launch) / 1830, rel=1e-3)
+
+
+SHORT = "attention:heads=2,q=70,kv=300,d=64"
+SLOW = {"simt.slots": {"exp_sub": 13, "exp": 12}}
+
+
+def test_lanes_subtract_the_maximum_within_the_exponential_where_that_is_faster():
+    for constants, fused in (({}, True), (SLOW, False)):
+        machine, graph = arch("h200", constants), workload(SHORT)
+        plan = plan_memory(graph, machine, "bandwidth")
+        program = compile_program(graph, graph.operators, machine, plan, "bandwidth")
+        used = set(program.column("function")[program.column("opcode") == Opcode.VECTOR])
+        assert (Function.EXP_SUB in used) == fused
+        assert (Function.EXP in used) != fused
+        assert check(machine, graph).ok
+
+
+@pytest.mark.parametrize(("d", "tflops"), [(64, 395), (128, 617)])
+def test_prefill_comes_near_to_the_published_rates_of_its_library(d, tflops):
+    """cuDNN on an H100 SXM, fp16, 2048 tokens: Shah et al., FlashAttention-3, 2024, figure 5."""
+    heads = 2048 // d
+    text = f"attention:heads={heads},q=2048,kv=2048,d={d},batch=2,dtype=fp16"
+    found = 4 * heads * 2 * 2048**2 * d / simulate("h100", text).seconds / 1e12
+    assert found == pytest.approx(tflops, rel=0.25)
