@@ -68,11 +68,11 @@ def test_flat_products_take_the_time_of_their_weights():
     assert weights < one < many < 1.6 * weights
 
 
-@pytest.mark.parametrize("kv_heads", [1, 4, 32])
-def test_decode_attention_takes_the_time_of_its_cache(kv_heads):
+@pytest.mark.parametrize(("kv_heads", "batch"), [(1, 16), (4, 8), (32, 2)])
+def test_decode_attention_takes_the_time_of_its_cache(kv_heads, batch):
     """Queries that share keys ride along: time goes with the keys' heads."""
-    text = f"attention:heads=32,kv_heads={kv_heads},q=1,kv=16384,d=128,batch=16"
-    cache = 2 * 2 * kv_heads * 16384 * 128 * 16 / 4.8e6
+    text = f"attention:heads=32,kv_heads={kv_heads},q=1,kv=16384,d=128,batch={batch}"
+    cache = 2 * 2 * kv_heads * 16384 * 128 * batch / 4.8e6
     assert cache < microseconds(text) < 1.6 * cache
 
 
