@@ -20,7 +20,12 @@ from typing import TYPE_CHECKING
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.attention.cta_tiling import Multiprocessor, best_cta_tiling, merge_cycles
+from accelsim.mapping.attention.cta_tiling import (
+    Multiprocessor,
+    best_cta_tiling,
+    fused_slots,
+    merge_cycles,
+)
 from accelsim.mapping.attention.online_softmax import Site, online_softmax
 from accelsim.mapping.attention.phases import Tiler, phases_of
 from accelsim.mapping.attention.unified_max import (
@@ -100,12 +105,14 @@ def _multiprocessor(low: Lowering) -> Multiprocessor:
 
 def _site(core: Core) -> Site:
     slot, tensor = core.tensor_cores
+    lanes = core.threads[1]
     return Site(
         core=core,
         arrays=(slot,),
         vector=core.threads[0],
-        lanes=core.threads[1].lanes,
+        lanes=lanes.lanes,
         queries=tensor.shared,
         keys=tensor.shared,
         scores=tensor.accumulators,
+        fuse=fused_slots(tuple(lanes.slots_by_function().tolist())) > 0,
     )

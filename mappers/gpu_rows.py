@@ -6,6 +6,9 @@ layernorm, activation,  code that torch.compile generates: packets of 16 bytes; 
 elementwise, residual   beyond 1024 are read again for the result (torch/_inductor, Triton)
 rmsnorm, rotary, glu    vLLM's: one CTA for each token, element by element; the norm reads its
                         row and its weights again for the result (csrc/*_kernels.cu)
+
+PyTorch has an rmsnorm of its own since 2.9 (aten/.../layer_norm_kernel.cu), in packets as its
+layernorm: ``gpu-rmsnorm-packets``, which an architecture may name.
 """
 
 from __future__ import annotations
@@ -92,6 +95,15 @@ def gpu_rmsnorm(op: RmsNorm, low: Lowering) -> None:
     """Mean square and scale, element by element, one CTA for each row."""
     weights = [low.matrix(op.inputs[1], 1, op.cols)]
     _norm_kernel(op, low, _Norm(op.eps, weights, centred=False, scalar=True, resident=VLLM_CTAS))
+
+
+@mapper("gpu-rmsnorm-packets", lowers=("rmsnorm",), needs=(Simt, LoadStore))
+def gpu_rmsnorm_packets(op: RmsNorm, low: Lowering) -> None:
+    """Mean square and scale, 16 bytes of a thread at a time, several rows on a multiprocessor."""
+    weights = [low.matrix(op.inputs[1], 1, op.cols)]
+    _norm_kernel(
+        op, low, _Norm(op.eps, weights, centred=False, scalar=False, resident=INDUCTOR_CTAS)
+    )
 
 
 def _norm_kernel(op: LayerNorm | RmsNorm, low: Lowering, norm: _Norm) -> None:

@@ -147,7 +147,7 @@ class _Reader:
         levels, rests = self._matmul_levels()
         entering = self._entering(rules)
         sums = [row for row in self._rows if row[_FUNCTION] == Function.ROW_SUM]
-        exponentials = [row for row in self._rows if row[_FUNCTION] == Function.EXP]
+        exponentials = [row for row in self._rows if row[_FUNCTION] in _EXPONENTIALS]
         lane, summed, operand = self._intermediates()
         products = self._of(Opcode.MATMUL)
         running = [self._format(r[_DST]) for r in products if _accumulates(r) and self._rounds(r)]
@@ -382,6 +382,7 @@ def _arithmetic_name(unit: Any) -> str:
 _OPCODE, _UNIT, _FUNCTION, _FLAGS = (
     COLUMN[name] for name in ("opcode", "unit", "function", "flags")
 )
+_EXPONENTIALS = (Function.EXP, Function.EXP_SUB)
 _MAXIMA = (Function.ROW_MAX, Function.MAX, Function.EXP_SUB)
 _N, _K, _DST, _SRC = COLUMN["n"], COLUMN["k"], COLUMN["dst"], COLUMN["src0"]
 _STORAGE, _FORMAT = OPERAND_COLUMN["storage"], OPERAND_COLUMN["format"]

@@ -138,6 +138,7 @@ CASES = [
     ("h100", "gpu-softmax", "softmax:rows=1,cols=1100", FLOATS),
     ("h100", "gpu-layernorm", "layernorm:rows=3,cols=70", FLOATS),
     ("a100", "gpu-rmsnorm", "rmsnorm:rows=3,cols=70", A100),
+    ("h200", "gpu-rmsnorm-packets", "rmsnorm:rows=3,cols=70", A100),
     ("h100", "gpu-glu", "glu:function=silu,rows=3,cols=9", FLOATS),
     ("h100", "gpu-elementwise", "elementwise:function=max,rows=3,cols=9", ALL),
     ("a100", "gpu-elementwise", "residual:rows=3,cols=9", (*A100, "int8")),

@@ -272,12 +272,17 @@ def _blocks(p: AttentionProblem, t: AttentionTiling) -> list[int]:
 def _softmax_cycles(p: AttentionProblem, m: Multiprocessor, t: AttentionTiling) -> float:
     """Cycles of the lanes for a block: each function waits for the one before it."""
     keys = min(t.keys, t.span)
-    slots = sum(m.slots[f] for f in p.wide)
+    slots = sum(m.slots[f] for f in p.wide) - (fused_slots(m.slots) if F.SUB in p.wide else 0)
     wide = -(-t.height * keys // m.lanes) * slots
     narrow = -(-t.height // m.lanes) * sum(m.slots[f] for f in p.narrow)
     rescaled = 0 if p.unified else -(-t.height * p.head_dim // m.lanes) * m.slots[F.MUL]
     tree = sum(m.lanes.bit_length() for f in p.wide if f in REDUCTIONS)
     return wide + narrow + rescaled + (len(p.wide) + 1) * m.latency + tree
+
+
+def fused_slots(slots: tuple[int, ...]) -> int:
+    """Issue slots per score that lanes save by subtracting within the exponential; 0: none do."""
+    return max(0, slots[F.EXP] + slots[F.SUB] - slots[F.EXP_SUB])
 
 
 def _access_cycles(gpu: Gpu, elements: int, bits: int) -> float:

@@ -54,7 +54,7 @@ LOWEST = -(2.0 - 2.0**-23) * 2.0**127
 class Site:
     """What works on the query tiles of one core, and where: slots of the arrays and of the vector
     unit with so many lanes; the memories of queries and weights, of keys and values, and of scores
-    and results."""
+    and results. Lanes that ``fuse`` subtract the maximum in the slots of the exponential."""
 
     core: Core
     arrays: tuple[int, ...]
@@ -63,6 +63,7 @@ class Site:
     queries: str
     keys: str
     scores: str
+    fuse: bool = False
 
 
 def online_softmax(
@@ -152,7 +153,7 @@ class Stream:
     ) -> None:
         self.low, self.core, self.op, self.tiling = low, site.core, op, tiling
         self.build, self.partial = low.build, partial
-        self.arrays, self.vector = site.arrays, site.vector
+        self.arrays, self.vector, self.fuse = site.arrays, site.vector, site.fuse
         ring, t, fmt, d = site.core.ring, tiling, low.format(op.inputs[0]), op.head_dim
         height = t.buffer_rows
         parts = [("", d), *([("_rope", op.rope_dim)] if op.rope_dim else [])]
@@ -297,6 +298,27 @@ class Stream:
         for way, stop in zip(ways, step.stops, strict=True):
             if any(sees_nothing(self.op, p.position, p.count, stop) for p in way.tile.pieces):
                 build.vector(v, F.MAX_IMM, way.spare, way.spare, imm=LOWEST)
+        self._exponentials(ways, scores, weights)
+        self._sums(ways, weights)
+        for way in later:
+            build.vector(v, F.MUL, way.result, way.result, way.factor)
+        for way in ways:
+            way.top, way.spare = way.spare, way.top
+            way.started = True
+        return weights
+
+    def _exponentials(
+        self, ways: Sequence[Way], scores: Sequence[View], weights: Sequence[View]
+    ) -> None:
+        """Weights of a block, and by how much less the old ones count, from the new maxima."""
+        v, build = self.vector, self.build
+        later = [way for way in ways if way.started]
+        if self.fuse:
+            for way, s, p in zip(ways, scores, weights, strict=True):
+                build.vector(v, F.EXP_SUB, p, s, way.spare)
+            for way in later:
+                build.vector(v, F.EXP_SUB, way.factor, way.top, way.spare)
+            return
         for way, s in zip(ways, scores, strict=True):
             build.vector(v, F.SUB, s, s, way.spare)
         for way in later:
@@ -305,13 +327,6 @@ class Stream:
             build.vector(v, F.EXP, p, s)
         for way in later:
             build.vector(v, F.EXP, way.factor, way.factor)
-        self._sums(ways, weights)
-        for way in later:
-            build.vector(v, F.MUL, way.result, way.result, way.factor)
-        for way in ways:
-            way.top, way.spare = way.spare, way.top
-            way.started = True
-        return weights
 
     def _finish_scores(self, step: Step, ways: Sequence[Way], scores: Sequence[View]) -> None:
         """Scale the scores of a block, add the bias and hide what is not seen."""
