@@ -4,7 +4,7 @@ The loop nest is: outer tiles (of M or N) > inner tiles (of the other) > K tiles
 stays in the accumulators over all of K; operands stream through double buffers, or the outer
 operand's whole K panel stays resident while the inner dimension runs.
 
-The cost of a nest is what its two resources need, plus what cannot overlap:
+The cost of a nest is what its resources need (decoders, too), plus what cannot overlap:
 
     max(array + first load + last store, memory + last tile on the array,
         tiles x round trip of a buffer / buffers) + latencies + drain
@@ -405,9 +405,10 @@ class _Nest:
             return np.zeros(len(self.tm)), np.zeros(len(self.tm))
         element = expander.cycles_per_element(p.coded)
         # Tiles go to the decoders in turn: at most so many of them are busy.
-        used = np.minimum(expander.count, self.nn * self.nk)
-        whole = p.jobs * self._b_times() * p.n * p.k * element / used
-        return whole, self.tn * self.tk * element + expander.latency
+        busy = p.jobs * self._b_times() * p.n * p.k * element
+        whole: Floats = busy / np.minimum(expander.count, self.nn * self.nk)
+        tile: Floats = self.tn * self.tk * element + expander.latency
+        return whole, tile
 
     def cycles(self, busy: Ints, last_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
         """Closed-form cost, array cycles."""
@@ -481,10 +482,9 @@ class _Nest:
         tiles = self.nm * self.nn * self.nk
         outer = self.nm if self.outer == "m" else self.nn
         loads = tiles + (outer * self.nk if self.resident else tiles)
-        if self.r.expander:
-            loads = loads + self._b_times() * self.nn * self.nk
+        decodes = self._b_times() * self.nn * self.nk if self.r.expander else 0
         ways = self.r.arrays if self.split != "job" else 1
-        count = self.p.jobs * (loads + tiles * ways + 2.0 * self.nm * self.nn)
+        count = self.p.jobs * (loads + decodes + tiles * ways + 2.0 * self.nm * self.nn)
         return np.asarray(count, dtype=np.float64)
 
 
