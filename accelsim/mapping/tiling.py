@@ -400,15 +400,13 @@ class _Nest:
 
     def _decoding(self) -> tuple[Floats, Floats]:
         """Cycles of the decoders for the whole problem, and of one for one tile of B."""
-        p, expander = self.p, self.r.expander
+        p, expander, tile = self.p, self.r.expander, np.zeros(len(self.tm))
         if expander is None or p.coded is None:
-            return np.zeros(len(self.tm)), np.zeros(len(self.tm))
-        element = expander.cycles_per_element(p.coded)
+            return tile, tile
+        tile += self.tn * self.tk * expander.cycles_per_element(p.coded)
         # Tiles go to the decoders in turn: at most so many of them are busy.
-        busy = p.jobs * self._b_times() * p.n * p.k * element
-        whole: Floats = busy / np.minimum(expander.count, self.nn * self.nk)
-        tile: Floats = self.tn * self.tk * element + expander.latency
-        return whole, tile
+        share = p.n * p.k / (self.tn * self.tk) / np.minimum(expander.count, self.nn * self.nk)
+        return p.jobs * self._b_times() * share * tile, tile + expander.latency
 
     def cycles(self, busy: Ints, last_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
         """Closed-form cost, array cycles."""
