@@ -113,7 +113,8 @@ class GroupScales(Encoding):
         if not clean:
             raise self.fault("bits behind the last code are not zero")
         stored = np.ascontiguousarray(coded[cut:]).view(self.scale.storage_dtype)
-        scales = self.scale.decode(stored).astype(np.float64).reshape(lines, groups)
+        with np.errstate(invalid="ignore"):  # a scale of garbage may be a signalling NaN
+            scales = self.scale.decode(stored).astype(np.float64).reshape(lines, groups)
         wrong = ~(np.isfinite(scales) & (scales >= 0))
         if wrong.any():
             line, group = np.argwhere(wrong)[0]
