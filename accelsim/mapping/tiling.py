@@ -487,13 +487,13 @@ class _Nest:
 
 
 def _too_small(p: Problem, r: Resources) -> CapacityError:
-    gm, gn, gk = granules(r.array)
-    tm, tn, tk = min(gm, p.m), min(gn, p.n), min(gk, p.k)
+    tm, tn, tk = (one[0] for one in p.extents(r.array))
     a, b, c = tm * tk * p.a_bits // 8, tn * tk * p.b_bits // 8, tm * tn * p.acc_bits // 8
     have = " + ".join(readable(c) for c in r.capacities)
     return CapacityError(
         f"the smallest tile [{tm}, {tk}] @ [{tk}, {tn}] needs buffers of {readable(a)},"
-        f" {readable(b)} and {readable(c)} (accumulators), up to two of each on"
+        f" {readable(b)} and {readable(c)} (accumulators)"
+        f"{', and for coded bytes' if r.expander else ''}, up to two of each on"
         f" {2 * ALIGNMENT}-byte boundaries, more than the on-chip memory of {have}:"
         " enlarge the memories or use a smaller array"
     )

@@ -1,5 +1,5 @@
 """An encoding that leaves out blocks of zeros: a bit for every 8 elements along k, then the blocks
-that are kept. ``accelsim --plugin zero_blocks.py run coded-npu gemm:...,encoding=blocks,sparsity=.1``
+that are kept. ``accelsim --plugin FILE.py run coded-npu gemm:...,encoding=blocks,sparsity=0.1``
 """
 
 import numpy as np
