@@ -55,7 +55,7 @@ class Sparsity:
         return _mask(self, lines, k)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _mask(sparsity: Sparsity, lines: int, k: int) -> NDArray[np.bool_]:
     import numpy as np
 
