@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from accelsim.errors import AccelsimError
+from accelsim.hw.decoder import Decoder
 from accelsim.hw.systolic import Systolic
+from accelsim.mapping.decoding import coded_operand, decoders_of, expander_of
 from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.placement import ALIGNMENT
@@ -21,10 +23,11 @@ from accelsim.mapping.tiling import (
 )
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.builder import Builder
-from accelsim.program.storage import View
+from accelsim.program.storage import CodedView, View
 from accelsim.workload.operators import Gemm
 
 NOTHING = Finish()
+BYTE = number_format("uint8")
 
 
 class Operand(Protocol):
@@ -195,6 +198,7 @@ def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
         b_stride=low.layouts.pitch(product.b),
         c_stride=low.layouts.pitch(product.c),
         transpose_b=product.transpose_b, even_rows=low.even_rows,
+        coded=coded_operand(low, product.b),
     )  # fmt: skip
 
 
@@ -251,10 +255,12 @@ def resources(
     a_readers: int = 1,
     b_readers: int = 1,
     finish: Finish = NOTHING,
+    decoders: Sequence[tuple[int, Decoder]] = (),
 ) -> Resources:
     """What the tile choice may count on in one core, of a team that shares what it reads, beside
     an epilogue."""
     names = list(dict.fromkeys(array.memories()))
+    names += [unit.staging for _, unit in decoders[:1] if unit.staging not in names]
     hz = low.arch.clocks[array.clock]
     bandwidth = 0.0 if low.ideal else low.core_bytes_per_second / hz
     port = 0.0
@@ -279,6 +285,7 @@ def resources(
         a_readers=a_readers,
         b_readers=b_readers,
         alone=core.sequencer is not None,
+        expander=expander_of(low, decoders, names, hz),
     )
 
 
@@ -303,9 +310,12 @@ class CoreProducts:
         array = core.arrays[0][1]
         self.acc_fmt = first.sums
         self.problem = problem_of(low, first, len(products))
+        self.decoders, self.decoded = decoders_of(low, core, first.b), 0
         limit = low.build.instruction_limit - len(low.build)
         self.tiling = tiling or best_tiling(
-            self.problem, resources(low, core, array, finish=first.finish), limit
+            self.problem,
+            resources(low, core, array, finish=first.finish, decoders=self.decoders),
+            limit,
         )
         low.build.reserve(
             self._instructions(first), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
@@ -314,6 +324,7 @@ class CoreProducts:
             low.build.note(str(self.tiling))
         for product in products:
             low.layouts.pack(product.b, self.tiling.tk if product.transpose_b else self.tiling.tn)
+        self._cut_coded()
         self._reserve_buffers(array, first)
 
     def _instructions(self, first: Product) -> int:
@@ -324,6 +335,19 @@ class CoreProducts:
             tiles *= -(-p.n // t.tn)
         extra = tiles * (first.a.fetches(min(t.tm, p.m), min(t.tk, p.k)) - 1)
         return int(t.instructions) + extra
+
+    def _cut_coded(self) -> None:
+        """Lay out the coded tiles of B as they are read, and remember how they were cut."""
+        coded, t = self.low.coded, self.tiling
+        sizes = [0]
+        for product in self.products:
+            if matrix := coded.of(product.b):
+                matrix.cuts[matrix.window(product.b)] = t.tn, t.tk
+                for cols in steps(product.n, t.tn):
+                    for ks in steps(product.k, t.tk):
+                        window = (cols, ks) if product.transpose_b else (ks, cols)
+                        sizes.append(coded.tile(product.b[window]).nbytes)
+        self.longest = max(sizes)
 
     def _reserve_buffers(self, array: Systolic, first: Product) -> None:
         t, core = self.tiling, self.core
@@ -337,6 +361,10 @@ class CoreProducts:
         a_cols, a_slots = (p.k, 1) if self.a_whole else (t.tk, t.a_slots)
         self.a_ring = core.ring(array.inputs, "a", t.tm, a_cols, first.a.fmt, a_slots)
         self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
+        if self.decoders:
+            staging = self.decoders[0][1].staging
+            slots = min(t.a_slots, t.b_slots)  # those of a streamed operand
+            self.coded_ring = core.ring(staging, "coded", 1, self.longest, BYTE, slots)
         sums, free = t.tm * p.n * p.acc_bits, core.arenas[array.outputs].free - ALIGNMENT
         self.c_whole = flat and first.finish.is_empty and sums <= min(tile, 8 * free)
         c_cols, c_slots = (p.n, 1) if self.c_whole else (t.tn, t.c_slots)
@@ -371,8 +399,26 @@ class CoreProducts:
     def _load_b(self, product: Product, cols: slice, ks: slice) -> View:
         window = (cols, ks) if product.transpose_b else (ks, cols)
         rows, width = (w.stop - w.start for w in window)
+        source, queue = product.b[window], self.core.load_queues[-1]
+        if self.decoders:
+            waiting = self.staged(self.low.coded.tile(source))
+            self.build.load(queue, waiting, self.low.coded.tile(source))
+            return self.decode(waiting)
         tile = self.b_ring.next()[:rows, :width]
-        self.build.load(self.core.load_queues[-1], tile, product.b[window])
+        self.build.load(queue, tile, source)
+        return tile
+
+    def staged(self, coded: CodedView) -> CodedView:
+        """The next buffer for the bytes of a coded tile."""
+        buffer = self.coded_ring.next().storage
+        return self.build.coded(buffer, 0, coded.nbytes, coded.form)
+
+    def decode(self, waiting: CodedView) -> View:
+        """The next buffer of B with what a coded tile stands for; decoders take turns."""
+        tile = self.b_ring.next()[: waiting.rows, : waiting.cols]
+        slot = self.decoders[self.decoded % len(self.decoders)][0]
+        self.decoded += 1
+        self.build.decode(slot, tile, waiting)
         return tile
 
     def _output_tile(

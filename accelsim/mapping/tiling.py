@@ -4,7 +4,7 @@ The loop nest is: outer tiles (of M or N) > inner tiles (of the other) > K tiles
 stays in the accumulators over all of K; operands stream through double buffers, or the outer
 operand's whole K panel stays resident while the inner dimension runs.
 
-The cost of a nest is what its two resources need, plus what cannot overlap:
+The cost of a nest is what its resources need (decoders, too), plus what cannot overlap:
 
     max(array + first load + last store, memory + last tile on the array,
         tiles x round trip of a buffer / buffers) + latencies + drain
@@ -30,6 +30,7 @@ import numpy.typing as npt
 from accelsim.errors import CapacityError
 from accelsim.hw.dram.service import slowdown
 from accelsim.hw.systolic import Systolic
+from accelsim.mapping.decoding import Coded, Expander
 from accelsim.mapping.placement import ALIGNMENT, readable
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Problem:
     Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory
     (0: its tiles are no windows there, or each is one piece); with ``transpose_b`` B is stored as
     [n, k]. Tiles of many rows are cut to multiples of ``even_rows``.
+    ``coded`` says how B is stored where that is not in ``b_bits`` per element.
     """
 
     m: int
@@ -68,10 +70,25 @@ class Problem:
     c_stride: int = 0
     transpose_b: bool = False
     even_rows: int = 1
+    coded: Coded | None = None
+
+    @property
+    def b_moved_bits(self) -> float:
+        """Bits per element of B in main memory."""
+        return self.coded.bits if self.coded else self.b_bits
+
+    def extents(self, array: Systolic) -> list[list[int]]:
+        """Candidate tile sizes along m, n and k."""
+        sizes = (self.m, self.n, self.k)
+        found = [extents(*one) for one in zip(sizes, self.granules(array), strict=True)]
+        if self.coded and self.coded.cut:
+            found[1:] = [[size] for size in self.coded.cut]
+        return found
 
     def granules(self, array: Systolic) -> tuple[int, int, int]:
         """What tiles are multiples of along m, n and k."""
         gm, gn, gk = granules(array)
+        gk = math.lcm(gk, self.coded.k_granule) if self.coded else gk
         return (gm if self.m < MANY * self.even_rows else math.lcm(gm, self.even_rows)), gn, gk
 
 
@@ -86,7 +103,7 @@ class Resources:
     tile of A and of B that is read once, so it counts for that fraction in main memory. ``alone``:
     nothing runs before or after the product that could fill its ends (a core with a sequencer).
     ``dram`` is main memory if its channels are simulated: then windows take as long as the busiest
-    part of it (hw.dram.service).
+    part of it (hw.dram.service). ``expander`` decodes B on its way, if it is coded.
     """
 
     array: Systolic
@@ -103,6 +120,7 @@ class Resources:
     b_readers: int = 1
     alone: bool = False
     dram: Dram | None = None
+    expander: Expander | None = None
 
     def cycles_per_byte(self, readers: int, slowdown: Floats) -> Floats:
         """Cycles that a byte takes which this many cores receive at once."""
@@ -192,12 +210,7 @@ def best_tiling(problem: Problem, resources: Resources, instruction_limit: int) 
 
 def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> Iterator[Tiling]:
     """The best tiling of each nest variant, or ``every`` one of them (for exhaustive checks)."""
-    axes = [
-        extents(size, granule)
-        for size, granule in zip(
-            (problem.m, problem.n, problem.k), problem.granules(resources.array), strict=True
-        )
-    ]
+    axes = problem.extents(resources.array)
     grid = np.meshgrid(*(np.array(a, dtype=np.int64) for a in axes), indexing="ij")
     tm, tn, tk = (g.ravel() for g in grid)
     splits: tuple[Split, ...] = ("m",) if resources.arrays == 1 else ("n", "m", "job")
@@ -214,18 +227,10 @@ def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> 
             picks = np.flatnonzero(fits) if every else _lowest(cycles, instructions, fits)
             for i in picks:
                 yield Tiling(
-                    tm=int(tm[i]),
-                    tn=int(tn[i]),
-                    tk=int(tk[i]),
-                    outer=outer,
-                    resident=resident,
-                    split=split,
-                    a_slots=int(slots[0][i]),
-                    b_slots=int(slots[1][i]),
-                    c_slots=int(slots[2][i]),
-                    cycles=float(cycles[i]),
-                    instructions=float(instructions[i]),
-                )
+                    int(tm[i]), int(tn[i]), int(tk[i]), outer, resident, split,
+                    int(slots[0][i]), int(slots[1][i]), int(slots[2][i]),
+                    float(cycles[i]), float(instructions[i]),
+                )  # fmt: skip
 
 
 def _slowdowns(
@@ -351,6 +356,9 @@ class _Nest:
         memories = (r.a_memory, r.b_memory, r.c_memory)
         for memory, nbytes, count in zip(memories, (a, b, c), slots, strict=True):
             use[memory] = use[memory] + (nbytes + 2 * ALIGNMENT) * count
+        if r.expander and p.coded:
+            waiting = p.coded.tile_bytes(self.tn * self.tk) + 2 * ALIGNMENT
+            use[r.expander.staging] = use[r.expander.staging] + waiting * np.minimum(*slots[:2])
         fits = self._allowed()
         for used, capacity in zip(use, r.capacities, strict=True):
             fits &= used <= capacity
@@ -370,27 +378,45 @@ class _Nest:
         """Cycles that the bytes of all jobs take through main memory."""
         p = self.p
         a_once = self._matrix_bytes(p.m, p.k, self.tk, p.a_bits)
-        b_once = p.k * p.n * p.b_bits / 8
+        b_once = p.k * p.n * p.b_moved_bits / 8
         c_once = self._matrix_bytes(p.m, p.n, self.tn, p.c_bits)
         a_times = 1 if self.resident and self.outer == "m" else self.nn
-        b_times = 1 if self.resident and self.outer == "n" else self.nm
+        b_times = self._b_times()
         a = a_once * a_times * self.a_rate
         b = b_once * b_times * self.b_rate
         return np.asarray(p.jobs * (a + b + c_once * self.c_rate), dtype=np.float64)
+
+    def _b_times(self) -> Ints | int:
+        """How often B is brought on chip."""
+        return 1 if self.resident and self.outer == "n" else self.nm
+
+    def _decoding(self) -> tuple[Floats, Floats]:
+        """Cycles of the decoders for the whole problem, and of one for one tile of B."""
+        p, expander, tile = self.p, self.r.expander, self.tn * self.tk
+        if expander is None or p.coded is None:
+            return np.zeros(len(tile)), np.zeros(len(tile))
+        return expander.cycles(
+            p.coded, p.jobs * p.n * p.k * self._b_times(), tile, self.nn * self.nk
+        )
 
     def cycles(self, busy: Ints, last_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
         """Closed-form cost, array cycles."""
         r, p = self.r, self.p
         drain = r.array.fill_drain_cycles
+        decoding, first = self._decoding()
         if not r.bytes_per_cycle:
-            return (busy + drain).astype(np.float64)
+            return np.asarray(np.maximum(busy + first, decoding + last_busy) + drain, np.float64)
         a, b = self._tile_cycles()
         last = self.tm * self.tn * p.c_bits / 8 * self.c_rate
-        exposed = a + b + last
-        slowest = np.maximum(busy + exposed, self._traffic() + last_busy)
+        exposed = a + b + last + first
+        slowest = np.maximum(busy + exposed, self._traffic() + first + last_busy)
+        slowest = np.maximum(slowest, decoding + a + b + last_busy)
         slowest = np.maximum(slowest, self._round_trips(last, last_busy, slots))
         # What nothing overlaps with: the ends of the memory's work or, if less, of the arrays'.
         ends = np.minimum(exposed, last_busy) if r.alone else exposed
+        if r.expander:  # coded tiles are small: a store that they wait behind empties their ring
+            waits = last - (np.minimum(*slots[:2]) - 1) * last_busy
+            busy = busy + p.jobs * self.nm * self.nn * np.maximum(waits, 0)
         slowest = np.maximum(slowest, self._phases(busy) + ends)
         total: Floats = slowest + 2 * r.latency + drain
         return total
@@ -399,7 +425,7 @@ class _Nest:
         """Cycles that a tile of A and one of B take from main memory."""
         p = self.p
         a = self.tm * self.tk * p.a_bits / 8 * self.a_rate
-        b = self.tn * self.tk * p.b_bits / 8 * self.b_rate
+        b = self.tn * self.tk * p.b_moved_bits / 8 * self.b_rate
         return a, b
 
     def _phases(self, busy: Ints) -> Floats:
@@ -412,13 +438,15 @@ class _Nest:
         outputs = self.nm * self.nn
         # Average tiles, so that edge tiles count for what they hold.
         a = p.m * p.k * p.a_bits / 8 / self.nm * self.a_rate
-        b = p.k * p.n * p.b_bits / 8 / self.nn * self.b_rate
+        b = p.k * p.n * p.b_moved_bits / 8 / self.nn * self.b_rate
         c = p.m * p.n * p.c_bits / 8 / outputs * self.c_rate
         work = busy / (p.jobs * outputs)
         outer = self.nm if self.outer == "m" else self.nn
         kept = (a if self.outer == "m" else b) if self.resident else 0.0
-        fetching = np.maximum(work, a + b + c)
-        running = np.maximum(work, a + b + c - kept)
+        decode = self._decoding()[0] / (p.jobs * self._b_times() * self.nn)
+        again = decode * (not self.resident or self.outer == "m")
+        fetching = np.maximum(np.maximum(work, decode), a + b + c)
+        running = np.maximum(np.maximum(work, again), a + b + c - kept)
         phases: Floats = p.jobs * (outer * fetching + (outputs - outer) * running)
         return phases
 
@@ -434,6 +462,8 @@ class _Nest:
         else:
             streamed, transfer = b_slots, a + b
         load = r.latency + transfer + tile_busy + drain
+        if r.expander and not (self.resident and self.outer == "n"):
+            load = np.maximum(r.latency + transfer, tile_busy + drain) + self._decoding()[1]
         store = r.latency + last + self.nk * tile_busy + drain
         loads = outputs * self.nk / streamed * load
         stores = outputs / c_slots * store
@@ -446,19 +476,20 @@ class _Nest:
         tiles = self.nm * self.nn * self.nk
         outer = self.nm if self.outer == "m" else self.nn
         loads = tiles + (outer * self.nk if self.resident else tiles)
+        decodes = self._b_times() * self.nn * self.nk if self.r.expander else 0
         ways = self.r.arrays if self.split != "job" else 1
-        count = self.p.jobs * (loads + tiles * ways + 2.0 * self.nm * self.nn)
+        count = self.p.jobs * (loads + decodes + tiles * ways + 2.0 * self.nm * self.nn)
         return np.asarray(count, dtype=np.float64)
 
 
 def _too_small(p: Problem, r: Resources) -> CapacityError:
-    gm, gn, gk = granules(r.array)
-    tm, tn, tk = min(gm, p.m), min(gn, p.n), min(gk, p.k)
+    tm, tn, tk = (one[0] for one in p.extents(r.array))
     a, b, c = tm * tk * p.a_bits // 8, tn * tk * p.b_bits // 8, tm * tn * p.acc_bits // 8
     have = " + ".join(readable(c) for c in r.capacities)
     return CapacityError(
         f"the smallest tile [{tm}, {tk}] @ [{tk}, {tn}] needs buffers of {readable(a)},"
-        f" {readable(b)} and {readable(c)} (accumulators), up to two of each on"
+        f" {readable(b)} and {readable(c)} (accumulators)"
+        f"{', and for coded bytes' if r.expander else ''}, up to two of each on"
         f" {2 * ALIGNMENT}-byte boundaries, more than the on-chip memory of {have}:"
         " enlarge the memories or use a smaller array"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from accelsim.errors import AccelsimError
@@ -14,6 +15,7 @@ from accelsim.workload._words import (
     parse_text,
     parse_whole,
 )
+from accelsim.workload.coding import Coding, coding_of
 from accelsim.workload.operators import KINDS, Gemm, Operator
 from accelsim.workload.single import Form
 from accelsim.workload.tensors import dtype_named
@@ -30,6 +32,8 @@ class Description(NamedTuple):
     """Optional operands that it has."""
     out: str | None
     """Format of the result where it is not the natural one."""
+    coding: Coding | None = None
+    """How its weight is stored, None as it is computed with."""
 
 
 class _Key(NamedTuple):
@@ -70,11 +74,17 @@ def _group_sizes(value: object, what: str) -> tuple[int, ...]:
     return tuple(parse_whole(part, what, least=0) for part in parts)
 
 
+_CODING = ("encoding", "sparsity", "sparsity_seed")
 _EXTRAS = ("bias", "residual", "copies")
 _FUSED = {
     "bias": _flag("bias"),
     "residual": _flag("residual"),
     "activation": _Key("activation", parse_text, ""),
+}
+_STORED = {
+    "encoding": _Key("encoding", parse_text, ""),
+    "sparsity": _Key("sparsity", lambda value, _: value, ""),
+    "sparsity_seed": _offset("sparsity_seed"),
 }
 _MATRIX = {"rows": _size("rows"), "cols": _size("cols")}
 _EPS = {"eps": _Key("eps", parse_float, 1e-5)}
@@ -104,6 +114,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "broadcast_b": _flag("broadcast_b"),
         "groups": _size("groups", 1),
         "accumulator": _Key("accumulator", _number_format, ""),
+        **_STORED,
     },
     "gemv": {
         "n": _size("n"),
@@ -114,6 +125,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "broadcast_b": _flag("broadcast_b"),
         "groups": _size("groups", 1),
         "accumulator": _Key("accumulator", _number_format, ""),
+        **_STORED,
     },
     "conv2d": {
         **{name: _size(name) for name in ("h", "w", "cin", "cout", "fh", "fw")},
@@ -176,7 +188,12 @@ KEYS: dict[str, dict[str, _Key]] = {
     },
     "residual": _MATRIX,
     "embedding": {name: _size(name) for name in ("vocab", "hidden", "tokens")},
-    "grouped_gemm": {"m": _Key("m", _group_sizes), "n": _size("n"), "k": _size("k")},
+    "grouped_gemm": {
+        "m": _Key("m", _group_sizes),
+        "n": _size("n"),
+        "k": _size("k"),
+        **_STORED,
+    },
     "expert_gate": {
         **{name: _size(name) for name in ("tokens", "experts", "top_k")},
         "normalise": _flag("normalise"),
@@ -221,10 +238,14 @@ def describe(kind: str, given: Mapping[str, object], where: str) -> Description:
     fields: dict[str, Any] = {}
     for name, key in keys.items():
         fields[key.field] = _value(name, key, pairs, fields, where)
+    words = {name: fields.pop(name, None) for name in _CODING}
+    coding = coding_of(words, where)
+    if coding and fields.get("transpose_b"):
+        coding = replace(coding, axis=-1)
     extras = [name for name in _EXTRAS if fields.pop(name, False)]
     if "copies" in extras:
         extras.append("x")  # what is copied
-    return Description(_form(kind, fields), _text(dtype), tuple(extras), _text(out))
+    return Description(_form(kind, fields), _text(dtype), tuple(extras), _text(out), coding)
 
 
 def _text(name: object) -> str | None:
