@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.epilogue import finish_of
+from accelsim.mapping.kept import kept_columns
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, lower_products
 from accelsim.mapping.registry import mapper
@@ -114,7 +115,9 @@ class Im2col:
         build.load(queue, dst[lo:hi, everything], source, part=True)
 
 
-@mapper("im2col-conv", lowers=("conv2d",), needs=(Systolic, Dma), preference=1)
+@mapper(
+    "im2col-conv", lowers=("conv2d", "layer_sparse_conv2d"), needs=(Systolic, Dma), preference=1
+)
 def im2col_conv(op: Conv2d, low: Lowering) -> None:
     """im2col by strided DMA, then the tiled matrix product, one per group."""
     per_group = op.cout // op.groups
@@ -127,7 +130,7 @@ def im2col_conv(op: Conv2d, low: Lowering) -> None:
         cols = slice(group * per_group, (group + 1) * per_group)
         products.append(
             Product(
-                Im2col(op, low, group),
+                kept_columns(op, Im2col(op, low, group)),
                 weights[everything, cols],
                 outputs[everything, cols],
                 finish.window(everything, cols),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from accelsim.errors import AccelsimError
 from accelsim.functional.attention import attention, kv_append
 from accelsim.functional.linear_attention import linear_attention, state_update
+from accelsim.workload.layer_sparsity import kept_steps
 from accelsim.workload.operators import (
     Activation,
     Attention,
@@ -29,6 +30,8 @@ from accelsim.workload.operators import (
     GroupedGemm,
     KvAppend,
     LayerNorm,
+    LayerSparseConv2d,
+    LayerSparseGemm,
     LinearAttention,
     Operator,
     Pool2d,
@@ -75,13 +78,24 @@ def gemm(op: Gemm, a: Array, b: Array, *added: Array) -> Array:
 
 
 def _gemm_sums(op: Gemm, a: Array, b: Array) -> Array:
-    b = np.swapaxes(b, -1, -2) if op.transpose_b else b
+    b = _all_rows(op, np.swapaxes(b, -1, -2) if op.transpose_b else b)
     if op.groups > 1:
         apart = a.reshape(op.m, op.groups, op.k).swapaxes(0, 1) @ b
         joined: Array = apart.swapaxes(0, 1).reshape(op.m, op.groups * op.n)
         return joined
     sums: Array = a @ b
     return sums
+
+
+def _all_rows(op: Gemm | Conv2d, weight: Array) -> Array:
+    """A weight with zeros where layer-wise sparsity has pruned its rows [..., k, n]."""
+    steps = kept_steps(op)
+    if steps is None:
+        return weight
+    whole = np.zeros((*weight.shape[:-2], steps.whole, weight.shape[-1]), dtype=weight.dtype)
+    for kept, place in steps.runs(slice(0, steps.length)):
+        whole[..., place, :] = weight[..., kept, :]
+    return whole
 
 
 def grouped_gemm(op: GroupedGemm, a: Array, b: Array) -> Array:
@@ -104,6 +118,7 @@ def _conv2d_sums(op: Conv2d, x: Array, weight: Array) -> Array:
     top, bottom, left, right = op.padding
     x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
     down, across = op.stride
+    weight = _all_rows(op, weight).reshape(op.fh, op.fw, op.cin // op.groups, op.cout)
     out = np.zeros((op.batch, op.out_h, op.out_w, op.cout), dtype=x.dtype)
     cin, cout = op.cin // op.groups, op.cout // op.groups
     for row in range(op.fh):
@@ -266,6 +281,8 @@ _BINARY: dict[str, Callable[[Array, Array], Array]] = {
 MEANINGS: dict[str, Callable[..., Array]] = {
     Gemm.kind: gemm,
     Conv2d.kind: conv2d,
+    LayerSparseGemm.kind: gemm,
+    LayerSparseConv2d.kind: conv2d,
     Pool2d.kind: pool2d,
     Attention.kind: attention,
     KvAppend.kind: kv_append,

@@ -34,6 +34,8 @@ from accelsim.workload.operators import (
     GroupedGemm,
     KvAppend,
     LayerNorm,
+    LayerSparseConv2d,
+    LayerSparseGemm,
     LinearAttention,
     Operator,
     Pool2d,
@@ -260,6 +262,8 @@ def _expert_combine(
 RULES: dict[str, Callable[..., Ball]] = {
     Gemm.kind: _gemm,
     Conv2d.kind: _conv2d,
+    LayerSparseGemm.kind: _gemm,
+    LayerSparseConv2d.kind: _conv2d,
     Attention.kind: _attention,
     LinearAttention.kind: _linear_attention,
     StateUpdate.kind: _state_update,

@@ -9,6 +9,7 @@ from typing import Protocol
 from accelsim.errors import AccelsimError
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
+from accelsim.mapping.kept import kept_columns
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.tiling import (
@@ -154,7 +155,7 @@ def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
     """One product per batch element or group; operands are windows of the operator's tensors."""
     a, b, c = op.inputs[0], op.inputs[1], op.output
     finish = finish_of(op, low)
-    b_rows, b_cols = (op.n, op.k) if op.transpose_b else (op.k, op.n)
+    b_rows, b_cols = (op.n, op.b_k) if op.transpose_b else (op.b_k, op.n)
     a_all = low.matrix(a, rows=op.batch * op.m)
     b_all = low.matrix(b, rows=b_rows * op.groups * (1 if op.broadcast_b else op.batch))
     c_all = low.matrix(c, rows=op.batch * op.m)
@@ -169,7 +170,7 @@ def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
         b_window = slice(0, b_rows) if op.broadcast_b else slice(i * b_rows, (i + 1) * b_rows)
         products.append(
             Product(
-                Stored(a_all[rows, along_k]),
+                kept_columns(op, Stored(a_all[rows, along_k])),
                 b_all[b_window, slice(0, b_cols)],
                 c_all[rows, along_n],
                 finish.window(rows, along_n),

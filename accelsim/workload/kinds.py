@@ -14,6 +14,7 @@ from accelsim.workload._words import (
     parse_text,
     parse_whole,
 )
+from accelsim.workload.layer_sparsity import layer_pattern, layer_sparse
 from accelsim.workload.operators import KINDS, Gemm, Operator
 from accelsim.workload.single import Form
 from accelsim.workload.tensors import dtype_named
@@ -70,12 +71,24 @@ def _group_sizes(value: object, what: str) -> tuple[int, ...]:
     return tuple(parse_whole(part, what, least=0) for part in parts)
 
 
+LAYER_WISE = ":layer"
+
+
+def _sparsity(value: object, what: str) -> tuple[int, int]:
+    """(N, M) of a layer-wise N:M sparsity, written N:M:layer."""
+    text = parse_text(value, what)
+    if not text.endswith(LAYER_WISE):
+        raise AccelsimError(f"{what} is {text!r}; accepted: N:M{LAYER_WISE}")
+    return layer_pattern(text.removesuffix(LAYER_WISE), what)
+
+
 _EXTRAS = ("bias", "residual", "copies")
 _FUSED = {
     "bias": _flag("bias"),
     "residual": _flag("residual"),
     "activation": _Key("activation", parse_text, ""),
 }
+_SPARSITY = {"sparsity": _Key("sparsity", _sparsity, (1, 1))}
 _MATRIX = {"rows": _size("rows"), "cols": _size("cols")}
 _EPS = {"eps": _Key("eps", parse_float, 1e-5)}
 _HEADS = {"d": _size("head_dim"), "batch": _size("batch", 1)}
@@ -104,6 +117,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "broadcast_b": _flag("broadcast_b"),
         "groups": _size("groups", 1),
         "accumulator": _Key("accumulator", _number_format, ""),
+        **_SPARSITY,
     },
     "gemv": {
         "n": _size("n"),
@@ -114,6 +128,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "broadcast_b": _flag("broadcast_b"),
         "groups": _size("groups", 1),
         "accumulator": _Key("accumulator", _number_format, ""),
+        **_SPARSITY,
     },
     "conv2d": {
         **{name: _size(name) for name in ("h", "w", "cin", "cout", "fh", "fw")},
@@ -122,6 +137,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "groups": _size("groups", 1),
         "batch": _size("batch", 1),
         **_FUSED,
+        **_SPARSITY,
     },
     "pool2d": {
         "function": _Key("function", parse_text),
@@ -265,12 +281,13 @@ def _value(
 
 def _form(kind: str, fields: dict[str, Any]) -> Form:
     """Operator class and fields, for the kinds whose text differs from the fields."""
+    pattern = fields.pop("sparsity", (1, 1))
     if kind == "gemv":
-        return Gemm, {"m": 1, **fields}
+        return layer_sparse((Gemm, {"m": 1, **fields}), pattern)
     if kind in ("conv2d", "pool2d"):
         fields["stride"] = (fields["stride"],) * 2
         fields["padding"] = (fields["padding"],) * 4
     if kind == "rotary":
         fields["table_rows"] = fields["position"] + fields["q_len"]
     cls: type[Operator] = KINDS[kind]
-    return cls, fields
+    return layer_sparse((cls, fields), pattern)

@@ -110,11 +110,16 @@ class Gemm(MatrixProduct):
         """Whether a is a single row, so that no b element is used twice."""
         return self.m == 1
 
+    @property
+    def b_k(self) -> int:
+        """Steps of the reduction that b holds: all of them."""
+        return self.k
+
     def _batched(self, *shape: int) -> Shape:
         return shape if self.batch == 1 else (self.batch, *shape)
 
     def input_shapes(self) -> tuple[Shape, ...]:
-        matrix = (self.n, self.k) if self.transpose_b else (self.k, self.n)
+        matrix = (self.n, self.b_k) if self.transpose_b else (self.b_k, self.n)
         b = matrix if self.broadcast_b else self._batched(*matrix)
         if self.groups > 1:
             b = (self.groups, *matrix)
@@ -126,7 +131,7 @@ class Gemm(MatrixProduct):
 
     @property
     def macs(self) -> int:
-        return self.batch * self.groups * self.m * self.n * self.k
+        return self.batch * self.groups * self.m * self.n * self.b_k
 
 
 @dataclass(frozen=True)

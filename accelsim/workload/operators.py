@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from accelsim.workload.attention_operators import Attention, KvAppend
 from accelsim.workload.expert_operators import ExpertCombine, ExpertGate, GroupedGemm
+from accelsim.workload.layer_sparsity import LayerSparseConv2d, LayerSparseGemm
 from accelsim.workload.linear_attention import DECAYS, LinearAttention, StateUpdate
 from accelsim.workload.matrix_operators import Conv2d, Gemm
 from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
@@ -29,6 +30,7 @@ KINDS: dict[str, type[Operator]] = {
         *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
         *(Elementwise, Residual, EmbeddingGather, Pool2d),
         *(ExpertGate, GroupedGemm, ExpertCombine),
+        *(LayerSparseGemm, LayerSparseConv2d),
     )
 }
 
@@ -49,6 +51,8 @@ __all__ = [
     "GroupedGemm",
     "KvAppend",
     "LayerNorm",
+    "LayerSparseConv2d",
+    "LayerSparseGemm",
     "LinearAttention",
     "Operand",
     "Operator",
