@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.arch.model import Architecture
+from accelsim.encoding.encodings import CODED
 from accelsim.engine.flows import Flows, flows
 from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Holds, Ports, merge_same_port, table
 from accelsim.engine.schedule import TimedProgram
@@ -106,6 +107,8 @@ class _Binding:
         self.nbytes = np.zeros((n, ACCESSES), dtype=np.int64)
         self.conflict = np.zeros((n, ACCESSES), dtype=np.int64)
         self.actions: dict[str, dict[str, Ints]] = {}
+        self.formats = program.element_formats()
+        self.coded = np.full(n, -1, dtype=np.int64)  # the coded operand that a row decodes
         self.ports = Ports(program, arch)
         self.flows: tuple[Flows, ...] = ()
         main, memory = arch.main_memory()
@@ -119,6 +122,7 @@ class _Binding:
 
     def bound(self) -> BoundProgram:
         self._locate_accesses()
+        self._find_coded()
         self.flows = tuple(
             flows(self.program, self.arch, name, first)
             for name, first in self.ports.first_link.items()
@@ -242,6 +246,7 @@ class _Binding:
             raise AccelsimError(
                 f"unit {name!r} cannot execute {Opcode(wrong[0]).name}; it executes {able}"
             )
+        self._check_encodings(name, unit, rows)
         if isinstance(unit, Multiplies):
             self._check_formats(unit, rows[self.opcode[rows] == Opcode.MATMUL])
         spaces = self.program.spaces
@@ -259,10 +264,33 @@ class _Binding:
                 f" does not reach memory {spaces[self.space[rows[row], column]].name!r}"
             )
 
+    def _find_coded(self) -> None:
+        """Sources that are read as what their coded bytes stand for."""
+        codes = self.program.operand_column("format")
+        if not self.program.forms:
+            return
+        for column in (1, 0):
+            operand = self.program.sources[:, column]
+            coded = (operand >= 0) & (codes[operand] >= CODED) & ~_IS_TRANSFER[self.opcode]
+            self.coded[coded] = operand[coded]
+
+    def _check_encodings(self, name: str, unit: Unit, rows: Ints) -> None:
+        """Only units that decode read coded operands."""
+        reading = rows[self.coded[rows] >= 0]
+        codes = self.program.operand_column("format")[self.coded[reading]]
+        for code in np.unique(codes).tolist():
+            form = self.program.forms[code - CODED]
+            if not unit.decodes(form.encoding):
+                row = int(reading[np.argmax(codes == code)])
+                raise AccelsimError(
+                    f"instruction {row}: unit {name!r} (kind: {unit.kind}) does not read operands"
+                    f" stored as {form.encoding}"
+                )
+
     def _check_formats(self, unit: Multiplies, rows: Ints) -> None:
         """What a unit cannot multiply is not timed either."""
         program = self.program
-        formats = program.operand_column("format")
+        formats = self.formats
         source, target = program.sources[rows], program.column("dst")[rows]
         used = np.stack([formats[d] for d in (source[:, 0], source[:, 1], target)])
         known = (len(FORMAT_NAMES),) * 3
@@ -279,9 +307,9 @@ class _Binding:
 
     def _work(self, rows: Ints) -> Work:
         program = self.program
-        fmt = program.operand_column("format")
+        fmt = self.formats
         column = program.column
-        first, target = program.sources[rows, 0], column("dst")[rows]
+        first, target, coded = program.sources[rows, 0], column("dst")[rows], self.coded[rows]
         return Work(
             opcode=self.opcode[rows],
             function=column("function")[rows],
@@ -297,6 +325,9 @@ class _Binding:
             staged_bytes=np.where(self.space[rows, :2] == self.main, 0, self.nbytes[rows, :2]).sum(
                 1
             ),
+            coded=np.where(coded >= 0, program.operand_column("format")[coded] - CODED, -1),
+            coded_bytes=np.where(coded >= 0, program.operand_bytes()[coded], 0),
+            forms=program.forms,
         )
 
     def _storage_bytes(self, operands: Ints) -> Ints:

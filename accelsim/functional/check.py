@@ -8,7 +8,7 @@ infinities that the reference does not have are mismatches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
+from accelsim.functional.coded import NOTHING_CODED, CodedWeight, coded_weights
 from accelsim.functional.execute import Captures, Clocked, execute
 from accelsim.functional.lowering import Lowering, lowerings
 from accelsim.functional.memory import Memory
@@ -117,8 +118,10 @@ def check(
     """
     blocks = [arch.units[slot.unit] for slot in program.units]
     values = graph_values(graph, seed, _produced_elsewhere(graph, program), scale)
+    coded = coded_weights(graph, values)
+    values |= {name: weight.elements() for name, weight in coded.items()}
     memory = Memory(program)
-    load_image(program, memory, values)
+    load_image(program, memory, values, coded)
     captures = execute(program, blocks, memory, schedule)
     return compare(graph, program, captures, values, lowerings(program, blocks))
 
@@ -129,10 +132,20 @@ def _produced_elsewhere(graph: Graph, program: Program) -> set[str]:
     return {s.name for s in program.storages if s.producer < 0 and s.name in created}
 
 
-def load_image(program: Program, memory: Memory, values: dict[str, Stored]) -> None:
-    """Put the initial tensors into every storage that holds one of them."""
+def load_image(
+    program: Program,
+    memory: Memory,
+    values: dict[str, Stored],
+    coded: Mapping[str, CodedWeight] = NOTHING_CODED,
+) -> None:
+    """Put the initial tensors into every storage that holds one of them, coded ones as bytes."""
     for index, info in enumerate(program.storages):
-        if info.role not in ("buffer", "scratch") and info.name in values:
+        if info.role in ("buffer", "scratch") or info.name not in values:
+            continue
+        if info.encoding:
+            for tile in info.tiles:
+                memory.fill_tile(index, tile, coded[info.name].tile(tile))
+        else:
             memory.fill(index, values[info.name])
 
 

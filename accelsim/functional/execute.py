@@ -177,11 +177,17 @@ class _Machine:
             Opcode.FILL: self._fill,
             Opcode.MATMUL: self._matmul,
             Opcode.VECTOR: self._vector,
+            Opcode.DECODE: self._decode,
         }
 
     def read(self, i: int) -> list[Values]:
         """Operands of instruction ``i`` as they are now: carriers, or stored bits of a copy."""
-        row = self._row[i]
+        try:
+            return self._read(self._row[i])
+        except AccelsimError as error:
+            raise self._fault(i, str(error)) from None
+
+    def _read(self, row: list[int]) -> list[Values]:
         opcode, memory = row[_OPCODE], self._memory
         if opcode in COPIES:
             return [memory.window(row[_SRC]).copy()]
@@ -219,6 +225,9 @@ class _Machine:
             memory.window(row[_DST])[...] = operands[0]
         else:
             memory.write(row[_DST], memory.values(row[_SRC], operands[0]))
+
+    def _decode(self, i: int, operands: list[Values]) -> None:
+        self._memory.write(self._row[i][_DST], operands[0])
 
     def _fill(self, i: int, _operands: list[Values]) -> None:
         self._memory.write(self._row[i][_DST], np.float64(self._immediate[i]) + np.zeros((1, 1)))

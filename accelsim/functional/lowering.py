@@ -141,6 +141,7 @@ class _Reader:
         self._rows: list[list[int]] = program.instructions[rows].tolist()
         used = sorted({d for row in self._rows for d in row[_DST : _DST + 4] if d >= 0})
         self._operand = dict(zip(used, program.operands[used].tolist(), strict=True))
+        self._formats = dict(zip(used, program.element_formats()[used].tolist(), strict=True))
 
     def lowering(self) -> Lowering:
         rules = self._rules()
@@ -193,7 +194,7 @@ class _Reader:
         return [row for row in self._rows if row[_OPCODE] in opcodes]
 
     def _format(self, descriptor: int) -> Format:
-        return FORMATS[FORMAT_NAMES[self._operand[descriptor][_FORMAT]]]
+        return FORMATS[FORMAT_NAMES[self._formats[descriptor]]]
 
     def _storage(self, descriptor: int) -> int:
         row: list[int] = self._operand[descriptor]
@@ -384,4 +385,4 @@ _OPCODE, _UNIT, _FUNCTION, _FLAGS = (
 )
 _MAXIMA = (Function.ROW_MAX, Function.MAX, Function.EXP_SUB)
 _N, _K, _DST, _SRC = COLUMN["n"], COLUMN["k"], COLUMN["dst"], COLUMN["src0"]
-_STORAGE, _FORMAT = OPERAND_COLUMN["storage"], OPERAND_COLUMN["format"]
+_STORAGE = OPERAND_COLUMN["storage"]

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from accelsim.encoding.encoding import Bytes
+from accelsim.encoding.encodings import CODED, CodedForm, Tile
 from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format, number_format, row_bytes
 from accelsim.program.table import Ints, Program
@@ -58,7 +60,8 @@ class Memory:
     """The bytes of every address space of a program, all poisoned at first.
 
     Windows are numpy views of stored elements, [rows, cols], one per operand descriptor; of formats
-    narrower than a byte they are views of the packed bytes, [rows, row_bytes].
+    narrower than a byte they are views of the packed bytes, [rows, row_bytes], of coded operands
+    views of the coded bytes, [1, row_bytes].
     """
 
     def __init__(self, program: Program, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
@@ -78,8 +81,14 @@ class Memory:
         self._windows: dict[int, Values] = {}
 
     def format(self, operand: int) -> Format:
-        """Number format of an operand descriptor."""
-        return FORMATS[FORMAT_NAMES[self._rows[operand][6]]]
+        """Number format of the elements of an operand descriptor, of coded bytes as they decode."""
+        form = self._form(operand)
+        return form.fmt if form else FORMATS[FORMAT_NAMES[self._rows[operand][6]]]
+
+    def _form(self, operand: int) -> CodedForm | None:
+        """What a coded operand stands for, None of others."""
+        code = self._rows[operand][6]
+        return self.program.forms[code - CODED] if code >= CODED else None
 
     def window(self, operand: int) -> Values:
         """The stored elements of an operand descriptor as a writable view [rows, cols]."""
@@ -93,8 +102,11 @@ class Memory:
         return self.values(operand, self.window(operand))
 
     def values(self, operand: int, held: Values) -> Values:
-        """What a copy of an operand's window holds, in its format's carrier."""
-        fmt = self.format(operand)
+        """What a copy of an operand's window holds, in its format's carrier; coded bytes are
+        decoded, and AccelsimError says what is wrong with them."""
+        fmt, form = self.format(operand), self._form(operand)
+        if form is not None:
+            return fmt.decode(form.decode(np.ascontiguousarray(held[0])))
         return fmt.decode(fmt.unpack(held) if fmt.bits % 8 else held)
 
     def write(self, operand: int, values: Values) -> None:
@@ -117,6 +129,20 @@ class Memory:
         for held, columns in self._panels(index):
             part = values.reshape(held.shape[0], -1)[:, columns]
             held[...] = fmt.pack(part) if fmt.bits % 8 else part
+
+    def fill_tile(self, index: int, tile: Tile, coded: Bytes) -> None:
+        """Put the bytes of one tile of a coded tensor where they lie."""
+        if len(coded) != tile.nbytes:
+            name = self.program.storages[index].name
+            raise AccelsimError(f"a tile of {name} has {len(coded)} bytes, its place {tile.nbytes}")
+        self._coded(index, tile)[...] = coded
+
+    def _coded(self, index: int, tile: Tile) -> Bytes:
+        """The bytes of a tile, a writable view."""
+        info = self.program.storages[index]
+        address = np.array([info.base + tile.offset], dtype=np.int64)
+        offset = int(self._segments[info.space].locate(address, address + tile.nbytes)[0])
+        return self._bytes[info.space][offset : offset + tile.nbytes]
 
     def tensor(self, index: int) -> Values:
         """A copy of a tensor's elements in its shape, however they are stored."""
@@ -165,8 +191,8 @@ class Memory:
 
     def _view(self, operand: int) -> Values:
         _, space, _, rows, width, stride, _ = self._rows[operand]
-        fmt = self.format(operand)
-        dtype = np.dtype(np.uint8) if fmt.bits % 8 else fmt.storage_dtype
+        fmt, coded = self.format(operand), self._form(operand) is not None
+        dtype = np.dtype(np.uint8) if coded or fmt.bits % 8 else fmt.storage_dtype
         shape = (rows, width // dtype.itemsize)
         strides = (stride, dtype.itemsize)
         return np.ndarray(shape, dtype, self._bytes[space].data, self._offset[operand], strides)

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from accelsim.encoding.encodings import CodedForm
 from accelsim.errors import AccelsimError
 from accelsim.program.opcodes import Opcode
 
@@ -38,7 +39,9 @@ class Work:
     the part of what is read that lies on chip;
     ``source_format`` and ``target_format`` are format codes of src0 and dst (see
     numerics.formats.FORMAT_NAMES), -1 for none; ``target_storage_bytes`` the size of the whole
-    buffer that dst is a window of.
+    buffer that dst is a window of. ``coded`` is which of ``forms`` the coded source of an
+    instruction has (src0 of a DECODE, one of a MATMUL's), -1 without one, ``coded_bytes`` how long
+    it is.
     """
 
     opcode: Ints
@@ -53,6 +56,9 @@ class Work:
     target_format: Ints
     target_storage_bytes: Ints
     staged_bytes: Ints = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    coded: Ints = field(default_factory=lambda: np.full(1, -1, dtype=np.int64))
+    coded_bytes: Ints = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    forms: tuple[CodedForm, ...] = ()
 
     def __len__(self) -> int:
         return len(self.opcode)
@@ -122,6 +128,10 @@ class Unit(Block):
     def memories(self) -> tuple[str, ...]:
         """Names of the memories this unit reads or writes directly."""
         return ()
+
+    def decodes(self, encoding: str) -> bool:
+        """Whether it reads operands that are stored in an encoding."""
+        return False
 
     def operand_passes(self, work: Work) -> tuple[Ints, Ints, Ints, Ints]:
         """How often an instruction reads src0, reads src1, reads dst back, and writes dst."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 # Importing a room registers its blocks.
 from accelsim.hw import (  # noqa: F401
     cache,
+    decoder,
     dma,
     link,
     memory,

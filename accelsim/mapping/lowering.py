@@ -20,12 +20,13 @@ from accelsim.hw.simt import Simt
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.tensor_core import TensorCore
 from accelsim.hw.vector import Vector
+from accelsim.mapping.coded import CodedLayouts
 from accelsim.mapping.panels import Layouts, packable, panel_width, passed_on
 from accelsim.mapping.placement import Arena, Plan
-from accelsim.mapping.registry import choose
+from accelsim.mapping.registry import choose, mappers_for
 from accelsim.numerics.formats import Format, number_format, row_bytes
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT, Builder
-from accelsim.program.storage import Storage, View
+from accelsim.program.storage import Piece, Storage, View
 from accelsim.program.table import OperatorInfo, Program, StorageInfo
 
 if TYPE_CHECKING:
@@ -171,6 +172,23 @@ class Lowering:
             elif name in widths:
                 layouts.cut(storage, *form, widths[name])
         return layouts
+
+    @cached_property
+    def coded(self) -> CodedLayouts:
+        """The tiles of weights that are stored in an encoding; mappers cut them through this."""
+        layouts = CodedLayouts(self.build)
+        for name, storage in self.tensors.items():
+            layouts.admit(storage, self.graph.tensors[name])
+        return layouts
+
+    def pieces(self, window: View) -> list[Piece]:
+        """Where a window of the row-major form of a tensor lies."""
+        if self.coded.of(window):
+            raise AccelsimError(
+                f"weight {window.storage.name!r} is stored as {self.coded.of(window)}, and a window"
+                " of it is read that is no coded tile"
+            )
+        return self.layouts.pieces(window)
 
     @cached_property
     def panel_width(self) -> int:
@@ -342,12 +360,13 @@ def lower(
         ideal=ideal,
         channels=machine.main if channels and isinstance(machine.main, Dram) else None,
     )
-    low.build.pieces = low.layouts.pieces
+    low.build.pieces = low.pieces
     for idle in unused_parts(arch):
         low.build.approximate(idle)
     for operator in operators:
         _lower_operator(operator, low, mappers)
     low.layouts.declare()
+    low.coded.declare()
     return machine.build.finish()
 
 
@@ -371,7 +390,7 @@ def _register(
             name,
             machine.main_space,
             plan.base[name],
-            spec.bytes,
+            spec.room,
             role,
             spec.shape,
             spec.dtype,
@@ -385,6 +404,8 @@ def _register(
 
 def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) -> None:
     mapper = choose(operator, low.arch, wanted)
+    if not mapper.reads_coded:
+        _refuse_coded(operator, low, mapper.name)
     for core in low.cores:
         core.reset()
     low.scratch_arena.reset()
@@ -397,6 +418,18 @@ def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) 
         mapper.lower(operator, low)
     except AccelsimError as fault:
         raise type(fault)(f"operator {operator.name!r} ({operator.kind}): {fault}") from None
+
+
+def _refuse_coded(operator: Operator, low: Lowering, mapper: str) -> None:
+    """Say which weight a mapper would read as if it were not coded."""
+    for name in operator.inputs:
+        if coding := low.graph.tensors[name].coding:
+            able = [m.name for m in mappers_for(operator.kind) if m.reads_coded]
+            raise AccelsimError(
+                f"operator {operator.name!r} ({operator.kind}): weight {name!r} is stored as"
+                f" {coding}, which mapper {mapper} does not read; accepted: mapper"
+                f" {' or '.join(able) or '(none)'} on an architecture that it fits"
+            )
 
 
 def _start(low: Lowering) -> None:

@@ -201,7 +201,10 @@ def packable(graph: Graph, arch: Architecture) -> list[str]:
     return [
         spec.name
         for spec in graph.tensors.values()
-        if spec.role in ("weight", "constant") and readers[spec.name] == 1 and len(spec.shape) > 1
+        if spec.role in ("weight", "constant")
+        and readers[spec.name] == 1
+        and len(spec.shape) > 1
+        and spec.coding is None
     ]
 
 

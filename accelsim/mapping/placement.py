@@ -156,7 +156,7 @@ def plan_tensors(graph: Graph, memory: str, capacity: int) -> Plan:
     base: dict[str, int] = {}
     for spec in graph.tensors.values():
         if spec.role != "activation":
-            base[spec.name] = heap.take(spec.name, spec.bytes)
+            base[spec.name] = heap.take(spec.name, spec.room)
     last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
     follows: dict[str, tuple[str, ...]] = {}
     retired: list[str] = []

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from accelsim.errors import AccelsimError
+from accelsim.hw.decoder import Decoder
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
 from accelsim.mapping.kept import kept_columns
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.tiling import (
+    Coded,
+    Expander,
     Problem,
     Resources,
     Tiling,
@@ -22,10 +26,11 @@ from accelsim.mapping.tiling import (
 )
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.builder import Builder
-from accelsim.program.storage import View
+from accelsim.program.storage import CodedView, View
 from accelsim.workload.operators import Gemm
 
 NOTHING = Finish()
+BYTE = number_format("uint8")
 
 
 class Operand(Protocol):
@@ -195,8 +200,43 @@ def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
         a_stride=low.layouts.pitch(product.a.view) if isinstance(product.a, Stored) else 0,
         b_stride=low.layouts.pitch(product.b),
         c_stride=low.layouts.pitch(product.c),
-        transpose_b=product.transpose_b, even_rows=low.even_rows,
+        transpose_b=product.transpose_b, even_rows=low.even_rows, coded=coded_operand(low, product),
     )  # fmt: skip
+
+
+def coded_operand(low: Lowering, product: Product) -> Coded | None:
+    """How the second operand lies in memory if it is coded."""
+    matrix = low.coded.of(product.b)
+    if matrix is None:
+        return None
+    cut = matrix.cuts.get(matrix.window(product.b), ())
+    encoding = matrix.encoding
+    spread = 0.0
+    if not encoding.fixed:
+        each = encoding.mean_bits(matrix.fmt, 1.0) - encoding.mean_bits(matrix.fmt, 0.0)
+        spread = each * math.sqrt(matrix.share * (1 - matrix.share))
+    return Coded(matrix.mean_bits, encoding.k_granule, spread, cut)
+
+
+def decoders_of(low: Lowering, core: Core, product: Product) -> list[tuple[int, Decoder]]:
+    """The decoders through which the second operand comes; none if it is stored as it is computed
+    with, or if the arrays read it coded."""
+    matrix = low.coded.of(product.b)
+    array = core.arrays[0][1]
+    if matrix is None or array.decodes(matrix.encoding.name):
+        return []
+    found = [
+        (slot, unit)
+        for slot, unit in core.of(Decoder)
+        if unit.decodes(matrix.encoding.name) and unit.target == array.weights
+    ]
+    if not found:
+        raise AccelsimError(
+            f"weight {matrix.name!r} is stored as {matrix.encoding.name}, and {low.arch.name} has"
+            f" no decoder of it into {array.weights!r}; accepted: an architecture with a unit of"
+            " kind decoder, such as coded-npu"
+        )
+    return [one for one in found if one[1] is found[0][1]]
 
 
 def accumulator_format(operand: Format, asked: str = "") -> Format:
@@ -252,10 +292,12 @@ def resources(
     a_readers: int = 1,
     b_readers: int = 1,
     finish: Finish = NOTHING,
+    decoders: Sequence[tuple[int, Decoder]] = (),
 ) -> Resources:
     """What the tile choice may count on in one core, of a team that shares what it reads, beside
     an epilogue."""
     names = list(dict.fromkeys(array.memories()))
+    names += [unit.staging for _, unit in decoders[:1] if unit.staging not in names]
     hz = low.arch.clocks[array.clock]
     bandwidth = 0.0 if low.ideal else low.core_bytes_per_second / hz
     port = 0.0
@@ -280,6 +322,24 @@ def resources(
         a_readers=a_readers,
         b_readers=b_readers,
         alone=core.sequencer is not None,
+        expander=_expander(low, decoders, names, hz),
+    )
+
+
+def _expander(
+    low: Lowering, decoders: Sequence[tuple[int, Decoder]], memories: Sequence[str], hz: float
+) -> Expander | None:
+    """The decoders of a core as the tile choice sees them, in cycles of ``hz``."""
+    if not decoders:
+        return None
+    unit = decoders[0][1]
+    speed = low.arch.clocks[unit.clock] / hz
+    return Expander(
+        count=len(decoders),
+        elements_per_cycle=unit.elements_per_cycle * speed,
+        bytes_per_cycle=unit.coded_bytes_per_cycle * speed,
+        latency=unit.latency / speed,
+        staging=memories.index(unit.staging),
     )
 
 
@@ -304,9 +364,12 @@ class CoreProducts:
         array = core.arrays[0][1]
         self.acc_fmt = first.sums
         self.problem = problem_of(low, first, len(products))
+        self.decoders, self.decoded = decoders_of(low, core, first), 0
         limit = low.build.instruction_limit - len(low.build)
         self.tiling = tiling or best_tiling(
-            self.problem, resources(low, core, array, finish=first.finish), limit
+            self.problem,
+            resources(low, core, array, finish=first.finish, decoders=self.decoders),
+            limit,
         )
         low.build.reserve(
             self._instructions(first), f"[{first.m}, {first.k}] @ [{first.k}, {first.n}]"
@@ -315,6 +378,7 @@ class CoreProducts:
             low.build.note(str(self.tiling))
         for product in products:
             low.layouts.pack(product.b, self.tiling.tk if product.transpose_b else self.tiling.tn)
+        self._cut_coded()
         self._reserve_buffers(array, first)
 
     def _instructions(self, first: Product) -> int:
@@ -325,6 +389,19 @@ class CoreProducts:
             tiles *= -(-p.n // t.tn)
         extra = tiles * (first.a.fetches(min(t.tm, p.m), min(t.tk, p.k)) - 1)
         return int(t.instructions) + extra
+
+    def _cut_coded(self) -> None:
+        """Lay out the coded tiles of B as they are read, and remember how they were cut."""
+        coded, t = self.low.coded, self.tiling
+        sizes = [0]
+        for product in self.products:
+            if matrix := coded.of(product.b):
+                matrix.cuts[matrix.window(product.b)] = t.tn, t.tk
+                for cols in steps(product.n, t.tn):
+                    for ks in steps(product.k, t.tk):
+                        window = (cols, ks) if product.transpose_b else (ks, cols)
+                        sizes.append(coded.tile(product.b[window]).nbytes)
+        self.longest = max(sizes)
 
     def _reserve_buffers(self, array: Systolic, first: Product) -> None:
         t, core = self.tiling, self.core
@@ -338,6 +415,9 @@ class CoreProducts:
         a_cols, a_slots = (p.k, 1) if self.a_whole else (t.tk, t.a_slots)
         self.a_ring = core.ring(array.inputs, "a", t.tm, a_cols, first.a.fmt, a_slots)
         self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
+        if self.decoders:
+            staging = self.decoders[0][1].staging
+            self.coded_ring = core.ring(staging, "coded", 1, self.longest, BYTE, t.b_slots)
         sums, free = t.tm * p.n * p.acc_bits, core.arenas[array.outputs].free - ALIGNMENT
         self.c_whole = flat and first.finish.is_empty and sums <= min(tile, 8 * free)
         c_cols, c_slots = (p.n, 1) if self.c_whole else (t.tn, t.c_slots)
@@ -372,8 +452,26 @@ class CoreProducts:
     def _load_b(self, product: Product, cols: slice, ks: slice) -> View:
         window = (cols, ks) if product.transpose_b else (ks, cols)
         rows, width = (w.stop - w.start for w in window)
+        source, queue = product.b[window], self.core.load_queues[-1]
+        if self.decoders:
+            waiting = self.staged(self.low.coded.tile(source))
+            self.build.load(queue, waiting, self.low.coded.tile(source))
+            return self.decode(waiting)
         tile = self.b_ring.next()[:rows, :width]
-        self.build.load(self.core.load_queues[-1], tile, product.b[window])
+        self.build.load(queue, tile, source)
+        return tile
+
+    def staged(self, coded: CodedView) -> CodedView:
+        """The next buffer for the bytes of a coded tile."""
+        buffer = self.coded_ring.next().storage
+        return self.build.coded(buffer, 0, coded.nbytes, coded.form)
+
+    def decode(self, waiting: CodedView) -> View:
+        """The next buffer of B with what a coded tile stands for; decoders take turns."""
+        tile = self.b_ring.next()[: waiting.rows, : waiting.cols]
+        slot = self.decoders[self.decoded % len(self.decoders)][0]
+        self.decoded += 1
+        self.build.decode(slot, tile, waiting)
         return tile
 
     def _output_tile(

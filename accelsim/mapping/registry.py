@@ -38,7 +38,8 @@ class Mapper:
     """A strategy for some operator kinds on architectures that have certain blocks.
 
     ``preference`` decides between mappers that both fit when the architecture names none;
-    ``lacks`` says what an architecture that has the blocks still lacks, "" if nothing.
+    ``lacks`` says what an architecture that has the blocks still lacks, "" if nothing;
+    ``reads_coded`` whether weights may be stored in an encoding (accelsim.encoding).
     """
 
     name: str
@@ -48,6 +49,7 @@ class Mapper:
     preference: int = 0
     summary: str = ""
     lacks: Callable[[Architecture], str] | None = None
+    reads_coded: bool = False
 
     def missing(self, arch: Architecture) -> list[str]:
         """What the architecture lacks for this mapper: kinds of blocks, or how they are joined."""
@@ -67,6 +69,7 @@ def mapper(
     needs: Iterable[type[Block]],
     preference: int = 0,
     lacks: Callable[[Architecture], str] | None = None,
+    reads_coded: bool = False,
 ) -> Callable[[Lower], Lower]:
     """Register a lowering function under a name (see Mapper)."""
 
@@ -76,7 +79,9 @@ def mapper(
             raise AccelsimError(f"mapper {name!r} is taken by {known.lower.__qualname__}")
         summary = (function.__doc__ or "").strip().split("\n")[0]
         kinds, blocks = tuple(lowers), tuple(needs)
-        MAPPERS[name] = Mapper(name, kinds, blocks, function, preference, summary, lacks)
+        MAPPERS[name] = Mapper(
+            name, kinds, blocks, function, preference, summary, lacks, reads_coded
+        )
         return function
 
     return register

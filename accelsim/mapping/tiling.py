@@ -40,10 +40,45 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 # Nests within this factor of the cheapest count as equal; the one with fewest instructions wins.
 TOLERANCE = 1.002
+DEVIATIONS = 5  # of a coded tile's length that its buffer has room for
 MANY = 4  # tiles of so few rows are cut as the array likes it
 
 Axis = Literal["m", "n"]
 Split = Literal["m", "n", "job"]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """How B lies in main memory: ``bits`` per element on average, in tiles cut along k at multiples
+    of ``k_granule``. ``spread`` is the standard deviation of one element's bits, ``cut`` the (n, k)
+    of tiles that somebody chose before (() nobody)."""
+
+    bits: float
+    k_granule: int
+    spread: float = 0.0
+    cut: tuple[int, ...] = ()
+
+    def tile_bytes(self, elements: Ints) -> Ints:
+        """Bytes that hold every tile of so many elements, almost surely."""
+        likely = elements * self.bits + DEVIATIONS * self.spread * np.sqrt(elements)
+        return np.asarray(np.ceil(likely / 8), dtype=np.int64) + ALIGNMENT
+
+
+@dataclass(frozen=True)
+class Expander:
+    """The decoders of a core, in array cycles: elements out and coded bytes in per cycle of each,
+    the cycles until a result may be used, and the index of the memory where coded tiles wait."""
+
+    count: int
+    elements_per_cycle: float
+    bytes_per_cycle: float
+    latency: float
+    staging: int
+
+    def cycles(self, elements: Ints, bits: float) -> Floats:
+        """Cycles that one decoder is busy with so many elements."""
+        rate = max(1 / self.elements_per_cycle, bits / 8 / self.bytes_per_cycle)
+        return np.asarray(elements * rate, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -53,6 +88,7 @@ class Problem:
     Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory
     (0: its tiles are no windows there, or each is one piece); with ``transpose_b`` B is stored as
     [n, k]. Tiles of many rows are cut to multiples of ``even_rows``.
+    ``coded`` says how B is stored where that is not in ``b_bits`` per element.
     """
 
     m: int
@@ -68,10 +104,25 @@ class Problem:
     c_stride: int = 0
     transpose_b: bool = False
     even_rows: int = 1
+    coded: Coded | None = None
+
+    @property
+    def b_moved_bits(self) -> float:
+        """Bits per element of B in main memory."""
+        return self.coded.bits if self.coded else self.b_bits
+
+    def extents(self, array: Systolic) -> list[list[int]]:
+        """Candidate tile sizes along m, n and k."""
+        sizes = (self.m, self.n, self.k)
+        found = [extents(*one) for one in zip(sizes, self.granules(array), strict=True)]
+        if self.coded and self.coded.cut:
+            found[1:] = [[size] for size in self.coded.cut]
+        return found
 
     def granules(self, array: Systolic) -> tuple[int, int, int]:
         """What tiles are multiples of along m, n and k."""
         gm, gn, gk = granules(array)
+        gk = math.lcm(gk, self.coded.k_granule) if self.coded else gk
         return (gm if self.m < MANY * self.even_rows else math.lcm(gm, self.even_rows)), gn, gk
 
 
@@ -86,7 +137,7 @@ class Resources:
     tile of A and of B that is read once, so it counts for that fraction in main memory. ``alone``:
     nothing runs before or after the product that could fill its ends (a core with a sequencer).
     ``dram`` is main memory if its channels are simulated: then windows take as long as the busiest
-    part of it (hw.dram.service).
+    part of it (hw.dram.service). ``expander`` decodes B on its way, if it is coded.
     """
 
     array: Systolic
@@ -103,6 +154,7 @@ class Resources:
     b_readers: int = 1
     alone: bool = False
     dram: Dram | None = None
+    expander: Expander | None = None
 
     def cycles_per_byte(self, readers: int, slowdown: Floats) -> Floats:
         """Cycles that a byte takes which this many cores receive at once."""
@@ -192,12 +244,7 @@ def best_tiling(problem: Problem, resources: Resources, instruction_limit: int) 
 
 def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> Iterator[Tiling]:
     """The best tiling of each nest variant, or ``every`` one of them (for exhaustive checks)."""
-    axes = [
-        extents(size, granule)
-        for size, granule in zip(
-            (problem.m, problem.n, problem.k), problem.granules(resources.array), strict=True
-        )
-    ]
+    axes = problem.extents(resources.array)
     grid = np.meshgrid(*(np.array(a, dtype=np.int64) for a in axes), indexing="ij")
     tm, tn, tk = (g.ravel() for g in grid)
     splits: tuple[Split, ...] = ("m",) if resources.arrays == 1 else ("n", "m", "job")
@@ -351,6 +398,9 @@ class _Nest:
         memories = (r.a_memory, r.b_memory, r.c_memory)
         for memory, nbytes, count in zip(memories, (a, b, c), slots, strict=True):
             use[memory] = use[memory] + (nbytes + 2 * ALIGNMENT) * count
+        if r.expander and p.coded:
+            waiting = p.coded.tile_bytes(self.tn * self.tk) + 2 * ALIGNMENT
+            use[r.expander.staging] = use[r.expander.staging] + waiting * slots[1]
         fits = self._allowed()
         for used, capacity in zip(use, r.capacities, strict=True):
             fits &= used <= capacity
@@ -370,24 +420,43 @@ class _Nest:
         """Cycles that the bytes of all jobs take through main memory."""
         p = self.p
         a_once = self._matrix_bytes(p.m, p.k, self.tk, p.a_bits)
-        b_once = p.k * p.n * p.b_bits / 8
+        b_once = p.k * p.n * p.b_moved_bits / 8
         c_once = self._matrix_bytes(p.m, p.n, self.tn, p.c_bits)
         a_times = 1 if self.resident and self.outer == "m" else self.nn
-        b_times = 1 if self.resident and self.outer == "n" else self.nm
+        b_times = self._b_times()
         a = a_once * a_times * self.a_rate
         b = b_once * b_times * self.b_rate
         return np.asarray(p.jobs * (a + b + c_once * self.c_rate), dtype=np.float64)
+
+    def _b_times(self) -> Ints | int:
+        """How often B is brought on chip."""
+        return 1 if self.resident and self.outer == "n" else self.nm
+
+    def _decoding(self) -> tuple[Floats, Floats]:
+        """Cycles of the decoders for the whole problem, and of one for one tile of B."""
+        p, expander = self.p, self.r.expander
+        if expander is None or p.coded is None:
+            nothing = np.zeros(len(self.tm))
+            return nothing, nothing
+        tile = expander.cycles(self.tn * self.tk, p.coded.bits)
+        whole = expander.cycles(np.full_like(self.tm, p.n * p.k), p.coded.bits)
+        # Tiles go to the decoders in turn: at most so many of them are busy.
+        used = np.minimum(expander.count, self.nn * self.nk)
+        return p.jobs * self._b_times() * whole / used, tile + expander.latency
 
     def cycles(self, busy: Ints, last_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
         """Closed-form cost, array cycles."""
         r, p = self.r, self.p
         drain = r.array.fill_drain_cycles
         if not r.bytes_per_cycle:
-            return (busy + drain).astype(np.float64)
+            decoding, first = self._decoding()
+            return np.asarray(np.maximum(busy + first, decoding + last_busy) + drain, np.float64)
         a, b = self._tile_cycles()
         last = self.tm * self.tn * p.c_bits / 8 * self.c_rate
-        exposed = a + b + last
-        slowest = np.maximum(busy + exposed, self._traffic() + last_busy)
+        decoding, first = self._decoding()
+        exposed = a + b + last + first
+        slowest = np.maximum(busy + exposed, self._traffic() + first + last_busy)
+        slowest = np.maximum(slowest, decoding + a + b + last_busy)
         slowest = np.maximum(slowest, self._round_trips(last, last_busy, slots))
         # What nothing overlaps with: the ends of the memory's work or, if less, of the arrays'.
         ends = np.minimum(exposed, last_busy) if r.alone else exposed
@@ -399,7 +468,7 @@ class _Nest:
         """Cycles that a tile of A and one of B take from main memory."""
         p = self.p
         a = self.tm * self.tk * p.a_bits / 8 * self.a_rate
-        b = self.tn * self.tk * p.b_bits / 8 * self.b_rate
+        b = self.tn * self.tk * p.b_moved_bits / 8 * self.b_rate
         return a, b
 
     def _phases(self, busy: Ints) -> Floats:
@@ -412,7 +481,7 @@ class _Nest:
         outputs = self.nm * self.nn
         # Average tiles, so that edge tiles count for what they hold.
         a = p.m * p.k * p.a_bits / 8 / self.nm * self.a_rate
-        b = p.k * p.n * p.b_bits / 8 / self.nn * self.b_rate
+        b = p.k * p.n * p.b_moved_bits / 8 / self.nn * self.b_rate
         c = p.m * p.n * p.c_bits / 8 / outputs * self.c_rate
         work = busy / (p.jobs * outputs)
         outer = self.nm if self.outer == "m" else self.nn
@@ -433,7 +502,8 @@ class _Nest:
             streamed, transfer = (b_slots, b) if self.outer == "m" else (a_slots, a)
         else:
             streamed, transfer = b_slots, a + b
-        load = r.latency + transfer + tile_busy + drain
+        decode = self._decoding()[1]
+        load = r.latency + transfer + decode + tile_busy + drain
         store = r.latency + last + self.nk * tile_busy + drain
         loads = outputs * self.nk / streamed * load
         stores = outputs / c_slots * store
@@ -446,6 +516,8 @@ class _Nest:
         tiles = self.nm * self.nn * self.nk
         outer = self.nm if self.outer == "m" else self.nn
         loads = tiles + (outer * self.nk if self.resident else tiles)
+        if self.r.expander:
+            loads = loads + self._b_times() * self.nn * self.nk
         ways = self.r.arrays if self.split != "job" else 1
         count = self.p.jobs * (loads + tiles * ways + 2.0 * self.nm * self.nn)
         return np.asarray(count, dtype=np.float64)

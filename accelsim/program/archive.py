@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from accelsim.encoding.encodings import CodedForm, Tile
 from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import FORMAT_CODES, FORMAT_NAMES
 from accelsim.program.table import (
@@ -24,7 +25,7 @@ from accelsim.program.table import (
     UnitSlot,
 )
 
-SCHEMA = 2  # 2: storages in panels
+SCHEMA = 3  # 2: storages in panels; 3: coded tiles
 KIND = "accelsim tile program"
 TABLES = {"instructions": np.int64, "immediate": np.float64, "operands": np.int64}
 
@@ -83,6 +84,7 @@ def _header(program: Program) -> dict[str, Any]:
         "operators": [asdict(operator) for operator in program.operators],
         "approximations": list(program.approximations),
         "metadata": program.metadata,
+        "forms": [asdict(form) for form in program.forms],
     }
 
 
@@ -120,13 +122,16 @@ def _program(header: dict[str, Any], tables: dict[str, Any]) -> Program:
         operands=_recoded(tables["operands"], header["formats"]),
         approximations=tuple(header["approximations"]),
         metadata=header["metadata"],
+        forms=tuple(CodedForm(**form) for form in header.get("forms", ())),
     )
 
 
 def _storage(fields: dict[str, Any]) -> StorageInfo:
     written = tuple((first, last) for first, last in fields["written"])
     shape, panels = tuple(fields["shape"]), tuple(fields.get("panels", ()))
-    return StorageInfo(**{**fields, "shape": shape, "written": written, "panels": panels})
+    tiles = tuple(Tile(*tile) for tile in fields.get("tiles", ()))
+    changed = {"shape": shape, "written": written, "panels": panels, "tiles": tiles}
+    return StorageInfo(**{**fields, **changed})
 
 
 def _recoded(operands: Any, formats: list[str]) -> Any:

@@ -21,7 +21,7 @@ import numpy as np
 from accelsim.errors import AccelsimError
 from accelsim.numerics.orders import Order, orders_of
 from accelsim.program.opcodes import REDUCTIONS, Flag, Function, Opcode
-from accelsim.program.storage import Piece, Storage, View
+from accelsim.program.storage import CodedView, Piece, Storage, View
 from accelsim.program.table import (
     DEPENDENCIES,
     OPERAND_WIDTH,
@@ -37,6 +37,8 @@ from accelsim.program.table import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from accelsim.encoding.encodings import CodedForm, Tile
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Builder:
         self._immediate: dict[int, float] = {}
         self._immediates: list[tuple[int, Floats]] = []  # of rows that came at once: first, values
         self._approximations: list[str] = []
+        self._forms: dict[CodedForm, int] = {}
         # _seen[u][v]: latest instruction of unit v that unit u is already known to have waited for.
         self._seen: list[dict[int, int]] = [{} for _ in self.units]
         # The latest LAUNCH, and per unit the latest one that it waited for; what stands before it
@@ -97,6 +100,16 @@ class Builder:
     def lay_out(self, storage: Storage, panels: tuple[int, ...]) -> None:
         """Declare that a tensor is stored in panels of columns (see StorageInfo)."""
         self._storages[storage.index] = replace(self._storages[storage.index], panels=panels)
+
+    def lay_out_tiles(self, storage: Storage, encoding: str, tiles: tuple[Tile, ...]) -> None:
+        """Declare that a tensor is stored in coded tiles (see StorageInfo)."""
+        info = self._storages[storage.index]
+        self._storages[storage.index] = replace(info, encoding=encoding, tiles=tiles)
+
+    def coded(self, storage: Storage, offset: int, nbytes: int, form: CodedForm) -> CodedView:
+        """A run of coded bytes of a storage, which stand for a dense window."""
+        number = self._forms.setdefault(form, len(self._forms))
+        return CodedView(storage, storage.base + offset, nbytes, form, number)
 
     def begin_operator(self, info: OperatorInfo) -> int:
         """Instructions emitted from now on belong to this operator; returns its index."""
@@ -158,7 +171,7 @@ class Builder:
         """
         _same_shape(dst, src)
         flags, i = int(Flag.SCALAR) if scalar else 0, -1
-        pieces = self.pieces(src)
+        pieces = self._pieces(src)
         for rows, cols, view in pieces:
             i = self._emit(
                 queue, Opcode.LOAD, dst[rows, cols], (view,), view.rows, view.cols,
@@ -177,7 +190,7 @@ class Builder:
             return [self.load(queue, dsts[0], src, part=part)]
         for dst in dsts:
             _same_shape(dst, src)
-        pieces, made = self.pieces(src), []
+        pieces, made = self._pieces(src), []
         for rows, cols, view in pieces:
             parts = [dst[rows, cols] for dst in dsts]
             made += self._multicast(queue, parts, view, part or len(pieces) > 1)
@@ -201,7 +214,7 @@ class Builder:
         """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ."""
         _same_shape(dst, src)
         flags, i = int(Flag.SCALAR) if scalar else 0, -1
-        for rows, cols, view in self.pieces(dst):
+        for rows, cols, view in self._pieces(dst):
             i = self._emit(
                 queue, Opcode.STORE, view, (src[rows, cols],), view.rows, view.cols,
                 flags=flags, part=True,
@@ -216,6 +229,11 @@ class Builder:
         """Set every element of ``dst`` to ``value``."""
         i = self._emit(queue, Opcode.FILL, dst, (), dst.rows, dst.cols, part=part)
         return self._with_immediate(i, value)
+
+    def decode(self, unit: int, dst: View, src: View) -> int:
+        """``dst`` = what the coded bytes of ``src`` stand for, in their own number format."""
+        _same_shape(dst, src)
+        return self._emit(unit, Opcode.DECODE, dst, (src,), dst.rows, dst.cols)
 
     def matmul(
         self,
@@ -324,9 +342,13 @@ class Builder:
             immediate=immediate,
             operands=np.frombuffer(self._operands, dtype=np.int64).reshape(-1, OPERAND_WIDTH),
             approximations=tuple(self._approximations),
+            forms=tuple(self._forms),
         )
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _pieces(self, view: View) -> list[Piece]:
+        return _whole(view) if isinstance(view, CodedView) else self.pieces(view)
 
     def _emit(
         self,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from accelsim.encoding.encodings import CODED
 from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import FORMAT_NAMES, FORMATS
 from accelsim.program.opcodes import ISSUED, Flag, Function, Opcode
 from accelsim.program.table import COLUMN, DEPENDENCIES, SOURCES
 
 if TYPE_CHECKING:
+    from accelsim.encoding.encodings import Tile
     from accelsim.program.table import Program, StorageInfo
 
 COLUMNS = """\
@@ -24,7 +26,8 @@ COLUMNS = """\
 #         ta/tb: the first/second source is stored transposed
 # ->      destination; <- sources
 # operand storage@space+address [rows x columns format], '/stride' in bytes if rows are not packed;
-#         a window of a tensor is given as [rows, columns] of its 2-D form
+#         a window of a tensor is given as [rows, columns] of its 2-D form; coded bytes as what
+#         they decode to, with their number
 # after   instructions that must have finished first, with their units"""
 
 
@@ -94,6 +97,8 @@ def operand_text(program: Program, d: int) -> str:
     if not 0 <= d < len(program.operands):
         return f"operand {d}"
     s, space, base, rows, row_bytes, stride, code = program.operands[d].tolist()
+    if 0 <= code - CODED < len(program.forms):
+        return _coded_text(program, d)
     fmt = FORMAT_NAMES[code] if 0 <= code < len(FORMAT_NAMES) else f"format {code}"
     bits = FORMATS[fmt].bits if fmt in FORMATS else 8
     cols = row_bytes * 8 // bits
@@ -106,6 +111,26 @@ def operand_text(program: Program, d: int) -> str:
         return f"{info.name}{window}@{place}+{base:#09x} {fmt}"
     pitch = f"/{stride}" if rows > 1 and stride != row_bytes else ""
     return f"{info.name}@{place}+{base:#09x} [{rows}x{cols} {fmt}{pitch}]"
+
+
+def _coded_text(program: Program, d: int) -> str:
+    """A run of coded bytes: the tile of a tensor, or the shape that it decodes to."""
+    s, space, base, _, nbytes, _, code = program.operands[d].tolist()
+    form = program.forms[code - CODED]
+    place = program.spaces[space].name if 0 <= space < len(program.spaces) else f"space {space}"
+    info = program.storages[s] if 0 <= s < len(program.storages) else None
+    name, shape = info.name if info else f"storage {s}", f"[{form.rows}x{form.cols} {form}]"
+    tile = _tile_at(info, base - info.base) if info else None
+    if tile and (tile.rows, tile.cols) == (form.rows, form.cols):
+        window = f"[{tile.row}:{tile.row + tile.rows}, {tile.col}:{tile.col + tile.cols}]"
+        return f"{name}{window}@{place}+{base:#09x} {form} {nbytes} bytes"
+    return f"{name}@{place}+{base:#09x} {shape} {nbytes} bytes"
+
+
+def _tile_at(info: StorageInfo, offset: int) -> Tile | None:
+    """The coded tile that begins at an offset; mappers lay them out one behind the other."""
+    i = bisect_left(info.tiles, offset, key=lambda tile: tile.offset)
+    return info.tiles[i] if i < len(info.tiles) and info.tiles[i].offset == offset else None
 
 
 def _window(info: StorageInfo, offset: int, rows: int, cols: int, stride: int, bits: int) -> str:
@@ -163,6 +188,8 @@ def _storage(program: Program, info: StorageInfo) -> str:
     if info.producer >= 0:
         known = info.producer < len(program.operators)
         text += f"  by {program.operators[info.producer].name if known else info.producer}"
+    if info.encoding:
+        text += f"  {info.encoding} in {len(info.tiles)} tiles"
     if info.panels and info.shape:
         text += f"  in panels of {_widths(info)} columns"
     if info.written:

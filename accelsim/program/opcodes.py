@@ -18,6 +18,7 @@ class Opcode(IntEnum):
     DELIVER = 7  # dst[r, c] = src0[r, c], one more destination of the MULTICAST before it
     # dst[m, n] (+)= src0[m, k] @ src1[k, n], or function(imm x that) if a pipeline goes on so
     MATMUL = 8
+    DECODE = 9  # dst[m, n] = what the coded bytes of src0 stand for
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from accelsim.encoding.encodings import CODED, CodedForm
 from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import FORMAT_CODES, Format, row_bytes
 
@@ -120,6 +121,43 @@ class View:
             self.stride,
             FORMAT_CODES[self.fmt.name],
         )
+
+
+class CodedView(View):
+    """A run of ``nbytes`` coded bytes, seen as the dense window that it decodes to.
+
+    ``number`` is the place of its form among the program's forms. It has no smaller windows.
+    """
+
+    __slots__ = ("coded_bytes", "form", "number")
+
+    def __init__(
+        self, storage: Storage, base: int, nbytes: int, form: CodedForm, number: int
+    ) -> None:
+        super().__init__(storage, base, form.rows, form.cols, nbytes, form.fmt)
+        self.coded_bytes = nbytes
+        self.form = form
+        self.number = number
+
+    @property
+    def nbytes(self) -> int:
+        return self.coded_bytes
+
+    def __getitem__(self, window: tuple[slice, slice]) -> View:
+        r0, r1, _ = window[0].indices(self.rows)
+        c0, c1, _ = window[1].indices(self.cols)
+        if (r0, c0, r1, c1) != (0, 0, self.rows, self.cols):
+            raise AccelsimError(
+                f"rows {r0}:{r1}, columns {c0}:{c1} of {self.storage.name}, whose tile of"
+                f" [{self.rows}, {self.cols}] is coded ({self.form.encoding}): only whole tiles are"
+                " operands"
+            )
+        return self
+
+    def row(self) -> tuple[int, ...]:
+        nbytes = self.coded_bytes
+        place = self.storage.index, self.storage.space, self.base
+        return (*place, 1, nbytes, nbytes, CODED + self.number)
 
 
 Piece = tuple[slice, slice, View]

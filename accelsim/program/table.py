@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from accelsim.encoding.encodings import CODED, CodedForm, Tile
+from accelsim.numerics.formats import FORMAT_CODES
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -47,7 +50,7 @@ OPERAND_COLUMNS: tuple[tuple[str, str], ...] = (
     ("rows", "number of rows"),
     ("row_bytes", "bytes in one row, contiguous"),
     ("stride", "bytes from one row to the next"),
-    ("format", "code of the number format (numerics.formats.FORMAT_CODES)"),
+    ("format", "code of the number format (numerics.formats.FORMAT_CODES); CODED + i: coded bytes"),
 )
 OPERAND_WIDTH = len(OPERAND_COLUMNS)
 
@@ -82,6 +85,8 @@ class StorageInfo:
     (a KV append writes only the new rows); empty means all of it.
     ``panels`` are the first columns of the panels in which its 2-D form is stored, one behind the
     other, each with all rows of its columns, row after row; empty means row-major.
+    With an ``encoding`` it lies in ``tiles`` of that 2-D form, each coded by itself
+    (accelsim.encoding).
     """
 
     name: str
@@ -94,6 +99,8 @@ class StorageInfo:
     producer: int = -1
     written: tuple[tuple[int, int], ...] = ()
     panels: tuple[int, ...] = ()
+    encoding: str = ""
+    tiles: tuple[Tile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,8 @@ class Program:
 
     ``instructions`` is int64[n, WIDTH]; ``immediate`` float64[n]; ``operands`` int64[d,
     OPERAND_WIDTH]. Rows are in program order, which is one legal order of execution: a
-    dependency points to an earlier row.
+    dependency points to an earlier row. ``forms`` says what coded operands stand for: one of
+    format CODED + i is a ``forms[i]``.
     """
 
     units: tuple[UnitSlot, ...]
@@ -132,6 +140,7 @@ class Program:
     operands: Ints
     approximations: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    forms: tuple[CodedForm, ...] = ()
 
     def __len__(self) -> int:
         return int(self.instructions.shape[0])
@@ -159,6 +168,17 @@ class Program:
     def operand_bytes(self) -> Ints:
         """int64[d]: payload bytes of every operand descriptor."""
         return self.operand_column("rows") * self.operand_column("row_bytes")
+
+    def element_formats(self) -> Ints:
+        """int64[d]: number format of every operand's elements; of coded ones, as they decode."""
+        codes = self.operand_column("format")
+        coded = np.flatnonzero(codes >= CODED)
+        if not len(coded):
+            return codes
+        decoded = np.array([FORMAT_CODES[form.format] for form in self.forms], dtype=np.int64)
+        found = codes.copy()
+        found[coded] = decoded[codes[coded] - CODED]
+        return found
 
 
 COLUMN: dict[str, int] = {name: i for i, (name, _) in enumerate(INSTRUCTION_COLUMNS)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import AccelsimError
 from accelsim.workload._words import did_you_mean
+from accelsim.workload.coding import check_coded
 from accelsim.workload.operators import Operator, check_dtypes
 from accelsim.workload.segments import Segment, find_segments
 from accelsim.workload.tensors import TensorSpec, byte_count
@@ -133,7 +134,13 @@ class Graph:
         counts: dict[str, int] = {}  # an operand used twice (x + x) moves once
         for name, count in zip(names, elements, strict=True):
             counts[name] = max(count, counts.get(name, 0))
-        return sum(byte_count(n, self.tensors[name].dtype) for name, n in counts.items())
+        return sum(self._stored(name, count) for name, count in counts.items())
+
+    def _stored(self, name: str, elements: int) -> int:
+        spec = self.tensors[name]
+        if spec.coding is not None:  # a coded weight is read as a whole
+            return spec.bytes
+        return byte_count(elements, spec.dtype)
 
     def segments(self) -> tuple[Segment, ...]:
         """The operators as slices with repeat counts: identical consecutive layers once.
@@ -215,6 +222,8 @@ def _check_shapes(graph: Graph) -> None:
                 raise op.error(
                     f"tensor '{name}' has shape {list(found)}, expected {list(expected)}"
                 )
+        for position, name in enumerate(op.inputs):
+            check_coded(op, position, graph.tensors[name])
         dtypes = [graph.tensors[name].dtype for name in names]
         check_dtypes(op, dtypes[: len(op.inputs)], dtypes[len(op.inputs) :])
 

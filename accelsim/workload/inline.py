@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accelsim.errors import AccelsimError
 from accelsim.workload._words import did_you_mean, listed, shown
+from accelsim.workload.coding import coding_assumptions
 from accelsim.workload.graph import Graph
 from accelsim.workload.huggingface import read_config
 from accelsim.workload.kinds import DEFAULT_DTYPE, KEYS, describe
@@ -99,14 +100,15 @@ def _split(text: str) -> tuple[str, Settings]:
 
 def _inline(kind: str, pairs: Settings) -> Graph:
     """A graph of one operator."""
-    form, dtype, extras, out = describe(kind, pairs, kind)
+    form, dtype, extras, out, coding = describe(kind, pairs, kind)
     try:
         chosen = dtype or DEFAULT_DTYPE
-        operator, specs = standalone(form, kind, chosen, extras=extras, out=out)
+        operator, specs = standalone(form, kind, chosen, extras=extras, out=out, coding=coding)
+        settings = {**{key: str(value) for key, value in pairs.items()}, "dtype": chosen}
+        tensors = {spec.name: spec for spec in specs}
+        return Graph(kind, tensors, (operator,), settings, coding_assumptions(specs))
     except AccelsimError as error:
         raise AccelsimError(str(error).replace(f"operator '{kind}' ({kind})", kind)) from None
-    settings = {key: str(value) for key, value in pairs.items()}
-    return Graph(kind, {s.name: s for s in specs}, (operator,), {**settings, "dtype": chosen})
 
 
 def _library() -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from accelsim.errors import AccelsimError
@@ -14,7 +15,8 @@ from accelsim.workload._words import (
     parse_text,
     parse_whole,
 )
-from accelsim.workload.layer_sparsity import layer_pattern, layer_sparse
+from accelsim.workload.coding import Coding, coding_of
+from accelsim.workload.layer_sparsity import layer_sparse, layer_wise
 from accelsim.workload.operators import KINDS, Gemm, Operator
 from accelsim.workload.single import Form
 from accelsim.workload.tensors import dtype_named
@@ -31,6 +33,8 @@ class Description(NamedTuple):
     """Optional operands that it has."""
     out: str | None
     """Format of the result where it is not the natural one."""
+    coding: Coding | None = None
+    """How its weight is stored, None as it is computed with."""
 
 
 class _Key(NamedTuple):
@@ -71,24 +75,18 @@ def _group_sizes(value: object, what: str) -> tuple[int, ...]:
     return tuple(parse_whole(part, what, least=0) for part in parts)
 
 
-LAYER_WISE = ":layer"
-
-
-def _sparsity(value: object, what: str) -> tuple[int, int]:
-    """(N, M) of a layer-wise N:M sparsity, written N:M:layer."""
-    text = parse_text(value, what)
-    if not text.endswith(LAYER_WISE):
-        raise AccelsimError(f"{what} is {text!r}; accepted: N:M{LAYER_WISE}")
-    return layer_pattern(text.removesuffix(LAYER_WISE), what)
-
-
+_CODING = ("encoding", "sparsity", "sparsity_seed")
 _EXTRAS = ("bias", "residual", "copies")
 _FUSED = {
     "bias": _flag("bias"),
     "residual": _flag("residual"),
     "activation": _Key("activation", parse_text, ""),
 }
-_SPARSITY = {"sparsity": _Key("sparsity", _sparsity, (1, 1))}
+_STORED = {
+    "encoding": _Key("encoding", parse_text, ""),
+    "sparsity": _Key("sparsity", lambda value, _: value, ""),
+    "sparsity_seed": _offset("sparsity_seed"),
+}
 _MATRIX = {"rows": _size("rows"), "cols": _size("cols")}
 _EPS = {"eps": _Key("eps", parse_float, 1e-5)}
 _HEADS = {"d": _size("head_dim"), "batch": _size("batch", 1)}
@@ -117,7 +115,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "broadcast_b": _flag("broadcast_b"),
         "groups": _size("groups", 1),
         "accumulator": _Key("accumulator", _number_format, ""),
-        **_SPARSITY,
+        **_STORED,
     },
     "gemv": {
         "n": _size("n"),
@@ -128,7 +126,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "broadcast_b": _flag("broadcast_b"),
         "groups": _size("groups", 1),
         "accumulator": _Key("accumulator", _number_format, ""),
-        **_SPARSITY,
+        **_STORED,
     },
     "conv2d": {
         **{name: _size(name) for name in ("h", "w", "cin", "cout", "fh", "fw")},
@@ -137,7 +135,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "groups": _size("groups", 1),
         "batch": _size("batch", 1),
         **_FUSED,
-        **_SPARSITY,
+        **_STORED,
     },
     "pool2d": {
         "function": _Key("function", parse_text),
@@ -192,7 +190,12 @@ KEYS: dict[str, dict[str, _Key]] = {
     },
     "residual": _MATRIX,
     "embedding": {name: _size(name) for name in ("vocab", "hidden", "tokens")},
-    "grouped_gemm": {"m": _Key("m", _group_sizes), "n": _size("n"), "k": _size("k")},
+    "grouped_gemm": {
+        "m": _Key("m", _group_sizes),
+        "n": _size("n"),
+        "k": _size("k"),
+        **_STORED,
+    },
     "expert_gate": {
         **{name: _size(name) for name in ("tokens", "experts", "top_k")},
         "normalise": _flag("normalise"),
@@ -237,10 +240,16 @@ def describe(kind: str, given: Mapping[str, object], where: str) -> Description:
     fields: dict[str, Any] = {}
     for name, key in keys.items():
         fields[key.field] = _value(name, key, pairs, fields, where)
+    words = {name: fields.pop(name, None) for name in _CODING}
+    pattern = layer_wise(words, where)
+    coding = coding_of(words, where)
+    if coding and fields.get("transpose_b"):
+        coding = replace(coding, axis=-1)
     extras = [name for name in _EXTRAS if fields.pop(name, False)]
     if "copies" in extras:
         extras.append("x")  # what is copied
-    return Description(_form(kind, fields), _text(dtype), tuple(extras), _text(out))
+    form = layer_sparse(_form(kind, fields), pattern)
+    return Description(form, _text(dtype), tuple(extras), _text(out), coding)
 
 
 def _text(name: object) -> str | None:
@@ -281,13 +290,12 @@ def _value(
 
 def _form(kind: str, fields: dict[str, Any]) -> Form:
     """Operator class and fields, for the kinds whose text differs from the fields."""
-    pattern = fields.pop("sparsity", (1, 1))
     if kind == "gemv":
-        return layer_sparse((Gemm, {"m": 1, **fields}), pattern)
+        return Gemm, {"m": 1, **fields}
     if kind in ("conv2d", "pool2d"):
         fields["stride"] = (fields["stride"],) * 2
         fields["padding"] = (fields["padding"],) * 4
     if kind == "rotary":
         fields["table_rows"] = fields["position"] + fields["q_len"]
     cls: type[Operator] = KINDS[kind]
-    return layer_sparse((cls, fields), pattern)
+    return cls, fields

@@ -23,6 +23,7 @@ from accelsim.workload.matrix_operators import Conv2d, Gemm
 from accelsim.workload.operator_base import Operator
 from accelsim.workload.tensors import Shape
 
+LAYER_WISE = ":layer"
 _PATTERN = re.compile(r"(\d{1,9})\s*:\s*(\d{1,9})")
 
 
@@ -158,3 +159,12 @@ def layer_sparse(
         return form
     sparse = {Gemm: LayerSparseGemm, Conv2d: LayerSparseConv2d}[cls]
     return sparse, {**fields, "kept": kept, "group": group}
+
+
+def layer_wise(words: dict[str, Any], where: str) -> tuple[int, int]:
+    """(N, M) of a `sparsity` written N:M:layer, which is taken out of the words; else (1, 1)."""
+    text = str(words.get("sparsity") or "").strip()
+    if not text.endswith(LAYER_WISE):
+        return 1, 1
+    words["sparsity"] = ""
+    return layer_pattern(text.removesuffix(LAYER_WISE), f"{where}: sparsity")

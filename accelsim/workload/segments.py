@@ -20,7 +20,7 @@ class Segment:
     """A slice of the operator list and how many times in a row its structure occurs.
 
     Consecutive layers are identical when, operator by operator, they have the same kind, the
-    same fields, and tensors of the same shapes and dtypes wired in the same way, namely:
+    same fields, and tensors of the same shapes, dtypes and codings wired in the same way, namely:
         inside the layer, the same operand reads the result of the same operator;
         tensors only this layer uses (weights, caches) have the same role, sharing and constant
             values; tensors used elsewhere too (rotary tables, tied weights) are the same tensor;
@@ -180,7 +180,7 @@ class _Scan:
 
     def _reference(self, name: str) -> Hashable:
         spec = self.graph.tensors[name]
-        form = (spec.shape, spec.dtype)
+        form = (spec.shape, spec.dtype, spec.coding)
         if name in self.produced:
             return "produced", self.produced[name], form
         if spec.role in ("input", "activation", "output"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from accelsim.errors import AccelsimError
+from accelsim.workload.coding import CODED_OPERANDS, Coding
 from accelsim.workload.constants import AlibiTable, ConstantValues, RotaryTable
 from accelsim.workload.operators import Operand, Operator, natural_dtypes
 from accelsim.workload.tensors import TensorSpec
@@ -40,11 +42,16 @@ def bind(
 
 
 def declare(
-    operator: Operator, dtype: str, result_role: str, out: str | None = None
+    operator: Operator,
+    dtype: str,
+    result_role: str,
+    out: str | None = None,
+    coding: Coding | None = None,
 ) -> list[TensorSpec]:
     """Specs of an operator's tensors under the natural dtype rule; repeated names once.
 
-    ``out`` is the format of the result where it is not the natural one.
+    ``out`` is the format of the result where it is not the natural one, ``coding`` how the weight
+    of a product is stored.
     """
     input_dtypes, output_dtypes = natural_dtypes(operator, dtype)
     specs = {
@@ -57,6 +64,9 @@ def declare(
             strict=True,
         )
     }
+    if coding is not None:
+        weight = operator.inputs[CODED_OPERANDS[operator.kind]]
+        specs[weight] = replace(specs[weight], coding=coding)
     if operator.output not in specs:
         shape = operator.output_shapes()[0]
         specs[operator.output] = TensorSpec(
@@ -80,7 +90,8 @@ def standalone(
     *,
     extras: Collection[str] = (),
     out: str | None = None,
+    coding: Coding | None = None,
 ) -> tuple[Operator, list[TensorSpec]]:
     """An operator that reads and writes tensors of its own, its result being an output."""
     operator = bind(form, name, {}, extras=extras, layer=layer)
-    return operator, declare(operator, dtype, "output", out)
+    return operator, declare(operator, dtype, "output", out, coding)

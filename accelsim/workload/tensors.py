@@ -11,6 +11,7 @@ from accelsim.numerics.formats import FORMATS, Format
 from accelsim.workload._words import did_you_mean, listed, shown, whole
 
 if TYPE_CHECKING:
+    from accelsim.workload.coding import Coding
     from accelsim.workload.constants import ConstantValues
 
 Shape = tuple[int, ...]
@@ -44,6 +45,7 @@ class TensorSpec:
     """One tensor of a graph: shape in elements, storage format and role.
 
     `values` says what a `constant` holds (rotary tables, position numbers); None elsewhere.
+    `coding` says how a weight is stored where that is not element by element (accelsim.encoding).
     """
 
     name: str
@@ -51,6 +53,7 @@ class TensorSpec:
     dtype: str
     role: str
     values: ConstantValues | None = None
+    coding: Coding | None = None
 
     def __post_init__(self) -> None:
         where = f"tensor '{self.name}'"
@@ -63,6 +66,8 @@ class TensorSpec:
             whole(size, f"{where}: dimension {axis}")
         if self.values is not None and self.role != "constant":
             raise AccelsimError(f"{where}: only a constant carries values, this is {self.role!r}")
+        if self.coding is not None and (self.role != "weight" or len(self.shape) < 2):
+            raise AccelsimError(f"{where}: only a weight that is a matrix is coded")
 
     @property
     def elements(self) -> int:
@@ -71,8 +76,17 @@ class TensorSpec:
 
     @property
     def bytes(self) -> int:
-        """Size in bytes, rounded up for formats narrower than a byte."""
+        """Size in bytes as it is stored, rounded up for formats narrower than a byte."""
+        if self.coding is not None:
+            return self.coding.nbytes(self.shape, self.dtype)
         return byte_count(self.elements, self.dtype)
+
+    @property
+    def room(self) -> int:
+        """Bytes that its place in memory must have: of what is coded, however tiles are cut."""
+        if self.coding is not None:
+            return self.coding.room(self.shape, self.dtype)
+        return self.bytes
 
 
 def byte_count(elements: int, dtype: str) -> int:

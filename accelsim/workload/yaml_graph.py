@@ -27,6 +27,7 @@ from typing import Any
 
 from accelsim.errors import AccelsimError
 from accelsim.workload._words import did_you_mean, listed, parse_whole, shown
+from accelsim.workload.coding import coding_assumptions
 from accelsim.workload.graph import Graph
 from accelsim.workload.kinds import DEFAULT_DTYPE, describe
 from accelsim.workload.operators import Operator
@@ -128,7 +129,8 @@ class _Reader:
             for key, spec in self.tensors.items()
         }
         settings: dict[str, str | int] = {**self.parameters, "dtype": self.dtype}
-        return Graph(name, tensors, tuple(self.operators), settings)
+        told = coding_assumptions([*tensors.values()])
+        return Graph(name, tensors, tuple(self.operators), settings, told)
 
     def error(self, line: int, problem: str) -> AccelsimError:
         """An error at a line of the file."""
@@ -209,13 +211,13 @@ class _Reader:
             for key, value in table.items()
             if key not in ("name", "kind", "inputs")
         }
-        form, dtype, extras, out = describe(kind, pairs, where)
+        form, dtype, extras, out, coding = describe(kind, pairs, where)
         bound = self.bound(table, form[0], scope)
         try:
             operator = bind(form, prefix + name, bound, extras=extras, layer=layer)
             main = self.tensors.get(operator.inputs[0])
             own = main.dtype if main else dtype or self.dtype
-            specs = declare(operator, own, "activation", out)
+            specs = declare(operator, own, "activation", out, coding)
         except AccelsimError as error:
             raise AccelsimError(f"{where}: {error}") from None
         self.operators.append(operator)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from accelsim.encoding.encodings import CODED
 from accelsim.numerics.formats import FORMAT_CODES
 from accelsim.program.opcodes import ISSUED, Flag, Function, Opcode
 from accelsim.program.table import (
@@ -431,13 +432,15 @@ def test_a_limit_cuts_the_list_of_violations() -> None:
 
 
 def test_every_fault_of_the_kernels_has_words_and_a_test() -> None:
-    tested = {*FAULTS, 12, 14, 38, 39}
+    coded = {17, 18, 19, 20, 41}  # test_program_coded.py
+    tested = {*FAULTS, 12, 14, 38, 39, *coded}
     assert tested == {*ROW_FAULTS, *(32 + code for code in OPERAND_FAULTS)}
 
 
 def test_kernel_literals_agree_with_the_tables() -> None:
     from accelsim.program.verify import cell_kernels, hazard_kernels, hazards, structure_kernels
 
+    assert structure_kernels.CODED == CODED
     for kernels in (structure_kernels, hazard_kernels):
         for name in ("unit", "opcode", "flags", "dst"):
             assert getattr(kernels, name.upper()) == COLUMN[name]

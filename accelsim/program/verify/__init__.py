@@ -4,7 +4,8 @@ It looks only at units, dependencies and byte addresses, never at how the progra
 
     structure   every index, operand and shape means something
     bounds      every window lies in its storage, every storage in its memory
-    layout      every window of a packed tensor lies in one of its panels
+    layout      every window of a packed tensor lies in one of its panels, and is one of the tiles
+                of a coded one
     coverage    every element that an operator produces is written exactly once, by it
     hazards     every read comes after the write it needs and before the overwrite
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from accelsim.program.verify.coded import coded_violations
 from accelsim.program.verify.coverage import coverage_violations
 from accelsim.program.verify.extents import Extents, storage_violations
 from accelsim.program.verify.hazards import hazard_violations
@@ -47,6 +49,7 @@ def violations(program: Program, limit: int = 100) -> list[Violation]:
     found = (
         structure_violations(program, verdicts, limit)
         or layout_violations(program, limit)
+        or coded_violations(program, limit)
         or multicast_violations(program, limit)
     )
     if found:

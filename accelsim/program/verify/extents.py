@@ -10,6 +10,7 @@ import numpy as np
 
 from accelsim.numerics.formats import FORMAT_CODES, FORMATS
 from accelsim.program.verify.cells import Cells
+from accelsim.program.verify.coded import coded_problem
 from accelsim.program.verify.layouts import layout_problem
 from accelsim.program.verify.violation import Violation
 
@@ -113,7 +114,7 @@ def _row(info: StorageInfo, initial: bool) -> tuple[int, ...]:
             producer = info.producer
         elif info.role in ENDURING_ROLES:
             producer = NOBODY
-    code = FORMAT_CODES.get(info.format, -1)
+    code = -1 if info.encoding else FORMAT_CODES.get(info.format, -1)  # coded bytes have none
     tensor = info.role != "buffer"
     return info.space, info.base, info.nbytes, code, tensor, initial, producer
 
@@ -133,7 +134,7 @@ def _row_bytes(info: StorageInfo) -> int:
 
 def _packed_bytes(info: StorageInfo) -> int:
     """Bytes that the elements take, without padding behind them."""
-    if not info.shape or info.format not in FORMATS:
+    if not info.shape or info.format not in FORMATS or info.encoding:
         return info.nbytes
     return math.prod(info.shape) * FORMATS[info.format].bits // 8
 
@@ -170,13 +171,13 @@ def _storage_problem(program: Program, info: StorageInfo) -> tuple[str, str] | N
         )
     if info.format and info.format not in FORMATS:
         return "structure", f"has the unknown number format {info.format!r}"
+    if problem := layout_problem(info) or coded_problem(info):
+        return "layout", problem
     if _packed_bytes(info) > info.nbytes:
         shape = "x".join(map(str, info.shape))
         return "bounds", f"has {info.nbytes} bytes, too few for {shape} {info.format}"
     if info.producer >= len(program.operators):
         return "structure", f"is produced by operator {info.producer}, which does not exist"
-    if problem := layout_problem(info):
-        return "layout", problem
     return _written_problem(info)
 
 

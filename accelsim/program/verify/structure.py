@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from accelsim.numerics.formats import FORMATS
+from accelsim.numerics.formats import FORMAT_CODES, FORMATS
 from accelsim.program.opcodes import REDUCTIONS, Function, Opcode
 from accelsim.program.table import COLUMN
 from accelsim.program.verify.violation import Violation, at_instruction
@@ -28,6 +28,7 @@ SHAPES: dict[Opcode, int] = {
     Opcode.FILL: 3,
     Opcode.MATMUL: 4,
     Opcode.VECTOR: 5,
+    Opcode.DECODE: 6,
 }
 # Vector functions that are not plain unary ones: 1 takes two sources, 2 reduces, 3 works on heads.
 FUNCTION_FORMS: dict[Function, int] = {
@@ -60,6 +61,10 @@ ROW_FAULTS: dict[int, str] = {
     14: "rotates heads that do not divide its {n} columns",
     15: "multiplies different formats: {operand} {window}",
     16: "sums in a format of another kind: {operand} {window}",
+    17: "copies coded bytes of another form or length than the other end: {operand} {window}",
+    18: "has a coded {operand}, which only copies, DECODE and products take: {window}",
+    19: "decodes what is not coded: {operand} {window}",
+    20: "decodes into another format than its source has: {operand} {window}",
 }
 # Faults of the operand descriptors themselves: kind, problem.
 OPERAND_FAULTS: dict[int, tuple[str, str]] = {
@@ -71,6 +76,7 @@ OPERAND_FAULTS: dict[int, tuple[str, str]] = {
     6: ("structure", "has {operand} {window} of another format than the tensor"),
     7: ("bounds", "has {operand} {window}, which starts inside an element"),
     8: ("bounds", "has {operand} {window}, which is not inside {storage}"),
+    9: ("structure", "has {operand} {window} of coded bytes that are not one run"),
 }
 
 
@@ -78,7 +84,7 @@ def judge(program: Program, extents: Extents) -> Ints:
     """The fault of every operand descriptor, 0 if it has none."""
     from accelsim.program.verify.structure_kernels import judge_operands
 
-    return judge_operands(program.operands, extents.table, _formats()[0])
+    return judge_operands(program.operands, extents.table, _formats()[0], _coded(program))
 
 
 def structure_violations(program: Program, verdicts: Ints, limit: int) -> list[Violation]:
@@ -93,6 +99,7 @@ def structure_violations(program: Program, verdicts: Ints, limit: int) -> list[V
         verdicts,
         *_formats(),
         *_forms(),
+        _coded(program),
         len(program.units),
         len(program.operators),
         found,
@@ -105,6 +112,12 @@ def _formats() -> tuple[Ints, Ints]:
     formats = FORMATS.values()
     bits = np.array([f.bits for f in formats], dtype=np.int64)
     return bits, np.array([f.is_integer for f in formats], dtype=np.int64)
+
+
+def _coded(program: Program) -> Ints:
+    """Rows, columns and number format of every coded form."""
+    rows = [(form.rows, form.cols, FORMAT_CODES[form.format]) for form in program.forms]
+    return np.array(rows, dtype=np.int64).reshape(-1, 3)
 
 
 @cache

@@ -16,22 +16,29 @@ UNIT, OPCODE, FUNCTION, FLAGS, OPERATOR, M, N, K, DEPENDENCY, DST, SOURCE = (
 STORAGE, SPACE, BASE, ROWS, ROW_BYTES, STRIDE, FORMAT = range(7)
 ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, SCALAR, FORWARD, RESCALE = 1, 2, 4, 8, 32, 64
 MATMUL_FLAGS, ISSUED = 87, 128  # ISSUED << c: dependency c waits for the issue only
+CODED = 1 << 16  # format codes from here on: coded bytes
 EXP = 16  # of Function, the one that a MATMUL can go on with
 # Columns of the storage table (see extents.py).
 S_SPACE, S_BASE, S_BYTES, S_FORMAT, S_TENSOR = range(5)
 # How an opcode uses its operands (see structure.SHAPES).
-NOTHING, COPY, GATHER, FILL, MATMUL, VECTOR = range(6)
+NOTHING, COPY, GATHER, FILL, MATMUL, VECTOR, DECODE = range(7)
+# Columns of the table of coded forms.
+F_ROWS, F_COLS, F_FORMAT = range(3)
 # How a vector function uses its sources (see structure.FUNCTION_FORMS).
 UNARY, BINARY, REDUCTION, HEADS = range(4)
 
 
 @njit
 def judge_operands(
-    operands: NDArray[np.int64], storages: NDArray[np.int64], bits: NDArray[np.int64]
+    operands: NDArray[np.int64],
+    storages: NDArray[np.int64],
+    bits: NDArray[np.int64],
+    coded: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """The fault of every operand descriptor, 0 if it has none.
 
-    ``storages`` is the storage table, ``bits`` the width of each number format.
+    ``storages`` is the storage table, ``bits`` the width of each number format, ``coded`` the rows,
+    columns and number format of each coded form.
     """
     verdicts = np.zeros(operands.shape[0], np.int64)
     for d in range(operands.shape[0]):
@@ -47,9 +54,11 @@ def judge_operands(
             verdicts[d] = 2
         elif rows < 1 or row_bytes < 1 or stride < 0:
             verdicts[d] = 3
-        elif code < 0 or code >= bits.shape[0]:
+        elif code < 0 or (code >= bits.shape[0] and code < CODED) or code >= CODED + coded.shape[0]:
             verdicts[d] = 4
-        elif row_bytes * 8 % bits[code] != 0:
+        elif code >= CODED and rows != 1:
+            verdicts[d] = 9
+        elif code < CODED and row_bytes * 8 % bits[code] != 0:
             verdicts[d] = 5
         elif (
             first < 0
@@ -77,6 +86,7 @@ def judge_instructions(
     integers: NDArray[np.int64],
     shapes: NDArray[np.int64],
     forms: NDArray[np.int64],
+    coded: NDArray[np.int64],
     n_units: int,
     n_operators: int,
     found: NDArray[np.int64],
@@ -84,7 +94,7 @@ def judge_instructions(
     """Fill ``found`` with (instruction, fault, which operand or dependency); return how many.
 
     ``shapes`` and ``forms`` say per opcode and per vector function how operands are used (-1:
-    there is no such code), ``integers`` which formats are integer.
+    there is no such code), ``integers`` which formats are integer, ``coded`` the coded forms.
     """
     count = 0
     for i in range(instructions.shape[0]):
@@ -93,9 +103,11 @@ def judge_instructions(
         if fault == 0:
             fault = _operand_fault(row, verdicts, operands)
         if fault == 0:
-            fault = _shape_fault(row, immediate[i], operands, bits, shapes, forms)
+            fault = _coded_fault(row, operands, shapes[row[OPCODE]], coded)
+        if fault == 0:
+            fault = _shape_fault(row, immediate[i], operands, bits, shapes, forms, coded)
         if fault == 0 and shapes[row[OPCODE]] == MATMUL:
-            fault = _format_fault(row, operands, integers)
+            fault = _format_fault(row, operands, integers, coded)
         if (
             fault == 0
             and shapes[row[OPCODE]] == GATHER
@@ -143,7 +155,7 @@ def _form_fault(
         sources = 3 if row[FLAGS] & RESCALE else 2
     elif shape == GATHER:
         sources = 2
-    elif shape == COPY:
+    elif shape in (COPY, DECODE):
         sources = 1
     if _flags_mean_nothing(row, shape, sources):
         return 4 * 8
@@ -198,11 +210,45 @@ def _operand_fault(
 
 
 @njit
+def _coded_fault(
+    row: NDArray[np.int64], operands: NDArray[np.int64], shape: int, coded: NDArray[np.int64]
+) -> int:
+    """Coded operands where they may stand: copied as they are, decoded, or multiplied."""
+    for c in range(4):
+        d = row[DST + c]
+        if d < 0 or operands[d, FORMAT] < CODED:
+            continue
+        if shape == COPY:
+            other = row[SOURCE] if c == 0 else row[DST]
+            same = operands[other, FORMAT] == operands[d, FORMAT]
+            if not same or operands[other, ROW_BYTES] != operands[d, ROW_BYTES]:
+                return 17 * 8 + c
+        elif not (shape == DECODE and c == 1) and not (shape == MATMUL and 1 <= c <= 2):
+            return 18 * 8 + c
+    if shape == DECODE:
+        code = operands[row[SOURCE], FORMAT]
+        if code < CODED:
+            return 19 * 8 + 1
+        if coded[code - CODED, F_FORMAT] != operands[row[DST], FORMAT]:
+            return 20 * 8
+    return 0
+
+
+@njit
 def _fits(
-    operands: NDArray[np.int64], d: int, rows: int, cols: int, bits: NDArray[np.int64]
+    operands: NDArray[np.int64],
+    d: int,
+    rows: int,
+    cols: int,
+    bits: NDArray[np.int64],
+    coded: NDArray[np.int64],
 ) -> bool:
     """Whether descriptor d is a [rows, cols] window; rows -1 stands for any."""
-    columns = operands[d, ROW_BYTES] * 8 // bits[operands[d, FORMAT]]
+    code = operands[d, FORMAT]
+    if code >= CODED:
+        form = coded[code - CODED]
+        return bool(form[F_COLS] == cols and (rows < 0 or form[F_ROWS] == rows))
+    columns = operands[d, ROW_BYTES] * 8 // bits[code]
     return columns == cols and (rows < 0 or operands[d, ROWS] == rows)
 
 
@@ -214,6 +260,7 @@ def _shape_fault(
     bits: NDArray[np.int64],
     shapes: NDArray[np.int64],
     forms: NDArray[np.int64],
+    coded: NDArray[np.int64],
 ) -> int:
     """Operand shapes against m, n, k and flags: fault * 8 + operand, or 0."""
     shape = shapes[row[OPCODE]]
@@ -223,29 +270,33 @@ def _shape_fault(
     reduces = shape == VECTOR and forms[row[FUNCTION]] == REDUCTION
     if m < 1 or n < 1 or ((shape == MATMUL or reduces) and k < 1):
         return 13 * 8
-    if not _fits(operands, row[DST], m, n, bits) or (reduces and n != 1):
+    if not _fits(operands, row[DST], m, n, bits, coded) or (reduces and n != 1):
         return 11 * 8
     a, b = row[SOURCE], row[SOURCE + 1]
     if shape == MATMUL:
         swap_a, swap_b = row[FLAGS] & TRANSPOSE_A, row[FLAGS] & TRANSPOSE_B
-        if not _fits(operands, a, k if swap_a else m, m if swap_a else k, bits):
+        if not _fits(operands, a, k if swap_a else m, m if swap_a else k, bits, coded):
             return 11 * 8 + 1
-        if not _fits(operands, b, n if swap_b else k, k if swap_b else n, bits):
+        if not _fits(operands, b, n if swap_b else k, k if swap_b else n, bits, coded):
             return 11 * 8 + 2
-        if row[FLAGS] & RESCALE and not _fits(operands, row[SOURCE + 2], m, 1, bits):
+        if row[FLAGS] & RESCALE and not _fits(operands, row[SOURCE + 2], m, 1, bits, coded):
             return 11 * 8 + 3
     elif shape == GATHER:
-        if not _fits(operands, a, -1, n, bits):
+        if not _fits(operands, a, -1, n, bits, coded):
             return 11 * 8 + 1
-        if not _fits(operands, b, m, 1, bits):
+        if not _fits(operands, b, m, 1, bits, coded):
             return 11 * 8 + 2
-    elif shape in (COPY, VECTOR):
+    elif shape in (COPY, VECTOR, DECODE):
         cols = k if reduces else n
-        if not _fits(operands, a, m, cols, bits):
+        if not _fits(operands, a, m, cols, bits, coded):
             return 11 * 8 + 1
         if b >= 0 and operands[b, ROWS] != 1 and operands[b, ROWS] != m:
             return 11 * 8 + 2
-        if b >= 0 and not _fits(operands, b, -1, 1, bits) and not _fits(operands, b, -1, n, bits):
+        if (
+            b >= 0
+            and not _fits(operands, b, -1, 1, bits, coded)
+            and not _fits(operands, b, -1, n, bits, coded)
+        ):
             return 11 * 8 + 2
         if shape == VECTOR and forms[row[FUNCTION]] == HEADS:
             head = np.int64(immediate)
@@ -256,12 +307,21 @@ def _shape_fault(
 
 @njit
 def _format_fault(
-    row: NDArray[np.int64], operands: NDArray[np.int64], integers: NDArray[np.int64]
+    row: NDArray[np.int64],
+    operands: NDArray[np.int64],
+    integers: NDArray[np.int64],
+    coded: NDArray[np.int64],
 ) -> int:
     """A product multiplies equal formats and sums integers in integers."""
-    a = operands[row[SOURCE], FORMAT]
-    if a != operands[row[SOURCE + 1], FORMAT]:
+    a = _element_format(operands[row[SOURCE], FORMAT], coded)
+    if a != _element_format(operands[row[SOURCE + 1], FORMAT], coded):
         return 15 * 8 + 2
     if integers[a] != integers[operands[row[DST], FORMAT]]:
         return 16 * 8
     return 0
+
+
+@njit
+def _element_format(code: int, coded: NDArray[np.int64]) -> int:
+    """The number format of an operand's elements, of coded bytes that of what they stand for."""
+    return int(coded[code - CODED, F_FORMAT]) if code >= CODED else code
