@@ -116,7 +116,11 @@ class Im2col:
 
 
 @mapper(
-    "im2col-conv", lowers=("conv2d", "layer_sparse_conv2d"), needs=(Systolic, Dma), preference=1
+    "im2col-conv",
+    lowers=("conv2d", "layer_sparse_conv2d"),
+    needs=(Systolic, Dma),
+    preference=1,
+    reads_coded=True,
 )
 def im2col_conv(op: Conv2d, low: Lowering) -> None:
     """im2col by strided DMA, then the tiled matrix product, one per group."""

@@ -245,9 +245,12 @@ class _Machine:
             acc = self._lanes_of(row).apply(Function.MUL, acc, operands[2], 0.0)
         how: tuple[Any, ...] = ()
         if self._typed[row[_UNIT]]:
-            formats = (memory.format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST]))
-            operator = row[_OPERATOR]
-            how = ProductTypes(*formats), self._orders[operator] if operator >= 0 else CHAIN
+            a_format, b_format, sums = (
+                memory.format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST])
+            )
+            operator, encoding = row[_OPERATOR], memory.encoding(row[_SRC + 1])
+            order = self._orders[operator] if operator >= 0 else CHAIN
+            how = ProductTypes(a_format, b_format, sums, encoding), order
         memory.write(row[_DST], self._gone_on(i, unit.multiply(a, b, acc, *how)))
 
     def _gone_on(self, i: int, result: Values) -> Values:

@@ -90,6 +90,11 @@ class Memory:
         code = self._rows[operand][6]
         return self.program.forms[code - CODED] if code >= CODED else None
 
+    def encoding(self, operand: int) -> str:
+        """How an operand is coded, "" if it is not."""
+        form = self._form(operand)
+        return form.encoding if form else ""
+
     def window(self, operand: int) -> Values:
         """The stored elements of an operand descriptor as a writable view [rows, cols]."""
         found = self._windows.get(operand)

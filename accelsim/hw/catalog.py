@@ -13,6 +13,7 @@ from accelsim.hw import (  # noqa: F401
     memory,
     sequencer,
     simt,
+    sparse_systolic,
     sram,
     stream,
     systolic,

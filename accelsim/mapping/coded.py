@@ -113,7 +113,7 @@ class CodedLayouts:
             name=spec.name,
             encoding=coding.code,
             fmt=number_format(spec.dtype),
-            height=spec.shape[-2],
+            height=coding.rows(spec.shape),
             cols=spec.shape[-1],
             k_rows=coding.axis == -2,
             kept=coding.kept(spec.shape),

@@ -411,13 +411,23 @@ def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) 
     low.scratch_arena.reset()
     layer = -1 if operator.layer is None else operator.layer
     low.build.begin_operator(
-        OperatorInfo(operator.name, operator.kind, mapper.name, operator.macs, layer)
+        OperatorInfo(operator.name, operator.kind, mapper.name, useful_macs(operator, low), layer)
     )
     _start(low)
     try:
         mapper.lower(operator, low)
     except AccelsimError as fault:
         raise type(fault)(f"operator {operator.name!r} ({operator.kind}): {fault}") from None
+
+
+def useful_macs(operator: Operator, low: Lowering) -> int:
+    """Multiply-accumulates of an operator, without those that its arrays leave out."""
+    arrays = leading_array(unit for core in low.cores for _, unit in core.of(Systolic))
+    for name in operator.inputs:
+        coding = low.graph.tensors[name].coding
+        if coding and coding.sparsity and arrays and arrays.decodes(coding.encoding):
+            return operator.macs * coding.sparsity.n // coding.sparsity.m
+    return operator.macs
 
 
 def _refuse_coded(operator: Operator, low: Lowering, mapper: str) -> None:

@@ -218,12 +218,20 @@ def coded_operand(low: Lowering, product: Product) -> Coded | None:
     return Coded(matrix.mean_bits, encoding.k_granule, spread, cut)
 
 
+def read_coded(low: Lowering, core: Core, product: Product) -> str:
+    """The encoding in which the arrays themselves read the second operand; "" if they do not."""
+    matrix = low.coded.of(product.b)
+    if matrix is None or not core.arrays[0][1].decodes(matrix.encoding.name):
+        return ""
+    return matrix.encoding.name
+
+
 def decoders_of(low: Lowering, core: Core, product: Product) -> list[tuple[int, Decoder]]:
     """The decoders through which the second operand comes; none if it is stored as it is computed
     with, or if the arrays read it coded."""
     matrix = low.coded.of(product.b)
     array = core.arrays[0][1]
-    if matrix is None or array.decodes(matrix.encoding.name):
+    if matrix is None or read_coded(low, core, product):
         return []
     found = [
         (slot, unit)
@@ -365,10 +373,12 @@ class CoreProducts:
         self.acc_fmt = first.sums
         self.problem = problem_of(low, first, len(products))
         self.decoders, self.decoded = decoders_of(low, core, first), 0
+        self.taken = read_coded(low, core, first)
+        working = array.taking(self.taken) if self.taken else array
         limit = low.build.instruction_limit - len(low.build)
         self.tiling = tiling or best_tiling(
             self.problem,
-            resources(low, core, array, finish=first.finish, decoders=self.decoders),
+            resources(low, core, working, finish=first.finish, decoders=self.decoders),
             limit,
         )
         low.build.reserve(
@@ -414,7 +424,10 @@ class CoreProducts:
         self.a_whole = flat and stored and p.m * p.k * p.a_bits <= tile
         a_cols, a_slots = (p.k, 1) if self.a_whole else (t.tk, t.a_slots)
         self.a_ring = core.ring(array.inputs, "a", t.tm, a_cols, first.a.fmt, a_slots)
-        self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
+        if self.taken:
+            self.coded_ring = core.ring(array.weights, "b", 1, self.longest, BYTE, t.b_slots)
+        else:
+            self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
         if self.decoders:
             staging = self.decoders[0][1].staging
             self.coded_ring = core.ring(staging, "coded", 1, self.longest, BYTE, t.b_slots)
@@ -453,10 +466,10 @@ class CoreProducts:
         window = (cols, ks) if product.transpose_b else (ks, cols)
         rows, width = (w.stop - w.start for w in window)
         source, queue = product.b[window], self.core.load_queues[-1]
-        if self.decoders:
+        if self.decoders or self.taken:
             waiting = self.staged(self.low.coded.tile(source))
             self.build.load(queue, waiting, self.low.coded.tile(source))
-            return self.decode(waiting)
+            return self.decode(waiting) if self.decoders else waiting
         tile = self.b_ring.next()[:rows, :width]
         self.build.load(queue, tile, source)
         return tile

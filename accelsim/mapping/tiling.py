@@ -216,10 +216,10 @@ def granules(array: Systolic) -> tuple[int, int, int]:
     """What a tile of (m, n, k) should be a multiple of: the array's extent, or a vector of time."""
     time = 16
     if array.dataflow == "ws":
-        return time, array.cols, array.rows
+        return time, array.cols, array.fold_rows
     if array.dataflow == "is":
-        return array.cols, time, array.rows
-    return array.rows, array.cols, time
+        return array.cols, time, array.fold_rows
+    return array.fold_rows, array.cols, time
 
 
 @lru_cache(maxsize=4096)
@@ -248,6 +248,8 @@ def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> 
     grid = np.meshgrid(*(np.array(a, dtype=np.int64) for a in axes), indexing="ij")
     tm, tn, tk = (g.ravel() for g in grid)
     splits: tuple[Split, ...] = ("m",) if resources.arrays == 1 else ("n", "m", "job")
+    if problem.coded and resources.expander is None:
+        splits = splits[-2:]  # coded tiles have no parts
     outers: tuple[Axis, ...] = ("m", "n")
     slow = _slowdowns(problem, resources, tm, tn, tk)
     for split in splits:
@@ -392,6 +394,8 @@ class _Nest:
         p, r = self.p, self.r
         a = self.tm * self.tk * p.a_bits // 8
         b = self.tn * self.tk * p.b_bits // 8
+        if p.coded and r.expander is None:
+            b = p.coded.tile_bytes(self.tn * self.tk)
         # A bias row lies beside every accumulator tile.
         c = self.tm * self.tn * p.acc_bits // 8 + self.tn * p.acc_bits // 8
         use = [np.zeros_like(self.tm) for _ in r.capacities]
