@@ -25,6 +25,7 @@ from accelsim.workload.operators import (
     Activation,
     Attention,
     Conv2d,
+    ConvWeightGrad,
     Elementwise,
     EmbeddingGather,
     ExpertCombine,
@@ -130,6 +131,10 @@ def _gemm(op: Gemm | GroupedGemm, lowering: Lowering, *inputs: Floats) -> Ball:
 
 def _conv2d(op: Conv2d, lowering: Lowering, *inputs: Floats) -> Ball:
     return _product(op, lowering, op.gemm_k, inputs)
+
+
+def _conv2d_wgrad(op: ConvWeightGrad, lowering: Lowering, *inputs: Floats) -> Ball:
+    return _product(op, lowering, op.gemm_m, inputs)
 
 
 def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
@@ -260,6 +265,7 @@ def _expert_combine(
 RULES: dict[str, Callable[..., Ball]] = {
     Gemm.kind: _gemm,
     Conv2d.kind: _conv2d,
+    ConvWeightGrad.kind: _conv2d_wgrad,
     Attention.kind: _attention,
     LinearAttention.kind: _linear_attention,
     StateUpdate.kind: _state_update,

@@ -100,6 +100,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "k": _size("k"),
         "batch": _size("batch", 1),
         **_FUSED,
+        "transpose_a": _flag("transpose_a"),
         "transpose_b": _flag("transpose_b"),
         "broadcast_b": _flag("broadcast_b"),
         "groups": _size("groups", 1),
@@ -121,6 +122,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "padding": _offset("padding"),
         "groups": _size("groups", 1),
         "batch": _size("batch", 1),
+        "flipped": _flag("flipped"),
         **_FUSED,
     },
     "pool2d": {

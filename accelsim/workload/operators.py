@@ -5,7 +5,7 @@ from __future__ import annotations
 from accelsim.workload.attention_operators import Attention, KvAppend
 from accelsim.workload.expert_operators import ExpertCombine, ExpertGate, GroupedGemm
 from accelsim.workload.linear_attention import DECAYS, LinearAttention, StateUpdate
-from accelsim.workload.matrix_operators import Conv2d, Gemm
+from accelsim.workload.matrix_operators import Conv2d, ConvWeightGrad, Gemm
 from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
 from accelsim.workload.vector_operators import (
     ACTIVATIONS,
@@ -25,7 +25,7 @@ from accelsim.workload.vector_operators import (
 KINDS: dict[str, type[Operator]] = {
     cls.kind: cls
     for cls in (
-        *(Gemm, Conv2d, Attention, KvAppend, LinearAttention, StateUpdate),
+        *(Gemm, Conv2d, ConvWeightGrad, Attention, KvAppend, LinearAttention, StateUpdate),
         *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
         *(Elementwise, Residual, EmbeddingGather, Pool2d),
         *(ExpertGate, GroupedGemm, ExpertCombine),
@@ -40,6 +40,7 @@ __all__ = [
     "Activation",
     "Attention",
     "Conv2d",
+    "ConvWeightGrad",
     "Elementwise",
     "EmbeddingGather",
     "ExpertCombine",
