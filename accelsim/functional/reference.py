@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
+from accelsim.functional import gradients
 from accelsim.functional.attention import attention, kv_append
 from accelsim.functional.linear_attention import linear_attention, state_update
 from accelsim.workload.operators import (
@@ -45,8 +46,9 @@ Array = npt.NDArray[Any]
 INT32 = np.iinfo(np.int32)
 
 
-def reference(operator: Operator, inputs: Sequence[Array]) -> Array:
-    """The exact output of ``operator`` in its documented shape, float64 or int64.
+def reference(operator: Operator, inputs: Sequence[Array]) -> Any:
+    """The exact output of ``operator`` in its documented shape, float64 or int64; a tuple of them
+    for an operator that has several.
 
     ``inputs`` hold the values as float64 or int64.
     """
@@ -293,7 +295,8 @@ _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "max": np.maximum,
 }
 
-MEANINGS: dict[str, Callable[..., Array]] = {
+MEANINGS: dict[str, Callable[..., Any]] = {
+    **gradients.MEANINGS,
     Gemm.kind: gemm,
     Conv2d.kind: conv2d,
     ConvWeightGrad.kind: conv2d_wgrad,

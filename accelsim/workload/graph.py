@@ -12,7 +12,7 @@ from accelsim.errors import AccelsimError
 from accelsim.workload._words import did_you_mean
 from accelsim.workload.operators import Operator, check_dtypes
 from accelsim.workload.segments import Segment, find_segments
-from accelsim.workload.tensors import TensorSpec, byte_count
+from accelsim.workload.tensors import TensorSpec, byte_count, same_elements
 
 if TYPE_CHECKING:
     import networkx
@@ -211,7 +211,7 @@ def _check_shapes(graph: Graph) -> None:
         names = (*op.inputs, *op.outputs)
         for name, expected in zip(names, (*op.input_shapes(), *op.output_shapes()), strict=True):
             found = graph.tensors[name].shape
-            if found != expected:
+            if not same_elements(found, expected):
                 raise op.error(
                     f"tensor '{name}' has shape {list(found)}, expected {list(expected)}"
                 )

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from accelsim.workload.attention_operators import Attention, KvAppend
 from accelsim.workload.expert_operators import ExpertCombine, ExpertGate, GroupedGemm
+from accelsim.workload.gradient_operators import (
+    ActivationGrad,
+    BatchNorm,
+    BatchNormGrad,
+    Col2im,
+    ColumnSum,
+    CrossEntropyGrad,
+    NormGrad,
+    NormWeightGrad,
+    OptimizerStep,
+    Pool2dGrad,
+    SoftmaxGrad,
+)
 from accelsim.workload.linear_attention import DECAYS, LinearAttention, StateUpdate
 from accelsim.workload.matrix_operators import Conv2d, ConvWeightGrad, Gemm
 from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
@@ -29,6 +42,8 @@ KINDS: dict[str, type[Operator]] = {
         *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
         *(Elementwise, Residual, EmbeddingGather, Pool2d),
         *(ExpertGate, GroupedGemm, ExpertCombine),
+        *(ActivationGrad, SoftmaxGrad, NormGrad, NormWeightGrad, ColumnSum),
+        *(BatchNorm, BatchNormGrad, CrossEntropyGrad, Col2im, Pool2dGrad, OptimizerStep),
     )
 }
 
@@ -38,9 +53,15 @@ __all__ = [
     "ELEMENTWISE",
     "KINDS",
     "Activation",
+    "ActivationGrad",
     "Attention",
+    "BatchNorm",
+    "BatchNormGrad",
+    "Col2im",
+    "ColumnSum",
     "Conv2d",
     "ConvWeightGrad",
+    "CrossEntropyGrad",
     "Elementwise",
     "EmbeddingGather",
     "ExpertCombine",
@@ -51,13 +72,18 @@ __all__ = [
     "KvAppend",
     "LayerNorm",
     "LinearAttention",
+    "NormGrad",
+    "NormWeightGrad",
     "Operand",
     "Operator",
+    "OptimizerStep",
     "Pool2d",
+    "Pool2dGrad",
     "Residual",
     "RmsNorm",
     "Rotary",
     "Softmax",
+    "SoftmaxGrad",
     "StateUpdate",
     "check_dtypes",
     "natural_dtypes",

@@ -75,6 +75,18 @@ class TensorSpec:
         return byte_count(self.elements, self.dtype)
 
 
+def same_elements(found: Shape, expected: Shape) -> bool:
+    """Whether a tensor of one shape may stand where another is expected.
+
+    Images and the like may stand where rows of their last axis are expected (or the other way
+    round), and anything where its elements are.
+    """
+    if found == expected:
+        return True
+    rows = found[-1] == expected[-1] and 2 in (len(found), len(expected))
+    return math.prod(found) == math.prod(expected) and (rows or len(expected) == 1)
+
+
 def byte_count(elements: int, dtype: str) -> int:
     """Bytes that `elements` packed elements of `dtype` occupy."""
     return -(-elements * DTYPES[dtype].bits // 8)
