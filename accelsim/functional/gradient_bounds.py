@@ -20,10 +20,13 @@ from accelsim.workload.operators import (
     Col2im,
     ColumnSum,
     CrossEntropyGrad,
+    EmbeddingGrad,
+    HeadProduct,
     NormGrad,
     NormWeightGrad,
     OptimizerStep,
     Pool2dGrad,
+    ScoreSoftmax,
     SoftmaxGrad,
 )
 
@@ -186,6 +189,32 @@ def _optimizer_step(
     return (*([new, new] if op.copy else [new]), *kept)
 
 
+def _head_gemm(op: HeadProduct, lowering: Lowering, a: Floats, b: Floats) -> Ball:
+    size = gradients.head_gemm(op, np.abs(a), np.abs(b))
+    largest = max(float(np.max(np.abs(x), initial=0.0)) for x in (a, b))
+    error = lowering.summation(op.depth).error(size, op.depth, largest)
+    return Ball(gradients.head_gemm(op, a, b), error)
+
+
+def _score_softmax(op: ScoreSoftmax, lowering: Lowering, x: Floats) -> Ball:
+    mid, depth = lowering.vector_format, lowering.row_sum_depth(op.cols)
+    seen = np.tile(gradients.visible_columns(op), (op.rows // op.q_len, 1))
+    scaled = one_step(Ball.exact(x).scaled(op.scale), mid)
+    p, inverse = softmax_parts(scaled, depth, mid, seen)
+    return one_step(p * inverse, mid).masked(seen)
+
+
+def _embedding_grad(
+    op: EmbeddingGrad, lowering: Lowering, grad: Floats, ids: npt.NDArray[np.int64]
+) -> Ball:
+    """A product with a matrix of ones and zeros: only terms that are not zero can round."""
+    size = gradients.embedding_grad(op, np.abs(grad), ids)
+    terms = int(np.bincount(ids).max())
+    largest = float(np.max(np.abs(grad), initial=1.0))
+    error = lowering.summation(op.tokens).error(size, max(terms, 1), largest)
+    return Ball(gradients.embedding_grad(op, grad, ids), error)
+
+
 RULES: dict[str, Callable[..., Any]] = {
     ActivationGrad.kind: _activation_grad,
     SoftmaxGrad.kind: _softmax_grad,
@@ -198,4 +227,7 @@ RULES: dict[str, Callable[..., Any]] = {
     Col2im.kind: _col2im,
     Pool2dGrad.kind: _pool2d_grad,
     OptimizerStep.kind: _optimizer_step,
+    HeadProduct.kind: _head_gemm,
+    ScoreSoftmax.kind: _score_softmax,
+    EmbeddingGrad.kind: _embedding_grad,
 }

@@ -16,10 +16,15 @@ from accelsim.workload.operators import (
     Col2im,
     ColumnSum,
     CrossEntropyGrad,
+    DropToken,
+    EmbeddingGrad,
+    HeadProduct,
     NormGrad,
     NormWeightGrad,
     OptimizerStep,
     Pool2dGrad,
+    PrependToken,
+    ScoreSoftmax,
     SoftmaxGrad,
 )
 
@@ -168,6 +173,73 @@ def optimizer_step(
     return (*([new, new] if op.copy else [new]), *kept)
 
 
+def head_gemm(op: HeadProduct, a: Array, b: Array) -> Array:
+    """a b^T, a b or a^T b of every head."""
+    wide_b = _heads(op, b, op.heads if op.form == "back" else op.kv_heads)
+    if op.form == "scores":
+        q = _heads(op, a, op.heads)
+        k = np.repeat(wide_b, op.group, axis=1)
+        scores: Array = q @ k.swapaxes(-1, -2)
+        return scores.reshape(-1, op.kv_len)
+    stacked = a.reshape(op.batch, op.heads, op.q_len, op.kv_len)
+    if op.form == "values":
+        return _wide(stacked @ np.repeat(wide_b, op.group, axis=1))
+    back = stacked.swapaxes(-1, -2) @ wide_b
+    apart = back.reshape(op.batch, op.kv_heads, op.group, op.kv_len, op.head_dim)
+    return _wide(apart.sum(axis=2))
+
+
+def _heads(op: HeadProduct, wide: Array, heads: int) -> Array:
+    """[batch*tokens, heads*head_dim] as [batch, heads, tokens, head_dim]."""
+    return wide.reshape(op.batch, -1, heads, op.head_dim).swapaxes(1, 2)
+
+
+def _wide(heads: Array) -> Array:
+    """The other way round."""
+    batch, count, tokens, dim = heads.shape
+    joined: Array = heads.swapaxes(1, 2).reshape(batch * tokens, count * dim)
+    return joined
+
+
+def visible_columns(op: ScoreSoftmax) -> npt.NDArray[np.bool_]:
+    """[q_len, cols]: which scores a row of a head sees."""
+    if not op.causal:
+        return np.ones((op.q_len, op.cols), dtype=bool)
+    position = op.cols - op.q_len + np.arange(op.q_len)[:, None]
+    column = np.arange(op.cols)
+    seen: npt.NDArray[np.bool_] = column <= position
+    return seen & (column > position - op.window) if op.window else seen
+
+
+def score_softmax(op: ScoreSoftmax, x: Array) -> Array:
+    """Softmax of the scaled scores that a row sees."""
+    seen = np.tile(visible_columns(op), (op.rows // op.q_len, 1))
+    scaled = np.where(seen, op.scale * x, -np.inf)
+    p = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    result: Array = p / p.sum(axis=-1, keepdims=True)
+    return result
+
+
+def embedding_grad(op: EmbeddingGrad, grad: Array, ids: Array) -> Array:
+    """Rows of the tokens, added where they were taken."""
+    table = np.zeros((op.vocab, op.hidden))
+    np.add.at(table, ids, grad)
+    return table
+
+
+def prepend_token(op: PrependToken, x: Array, token: Array) -> Array:
+    """A token before every sequence."""
+    first = np.broadcast_to(token, (op.batch, 1, op.hidden))
+    joined = np.concatenate([first, x.reshape(op.batch, op.q_len, op.hidden)], axis=1)
+    return joined.reshape(-1, op.hidden)
+
+
+def drop_token(op: DropToken, x: Array) -> Array:
+    """Every sequence without its first token."""
+    rest: Array = x.reshape(op.batch, op.q_len + 1, op.hidden)[:, 1:]
+    return rest.reshape(-1, op.hidden)
+
+
 MEANINGS: dict[str, Callable[..., Any]] = {
     ActivationGrad.kind: activation_grad,
     SoftmaxGrad.kind: softmax_grad,
@@ -180,4 +252,9 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     Col2im.kind: col2im,
     Pool2dGrad.kind: pool2d_grad,
     OptimizerStep.kind: optimizer_step,
+    HeadProduct.kind: head_gemm,
+    ScoreSoftmax.kind: score_softmax,
+    EmbeddingGrad.kind: embedding_grad,
+    PrependToken.kind: prepend_token,
+    DropToken.kind: drop_token,
 }

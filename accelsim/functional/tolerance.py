@@ -38,6 +38,7 @@ from accelsim.workload.operators import (
     LinearAttention,
     Operator,
     Pool2d,
+    PrependToken,
     Residual,
     RmsNorm,
     Rotary,
@@ -84,7 +85,7 @@ def _overshoot(operator: Gemm | Conv2d, a: Floats, b: Floats) -> Floats:
 
 
 def _is_exact(operator: Operator) -> bool:
-    if isinstance(operator, EmbeddingGather | KvAppend):
+    if isinstance(operator, EmbeddingGather | KvAppend | PrependToken):
         return True
     if isinstance(operator, Activation):
         return operator.function == "relu"

@@ -27,6 +27,7 @@ from accelsim.workload.operators import (
     Conv2d,
     CrossEntropyGrad,
     EmbeddingGather,
+    EmbeddingGrad,
     ExpertCombine,
     ExpertGate,
     Gemm,
@@ -139,6 +140,8 @@ def _recipes(graph: Graph) -> dict[str, Recipe]:
             found[third] = Recipe(ids=op.table_rows)
         elif isinstance(op, CrossEntropyGrad):
             found[second] = Recipe(ids=op.cols)
+        elif isinstance(op, EmbeddingGrad):
+            found[second] = Recipe(ids=op.vocab)
         elif isinstance(op, ColumnSum | BatchNorm | BatchNormGrad):
             # Variances are positive.
             found.setdefault(op.operand("variance") or "", Recipe(offset=1.0, scale=0.25))

@@ -25,7 +25,7 @@ Settings = dict[str, object]
 
 PASS_KEYS = (
     *("phase", "batch", "tokens", "context", "dtype", "logits"),
-    *("kv_dtype", "page", "prefix"),
+    *("kv_dtype", "page", "prefix", "optimizer"),
 )
 
 
@@ -209,8 +209,10 @@ def _huggingface(file: Path, pairs: Settings) -> Graph:
     changed = config.overridden({key: pairs[key] for key in pairs if key in OVERRIDABLE})
     chosen = {key: value for key, value in pairs.items() if key in PASS_KEYS}
     routing = {key: value for key, value in pairs.items() if key in ROUTING_KEYS}
+    training = _training(config.name, str(chosen.get("phase")), chosen)
     step = forward_pass(changed, **chosen)  # type: ignore[arg-type]
-    return build_transformer(changed, step, routing_choice(changed, routing))
+    graph = build_transformer(changed, step, routing_choice(changed, routing))
+    return graph if training is None else training_step(graph, training)
 
 
 def _topology(file: Path, pairs: Settings) -> Graph:

@@ -131,6 +131,12 @@ class ImageBuilder:
         """Convolution, batch norm, ReLU."""
         return self.relu(f"{name}_relu", self.convolved(name, x, cout, size, stride))
 
+    def finish(self, result: str) -> None:
+        """Make the last result the logits of the network."""
+        spec = self.tensors.pop(result)
+        self.tensors["logits"] = replace(spec, name="logits", role="output")
+        self.operators[-1] = replace(self.operators[-1], outputs=("logits",))
+
     def next_layer(self) -> str:
         """Begin a layer; its prefix."""
         self.layer = 0 if self.layer is None else self.layer + 1
@@ -235,7 +241,7 @@ def image_network(name: str, batch: int, dtype: str, size: int = 0) -> Graph:
     side = size or network.size
     image = build.tensor("image", (batch, side, side, 3), "input")
     logits = network.build(build, image)
-    build.tensors[logits] = replace(build.tensors[logits], role="output")
+    build.finish(logits)
     settings: dict[str, str | int] = {"batch": batch, "dtype": dtype}
     if size:
         settings["size"] = size

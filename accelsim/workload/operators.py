@@ -17,6 +17,13 @@ from accelsim.workload.gradient_operators import (
     Pool2dGrad,
     SoftmaxGrad,
 )
+from accelsim.workload.head_operators import (
+    DropToken,
+    EmbeddingGrad,
+    HeadProduct,
+    PrependToken,
+    ScoreSoftmax,
+)
 from accelsim.workload.linear_attention import DECAYS, LinearAttention, StateUpdate
 from accelsim.workload.matrix_operators import Conv2d, ConvWeightGrad, Gemm
 from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
@@ -43,6 +50,7 @@ KINDS: dict[str, type[Operator]] = {
         *(Elementwise, Residual, EmbeddingGather, Pool2d),
         *(ExpertGate, GroupedGemm, ExpertCombine),
         *(ActivationGrad, SoftmaxGrad, NormGrad, NormWeightGrad, ColumnSum),
+        *(HeadProduct, ScoreSoftmax, EmbeddingGrad, PrependToken, DropToken),
         *(BatchNorm, BatchNormGrad, CrossEntropyGrad, Col2im, Pool2dGrad, OptimizerStep),
     )
 }
@@ -62,13 +70,16 @@ __all__ = [
     "Conv2d",
     "ConvWeightGrad",
     "CrossEntropyGrad",
+    "DropToken",
     "Elementwise",
     "EmbeddingGather",
+    "EmbeddingGrad",
     "ExpertCombine",
     "ExpertGate",
     "GatedActivation",
     "Gemm",
     "GroupedGemm",
+    "HeadProduct",
     "KvAppend",
     "LayerNorm",
     "LinearAttention",
@@ -79,9 +90,11 @@ __all__ = [
     "OptimizerStep",
     "Pool2d",
     "Pool2dGrad",
+    "PrependToken",
     "Residual",
     "RmsNorm",
     "Rotary",
+    "ScoreSoftmax",
     "Softmax",
     "SoftmaxGrad",
     "StateUpdate",

@@ -5,8 +5,9 @@
     update      gradients of the weights, fp32, made on the way
     optimizer   new weights, layer by layer, when all gradients are there
 
-The loss is the mean cross-entropy over the rows of each output, against labels that are an input.
-Its gradient is computed from the logits; the number itself is not.
+The loss is the mean cross-entropy of the output called "logits" against labels, which are an input.
+Its gradient is computed from the logits; the number itself is not. The gradient of any other output
+is an input.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from accelsim.workload._words import did_you_mean, listed, shown
 from accelsim.workload.gradients import Backward
 from accelsim.workload.graph import Graph
 from accelsim.workload.operators import CrossEntropyGrad, Operator, OptimizerStep
-from accelsim.workload.tensors import DTYPES, TensorSpec
+from accelsim.workload.tensors import TensorSpec
 
 OPTIMIZERS = ("adam", "sgd")
 TRAINED_DTYPES = ("bf16", "fp16", "fp32")
@@ -90,11 +91,15 @@ def training_step(graph: Graph, training: Training) -> Graph:
 
 
 def _loss(spec: TensorSpec, back: Backward) -> None:
-    """The gradient of an output: cross-entropy of its rows with labels."""
+    """The gradient of an output: cross-entropy of logits with labels, or it is given."""
     *_, cols = spec.shape
     rows = spec.elements // cols
-    labels, name = f"{spec.name}.labels", f"{spec.name}.grad"
-    if not DTYPES[spec.dtype].is_float or not back.needs(spec.name):
+    labels, name = f"{spec.name}.labels", back.free(f"{spec.name}.grad")
+    if not back.needs(spec.name):
+        return
+    if spec.name != "logits":
+        back.tensors[name] = replace(spec, name=name, role="input")
+        back.give(spec.name, name)
         return
     back.tensors[labels] = TensorSpec(labels, (rows,), "int32", "input")
     back.give(
