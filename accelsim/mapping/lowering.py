@@ -382,8 +382,9 @@ def _register(
         written: tuple[tuple[int, int], ...] = ()
         role = spec.role
         if name in producer and role == "cache":
-            append: Any = operators[producer[name]]
-            written = append.rows_written()
+            updating: Any = operators[producer[name]]
+            written = updating.rows_written()
+            role = role if written else "state"
         elif name not in producer and role in ("activation", "output"):
             role = "input"  # an earlier slice of the graph produced it
         info = StorageInfo(

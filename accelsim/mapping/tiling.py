@@ -87,7 +87,8 @@ class Problem:
 
     Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory
     (0: its tiles are no windows there, or each is one piece); with ``transpose_b`` B is stored as
-    [n, k]. Tiles of many rows are cut to multiples of ``even_rows``.
+    [n, k], with ``transpose_a`` A as [k, m]. Tiles of many rows are cut to multiples of
+    ``even_rows``.
     ``coded`` says how B is stored where that is not in ``b_bits`` per element.
     """
 
@@ -103,6 +104,7 @@ class Problem:
     b_stride: int = 0
     c_stride: int = 0
     transpose_b: bool = False
+    transpose_a: bool = False
     even_rows: int = 1
     coded: Coded | None = None
 
@@ -299,7 +301,10 @@ def _slowdowns(
         row_bytes = -(-cols * bits // 8)
         return slowdown(dram, rows, row_bytes, stride) if stride else even
 
-    a = of(tm, tk, p.a_bits, p.a_stride, p.k, by_rows=False)
+    if p.transpose_a:
+        a = of(tk, tm, p.a_bits, p.a_stride, p.k, by_rows=True)
+    else:
+        a = of(tm, tk, p.a_bits, p.a_stride, p.k, by_rows=False)
     if p.transpose_b:
         b = of(tn, tk, p.b_bits, p.b_stride, p.k, by_rows=False)
     else:
@@ -424,6 +429,8 @@ class _Nest:
         """Cycles that the bytes of all jobs take through main memory."""
         p = self.p
         a_once = self._matrix_bytes(p.m, p.k, self.tk, p.a_bits)
+        if p.transpose_a:
+            a_once = self._matrix_bytes(p.k, p.m, self.tm, p.a_bits)
         b_once = p.k * p.n * p.b_moved_bits / 8
         c_once = self._matrix_bytes(p.m, p.n, self.tn, p.c_bits)
         a_times = 1 if self.resident and self.outer == "m" else self.nn

@@ -13,7 +13,7 @@ from accelsim.workload._words import did_you_mean
 from accelsim.workload.coding import check_coded
 from accelsim.workload.operators import Operator, check_dtypes
 from accelsim.workload.segments import Segment, find_segments
-from accelsim.workload.tensors import TensorSpec, byte_count
+from accelsim.workload.tensors import TensorSpec, byte_count, same_elements
 
 if TYPE_CHECKING:
     import networkx
@@ -218,7 +218,7 @@ def _check_shapes(graph: Graph) -> None:
         names = (*op.inputs, *op.outputs)
         for name, expected in zip(names, (*op.input_shapes(), *op.output_shapes()), strict=True):
             found = graph.tensors[name].shape
-            if found != expected:
+            if not same_elements(found, expected):
                 raise op.error(
                     f"tensor '{name}' has shape {list(found)}, expected {list(expected)}"
                 )

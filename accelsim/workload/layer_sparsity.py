@@ -85,6 +85,8 @@ class LayerSparseGemm(Gemm, LayerSparse):
     def check_fields(self) -> None:
         super().check_fields()
         self.check_pattern()
+        if self.transpose_a:
+            raise self.error(f"sparsity {self.pattern} for all outputs with transpose_a")
 
     @property
     def steps(self) -> KeptSteps:

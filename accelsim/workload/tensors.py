@@ -89,6 +89,19 @@ class TensorSpec:
         return self.bytes
 
 
+def same_elements(found: Shape, expected: Shape) -> bool:
+    """Whether a tensor of one shape may stand where another is expected.
+
+    Images and the like may stand where rows of their last axis are expected, or a row for each of
+    them (or the other way round), and anything where its elements are.
+    """
+    if found == expected:
+        return True
+    side = found[-1] == expected[-1] or found[0] == expected[0]
+    rows = side and 2 in (len(found), len(expected))
+    return math.prod(found) == math.prod(expected) and (rows or len(expected) == 1)
+
+
 def byte_count(elements: int, dtype: str) -> int:
     """Bytes that `elements` packed elements of `dtype` occupy."""
     return -(-elements * DTYPES[dtype].bits // 8)

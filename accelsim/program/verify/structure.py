@@ -38,6 +38,7 @@ FUNCTION_FORMS: dict[Function, int] = {
     Function.MAX: 1,
     Function.DIV: 1,
     Function.EXP_SUB: 1,
+    Function.UNHOT: 1,
     **dict.fromkeys(REDUCTIONS, 2),
     Function.ROTATE_HALF: 3,
 }
