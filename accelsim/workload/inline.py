@@ -122,7 +122,7 @@ NETWORK_KEYS = ("phase", "batch", "dtype", "size", "optimizer")
 
 
 def _image_network(name: str, pairs: Settings) -> Graph:
-    """A convolutional network as it is trained: its forward pass, or a whole training step."""
+    """A network over images as it is trained: its forward pass, or a whole training step."""
     _known_keys(name, pairs, NETWORK_KEYS)
     phase = str(pairs.pop("phase", "forward"))
     if phase not in ("forward", "train"):
@@ -134,7 +134,7 @@ def _image_network(name: str, pairs: Settings) -> Graph:
         raise AccelsimError(f"{name}: dtype is '{dtype.name}'; accepted: fp32, fp16, bf16")
     batch = parse_whole(pairs.pop("batch", 1), f"{name}: batch")
     size = parse_whole(pairs.pop("size", 0), f"{name}: size", least=0)
-    graph = image_network(name, batch, dtype.name, size)
+    graph = image_network(name, batch, dtype.name, size, trains=training is not None)
     return graph if training is None else training_step(graph, training)
 
 

@@ -1,5 +1,5 @@
-"""Convolutional networks as they are trained: convolution, batch norm with the batch's statistics,
-ReLU, pooling, each an operator of its own.
+"""Networks over images as they are trained: convolution, batch norm with the batch's statistics,
+ReLU, pooling, each an operator of its own; transformers in vision_transformer.
 
     resnet9               the CIFAR-10 network of DAWNBench (D. Page, How to train your ResNet, 2018,
                           in its form without the scale of 1/8 behind the classifier)
@@ -28,6 +28,7 @@ from accelsim.workload.operators import (
     Residual,
 )
 from accelsim.workload.tensors import TensorSpec
+from accelsim.workload.vision_transformer import VisionSize, vision_transformer
 
 EPS = 1e-5
 
@@ -218,11 +219,19 @@ def _vgg19(build: ImageBuilder, x: str) -> str:
 
 @dataclass(frozen=True)
 class ImageNetwork:
-    """A network over square images of three channels."""
+    """A network over square images of three channels: how it is built, or a transformer's size."""
 
     description: str
     size: int
-    build: Callable[[ImageBuilder, str], str]
+    build: Callable[[ImageBuilder, str], str] | VisionSize
+
+    def graph(self, name: str, batch: int, dtype: str, side: int, *, trains: bool) -> Graph:
+        """The forward pass; ``trains``: with all that a backward pass needs."""
+        if isinstance(self.build, VisionSize):
+            return vision_transformer(name, self.build, batch, dtype, side, trains=trains)
+        build = ImageBuilder(batch, dtype)
+        build.finish(self.build(build, build.tensor("image", (batch, side, side, 3), "input")))
+        return Graph(name, build.tensors, tuple(build.operators))
 
 
 NETWORKS: dict[str, ImageNetwork] = {
@@ -231,18 +240,19 @@ NETWORKS: dict[str, ImageNetwork] = {
     "resnet18-cifar": ImageNetwork("ResNet-18 for 32 x 32 images", 32, _resnet18_cifar),
     "resnet50": ImageNetwork("ResNet-50 for 224 x 224 images", 224, _resnet50),
     "vgg19": ImageNetwork("VGG-19 for 224 x 224 images", 224, _vgg19),
+    "vit-small": ImageNetwork("ViT-S/16 for 224 x 224 images", 224, VisionSize(384, 12, 6)),
+    "vit-base": ImageNetwork("ViT-B/16 for 224 x 224 images", 224, VisionSize(768, 12, 12)),
+    "vit-large": ImageNetwork("ViT-L/16 for 224 x 224 images", 224, VisionSize(1024, 24, 16)),
 }
 
 
-def image_network(name: str, batch: int, dtype: str, size: int = 0) -> Graph:
-    """The forward pass of a network in training, for images of another ``size`` if one is given."""
+def image_network(
+    name: str, batch: int, dtype: str, size: int = 0, *, trains: bool = False
+) -> Graph:
+    """The forward pass of a network, for images of another ``size`` if one is given."""
     network = NETWORKS[name]
-    build = ImageBuilder(batch, dtype)
-    side = size or network.size
-    image = build.tensor("image", (batch, side, side, 3), "input")
-    logits = network.build(build, image)
-    build.finish(logits)
+    graph = network.graph(name, batch, dtype, size or network.size, trains=trains)
     settings: dict[str, str | int] = {"batch": batch, "dtype": dtype}
     if size:
         settings["size"] = size
-    return Graph(name, build.tensors, tuple(build.operators), settings)
+    return replace(graph, settings=settings)
