@@ -118,7 +118,7 @@ def _inline(kind: str, pairs: Settings) -> Graph:
         raise AccelsimError(str(error).replace(f"operator '{kind}' ({kind})", kind)) from None
 
 
-NETWORK_KEYS = ("phase", "batch", "dtype", "size", "optimizer")
+NETWORK_KEYS = ("phase", "batch", "dtype", "size", "optimizer", "sparsity")
 
 
 def _image_network(name: str, pairs: Settings) -> Graph:
@@ -140,11 +140,11 @@ def _image_network(name: str, pairs: Settings) -> Graph:
 
 def _training(name: str, phase: str, pairs: Settings) -> Training | None:
     """How to train, if that is the phase."""
-    optimizer = pairs.pop("optimizer", None)
+    given = {key: pairs.pop(key) for key in ("optimizer", "sparsity") if key in pairs}
     if phase == "train":
-        return Training.parse("adam" if optimizer is None else optimizer, name)
-    if optimizer is not None:
-        raise AccelsimError(f"{name}: optimizer; accepted: with phase=train")
+        return Training.parse(given.get("optimizer", "adam"), name, given.get("sparsity"))
+    for key in given:
+        raise AccelsimError(f"{name}: {key}; accepted: with phase=train")
     return None
 
 

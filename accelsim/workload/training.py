@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 
 from accelsim.errors import AccelsimError
 from accelsim.workload._words import did_you_mean, listed, shown
+from accelsim.workload.bidirectional import bidirectional, pattern_of_step
+from accelsim.workload.coding import Sparsity
 from accelsim.workload.gradients import Backward
 from accelsim.workload.graph import Graph
 from accelsim.workload.operators import CrossEntropyGrad, Operator, OptimizerStep
@@ -31,15 +33,18 @@ class Training:
 
     Attributes:
         optimizer: "adam" (AdamW) or "sgd" (with momentum).
+        sparsity: N:M to which weights are pruned for both passes (workload.bidirectional), or None.
     """
 
     optimizer: str = "adam"
+    sparsity: Sparsity | None = None
 
     @classmethod
-    def parse(cls, optimizer: object, where: str) -> Training:
-        """From a user's word; AccelsimError if it is none of the known ones."""
+    def parse(cls, optimizer: object, where: str, sparsity: object = None) -> Training:
+        """From a user's words; AccelsimError if they are none of the known ones."""
         if optimizer in OPTIMIZERS:
-            return cls(str(optimizer))
+            pattern = None if sparsity is None else pattern_of_step(sparsity, where)
+            return cls(str(optimizer), pattern)
         hint = did_you_mean(str(optimizer), OPTIMIZERS)
         raise AccelsimError(
             f"{where}: optimizer is {shown(optimizer)}{hint}; accepted: {listed(OPTIMIZERS)}"
@@ -84,10 +89,11 @@ def training_step(graph: Graph, training: Training) -> Graph:
         back.differentiate(op)
     back.operators += _optimizer(graph, back, training)
     settings = {**graph.settings, "phase": "train", "optimizer": training.optimizer}
-    return Graph(
+    step = Graph(
         graph.name, back.tensors, (*graph.operators, *back.operators), settings,
         (*graph.assumptions, *_assumptions(back)),
     )  # fmt: skip
+    return step if training.sparsity is None else bidirectional(step, training.sparsity)
 
 
 def _loss(spec: TensorSpec, back: Backward) -> None:
