@@ -178,6 +178,7 @@ class _Machine:
             Opcode.MATMUL: self._matmul,
             Opcode.VECTOR: self._vector,
             Opcode.DECODE: self._decode,
+            Opcode.ENCODE: self._encode,
         }
 
     def read(self, i: int) -> list[Values]:
@@ -228,6 +229,11 @@ class _Machine:
 
     def _decode(self, i: int, operands: list[Values]) -> None:
         self._memory.write(self._row[i][_DST], operands[0])
+
+    def _encode(self, i: int, operands: list[Values]) -> None:
+        row = self._row[i]
+        dense = operands[0].T if row[_FLAGS] & Flag.TRANSPOSE_A else operands[0]
+        self._memory.encode(row[_DST], dense)
 
     def _fill(self, i: int, _operands: list[Values]) -> None:
         self._memory.write(self._row[i][_DST], np.float64(self._immediate[i]) + np.zeros((1, 1)))

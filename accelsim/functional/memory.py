@@ -6,6 +6,7 @@ one segment, so an address means the same byte through whichever storage it is r
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,13 @@ class Memory:
             stored = fmt.pack(np.broadcast_to(stored, (len(window), columns)))
         window[...] = stored
 
+    def encode(self, operand: int, values: Values) -> None:
+        """Store carrier values [rows, cols] as a coded operand, pruned as its encoding says."""
+        form = self._form(operand)
+        if form is None:
+            raise AccelsimError(f"operand {operand} is not coded")
+        self.window(operand)[0] = form.encode(form.fmt.encode(values))
+
     def poison(self, operand: int) -> None:
         """Make the elements of an operand garbage again."""
         window = self.window(operand)
@@ -153,10 +161,25 @@ class Memory:
         """A copy of a tensor's elements in its shape, however they are stored."""
         info = self.program.storages[index]
         fmt = number_format(info.format)
+        if info.encoding:
+            return self._decoded(index)
         whole = np.concatenate([held for held, _ in self._panels(index)], axis=1)
         if fmt.bits % 8:
             whole = fmt.unpack(whole)
         return whole.reshape(info.shape or (whole.size,))
+
+    def _decoded(self, index: int) -> Values:
+        """A coded tensor's elements in its shape, tile by tile."""
+        info = self.program.storages[index]
+        fmt = number_format(info.format)
+        whole = np.zeros((math.prod(info.shape[:-1]), info.shape[-1]), dtype=fmt.storage_dtype)
+        codes = {row[6] for row in self._rows if row[0] == index and row[6] >= CODED}
+        down = self.program.forms[min(codes) - CODED].k_rows
+        for tile in info.tiles:
+            form = CodedForm(info.encoding, info.format, tile.rows, tile.cols, down)
+            part = form.decode(np.ascontiguousarray(self._coded(index, tile)))
+            whole[tile.row : tile.row + tile.rows, tile.col : tile.col + tile.cols] = part
+        return whole.reshape(info.shape)
 
     def _panels(self, index: int) -> list[tuple[Values, slice]]:
         """(view [rows, columns of the panel], those columns) of all panels of a tensor; of narrow

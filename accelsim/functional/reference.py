@@ -17,6 +17,7 @@ from accelsim.errors import AccelsimError
 from accelsim.functional import gradients
 from accelsim.functional.attention import attention, kv_append
 from accelsim.functional.linear_attention import linear_attention, state_update
+from accelsim.numerics.pruning import keep_largest
 from accelsim.workload.layer_sparsity import kept_steps
 from accelsim.workload.operators import (
     Activation,
@@ -37,6 +38,7 @@ from accelsim.workload.operators import (
     LinearAttention,
     Operator,
     Pool2d,
+    PruneWeight,
     Residual,
     RmsNorm,
     Rotary,
@@ -100,6 +102,17 @@ def _all_rows(op: Gemm | Conv2d, weight: Array) -> Array:
     for kept, place in steps.runs(slice(0, steps.length)):
         whole[..., place, :] = weight[..., kept, :]
     return whole
+
+
+def prune_weight(op: PruneWeight, weight: Array) -> Array:
+    """The largest of every group of a weight, turned if it is, zeros elsewhere."""
+    if op.turned:
+        weight = weight.reshape(op.taps, op.cols, op.rows)[::-1].swapaxes(1, 2)
+    lines = weight.reshape(op.taps * op.rows, op.cols)
+    lines = lines if op.along_cols else lines.T
+    kept = np.where(keep_largest(lines, op.kept, op.group), lines, 0)
+    copy: Array = kept if op.along_cols else kept.T
+    return copy
 
 
 def grouped_gemm(op: GroupedGemm, a: Array, b: Array) -> Array:
@@ -316,6 +329,7 @@ MEANINGS: dict[str, Callable[..., Any]] = {
     Conv2d.kind: conv2d,
     LayerSparseGemm.kind: gemm,
     LayerSparseConv2d.kind: conv2d,
+    PruneWeight.kind: prune_weight,
     ConvWeightGrad.kind: conv2d_wgrad,
     Pool2d.kind: pool2d,
     Attention.kind: attention,

@@ -41,6 +41,7 @@ from accelsim.workload.operators import (
     Operator,
     Pool2d,
     PrependToken,
+    PruneWeight,
     Residual,
     RmsNorm,
     Rotary,
@@ -87,7 +88,7 @@ def _overshoot(operator: Gemm | Conv2d, a: Floats, b: Floats) -> Floats:
 
 
 def _is_exact(operator: Operator) -> bool:
-    if isinstance(operator, EmbeddingGather | KvAppend | PrependToken):
+    if isinstance(operator, EmbeddingGather | KvAppend | PrependToken | PruneWeight):
         return True
     if isinstance(operator, Activation):
         return operator.function == "relu"

@@ -11,6 +11,7 @@ from accelsim.hw import (  # noqa: F401
     dma,
     link,
     memory,
+    pruner,
     sequencer,
     simt,
     sparse_systolic,

@@ -19,6 +19,7 @@ class Opcode(IntEnum):
     # dst[m, n] (+)= src0[m, k] @ src1[k, n], or function(imm x that) if a pipeline goes on so
     MATMUL = 8
     DECODE = 9  # dst[m, n] = what the coded bytes of src0 stand for
+    ENCODE = 10  # dst = coded bytes that stand for src0[m, n], its pruned elements left out
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
 

@@ -16,13 +16,16 @@ number of groups; the graph's assumptions name them.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from accelsim.errors import AccelsimError
 from accelsim.workload.coding import Coding, Sparsity, parse_sparsity
 from accelsim.workload.graph import Graph
-from accelsim.workload.operators import Conv2d, Gemm, Operator
+from accelsim.workload.operators import Conv2d, Gemm, Operator, OptimizerStep, PruneWeight
 from accelsim.workload.tensors import TensorSpec
+
 
 def pattern_of_step(value: object, where: str) -> Sparsity:
     """The N:M pattern that a user's word names.
@@ -42,7 +45,7 @@ def pattern_of_step(value: object, where: str) -> Sparsity:
 def bidirectional(step: Graph, sparsity: Sparsity) -> Graph:
     """A training step whose forward and backward products read N:M weights."""
     pruning = _Pruning(step, sparsity)
-    operators = tuple(pruning.read_sparse(op) for op in step.operators)
+    operators = tuple(made for op in step.operators for made in pruning.pruned(op))
     used = {name for op in operators for name in (*op.inputs, *op.outputs)}
     tensors = {n: spec for n, spec in {**step.tensors, **pruning.copies}.items() if n in used}
     settings = {**step.settings, "sparsity": str(sparsity)}
@@ -58,7 +61,15 @@ class _Pruning:
     step: Graph
     sparsity: Sparsity
     copies: dict[str, TensorSpec] = field(default_factory=dict)
+    makers: dict[str, list[PruneWeight]] = field(default_factory=dict)
     dense: list[str] = field(default_factory=list)
+
+    def pruned(self, op: Operator) -> Iterator[Operator]:
+        """An operator that reads what it is to read, and what follows it: new copies of a weight
+        when the optimizer has made it."""
+        yield self.read_sparse(op)
+        if isinstance(op, OptimizerStep):
+            yield from self.makers.get(op.outputs[0], ())
 
     def read_sparse(self, op: Operator) -> Operator:
         """A product that reads the copy of its weight; every other operator as it is."""
@@ -78,7 +89,22 @@ class _Pruning:
         sparse = replace(sparse, inputs=inputs)
         shape = sparse.input_shapes()[1]
         self.copies[name] = TensorSpec(name, shape, weight.dtype, "weight", coding=coding)
+        self._make(op, name, f"{weight.name}.next")
         return sparse
+
+    def _make(self, op: Gemm | Conv2d, name: str, new: str) -> None:
+        """The copy for the next step."""
+        *_, cols = shape = self.copies[name].shape
+        along_cols, turned = isinstance(op, Gemm) and op.transpose_b, _is_turned(op)
+        taps = math.prod(shape[:-2]) if turned else 1
+        rows = math.prod(shape[:-1]) // taps
+        prune = PruneWeight(
+            f"{name}.prune", (new,), (f"{name}.next",), taps, rows, cols,
+            self.sparsity.n, self.sparsity.m, along_cols, turned, pass_="optimizer",
+        )  # fmt: skip
+        copy = replace(self.copies[name], name=prune.output, role="output")
+        self.copies[prune.output] = copy
+        self.makers.setdefault(new, []).append(prune)
 
     def _reads_the_input(self, op: Operator) -> bool:
         return self.step.tensors[op.inputs[0]].role == "input" and op.pass_ == "forward"
@@ -90,6 +116,10 @@ class _Pruning:
             f"weights of forward and backward products are pruned by magnitude to {self.sparsity},"
             f" each along its own reduction{left}",
         )
+
+
+def _is_turned(op: Gemm | Conv2d) -> bool:
+    return isinstance(op, Conv2d) and op.flipped
 
 
 def _upright(op: Gemm | Conv2d) -> tuple[Gemm | Conv2d, int]:

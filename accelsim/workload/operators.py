@@ -28,6 +28,7 @@ from accelsim.workload.layer_sparsity import LayerSparseConv2d, LayerSparseGemm
 from accelsim.workload.linear_attention import DECAYS, LinearAttention, StateUpdate
 from accelsim.workload.matrix_operators import Conv2d, ConvWeightGrad, Gemm
 from accelsim.workload.operator_base import Operand, Operator, check_dtypes, natural_dtypes
+from accelsim.workload.pruning_operators import PruneWeight
 from accelsim.workload.vector_operators import (
     ACTIVATIONS,
     ELEMENTWISE,
@@ -50,7 +51,7 @@ KINDS: dict[str, type[Operator]] = {
         *(Softmax, LayerNorm, RmsNorm, Rotary, Activation, GatedActivation),
         *(Elementwise, Residual, EmbeddingGather, Pool2d),
         *(ExpertGate, GroupedGemm, ExpertCombine),
-        *(LayerSparseGemm, LayerSparseConv2d),
+        *(LayerSparseGemm, LayerSparseConv2d, PruneWeight),
         *(ActivationGrad, SoftmaxGrad, NormGrad, NormWeightGrad, ColumnSum),
         *(HeadProduct, ScoreSoftmax, EmbeddingGrad, PrependToken, DropToken),
         *(BatchNorm, BatchNormGrad, CrossEntropyGrad, Col2im, Pool2dGrad, OptimizerStep),
@@ -95,6 +96,7 @@ __all__ = [
     "Pool2d",
     "Pool2dGrad",
     "PrependToken",
+    "PruneWeight",
     "Residual",
     "RmsNorm",
     "Rotary",

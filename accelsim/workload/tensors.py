@@ -66,7 +66,9 @@ class TensorSpec:
             whole(size, f"{where}: dimension {axis}")
         if self.values is not None and self.role != "constant":
             raise AccelsimError(f"{where}: only a constant carries values, this is {self.role!r}")
-        if self.coding is not None and (self.role != "weight" or len(self.shape) < 2):
+        if self.coding is not None and (
+            self.role not in ("weight", "output") or len(self.shape) < 2
+        ):
             raise AccelsimError(f"{where}: only a weight that is a matrix is coded")
 
     @property

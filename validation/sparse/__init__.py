@@ -89,9 +89,7 @@ class Case:
         formats = "int8" if self.integer else "fp16,out=fp32"
         run = simulate(
             arch("sat", self.machine),
-            workload(
-                f"gemm:m={m},n={n},k={k},sparsity={self.kept}:{self.group},dtype={formats}"
-            ),
+            workload(f"gemm:m={m},n={n},k={k},sparsity={self.kept}:{self.group},dtype={formats}"),
         )
         found, a, b = executed(run, self.seed)
         if self.integer:

@@ -148,6 +148,8 @@ def _held_and_owed(info: StorageInfo) -> tuple[list[Span], list[Span]]:
         return (everything if info.role in ENDURING_ROLES else []), []
     if info.role == "state":  # all of it is read, and written anew
         return everything, [(0, _packed_bytes(info))]
+    if info.encoding:
+        return [], [(tile.offset, tile.nbytes) for tile in info.tiles]
     if not info.written:
         return [], [(0, _packed_bytes(info))]
     pitch = _row_bytes(info)
