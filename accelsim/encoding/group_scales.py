@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from accelsim.encoding.encoding import (
-    TILE_ALIGNMENT,
+    SMALLEST_TILE,
     Array,
     Bytes,
     Content,
@@ -30,6 +30,7 @@ from accelsim.encoding.encoding import (
     bytes_of,
     pack_fields,
     unpack_fields,
+    with_alignment,
 )
 from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import Format, number_format
@@ -81,7 +82,8 @@ class GroupScales(Encoding):
         if not np.isfinite(values).all():
             raise self.fault("a value is not finite")
         blocks = values.reshape(lines, groups, group)
-        scales = self.scale.encode(np.abs(blocks).max(axis=2) * (2 / (2**self.bits - 1)))
+        # Divided once, so that a quotient between two scales is not pushed to one side.
+        scales = self.scale.encode(2 * np.abs(blocks).max(axis=2) / (2**self.bits - 1))
         by = self.scale.decode(scales).astype(np.float64)[..., None]
         if not np.isfinite(by).all():
             raise self.fault("the scale of a group is beyond fp16")
@@ -112,7 +114,8 @@ class GroupScales(Encoding):
         if not clean:
             raise self.fault("bits behind the last code are not zero")
         stored = np.ascontiguousarray(coded[cut:]).view(self.scale.storage_dtype)
-        scales = self.scale.decode(stored).astype(np.float64).reshape(lines, groups)
+        with np.errstate(invalid="ignore"):  # a scale of garbage may be a signalling NaN
+            scales = self.scale.decode(stored).astype(np.float64).reshape(lines, groups)
         wrong = ~(np.isfinite(scales) & (scales >= 0))
         if wrong.any():
             line, group = np.argwhere(wrong)[0]
@@ -127,5 +130,5 @@ class GroupScales(Encoding):
     def room(self, lines: int, k: int, fmt: Format, kept: Mask | None = None) -> int:
         pieces = math.ceil(k / self.k_granule)
         scales = lines * pieces * self.scale.bits // 8
-        tiles = math.ceil(lines / 16) * pieces
-        return bytes_of(lines * k * self.bits) + scales + tiles * (1 + TILE_ALIGNMENT)
+        tiles = math.ceil(lines / SMALLEST_TILE) * pieces
+        return with_alignment(bytes_of(lines * k * self.bits) + scales + tiles)

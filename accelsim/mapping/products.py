@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -10,13 +9,12 @@ from typing import Protocol
 from accelsim.errors import AccelsimError
 from accelsim.hw.decoder import Decoder
 from accelsim.hw.systolic import Systolic
+from accelsim.mapping.decoding import coded_operand, decoders_of, expander_of, read_coded
 from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
 from accelsim.mapping.kept import kept_columns
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.tiling import (
-    Coded,
-    Expander,
     Problem,
     Resources,
     Tiling,
@@ -255,51 +253,8 @@ def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
         b_stride=low.layouts.pitch(product.b) if isinstance(product.b, View) else 0,
         c_stride=low.layouts.pitch(product.c),
         transpose_b=product.transpose_b, transpose_a=product.transpose_a, even_rows=low.even_rows,
-        coded=coded_operand(low, product),
+        coded=coded_operand(low, product.b),
     )  # fmt: skip
-
-
-def coded_operand(low: Lowering, product: Product) -> Coded | None:
-    """How the second operand lies in memory if it is coded."""
-    matrix = low.coded.of(product.b)
-    if matrix is None:
-        return None
-    cut = matrix.cuts.get(matrix.window(product.b), ())
-    encoding = matrix.encoding
-    spread = 0.0
-    if not encoding.fixed:
-        each = encoding.mean_bits(matrix.fmt, 1.0) - encoding.mean_bits(matrix.fmt, 0.0)
-        spread = each * math.sqrt(matrix.share * (1 - matrix.share))
-    return Coded(matrix.mean_bits, encoding.k_granule, spread, cut)
-
-
-def read_coded(low: Lowering, core: Core, product: Product) -> str:
-    """The encoding in which the arrays themselves read the second operand; "" if they do not."""
-    matrix = low.coded.of(product.b)
-    if matrix is None or not core.arrays[0][1].decodes(matrix.encoding.name):
-        return ""
-    return matrix.encoding.name
-
-
-def decoders_of(low: Lowering, core: Core, product: Product) -> list[tuple[int, Decoder]]:
-    """The decoders through which the second operand comes; none if it is stored as it is computed
-    with, or if the arrays read it coded."""
-    matrix = low.coded.of(product.b)
-    array = core.arrays[0][1]
-    if matrix is None or read_coded(low, core, product):
-        return []
-    found = [
-        (slot, unit)
-        for slot, unit in core.of(Decoder)
-        if unit.decodes(matrix.encoding.name) and unit.target == array.weights
-    ]
-    if not found:
-        raise AccelsimError(
-            f"weight {matrix.name!r} is stored as {matrix.encoding.name}, and {low.arch.name} has"
-            f" no decoder of it into {array.weights!r}; accepted: an architecture with a unit of"
-            " kind decoder, such as coded-npu"
-        )
-    return [one for one in found if one[1] is found[0][1]]
 
 
 def accumulator_format(operand: Format, asked: str = "") -> Format:
@@ -311,7 +266,9 @@ def accumulator_format(operand: Format, asked: str = "") -> Format:
 
 def lower_products(low: Lowering, products: Sequence[Product]) -> None:
     """Emit products of equal shape, shared out over the cores."""
-    if low.multicasts and len(products) < len(low.cores) and all_stored(products):
+    shared = low.multicasts and len(products) < len(low.cores) and all_stored(products)
+    # A team hands out dense tiles of B, or tiles for its decoders.
+    if shared and not read_coded(low, low.cores[0], products[0].b):
         from accelsim.mapping.teams import lower_in_team
 
         lower_in_team(low, products)
@@ -385,24 +342,7 @@ def resources(
         a_readers=a_readers,
         b_readers=b_readers,
         alone=core.sequencer is not None,
-        expander=_expander(low, decoders, names, hz),
-    )
-
-
-def _expander(
-    low: Lowering, decoders: Sequence[tuple[int, Decoder]], memories: Sequence[str], hz: float
-) -> Expander | None:
-    """The decoders of a core as the tile choice sees them, in cycles of ``hz``."""
-    if not decoders:
-        return None
-    unit = decoders[0][1]
-    speed = low.arch.clocks[unit.clock] / hz
-    return Expander(
-        count=len(decoders),
-        elements_per_cycle=unit.elements_per_cycle * speed,
-        bytes_per_cycle=unit.coded_bytes_per_cycle * speed,
-        latency=unit.latency / speed,
-        staging=memories.index(unit.staging),
+        expander=expander_of(low, decoders, names, hz),
     )
 
 
@@ -427,8 +367,8 @@ class CoreProducts:
         array = core.arrays[0][1]
         self.acc_fmt = first.sums
         self.problem = problem_of(low, first, len(products))
-        self.decoders, self.decoded = decoders_of(low, core, first), 0
-        self.taken = read_coded(low, core, first)
+        self.decoders, self.decoded = decoders_of(low, core, first.b), 0
+        self.taken = read_coded(low, core, first.b)
         working = array.taking(self.taken) if self.taken else array
         limit = low.build.instruction_limit - len(low.build)
         self.tiling = tiling or best_tiling(
@@ -463,12 +403,13 @@ class CoreProducts:
         coded, t = self.low.coded, self.tiling
         sizes = [0]
         for product in self.products:
-            if matrix := coded.of(product.b):
-                matrix.cuts[matrix.window(product.b)] = t.tn, t.tk
+            b, matrix = product.b, coded.of(product.b)
+            if matrix and isinstance(b, View):
+                matrix.cuts[matrix.window(b)] = t.tn, t.tk
                 for cols in steps(product.n, t.tn):
                     for ks in steps(product.k, t.tk):
                         window = (cols, ks) if product.transpose_b else (ks, cols)
-                        sizes.append(coded.tile(product.b[window]).nbytes)
+                        sizes.append(coded.tile(b[window]).nbytes)
         self.longest = max(sizes)
 
     def _reserve_buffers(self, array: Systolic, first: Product) -> None:
@@ -527,7 +468,7 @@ class CoreProducts:
         window = (cols, ks) if product.transpose_b else (ks, cols)
         rows, width = (w.stop - w.start for w in window)
         source, queue = product.b[window], self.core.load_queues[-1]
-        if self.decoders or self.taken:
+        if (self.decoders or self.taken) and isinstance(source, View):
             waiting = self.staged(self.low.coded.tile(source))
             self.build.load(queue, waiting, self.low.coded.tile(source))
             return self.decode(waiting) if self.decoders else waiting

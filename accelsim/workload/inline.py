@@ -27,6 +27,7 @@ Settings = dict[str, object]
 PASS_KEYS = (
     *("phase", "batch", "tokens", "context", "dtype", "logits"),
     *("kv_dtype", "page", "prefix", "optimizer"),
+    *("weights", "sparsity", "sparsity_seed"),
 )
 
 

@@ -59,7 +59,8 @@ def wrong_elements(kept: int, group: int, products: int = PRODUCTS) -> Iterator[
     """Elements of random products whose bits are not those of their kept products."""
     draw = np.random.default_rng(kept * 1000 + group)
     for i in range(products):
-        sizes = (*(int(size) for size in draw.integers(1, 40, 2)), group * int(draw.integers(1, 9)))
+        m, n = (int(size) for size in draw.integers(1, 40, 2))
+        sizes = m, n, group * int(draw.integers(1, 9))
         case = Case(kept, group, sizes, DATAFLOWS[i % 3], GROUPS[i // 3 % 2], i // 6 % 2 == 0, i)
         yield case.wrong()
 
