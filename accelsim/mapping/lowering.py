@@ -368,9 +368,8 @@ def _register(
         written: tuple[tuple[int, int], ...] = ()
         role = spec.role
         if name in producer and role == "cache":
-            updating: Any = operators[producer[name]]
-            written = updating.rows_written()
-            role = role if written else "state"
+            append: Any = operators[producer[name]]
+            written = append.rows_written()
         elif name not in producer and role in ("activation", "output"):
             role = "input"  # an earlier slice of the graph produced it
         info = StorageInfo(

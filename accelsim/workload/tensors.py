@@ -44,6 +44,8 @@ class TensorSpec:
     """One tensor of a graph: shape in elements, storage format and role.
 
     `values` says what a `constant` holds (rotary tables, position numbers); None elsewhere.
+    `place_of` names a tensor of the same size that is there before the run and whose place this one
+    takes: it is what an update in place leaves there.
     """
 
     name: str
@@ -51,6 +53,7 @@ class TensorSpec:
     dtype: str
     role: str
     values: ConstantValues | None = None
+    place_of: str = ""
 
     def __post_init__(self) -> None:
         where = f"tensor '{self.name}'"
