@@ -74,6 +74,7 @@ def dma_kv_append(op: KvAppend, low: Lowering) -> None:
 @mapper("dma-token", lowers=("prepend_token", "drop_token"), needs=(Dma, Sram))
 def dma_token(op: PrependToken, low: Lowering) -> None:
     """Sequences are dealt to the cores; a token goes before each, or the first of each is left."""
+    low.begin_kernel()
     drops = op.kind == "drop_token"
     x, out = (low.matrix(name, cols=op.hidden) for name in (op.inputs[0], op.output))
     everything = slice(None)

@@ -9,32 +9,52 @@ how machines without a scattered addition do it (one-hot embedding look-ups on T
 from __future__ import annotations
 
 from accelsim.hw.dma import Dma
+from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.systolic import Systolic
+from accelsim.hw.tensor_core import TensorCore
 from accelsim.hw.vector import Vector
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.products import Product, Stored, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
+from accelsim.mapping.thread_blocks import lower_grids
 from accelsim.numerics.formats import row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import EmbeddingGrad
 
 F = Function
+SORTED = (
+    "gradients of embedding tables are products with one-hot matrices; libraries of GPUs sort ids"
+    " and add up runs, which takes less"
+)
 HEIGHT = 64  # tokens of a tile
 
 
 @mapper("one-hot-embedding-grad", lowers=("embedding_grad",), needs=(Systolic, Vector, Dma))
 def one_hot_embedding_grad(op: EmbeddingGrad, low: Lowering) -> None:
     """One-hot rows of the ids, then their transpose times the gradients of the tokens."""
+    lower_products(low, [_product(op, low)])
+
+
+@mapper("gpu-embedding-grad", lowers=("embedding_grad",), needs=(TensorCore, Simt, LoadStore))
+def gpu_embedding_grad(op: EmbeddingGrad, low: Lowering) -> None:
+    """The same on tensor cores; libraries sort the ids and add up runs of equal ones."""
+    low.build.approximate(SORTED)
+    low.begin_kernel()
+    lower_grids(low, [_product(op, low)])
+
+
+def _product(op: EmbeddingGrad, low: Lowering) -> Product:
+    """The product, once the instructions that make its one-hot matrix are there."""
     grad = low.matrix(op.inputs[0], op.tokens, op.hidden)
     hot = low.scratch(f"{op.name}.hot", op.tokens, op.vocab, grad.fmt)
     share = -(-op.tokens // len(low.cores))
     for core, first in zip(low.cores, range(0, op.tokens, share), strict=False):
         _one_hot(op, low, core, hot, slice(first, min(first + share, op.tokens)))
     table = low.matrix(op.output, op.vocab, op.hidden)
-    lower_products(low, [Product(Stored(hot), grad, table, transpose_a=True)])
+    return Product(Stored(hot), grad, table, transpose_a=True)
 
 
 def _one_hot(op: EmbeddingGrad, low: Lowering, core: Core, hot: View, tokens: slice) -> None:

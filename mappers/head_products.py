@@ -6,9 +6,8 @@ stacked ones. Rows of scores that are longer than the scratchpad are swept over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.hw.systolic import Systolic
@@ -19,7 +18,15 @@ from accelsim.mapping.long_rows import Block, lower_rows, softmax_sweeps
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, Stored, lower_products
 from accelsim.mapping.registry import mapper
-from accelsim.mapping.rowwise import SOFTMAX_FUNCTIONS, Recipe, Tile, Vectors, softmax_of
+from accelsim.mapping.rowwise import (
+    FP32,
+    SOFTMAX_FUNCTIONS,
+    Recipe,
+    Tile,
+    Vectors,
+    lower_rowwise,
+    softmax_of,
+)
 from accelsim.mapping.thread_blocks import lower_grids
 from accelsim.numerics.formats import Format
 from accelsim.program.builder import Builder
@@ -130,12 +137,29 @@ def systolic_head_gemm(op: HeadProduct, low: Lowering) -> None:
 
 @mapper("gpu-head-gemm", lowers=("head_gemm",), needs=(TensorCore, Simt, LoadStore), preference=1)
 def gpu_head_gemm(op: HeadProduct, low: Lowering) -> None:
-    """All heads as one grid of CTAs."""
-    if op.form == "back" and op.group > 1:
-        raise AccelsimError(
-            f"{op.name}: {op.group} query heads per key head; accepted on a GPU for training: 1"
+    """All heads as one grid of CTAs; query heads of a group are added up by a second kernel."""
+    if op.form != "back" or op.group == 1:
+        lower_grids(low, _products(op, low))
+        return
+    alone = replace(op, kv_heads=op.heads)
+    a, b, c = (low.matrix(name) for name in (op.inputs[0], op.inputs[1], op.output))
+    parts = low.scratch(f"{op.name}.parts", c.rows, op.heads * op.head_dim, FP32)
+    places = [(s, h) for s in range(op.batch) for h in range(op.heads)]
+    lower_grids(low, [_back(alone, (a, b, parts), s, h) for s, h in places])
+    for head in range(op.kv_heads):
+        first = head * op.group
+        streams = [parts[:, _columns(op, h)] for h in range(first, first + op.group)]
+        functions = (F.ADD,) * (op.group - 1)
+        recipe = Recipe(
+            _added, streams, c[:, _columns(op, head)], columns_split=True, functions=functions
         )
-    lower_grids(low, _products(op, low))
+        lower_rowwise(low, recipe)
+
+
+def _added(v: Vectors, t: Tile) -> None:
+    first, *others = t.inputs
+    for i, other in enumerate(others):
+        v(F.ADD, t.out if i == len(others) - 1 else first, first, other)
 
 
 @mapper("vector-score-softmax", lowers=("score_softmax",), needs=(Vector, Dma))

@@ -6,6 +6,7 @@ from accelsim.hw.dma import Dma
 from accelsim.hw.vector import Vector
 from accelsim.mapping.column_sums import ColumnSums, lower_column_sums
 from accelsim.mapping.epilogue import DERIVATIVES
+from accelsim.mapping.long_rows import cross_entropy_sweeps, lower_rows, softmax_grad_sweeps
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import Recipe, Steps, Tile, Vectors, lower_rowwise
@@ -60,7 +61,8 @@ def vector_softmax_grad(op: SoftmaxGrad, low: Lowering) -> None:
 
     streams = [low.matrix(name, op.rows, op.cols) for name in op.inputs]
     out = low.matrix(op.output, op.rows, op.cols)
-    lower_rowwise(low, Recipe(steps, streams, out, wide=1, narrow=1, functions=functions))
+    recipe = Recipe(steps, streams, out, wide=1, narrow=1, functions=functions)
+    lower_rows(low, recipe, softmax_grad_sweeps(op.scale))
 
 
 def _normalised(v: Vectors, op: NormGrad, x: View, y: View, square: View, scale: View) -> None:
@@ -223,7 +225,7 @@ def vector_cross_entropy_grad(op: CrossEntropyGrad, low: Lowering) -> None:
     streams = [low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.inputs[1], op.rows, 1)]
     out = low.matrix(op.output, op.rows, op.cols)
     recipe = Recipe(steps, streams, out, wide=1, narrow=2, functions=functions, instructions=8)
-    lower_rowwise(low, recipe)
+    lower_rows(low, recipe, cross_entropy_sweeps(op.rows))
 
 
 @mapper("vector-optimizer", lowers=("optimizer_step",), needs=(Vector, Dma))

@@ -40,6 +40,7 @@ def _reach(op: Col2im | Pool2dGrad, tap: int) -> tuple[int, int, int]:
 @mapper("vector-col2im", lowers=("col2im",), needs=(Vector, Dma))
 def vector_col2im(op: Col2im, low: Lowering) -> None:
     """Rows of the image in turn: the taps of all output rows that meet it, added up."""
+    low.begin_kernel()
     rows = op.batch * op.h
     share = -(-rows // len(low.cores))
     for core, start in zip(low.cores, range(0, rows, share), strict=False):
@@ -99,6 +100,7 @@ class _Col2im:
 @mapper("vector-pool-grad", lowers=("pool2d_grad",), needs=(Vector, Dma))
 def vector_pool_grad(op: Pool2dGrad, low: Lowering) -> None:
     """Output rows in turn: what comes back, for the tap that was the largest, or shared by all."""
+    low.begin_kernel()
     rows = op.batch * op.out_h
     share = -(-rows // len(low.cores))
     for core, start in zip(low.cores, range(0, rows, share), strict=False):

@@ -50,6 +50,7 @@ class ColumnSums:
 
 def lower_column_sums(low: Lowering, sums: ColumnSums) -> None:
     """Emit sums over all cores, and their sum."""
+    low.begin_kernel()
     rows = sums.streams[0].rows
     share = -(-rows // len(low.cores))
     starts = list(range(0, rows, share))
@@ -60,6 +61,7 @@ def lower_column_sums(low: Lowering, sums: ColumnSums) -> None:
         target = parts if alone else parts[i : i + 1, :]
         _OnCore(low, core, sums, 1.0 if not alone else sums.scale).emit(window, target)
     if not alone:
+        low.begin_kernel()
         total = ColumnSums(_first, [parts], sums.out, scale=sums.scale)
         _OnCore(low, low.cores[0], total, sums.scale).emit(slice(0, len(starts)), sums.out)
 

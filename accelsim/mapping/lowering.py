@@ -261,6 +261,11 @@ class Lowering:
         """Start a kernel: it comes after everything before it, and before all that follows."""
         self.build.launch(self.cores[0].threads[0])
 
+    def begin_kernel(self) -> None:
+        """Start a kernel on a machine that has any; elsewhere operators run into each other."""
+        if self.cores[0].of(Simt):
+            self.launch()
+
     def scratch(self, name: str, rows: int, cols: int, fmt: Format) -> View:
         """An off-chip [rows, cols] tensor of the mapper's own, for this operator only."""
         storage = self.scratch_arena.take(
@@ -382,9 +387,8 @@ def _register(
         written: tuple[tuple[int, int], ...] = ()
         role = spec.role
         if name in producer and role == "cache":
-            updating: Any = operators[producer[name]]
-            written = updating.rows_written()
-            role = role if written else "state"
+            append: Any = operators[producer[name]]
+            written = append.rows_written()
         elif name not in producer and role in ("activation", "output"):
             role = "input"  # an earlier slice of the graph produced it
         info = StorageInfo(

@@ -118,6 +118,7 @@ class Recipe:
 
 def lower_rowwise(low: Lowering, recipe: Recipe) -> None:
     """Emit a recipe over all cores."""
+    low.begin_kernel()
     rows = recipe.out.rows
     share = -(-rows // len(low.cores))
     if recipe.row_period:

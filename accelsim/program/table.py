@@ -79,8 +79,7 @@ class StorageInfo:
     """A named extent of an address space: a tensor in a memory, or an on-chip buffer.
 
     ``role`` is the tensor's role in the workload ("input", "weight", "constant", "activation",
-    "cache", "output"), "state" for one that is there from the start and written anew by its
-    producer, "scratch" for a mapper's own off-chip tensor, "buffer" for on-chip storage.
+    "cache", "output"), "scratch" for a mapper's own off-chip tensor, "buffer" for on-chip storage.
     ``producer`` is the operator that writes it, -1 if it is there from the start.
     ``written`` limits, as (first row, last row) of its 2-D form, what the producer must write
     (a KV append writes only the new rows); empty means all of it.

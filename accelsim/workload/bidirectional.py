@@ -47,11 +47,17 @@ def bidirectional(step: Graph, sparsity: Sparsity) -> Graph:
     pruning = _Pruning(step, sparsity)
     operators = tuple(made for op in step.operators for made in pruning.pruned(op))
     used = {name for op in operators for name in (*op.inputs, *op.outputs)}
-    tensors = {n: spec for n, spec in {**step.tensors, **pruning.copies}.items() if n in used}
+    known = {**step.tensors, **pruning.copies}
+    tensors = {name: _placed(spec, used) for name, spec in known.items() if name in used}
     settings = {**step.settings, "sparsity": str(sparsity)}
     return Graph(
         step.name, tensors, operators, settings, (*step.assumptions, *pruning.assumptions())
     )
+
+
+def _placed(spec: TensorSpec, used: set[str]) -> TensorSpec:
+    """A tensor with a place of its own where nobody reads what it was to take the place of."""
+    return spec if spec.place_of in used else replace(spec, place_of="")
 
 
 @dataclass

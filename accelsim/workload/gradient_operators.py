@@ -351,10 +351,9 @@ class OptimizerStep(Operator):
         adam   m = b1 m + (1 - b1) grad;  v = b2 v + (1 - b2) grad^2
                w = (1 - rate * decay) w - rate * (m / c1) / (sqrt(v / c2) + eps)
 
-    with c1 = 1 - b1^step and c2 = 1 - b2^step. All but ``grad`` is fp32; ``w``, ``m`` and ``v`` are
-    updated in place, and with ``copy`` the new weights are written in the format of the products,
-    too. Without it the weights have no fp32 copy of their own: w is read, and its new value is the
-    first output. Shapes: all [elements].
+    with c1 = 1 - b1^step and c2 = 1 - b2^step. All but ``grad`` is fp32, and the new weights are
+    written in the format of the products, too, if there is a ``copy``: then that is the first
+    output, before w, m and v. Shapes: all [elements].
 
     Sources: Sutskever et al., ICML 2013, in the form of torch.optim.SGD; Loshchilov and Hutter,
     Decoupled weight decay regularization, ICLR 2019, Algorithm 2.
@@ -373,9 +372,9 @@ class OptimizerStep(Operator):
     kind: ClassVar[str] = "optimizer_step"
     operands: ClassVar[tuple[Operand, ...]] = (
         Operand("grad"),
-        Operand("weight", "cache"),
-        Operand("momentum", "cache"),
-        Operand("variance", "cache", optional=True),
+        Operand("weight"),
+        Operand("momentum"),
+        Operand("variance", optional=True),
     )
     dimensions: ClassVar[tuple[str, ...]] = ("elements", "step")
 
@@ -387,7 +386,7 @@ class OptimizerStep(Operator):
 
     @property
     def results(self) -> int:
-        """New weights, and what is updated in place."""
+        """New weights, as they are multiplied and as they are kept, and what is kept beside."""
         return 2 + (self.optimizer == "adam") + self.copy
 
     def input_shapes(self) -> tuple[Shape, ...]:
@@ -403,10 +402,6 @@ class OptimizerStep(Operator):
             first,
             *[kept] * (self.results - 1),
         )
-
-    def rows_written(self) -> tuple[tuple[int, int], ...]:
-        """Rows of what it updates that it writes: () stands for all."""
-        return ()
 
     @property
     def vector_ops(self) -> int:

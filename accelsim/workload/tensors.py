@@ -46,6 +46,8 @@ class TensorSpec:
 
     `values` says what a `constant` holds (rotary tables, position numbers); None elsewhere.
     `coding` says how a weight is stored where that is not element by element (accelsim.encoding).
+    `place_of` names a tensor of the same size that is there before the run and whose place this one
+    takes: it is what an update in place leaves there.
     """
 
     name: str
@@ -54,6 +56,7 @@ class TensorSpec:
     role: str
     values: ConstantValues | None = None
     coding: Coding | None = None
+    place_of: str = ""
 
     def __post_init__(self) -> None:
         where = f"tensor '{self.name}'"

@@ -131,11 +131,13 @@ def _step(spec: TensorSpec, back: Backward, training: Training) -> OptimizerStep
     kept = [f"{spec.name}.{what}" for what in training.kept]
     master = f"{spec.name}.master"
     for name in (*([master] if copy else []), *kept):
-        back.tensors[name] = TensorSpec(name, spec.shape, "fp32", "cache")
-    new = f"{spec.name}.next"
-    back.tensors[new] = TensorSpec(new, spec.shape, spec.dtype, "output")
+        back.tensors[name] = TensorSpec(name, spec.shape, "fp32", "input")
+    updated = (spec.name, *([master] if copy else []), *kept)
+    for name in updated:
+        new, dtype = f"{name}.next", back.tensors[name].dtype
+        back.tensors[new] = TensorSpec(new, spec.shape, dtype, "output", place_of=name)
     inputs = (back.gradients[spec.name], master if copy else spec.name, *kept)
-    outputs = (new, *([master] if copy else []), *kept)
+    outputs = tuple(f"{name}.next" for name in updated)
     step = training.step(f"{spec.name}.step", inputs, outputs, spec.elements)
     return replace(step, pass_="optimizer")
 
@@ -151,6 +153,5 @@ def _assumptions(back: Backward) -> tuple[str, ...]:
     )
     return (
         f"training: {kept / 1e9:.3g} GB of activations are kept for the backward pass, none is"
-        " computed again but the statistics of norms; gradients of weights are fp32, new weights"
-        " lie beside the old ones; no value of the loss, no clipping, no data loading",
+        " computed again but the statistics of norms; gradients of weights are fp32; no value of the loss, no clipping, no data loading",
     )

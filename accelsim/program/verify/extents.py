@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from accelsim.program.table import Ints, Program, StorageInfo
 
 # Tensors of these roles hold their data before the program starts.
-ENDURING_ROLES = ("input", "weight", "constant", "cache", "state")
+ENDURING_ROLES = ("input", "weight", "constant", "cache")
 NOBODY, UNCHECKED = -1, -2  # who may write a storage, where it is not an operator
 
 Span = tuple[int, int]  # first byte, number of bytes
@@ -146,8 +146,6 @@ def _held_and_owed(info: StorageInfo) -> tuple[list[Span], list[Span]]:
     everything = [(0, info.nbytes)]
     if info.producer < 0:
         return (everything if info.role in ENDURING_ROLES else []), []
-    if info.role == "state":  # all of it is read, and written anew
-        return everything, [(0, _packed_bytes(info))]
     if info.encoding:
         return [], [(tile.offset, tile.nbytes) for tile in info.tiles]
     if not info.written:
