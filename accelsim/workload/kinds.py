@@ -192,6 +192,12 @@ KEYS: dict[str, dict[str, _Key]] = {
     },
     "residual": _MATRIX,
     "embedding": {name: _size(name) for name in ("vocab", "hidden", "tokens")},
+    "prune_weight": {
+        **{name: _size(name) for name in ("rows", "cols", "kept", "group")},
+        "taps": _size("taps", 1),
+        "along_cols": _flag("along_cols"),
+        "turned": _flag("turned"),
+    },
     "grouped_gemm": {
         "m": _Key("m", _group_sizes),
         "n": _size("n"),

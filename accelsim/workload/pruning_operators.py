@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from accelsim.workload.coding import Coding, Sparsity
 from accelsim.workload.operator_base import DtypeRule, Operand, Operator
 from accelsim.workload.tensors import DTYPES, Shape
 
@@ -38,6 +39,12 @@ class PruneWeight(Operator):
             raise self.error(f"{depth} weights along the groups; accepted: multiples of the group")
         if self.along_cols and self.turned:
             raise self.error("groups along the columns of a turned weight; accepted: one of both")
+
+    @property
+    def copy_coding(self) -> Coding:
+        """How the copy is stored."""
+        sparsity = Sparsity(self.kept, self.group)
+        return Coding(f"nm:{sparsity}", sparsity, -1 if self.along_cols else -2)
 
     def input_shapes(self) -> tuple[Shape, ...]:
         one = (self.cols, self.rows) if self.turned else (self.rows, self.cols)

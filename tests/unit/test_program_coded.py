@@ -106,7 +106,7 @@ FAULTS: dict[int, tuple[Callable[[], Program], str]] = {
     ),
     18: (
         lambda: changed(DECODE, "dst", "format", CODED, rows=1),
-        "has a coded destination, which only copies, DECODE and products take",
+        "has a coded destination, which only copies, DECODE, ENCODE and products take",
     ),
     19: (
         lambda: changed(DECODE, "src0", "format", FORMAT_CODES["uint8"]),
