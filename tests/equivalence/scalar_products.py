@@ -32,7 +32,7 @@ STEPS = {
 
 def product_of(settings, order, formats, encoding=""):
     """``dot(x, y, c)`` of a unit, from its entry in an architecture file, the reduction order of
-    the operator, the formats of A, B and the accumulator, and how B is stored; c None is nothing."""
+    the operator, the formats of A, B and the accumulator, and how B is stored; c None: nothing."""
     a, _, accumulator = formats
     if a.startswith("int"):
         return _exact
