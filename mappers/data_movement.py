@@ -95,7 +95,5 @@ def dma_token(op: PrependToken, low: Lowering) -> None:
             for longer, shorter, count in moves:
                 source, target = (longer, shorter) if drops else (shorter, longer)
                 tile = ring.next()[:count, everything]
-                low.build.load(
-                    core.load_queues[0], tile, x[source : source + count, everything]
-                )
+                low.build.load(core.load_queues[0], tile, x[source : source + count, everything])
                 low.build.store(core.store_queue, out[target : target + count, everything], tile)

@@ -16,7 +16,8 @@ from accelsim.hw.vector import Vector
 from accelsim.mapping.attention.masks import masks
 from accelsim.mapping.long_rows import Block, lower_rows, softmax_sweeps
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.products import Product, Stored, lower_products
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import Product, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import (
     FP32,
@@ -135,9 +136,7 @@ def systolic_head_gemm(op: HeadProduct, low: Lowering) -> None:
     lower_products(low, _products(op, low))
 
 
-@mapper(
-    "gpu-head-gemm", lowers=("head_gemm",), needs=(TensorCore, Simt, LoadStore), preference=1
-)
+@mapper("gpu-head-gemm", lowers=("head_gemm",), needs=(TensorCore, Simt, LoadStore), preference=1)
 def gpu_head_gemm(op: HeadProduct, low: Lowering) -> None:
     """All heads as one grid of CTAs; query heads of a group are added up by a second kernel."""
     if op.form != "back" or op.group == 1:

@@ -119,9 +119,7 @@ def vector_norm_weight_grad(op: NormWeightGrad, low: Lowering) -> None:
 
     streams = [low.matrix(name, op.rows, op.cols) for name in op.inputs]
     out = low.matrix(op.output, 1, op.cols)
-    sums = ColumnSums(
-        terms, streams, out, wide=2, narrow=1, columns_split=False, instructions=9
-    )
+    sums = ColumnSums(terms, streams, out, wide=2, narrow=1, columns_split=False, instructions=9)
     lower_column_sums(low, sums)
 
 
@@ -226,9 +224,7 @@ def vector_cross_entropy_grad(op: CrossEntropyGrad, low: Lowering) -> None:
 
     streams = [low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.inputs[1], op.rows, 1)]
     out = low.matrix(op.output, op.rows, op.cols)
-    recipe = Recipe(
-        steps, streams, out, wide=1, narrow=2, functions=functions, instructions=8
-    )
+    recipe = Recipe(steps, streams, out, wide=1, narrow=2, functions=functions, instructions=8)
     lower_rows(low, recipe, cross_entropy_sweeps(op.rows))
 
 

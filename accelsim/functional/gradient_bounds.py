@@ -78,9 +78,7 @@ def _inverse_root(variance: Ball, eps: float, mid: Format) -> Ball:
     return one_step(one_step(variance + shift, mid).rsqrt(least), mid)
 
 
-def _norm_grad(
-    op: NormGrad, lowering: Lowering, x: Floats, grad: Floats, weight: Floats
-) -> Ball:
+def _norm_grad(op: NormGrad, lowering: Lowering, x: Floats, grad: Floats, weight: Floats) -> Ball:
     mid = lowering.vector_format
     y, scale = _normalised(op, lowering, x)
     g = one_step(Ball.exact(grad) * Ball.exact(weight), mid)

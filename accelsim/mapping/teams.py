@@ -15,14 +15,8 @@ from dataclasses import dataclass
 
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.mapping.lowering import Lowering, Ring
-from accelsim.mapping.products import (
-    CoreProducts,
-    Product,
-    Stored,
-    problem_of,
-    resources,
-    steps,
-)
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import CoreProducts, Product, problem_of, resources, steps
 from accelsim.mapping.tiling import Tiling, best_tiling, even_share, granules
 from accelsim.program.storage import View
 
@@ -154,7 +148,7 @@ class TeamProducts:
         queue = team[(share + 1) % len(team)].core.load_queues[-1]
         rings = [one.b_ring for one in team]
         stays = self.tiling.resident and self.tiling.outer == "n"
-        source = product.b[(cols, ks) if product.transpose_b else (ks, cols)]
+        source = product.b_window(cols, ks)
         return self._deliver(queue, rings, source, (share, ks.start), kept if stays else {})
 
     def _deliver(

@@ -52,7 +52,8 @@ class Problem:
 
     Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory
     (0: its tiles are no windows there, or each is one piece); with ``transpose_b`` B is stored as
-    [n, k], with ``transpose_a`` A as [k, m]. Tiles of many rows are cut to multiples of ``even_rows``.
+    [n, k], with ``transpose_a`` A as [k, m]. Tiles of many rows are cut to multiples of
+    ``even_rows``.
     """
 
     m: int

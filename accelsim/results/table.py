@@ -172,7 +172,6 @@ class OperatorTable(Table[OperatorResult]):
         sums = [_summed(kind, [row for row in self if row.kind == kind], total) for kind in kinds]
         return KindTable(sorted(sums, key=lambda row: -row.cycles))
 
-
     def by_pass(self, passes: Mapping[str, str]) -> PassTable:
         """Sums over the operators of each part of a training step; ``passes`` by their names."""
         total = sum(row.cycles for row in self)

@@ -63,9 +63,7 @@ def norm(op: LayerNorm | RmsNorm, grad: str, back: Backward) -> None:
     x, weight, *bias = op.inputs
     if back.needs(weight):
         name = back.grad_name(op, weight)
-        sums = NormWeightGrad(
-            name, (x, grad), (name,), op.rows, op.cols, eps=op.eps, norm=op.kind
-        )
+        sums = NormWeightGrad(name, (x, grad), (name,), op.rows, op.cols, eps=op.eps, norm=op.kind)
         back.give(weight, back.emit(sums, weight))
     for tensor in bias:
         if back.needs(tensor):

@@ -16,7 +16,7 @@ from accelsim.workload.operators import (
 
 
 def _finished(op: Gemm | Conv2d, grad: str, back: Backward) -> str:
-    """What comes back to the sums of a product, before its epilogue; bias and residual get theirs."""
+    """What comes back to the sums of a product; bias and residual get theirs."""
     cols = op.output_shapes()[0][-1]
     rows = back.tensors[op.output].elements // cols
     if op.activation:
@@ -42,7 +42,6 @@ def gemm(op: Gemm, grad: str, back: Backward) -> None:
     grad = _finished(op, grad, back)
     a, b = op.inputs[:2]
     m, n, k = op.m, op.n, op.k
-    plain = {"activation": "", "accumulator": op.accumulator}
     if back.needs(b):
         name = back.grad_name(op, b)
         # One b for all: their rows are rows of one product.
@@ -58,7 +57,7 @@ def gemm(op: Gemm, grad: str, back: Backward) -> None:
         name = back.grad_name(op, a)
         product = replace(
             op, name=name, inputs=(grad, b), outputs=(name,), m=m, n=k, k=n,
-            transpose_b=not op.transpose_b, **plain,
+            transpose_b=not op.transpose_b, activation="",
         )  # fmt: skip
         back.give(a, back.emit(product, a))
 
@@ -83,9 +82,7 @@ def _filters(op: Conv2d, grad: str, back: Backward) -> str:
     x, weight = op.inputs[:2]
     name = back.grad_name(op, weight)
     if _is_product(op):
-        product = Gemm(
-            name, (x, grad), (name,), op.gemm_k, op.gemm_n, op.gemm_m, transpose_a=True
-        )
+        product = Gemm(name, (x, grad), (name,), op.gemm_k, op.gemm_n, op.gemm_m, transpose_a=True)
         return back.emit(product, weight)
     sums = ConvWeightGrad(
         name, (x, grad), (name,), op.batch, op.h, op.w, op.cin, op.fh, op.fw, op.cout,
@@ -111,9 +108,7 @@ def _image(op: Conv2d, grad: str, back: Backward) -> str:
     if op.groups > 1:
         raise unknown(op, "groups with a stride", "stride 1")
     taps = name if _is_product(op) else back.free(f"{op.name}.taps.grad")
-    product = Gemm(
-        taps, (grad, weight), (taps,), op.gemm_m, op.gemm_k, op.cout, transpose_b=True
-    )
+    product = Gemm(taps, (grad, weight), (taps,), op.gemm_m, op.gemm_k, op.cout, transpose_b=True)
     if _is_product(op):
         return back.emit(product, x)
     back.emit(product, x, final=False)

@@ -77,9 +77,7 @@ def prepend_token(op: PrependToken, grad: str, back: Backward) -> None:
     gather = EmbeddingGather(first, (grad, ids), (first,), total, op.hidden, op.batch)
     back.emit(gather, x, final=False)
     name = back.grad_name(op, token)
-    back.give(
-        token, back.emit(ColumnSum(name, (first,), (name,), op.batch, op.hidden), token)
-    )
+    back.give(token, back.emit(ColumnSum(name, (first,), (name,), op.batch, op.hidden), token))
     if back.needs(x):
         rest = back.grad_name(op, x)
         drop = DropToken(rest, (grad,), (rest,), op.batch, op.q_len, op.hidden)
