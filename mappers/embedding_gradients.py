@@ -2,8 +2,8 @@
 comes back to the tokens.
 
 The vector unit compares columns with ids, tile by tile; the one-hot matrix goes through main
-memory. Tokens that share a row are added up in the product, whatever their number and order. That is
-how machines without a scattered addition do it (one-hot embedding look-ups on TPUs).
+memory. Tokens that share a row are added up in the product, whatever their number and order. That
+is how machines without a scattered addition do it (one-hot embedding look-ups on TPUs).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from accelsim.hw.systolic import Systolic
 from accelsim.hw.tensor_core import TensorCore
 from accelsim.hw.vector import Vector
 from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.operands import Stored
 from accelsim.mapping.placement import ALIGNMENT
-from accelsim.mapping.products import Product, Stored, lower_products
+from accelsim.mapping.products import Product, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
 from accelsim.mapping.thread_blocks import lower_grids

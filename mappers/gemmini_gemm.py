@@ -140,7 +140,7 @@ class _CoreTiles:
             self.build.store(self.core.store_queue, target, view)
 
     def _load_b(self, product: Product, b: View, cols: slice, ks: slice, block: slice) -> None:
-        source = product.b[cols, ks] if product.transpose_b else product.b[ks, cols]
+        source = product.b_window(cols, ks)
         target = b[block, :] if product.transpose_b else b[:, block]
         self.build.load(self.core.load_queues[0], target, source, part=True)
 

@@ -19,8 +19,9 @@ from accelsim.hw.systolic import Systolic
 from accelsim.mapping.conv_tiling import Machine, best_conv_tiling, filter_share, slots
 from accelsim.mapping.epilogue import Finisher, finish_of
 from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.operands import Stored
 from accelsim.mapping.planes import Planes, corners
-from accelsim.mapping.products import Product, Stored, accumulator_format, lower_products, steps
+from accelsim.mapping.products import Product, accumulator_format, lower_products, steps
 from accelsim.mapping.registry import mapper
 from accelsim.program.storage import View
 from accelsim.workload.operators import Conv2d

@@ -1,7 +1,8 @@
 """What goes back through windows over images: pooling, and taps added up in the image.
 
-Everything lies on chip row by row of the image. The taps of one output row are read at once, as rows
-of the im2col matrix; what each of them gives to a row of the image is one window with a stride.
+Everything lies on chip row by row of the image. The taps of one output row are read at once, as
+rows of the im2col matrix; what each of them gives to a row of the image is one window with a
+stride.
 """
 
 from __future__ import annotations

@@ -164,7 +164,8 @@ class Vector(Unit):
             raise AccelsimError(f"vector function {function.name} needs a second operand")
         if function == Function.UNHOT:
             hot = np.arange(a.shape[1]) + np.float32(imm) == b
-            return a - hot.astype(a.dtype)
+            cold: Operand = a - hot.astype(a.dtype)
+            return cold
         if function == Function.EXP_SUB:
             return functions.exp_fp32(a - b)
         return binary(function, a, b)

@@ -4,8 +4,8 @@ Lanes lie along the columns. Every core adds its share of the rows tile by tile,
 tile, folds the tile onto one row at the end, and leaves that row in main memory; one core adds the
 rows of all. Where rows do not fit on chip, they are cut, unless a term needs the whole of its row.
 
-In a tile of h rows a term passes one addition for every tile before it, ceil(log2 h) of the fold and
-those of the cores.
+In a tile of h rows a term passes one addition for every tile before it, ceil(log2 h) of the fold,
+and those of the cores.
 """
 
 from __future__ import annotations

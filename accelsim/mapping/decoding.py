@@ -18,7 +18,7 @@ from accelsim.program.storage import View
 
 if TYPE_CHECKING:
     from accelsim.mapping.lowering import Core, Lowering
-    from accelsim.mapping.products import Second
+    from accelsim.mapping.operands import Second
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ from accelsim.workload.layer_sparsity import KeptSteps, kept_steps
 from accelsim.workload.operators import Operator
 
 if TYPE_CHECKING:
-    from accelsim.mapping.products import Operand
+    from accelsim.mapping.operands import Operand
 
 
 @dataclass(frozen=True)

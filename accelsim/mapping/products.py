@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.decoder import Decoder
@@ -13,6 +12,7 @@ from accelsim.mapping.decoding import coded_operand, decoders_of, expander_of, r
 from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
 from accelsim.mapping.kept import kept_columns
 from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.operands import Cols, Operand, Rows, Second, Stored
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.tiling import (
     Problem,
@@ -23,74 +23,11 @@ from accelsim.mapping.tiling import (
     granules,
 )
 from accelsim.numerics.formats import Format, number_format
-from accelsim.program.builder import Builder
 from accelsim.program.storage import CodedView, View
 from accelsim.workload.operators import Gemm
 
 NOTHING = Finish()
 BYTE = number_format("uint8")
-
-
-class Operand(Protocol):
-    """A matrix in main memory that can be brought on chip window by window."""
-
-    @property
-    def rows(self) -> int: ...
-    @property
-    def cols(self) -> int: ...
-    @property
-    def fmt(self) -> Format: ...
-
-    def fetch(
-        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
-    ) -> None:
-        """Load the window [rows, cols] into ``dst``; ``part``: others fill the rest of dst."""
-
-    def fetches(self, rows: int, cols: int) -> int:
-        """Instructions that a window of [rows, cols] takes, about."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An operand that lies in memory as a 2-D window."""
-
-    view: View
-
-    @property
-    def rows(self) -> int:
-        return self.view.rows
-
-    @property
-    def cols(self) -> int:
-        return self.view.cols
-
-    @property
-    def fmt(self) -> Format:
-        return self.view.fmt
-
-    def fetch(
-        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
-    ) -> None:
-        build.load(queue, dst, self.view[rows, cols], part=part)
-
-    def fetches(self, rows: int, cols: int) -> int:
-        return 1
-
-
-class Second(Protocol):
-    """A second operand stored as [n, k] that is no single window of main memory."""
-
-    @property
-    def rows(self) -> int: ...
-    @property
-    def cols(self) -> int: ...
-    @property
-    def fmt(self) -> Format: ...
-
-    def __getitem__(self, window: tuple[slice, slice]) -> Second: ...
-
-    def fetch(self, build: Builder, queue: int, dst: View) -> None:
-        """Load all of it into ``dst``."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +62,13 @@ class Product:
     def n(self) -> int:
         return self.b.rows if self.transpose_b else self.b.cols
 
+    def b_window(self, cols: slice, ks: slice) -> View:
+        """A tile of b, for who loads it as one window; AccelsimError if it is none."""
+        tile = self.b[(cols, ks) if self.transpose_b else (ks, cols)]
+        if not isinstance(tile, View):
+            raise AccelsimError("this mapper multiplies only what lies in memory as matrices")
+        return tile
+
     def columns(self, cols: slice) -> Product:
         """The product for some columns of c only."""
         everything = slice(None)
@@ -138,68 +82,6 @@ class Product:
         finish = self.finish.window(rows, everything)
         a = Cols(self.a, rows) if self.transpose_a else Rows(self.a, rows)
         return replace(self, a=a, c=self.c[rows, everything], finish=finish)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of another operand."""
-
-    whole: Operand
-    window: slice
-
-    @property
-    def rows(self) -> int:
-        return int(self.window.stop - self.window.start)
-
-    @property
-    def cols(self) -> int:
-        return self.whole.cols
-
-    @property
-    def fmt(self) -> Format:
-        return self.whole.fmt
-
-    def fetch(
-        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
-    ) -> None:
-        first = self.window.start
-        self.whole.fetch(
-            build, queue, dst, slice(rows.start + first, rows.stop + first), cols, part=part
-        )
-
-    def fetches(self, rows: int, cols: int) -> int:
-        return self.whole.fetches(rows, cols)
-
-
-@dataclass(frozen=True)
-class Cols:
-    """Some columns of another operand."""
-
-    whole: Operand
-    window: slice
-
-    @property
-    def rows(self) -> int:
-        return self.whole.rows
-
-    @property
-    def cols(self) -> int:
-        return int(self.window.stop - self.window.start)
-
-    @property
-    def fmt(self) -> Format:
-        return self.whole.fmt
-
-    def fetch(
-        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
-    ) -> None:
-        first = self.window.start
-        self.whole.fetch(
-            build, queue, dst, rows, slice(cols.start + first, cols.stop + first), part=part
-        )
-
-    def fetches(self, rows: int, cols: int) -> int:
-        return self.whole.fetches(rows, cols)
 
 
 def gemm_products(op: Gemm, low: Lowering) -> list[Product]:

@@ -54,7 +54,7 @@ def _grouped(build: Builder, name: str, x: str) -> str:
 
 
 def _in_parts(build: Builder, name: str, q: str, k: str, v: str) -> str:
-    """Attention without fusion: scores, probabilities and their sums of values, all of them kept."""
+    """Attention without fusion: scores, probabilities and sums of values, all of them kept."""
     config, step = build.config, build.step
     form = (
         step.batch, config.heads, config.kv_heads, step.q_len, step.kv_len, config.head_dim

@@ -223,7 +223,8 @@ class ConvWeightGrad(Conv2d):
     pixels of the input times the gradient of the result, summed over all pixels and images.
 
     Shapes: x [batch, h, w, cin]; the result's gradient [batch, out_h, out_w, cout]; output
-    [fh, fw, cin/groups, cout]. It is the product of the transposed im2col matrix with that gradient.
+    [fh, fw, cin/groups, cout]. It is the product of the transposed im2col matrix with that
+    gradient.
     """
 
     kind: ClassVar[str] = "conv2d_wgrad"

@@ -1,8 +1,8 @@
 """Networks over images as they are trained: convolution, batch norm with the batch's statistics,
 ReLU, pooling, each an operator of its own; transformers in vision_transformer.
 
-    resnet9               the CIFAR-10 network of DAWNBench (D. Page, How to train your ResNet, 2018,
-                          in its form without the scale of 1/8 behind the classifier)
+    resnet9               the CIFAR-10 network of DAWNBench (D. Page, How to train your ResNet,
+                          2018, without the scale of 1/8 behind the classifier)
     resnet18, resnet50    He et al., CVPR 2016; the stride of a bottleneck in its 3 x 3 convolution,
                           as in torchvision
     resnet18-cifar        the same blocks behind a 3 x 3 convolution, for 32 x 32 images

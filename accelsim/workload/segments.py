@@ -23,7 +23,8 @@ class Segment:
     same fields, and tensors of the same shapes, dtypes and codings wired in the same way, namely:
         inside the layer, the same operand reads the result of the same operator;
         tensors only this layer uses (weights, caches), in its forward pass or in its backward
-            pass, have the same role, sharing and constant values; tensors used elsewhere too (rotary tables, tied weights) are the same tensor;
+            pass, have the same role, sharing and constant values; tensors used elsewhere too
+            (rotary tables, tied weights) are the same tensor;
         the same results are visible outside of the layer (read there, or outputs);
         from the second layer on, what enters comes from the same place: the same operator of
             the layer before, the same tensor for all, an input of its own, or, behind the forward

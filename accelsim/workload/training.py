@@ -153,5 +153,6 @@ def _assumptions(back: Backward) -> tuple[str, ...]:
     )
     return (
         f"training: {kept / 1e9:.3g} GB of activations are kept for the backward pass, none is"
-        " computed again but the statistics of norms; gradients of weights are fp32; no value of the loss, no clipping, no data loading",
+        " computed again but the statistics of norms; gradients of weights are fp32; no value of"
+        " the loss, no clipping, no data loading",
     )

@@ -42,7 +42,7 @@ class VisionSize:
 def vision_transformer(
     name: str, sizes: VisionSize, batch: int, dtype: str, side: int, *, trains: bool
 ) -> Graph:
-    """The forward pass for square images; ``trains``: attention keeps what a backward pass needs."""
+    """The forward pass for square images; ``trains``: attention in parts, which are kept."""
     if side % PATCH:
         raise AccelsimError(f"{name}: size is {side}; accepted: a multiple of {PATCH}")
     tokens = (side // PATCH) ** 2 + 1

@@ -16,7 +16,7 @@ from accelsim.workload.operators import (
 
 
 def _finished(op: Gemm | Conv2d, grad: str, back: Backward) -> str:
-    """What comes back to the sums of a product, before its epilogue; bias and residual get theirs."""
+    """What comes back to the sums of a product; bias and residual get theirs."""
     cols = op.output_shapes()[0][-1]
     rows = back.tensors[op.output].elements // cols
     if op.activation:
@@ -42,7 +42,6 @@ def gemm(op: Gemm, grad: str, back: Backward) -> None:
     grad = _finished(op, grad, back)
     a, b = op.inputs[:2]
     m, n, k = op.m, op.n, op.k
-    plain = {"activation": "", "accumulator": op.accumulator}
     if back.needs(b):
         name = back.grad_name(op, b)
         # One b for all: their rows are rows of one product.
@@ -58,7 +57,7 @@ def gemm(op: Gemm, grad: str, back: Backward) -> None:
         name = back.grad_name(op, a)
         product = replace(
             op, name=name, inputs=(grad, b), outputs=(name,), m=m, n=k, k=n,
-            transpose_b=not op.transpose_b, **plain,
+            transpose_b=not op.transpose_b, activation="",
         )  # fmt: skip
         back.give(a, back.emit(product, a))
 
