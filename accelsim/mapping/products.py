@@ -14,14 +14,8 @@ from accelsim.mapping.kept import kept_columns
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.operands import Cols, Operand, Rows, Second, Stored
 from accelsim.mapping.placement import ALIGNMENT
-from accelsim.mapping.tiling import (
-    Problem,
-    Resources,
-    Tiling,
-    best_tiling,
-    even_share,
-    granules,
-)
+from accelsim.mapping.tile_sizes import even_share
+from accelsim.mapping.tiling import Problem, Resources, Tiling, best_tiling, granules
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.storage import CodedView, View
 from accelsim.workload.operators import Gemm

@@ -18,7 +18,8 @@ from accelsim.mapping.decoding import decoders_of
 from accelsim.mapping.lowering import Lowering, Ring
 from accelsim.mapping.operands import Stored
 from accelsim.mapping.products import CoreProducts, Product, problem_of, resources, steps
-from accelsim.mapping.tiling import Tiling, best_tiling, even_share, granules
+from accelsim.mapping.tile_sizes import even_share
+from accelsim.mapping.tiling import Tiling, best_tiling, granules
 from accelsim.program.storage import View
 
 Kept = dict[tuple[int, int], list[View]]  # tiles that stay on chip, by share and first k

@@ -32,6 +32,7 @@ from accelsim.hw.dram.service import slowdown
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.decoding import Coded, Expander
 from accelsim.mapping.placement import ALIGNMENT, readable
+from accelsim.mapping.tile_sizes import extents
 
 if TYPE_CHECKING:
     from accelsim.hw.dram.block import Dram
@@ -157,27 +158,6 @@ class Tiling:
         kept = f", {'A' if self.outer == 'm' else 'B'} resident" if self.resident else ""
         shared = f", arrays share {self.split}" if self.split != "m" else ""
         return f"tiles m {self.tm} n {self.tn} k {self.tk}, {self.outer} outermost{kept}{shared}"
-
-
-def even_share(size: int, parts: int, granule: int) -> int:
-    """The largest of ``parts`` even shares of ``size``, in whole granules."""
-    share = -(-size // parts)
-    return -(-share // granule) * granule
-
-
-def extents(dimension: int, granule: int) -> list[int]:
-    """Candidate tile sizes: powers of two of the array's granule, and even shares."""
-    whole = -(-dimension // granule) * granule
-    sizes = {dimension}
-    size = granule
-    while size < dimension:
-        sizes.add(size)
-        size *= 2
-    for parts in (2, 3, 4, 6, 8):
-        share = even_share(dimension, parts, granule)
-        if share < whole:
-            sizes.add(share)
-    return sorted(sizes)
 
 
 def granules(array: Systolic) -> tuple[int, int, int]:
