@@ -130,6 +130,8 @@ def _image_network(name: str, pairs: Settings) -> Graph:
         accepted = "forward, train" + (", or none for inference" if name in _stems() else "")
         raise AccelsimError(f"{name}: phase is {shown(phase)}; accepted: {accepted}")
     training = _training(name, phase, pairs)
+    if "sparsity" in pairs:
+        raise AccelsimError(f"{name}: sparsity; accepted: with phase=train")
     dtype = dtype_named(pairs.pop("dtype", DEFAULT_DTYPE), name)
     if not dtype.is_float:
         raise AccelsimError(f"{name}: dtype is '{dtype.name}'; accepted: fp32, fp16, bf16")
@@ -141,11 +143,11 @@ def _image_network(name: str, pairs: Settings) -> Graph:
 
 def _training(name: str, phase: str, pairs: Settings) -> Training | None:
     """How to train, if that is the phase."""
-    given = {key: pairs.pop(key) for key in ("optimizer", "sparsity") if key in pairs}
     if phase == "train":
-        return Training.parse(given.get("optimizer", "adam"), name, given.get("sparsity"))
-    for key in given:
-        raise AccelsimError(f"{name}: {key}; accepted: with phase=train")
+        optimizer = pairs.pop("optimizer", "adam")
+        return Training.parse(optimizer, name, pairs.pop("sparsity", None))
+    if "optimizer" in pairs:
+        raise AccelsimError(f"{name}: optimizer; accepted: with phase=train")
     return None
 
 

@@ -1,24 +1,9 @@
 """Training steps whose weights are pruned along both reductions, and the copies made of them."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 
 import accelsim.api as xs
-from accelsim.encoding.encodings import CODED, CodedForm, Tile
 from accelsim.errors import AccelsimError
-from accelsim.numerics.formats import FORMAT_CODES, number_format
-from accelsim.program.builder import Builder
-from accelsim.program.table import (
-    COLUMN,
-    OPERAND_COLUMN,
-    AddressSpace,
-    OperatorInfo,
-    StorageInfo,
-    UnitSlot,
-)
-from accelsim.program.verify import verify, violations
 from accelsim.workload.operators import Conv2d, Gemm, PruneWeight
 
 NET = """name: net
@@ -136,66 +121,3 @@ def test_a_pruning_unit_takes_its_rate(rate):
     run = xs.simulate("sat", text, overrides={"pruner.elements_per_cycle": rate})
     assert run.cycles == pytest.approx(512 * 256 / rate, rel=0.5 if rate == 32 else 0.1)
     assert run.cycles >= 512 * 256 / rate
-
-
-FP16 = number_format("fp16")
-FORM = CodedForm("nm:2:4", "fp16", 8, 4, k_rows=True)
-NBYTES = 8 * 4 // 2 * 2 + 8
-
-
-def encoding_program():
-    """w[8, 4] pruned to 2:4 and stored as a coded tile."""
-    units = [UnitSlot(name, name, 0) for name in ("dma", "pruner", "out")]
-    build = Builder(
-        units, [AddressSpace("hbm", "hbm", 4096, -1), AddressSpace("spad", "spad", 4096, 0)]
-    )
-    build.begin_operator(OperatorInfo("prune", "prune_weight", "hand", 0))
-    w = build.storage(StorageInfo("w", 0, 0, 64, "input", (8, 4), "fp16"))
-    out = build.storage(StorageInfo("out", 0, 64, NBYTES, "output", (8, 4), "fp16", 0))
-    build.lay_out_tiles(out, "nm:2:4", (Tile(0, 8, 0, 4, 0, NBYTES),))
-    dense = build.storage(StorageInfo("dense", 1, 0, 64, "buffer"))
-    waiting = build.storage(StorageInfo("coded", 1, 64, NBYTES, "buffer"))
-    coded = build.coded(waiting, 0, NBYTES, FORM)
-    build.load(0, dense.view(8, 4, FP16), w.view(8, 4, FP16))
-    build.encode(1, coded, dense.view(8, 4, FP16))
-    build.store(2, build.coded(out, 0, NBYTES, FORM), coded)
-    return build.finish()
-
-
-ENCODE = 1
-
-
-def changed(operand, column, value, **more):
-    whole = encoding_program()
-    rows, operands = whole.instructions.copy(), whole.operands.copy()
-    new = operands[rows[ENCODE, COLUMN[operand]]].copy()
-    for name, entry in {column: value, **more}.items():
-        new[OPERAND_COLUMN[name]] = entry
-    rows[ENCODE, COLUMN[operand]] = len(operands)
-    return replace(whole, instructions=rows, operands=np.vstack([operands, new]))
-
-
-def test_tiles_are_encoded_on_chip():
-    verify(encoding_program())
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: changed("dst", "format", FORMAT_CODES["uint8"]), "encodes into what is not coded"),
-        (lambda: changed("src0", "format", FORMAT_CODES["bf16"]), "encodes another format than"),
-        (
-            lambda: changed("src0", "format", CODED, rows=1, row_bytes=NBYTES, stride=NBYTES),
-            "has a coded source 0",
-        ),
-        (lambda: changed("src0", "rows", 4), "does not agree with m=8, n=4"),
-    ],
-)
-def test_what_cannot_be_encoded(make, said):
-    assert any(said in str(found) for found in violations(make()))
-
-
-def test_a_copy_that_is_not_stored_is_missed():
-    whole = encoding_program()
-    found = violations(replace(whole, instructions=whole.instructions[:2]))
-    assert any("out" in str(one) for one in found)
