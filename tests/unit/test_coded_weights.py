@@ -132,6 +132,16 @@ def test_a_decode_that_is_not_waited_for_changes_the_numbers() -> None:
     assert not check(arch, graph, hasty, run(bind(hasty, arch).timed)).ok
 
 
+@pytest.mark.parametrize("shape", ["m=277,n=61,k=208", "m=193,n=59,k=448", "m=322,n=59,k=160"])
+def test_cores_that_share_the_rows_cut_the_weight_alike(shape: str, tmp_path: Path) -> None:
+    """The last core has fewer rows and, by itself, would like other tiles."""
+    arch = with_decoder("quad-npu", "spad", tmp_path).override({"spad.capacity": 65536})
+    found = xs.check(arch, f"gemm:{shape},sparsity=2:4,dtype=int8")
+    assert found.ok, found.first
+    found = xs.check(arch, f"gemm:{shape},sparsity=2:4")
+    assert found.ok, found.first
+
+
 # -- bytes and time --------------------------------------------------------------------------------
 
 

@@ -138,7 +138,7 @@ def test_words_of_tiled_csl_by_hand() -> None:
 
 
 def test_codes_and_scales_by_hand() -> None:
-    line = np.array([[7.5, -7.5, 1.0, 0.4, 0.0, 0.0]], dtype=np.float16)
+    line = np.array([[7.5, -7.5, 0.6, 0.4, 0.0, 0.0]], dtype=np.float16)
     code = encoding("int4:g4")
     content = code.content(line, FP16, None)
     # 2 x 7.5 / 15 = 1: the largest is cut to 7, -7.5 goes to the even -8, a group of zeros to 0.
