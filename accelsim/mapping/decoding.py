@@ -105,7 +105,7 @@ def decoders_of(low: Lowering, core: Core, b: View | Second) -> list[tuple[int, 
         raise AccelsimError(
             f"weight {matrix.name!r} is stored as {matrix.encoding.name}, and {low.arch.name} has"
             f" no decoder of it into {array.weights!r}; accepted: an architecture with a unit of"
-            " kind decoder, such as coded-npu"
+            " kind decoder, such as coded-npu (N:M sparsity also: arrays that read it, such as sat)"
         )
     return [one for one in found if one[1] is found[0][1]]
 
