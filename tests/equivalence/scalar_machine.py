@@ -22,11 +22,14 @@ NOBODY_WROTE = b"\xc0\x7f"  # what a read of bytes finds that were never written
 SPECIAL = {
     Function.EXP: num.exp, Function.RECIPROCAL: num.reciprocal, Function.RSQRT: num.rsqrt,
     Function.TANH: num.tanh, Function.SIGMOID: num.sigmoid, Function.GELU: num.gelu,
-    Function.GELU_TANH: num.gelu_tanh, Function.SILU: num.silu,
+    Function.GELU_TANH: num.gelu_tanh, Function.SILU: num.silu, Function.SQRT: num.sqrt,
+    Function.STEP: num.step, Function.TANH_GRAD: num.tanh_grad, Function.GELU_GRAD: num.gelu_grad,
+    Function.SIGMOID_GRAD: num.sigmoid_grad, Function.SILU_GRAD: num.silu_grad,
+    Function.GELU_TANH_GRAD: num.gelu_tanh_grad,
 }  # fmt: skip
 FLOATING = (  # of integers, too
     *SPECIAL, Function.CAUSAL_MASK, Function.WINDOW_MASK, Function.ROTATE_HALF,
-    Function.DIV, Function.EXP_SUB,
+    Function.DIV, Function.EXP_SUB, Function.UNHOT,
 )  # fmt: skip
 IMMEDIATE = {
     Function.ADD_IMM: Function.ADD, Function.MUL_IMM: Function.MUL, Function.MAX_IMM: Function.MAX,
@@ -318,6 +321,11 @@ def vector(function, operands, formats, imm, lanes):
         case Function.ROTATE_HALF:
             return [rotate_half(row, int(imm)) for row in a]
     b = operands[1]
+    if function == Function.UNHOT:
+        return [
+            [num.add(v, -1.0) if c + imm == at(b, r, c) else v for c, v in enumerate(row)]
+            for r, row in enumerate(a)
+        ]
     combine = (whole_binary if whole else float_binary)[function]
     rows, cols = max(len(a), len(b)), max(len(a[0]), len(b[0]))
     return [[combine(at(a, r, c), at(b, r, c)) for c in range(cols)] for r in range(rows)]
