@@ -166,6 +166,7 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
         used.update(simulate("a100", ATTENTION, mapper=name).mapper.split("+"))
     for network in ("resnet18-cifar:size=16", "vit-small:size=32,dtype=bf16"):
         used.update(simulate("edge-npu", f"{network},phase=train").mapper.split("+"))
+    used.update(simulate("sat", "prune_weight:rows=16,cols=8,kept=2,group=8").mapper.split("+"))
     gpu = {"cores": 2}
     used.update(simulate("a100", GPU_STEP, overrides=gpu).mapper.split("+"))
     assert used == set(MAPPERS)
