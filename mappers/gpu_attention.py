@@ -13,7 +13,8 @@ from accelsim.mapping.attention.gathered import Plain
 from accelsim.mapping.attention.heads import head_groups, outputs
 from accelsim.mapping.attention.simt_softmax import softmax_kernel
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.products import Product, Stored
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import Product
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.thread_blocks import lower_grids
 from accelsim.numerics.formats import number_format

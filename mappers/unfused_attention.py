@@ -15,7 +15,8 @@ from accelsim.mapping.attention.heads import head_groups, outputs
 from accelsim.mapping.attention.masks import masks
 from accelsim.mapping.long_rows import Block, lower_rows, softmax_sweeps
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.products import Product, Stored, lower_products
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import Product, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import (
     FP32,

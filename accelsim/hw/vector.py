@@ -39,6 +39,8 @@ SLOTS: dict[str, int] = {
     "div": 6, "add_imm": 1, "mul_imm": 1, "max_imm": 1, "relu": 1,
     "exp": 4, "exp_sub": 5, "reciprocal": 4, "rsqrt": 4, "tanh": 6, "sigmoid": 6,
     "gelu": 10, "gelu_tanh": 10, "silu": 7,
+    "sqrt": 4, "step": 1, "tanh_grad": 7, "sigmoid_grad": 7, "gelu_grad": 12,
+    "gelu_tanh_grad": 12, "silu_grad": 8, "unhot": 1,
     "row_max": 1, "row_sum": 1, "causal_mask": 1, "window_mask": 1, "rotate_half": 1,
 }  # fmt: skip
 
@@ -52,6 +54,13 @@ _SPECIAL: dict[Function, Callable[..., Any]] = {
     Function.GELU: functions.gelu,
     Function.GELU_TANH: functions.gelu_tanh,
     Function.SILU: functions.silu,
+    Function.SQRT: np.sqrt,
+    Function.STEP: functions.step,
+    Function.TANH_GRAD: functions.tanh_grad,
+    Function.SIGMOID_GRAD: functions.sigmoid_grad,
+    Function.GELU_GRAD: functions.gelu_grad,
+    Function.GELU_TANH_GRAD: functions.gelu_tanh_grad,
+    Function.SILU_GRAD: functions.silu_grad,
 }
 _IMMEDIATE = {
     Function.ADD_IMM: Function.ADD,
@@ -153,6 +162,10 @@ class Vector(Unit):
                 return _rotate_half(a, int(imm))
         if b is None:
             raise AccelsimError(f"vector function {function.name} needs a second operand")
+        if function == Function.UNHOT:
+            hot = np.arange(a.shape[1]) + np.float32(imm) == b
+            cold: Operand = a - hot.astype(a.dtype)
+            return cold
         if function == Function.EXP_SUB:
             return functions.exp_fp32(a - b)
         return binary(function, a, b)

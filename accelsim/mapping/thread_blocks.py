@@ -20,7 +20,8 @@ from accelsim.hw.simt import LoadStore
 from accelsim.mapping.cta import Gpu, Products, best_grid, ctas
 from accelsim.mapping.epilogue import Finisher
 from accelsim.mapping.lowering import Core, Lowering, Ring
-from accelsim.mapping.products import Product, Stored, steps
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import Product, steps
 from accelsim.mapping.simt_rows import add_parts, cut
 from accelsim.numerics.formats import number_format
 from accelsim.program.opcodes import Function
@@ -232,7 +233,7 @@ class _Kernel:
         if view is None:
             product = self.products[index]
             if is_b:
-                view = product.b[(along, ks) if product.transpose_b else (ks, along)]
+                view = product.b_window(along, ks)
             elif isinstance(product.a, Stored):
                 view = product.a.view[(ks, along) if product.transpose_a else (along, ks)]
             else:

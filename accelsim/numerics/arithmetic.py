@@ -63,11 +63,15 @@ MEMBERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ProductTypes:
-    """The formats of A, B and the accumulator of a matrix product."""
+    """The formats of A, B and the accumulator of a matrix product.
+
+    ``encoding`` is how B is stored where a unit reads it so ("": as it is multiplied).
+    """
 
     a: Format
     b: Format
     accumulator: Format
+    encoding: str = ""
 
     def __str__(self) -> str:
         return f"{self.a.name} x {self.b.name} -> {self.accumulator.name}"
@@ -75,12 +79,12 @@ class ProductTypes:
 
 def types_of(a: str, b: str, accumulator: str) -> ProductTypes:
     """The formats by name."""
-    return ProductTypes(*(number_format(name) for name in (a, b, accumulator)))
+    return ProductTypes(number_format(a), number_format(b), number_format(accumulator))
 
 
 FP32 = FORMATS["fp32"]
 FP32_TYPES = ProductTypes(FP32, FP32, FP32)
-INT32_TYPES = ProductTypes(*(FORMATS["int32"] for _ in range(3)))
+INT32_TYPES = types_of("int32", "int32", "int32")
 
 
 def carrier_types(a: npt.NDArray[Any]) -> ProductTypes:

@@ -235,6 +235,16 @@ class Builder:
         _same_shape(dst, src)
         return self._emit(unit, Opcode.DECODE, dst, (src,), dst.rows, dst.cols)
 
+    def encode(self, unit: int, dst: CodedView, src: View, *, transpose: bool = False) -> int:
+        """``dst`` = coded bytes for ``src``, pruned as the encoding says; ``transpose``: src is
+        stored as [cols, rows]."""
+        if (src.cols, src.rows)[:: 1 if transpose else -1] != (dst.rows, dst.cols):
+            raise AccelsimError(
+                f"[{src.rows}, {src.cols}] does not agree with [{dst.rows}, {dst.cols}]"
+            )
+        flags = int(Flag.TRANSPOSE_A) if transpose else 0
+        return self._emit(unit, Opcode.ENCODE, dst, (src,), dst.rows, dst.cols, flags=flags)
+
     def matmul(
         self,
         unit: int,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from accelsim.workload.operators import Operator
     from accelsim.workload.tensors import Shape, TensorSpec
 
-CODED_OPERANDS = {"gemm": 1, "grouped_gemm": 1}
+CODED_OPERANDS = {"gemm": 1, "grouped_gemm": 1, "conv2d": 1}
 """Kinds of operators that read a coded tensor, and as which of their inputs."""
 DRAWN_AT_ONCE = 1 << 22
 
@@ -96,7 +96,12 @@ class Coding:
 
     def form(self, shape: Shape) -> tuple[int, int, int]:
         """(matrices, lines of each, depth k) of a weight."""
-        return math.prod(shape[:-2]), shape[-3 - self.axis], shape[self.axis]
+        sizes = self.rows(shape), shape[-1]
+        return math.prod(shape[:-1]) // sizes[0], sizes[-1 - self.axis], sizes[self.axis]
+
+    def rows(self, shape: Shape) -> int:
+        """Rows of one matrix of a weight; all taps and channels of a convolution's filters."""
+        return math.prod(shape[:-1]) if len(shape) == 4 else shape[-2]
 
     def kept(self, shape: Shape) -> NDArray[np.bool_] | None:
         """Positions [matrices * lines, k] that lengths follow from; None if the shape decides."""
@@ -209,7 +214,7 @@ def check_coded(operator: Operator, position: int, spec: TensorSpec) -> None:
     if coding.axis != axis:
         raise operator.error(f"reduces '{spec.name}' along another axis than it is coded along")
     try:
-        coding.code.check(spec.shape[coding.axis], number_format(spec.dtype))
+        coding.code.check(coding.form(spec.shape)[2], number_format(spec.dtype))
     except AccelsimError as fault:
         raise operator.error(f"weight '{spec.name}': {fault}") from None
 

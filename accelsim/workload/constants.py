@@ -106,9 +106,17 @@ class RotaryTable:
         if self.scaling is not None:
             frequencies = self.scaling.apply(frequencies)
         angles = np.outer(np.arange(positions, dtype=np.float32), frequencies)
-        function: Any = {"cos": np.cos, "sin": np.sin}[self.function]
+        function: Any = {"cos": np.cos, "sin": np.sin, "minus_sin": _minus_sin}[self.function]
         half: NDArray[np.float32] = function(angles.astype(np.float64)).astype(np.float32)
         return np.concatenate([half, half], axis=1)
+
+
+def _minus_sin(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turns the other way."""
+    import numpy as np
+
+    turned: NDArray[np.float64] = -np.sin(angles)
+    return turned
 
 
 @dataclass(frozen=True)

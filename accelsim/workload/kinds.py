@@ -16,6 +16,7 @@ from accelsim.workload._words import (
     parse_whole,
 )
 from accelsim.workload.coding import Coding, coding_of
+from accelsim.workload.layer_sparsity import layer_sparse, layer_wise
 from accelsim.workload.operators import KINDS, Gemm, Operator
 from accelsim.workload.single import Form
 from accelsim.workload.tensors import dtype_named
@@ -110,6 +111,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "k": _size("k"),
         "batch": _size("batch", 1),
         **_FUSED,
+        "transpose_a": _flag("transpose_a"),
         "transpose_b": _flag("transpose_b"),
         "broadcast_b": _flag("broadcast_b"),
         "groups": _size("groups", 1),
@@ -133,7 +135,9 @@ KEYS: dict[str, dict[str, _Key]] = {
         "padding": _offset("padding"),
         "groups": _size("groups", 1),
         "batch": _size("batch", 1),
+        "flipped": _flag("flipped"),
         **_FUSED,
+        **_STORED,
     },
     "pool2d": {
         "function": _Key("function", parse_text),
@@ -188,6 +192,12 @@ KEYS: dict[str, dict[str, _Key]] = {
     },
     "residual": _MATRIX,
     "embedding": {name: _size(name) for name in ("vocab", "hidden", "tokens")},
+    "prune_weight": {
+        **{name: _size(name) for name in ("rows", "cols", "kept", "group")},
+        "taps": _size("taps", 1),
+        "along_cols": _flag("along_cols"),
+        "turned": _flag("turned"),
+    },
     "grouped_gemm": {
         "m": _Key("m", _group_sizes),
         "n": _size("n"),
@@ -239,13 +249,15 @@ def describe(kind: str, given: Mapping[str, object], where: str) -> Description:
     for name, key in keys.items():
         fields[key.field] = _value(name, key, pairs, fields, where)
     words = {name: fields.pop(name, None) for name in _CODING}
+    pattern = layer_wise(words, where)
     coding = coding_of(words, where)
     if coding and fields.get("transpose_b"):
         coding = replace(coding, axis=-1)
     extras = [name for name in _EXTRAS if fields.pop(name, False)]
     if "copies" in extras:
         extras.append("x")  # what is copied
-    return Description(_form(kind, fields), _text(dtype), tuple(extras), _text(out), coding)
+    form = layer_sparse(_form(kind, fields), pattern)
+    return Description(form, _text(dtype), tuple(extras), _text(out), coding)
 
 
 def _text(name: object) -> str | None:

@@ -31,7 +31,7 @@ from accelsim.workload.routing_choice import RoutingChoice
 from accelsim.workload.tensors import Shape, TensorSpec, dtype_named
 from accelsim.workload.transformer_config import TransformerConfig
 
-PHASES = ("prefill", "decode", "encode")
+PHASES = ("prefill", "decode", "encode", "train")
 LOGITS = ("last", "all")
 DEFAULT_TOKENS = 512
 DEFAULT_CONTEXT = 1024
@@ -45,7 +45,7 @@ class Pass:
     """One forward pass: how many sequences, which positions are new, what is computed.
 
     Attributes:
-        phase: "prefill", "decode" or "encode".
+        phase: "prefill", "decode", "encode" or "train".
         batch: sequences.
         q_len: new tokens per sequence.
         kv_len: tokens per sequence that attention sees, the new ones included.
@@ -67,6 +67,11 @@ class Pass:
     page: int = 0
     prefix: int = 0
     coding: Coding | None = None
+
+    @property
+    def trains(self) -> bool:
+        """Whether a backward pass follows, which needs what a fused kernel would not keep."""
+        return self.phase == "train"
 
     @property
     def position(self) -> int:
@@ -121,8 +126,9 @@ def forward_pass(
     Args:
         phase: "prefill" (`tokens` new tokens per sequence into an empty cache), "decode" (one
             new token per sequence; `context` counts the tokens in the cache after it was
-            appended, so the new token is the last of the context), or "encode" for BERT (all
-            tokens see each other). By default prefill, or encode for BERT.
+            appended, so the new token is the last of the context), "encode" for BERT (all
+            tokens see each other), or "train" (the forward pass of a training step, without a
+            cache, `context` or `tokens` per sequence). By default prefill, or encode for BERT.
         tokens: new tokens per sequence, by default 512; not for decode.
         context: tokens attended to by the new one, itself included, by default 1024.
         dtype: fp32, fp16 or bf16.
@@ -142,6 +148,8 @@ def forward_pass(
     _check_phase(config, chosen, tokens, context)
     if not dtype_named(dtype, str(config)).is_float:
         raise AccelsimError(f"{config}: dtype is '{dtype}'; accepted: fp32, fp16, bf16")
+    if chosen == "train":
+        tokens, logits = _training_tokens(config, tokens, context, kv_dtype, page, prefix), "all"
     if chosen == "decode":
         q_len = 1
         kv_len = parse_whole(DEFAULT_CONTEXT if context is None else context, f"{config}: context")
@@ -170,6 +178,26 @@ def forward_pass(
     )
 
 
+def _training_tokens(
+    config: TransformerConfig,
+    tokens: object,
+    context: object,
+    kv_dtype: str,
+    page: object,
+    prefix: object,
+) -> object:
+    """Tokens per sequence of a training step, which has no cache."""
+    if kv_dtype or page not in (0, "0") or prefix not in (0, "0"):
+        raise AccelsimError(f"{config}: training has no cache; accepted: batch=, context=, dtype=")
+    if config.kv_lora_rank or config.experts:
+        what = "latent attention" if config.kv_lora_rank else "experts"
+        raise AccelsimError(f"{config}: {what}; accepted for training: grouped attention, dense")
+    if tokens is not None and context is not None:
+        raise AccelsimError(f"{config}: tokens and context; accepted for training: one of them")
+    usual = DEFAULT_CONTEXT if config.rotary else min(DEFAULT_CONTEXT, config.positions)
+    return next((given for given in (tokens, context) if given is not None), usual)
+
+
 def _choice(config: TransformerConfig, what: str, value: str, accepted: tuple[str, ...]) -> str:
     if value in accepted:
         return value
@@ -178,8 +206,10 @@ def _choice(config: TransformerConfig, what: str, value: str, accepted: tuple[st
 
 
 def _check_phase(config: TransformerConfig, phase: str, tokens: object, context: object) -> None:
+    if phase == "train":
+        return
     if config.causal == (phase == "encode"):
-        accepted = "prefill, decode" if config.causal else "encode"
+        accepted = "prefill, decode, train" if config.causal else "encode, train"
         raise AccelsimError(f"{config}: phase is '{phase}'; accepted for it: {accepted}")
     if phase == "decode" and tokens is not None:
         raise AccelsimError(f"{config}: decode takes one token per sequence; accepted: context=")

@@ -61,6 +61,13 @@ CASES = [
     ("coded-npu", "-", "gemm:m=3,n=5,k=133,encoding=int4:g32", ("fp16", "bf16", "fp32")),
     ("coded-npu", "-", "gemm:m=2,n=3,k=37,encoding=int3:g7,batch=2", ("fp16", "bf16")),
     ("coded-npu", "-", "grouped_gemm:m=3+0+2,n=5,k=16,sparsity=1:4", ("bf16", "int8")),
+    # Weights that the cells of an array read as they are stored, and copies of weights made so.
+    ("sat", "systolic-gemm", "gemm:m=3,n=5,k=136,sparsity=2:8", SUMS),
+    ("sat", "systolic-gemm", "gemm:m=3,n=5,k=35,sparsity=3:5,transpose_b=true", ("fp16", "int8")),
+    ("sat", "im2col-conv", "conv2d:h=4,w=3,cin=8,cout=5,fh=2,fw=2,sparsity=1:4", ("bf16",)),
+    ("sat", "prune-weight", "prune_weight:rows=16,cols=5,kept=2,group=8", ALL),
+    ("sat", "prune-weight", "prune_weight:rows=3,cols=8,kept=1,group=4,along_cols=true", ("fp16",)),
+    ("sat", "prune-weight", "prune_weight:taps=6,rows=8,cols=5,kept=2,group=4,turned=true", ALL),
     ("onnxim-mobile", "gemmini-gemm", "gemm:m=11,n=9,k=19", SUMS),
     ("quad-npu", "gemmini-gemm", "gemm:m=5,n=33,k=37", ALL),
     ("edge-npu", "-", "gemm:m=3,n=5,k=20,bias=true,activation=gelu", FLOATS),
