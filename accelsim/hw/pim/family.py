@@ -124,7 +124,7 @@ class Rules:
     """What the controllers of a family do beyond the order of their PIM queue.
 
     ``window`` PIM commands are looked at, up to the next barrier; the first that is ready goes (1:
-    in order). ``concurrent``: reads and writes are served in the slots that PIM commands leave;
+    in order). ``rows_ahead``: rows for those beyond the barrier are opened before it is passed. ``concurrent``: reads and writes are served in the slots that PIM commands leave;
     otherwise none is served while a PIM tile is in work. ``deadline``: work that would not end
     before the next refresh waits until after it. ``refresh_together``: all refresh units fall due
     at once; ``refresh_alone``: nothing else is sent while one is owed. ``dual_command``: a row and
@@ -132,6 +132,7 @@ class Rules:
     """
 
     window: int = 1
+    rows_ahead: bool = True
     concurrent: bool = False
     deadline: Deadline | None = None
     refresh: bool = True

@@ -7,6 +7,7 @@ that it names, its row, what it serves, or NONE and the first clock at which the
 from accelsim._jit import njit_in_place as njit
 from accelsim.hw.pim.issue_kernels import ready_at
 from accelsim.hw.pim.state import (
+    AHEAD,
     BANK,
     BANKS,
     BUFFER,
@@ -32,6 +33,7 @@ from accelsim.hw.pim.state import (
     HOLDING,
     LOOK_AT,
     LOOKED,
+    MOVE,
     NEVER,
     NONE,
     OPENS,
@@ -211,7 +213,7 @@ def pick_looked(k: Channels, c: int, clock: int, bus: int) -> Choice:
     """Out of order: the oldest entry that is ready, not beyond a barrier, other than for rows.
 
     ``bus``: only commands of that bus (0 columns, 1 rows), or any (NONE). A row is closed when no
-    entry that is looked at needs it any more.
+    entry that is looked at needs it any more; nor does what moves overtake columns of its bank.
     """
     s = k.word[c]
     soon, beyond, before = NEVER, False, NONE
@@ -220,6 +222,8 @@ def pick_looked(k: Channels, c: int, clock: int, bus: int) -> Choice:
         e = k.entry[at]
         kind = e[COMMAND]
         if kind < 0:
+            if not k.setting[AHEAD]:
+                break
             beyond = True
             continue
         column = k.kind[kind, ROLE] == COLUMN
@@ -232,7 +236,7 @@ def pick_looked(k: Channels, c: int, clock: int, bus: int) -> Choice:
         found, bank, row, place, when = _next_of(k, c, at, clock)
         if found < 0:
             soon = min(soon, when)
-        elif place < 0 and k.kind[found, ROLE] == CLOSE and _still_needed(k, c, at):
+        elif n > 0 and k.kind[found, ROLE] in (CLOSE, MOVE) and _still_needed(k, c, at):
             continue
         elif (bus == NONE or k.kind[found, ROW_BUS] == bus) and not (beyond and place >= 0):
             return found, bank, row, n if place >= 0 else NONE, clock

@@ -29,9 +29,9 @@ WIDEST = 32  # PIM commands that may be looked at
     REFRESH_BATCH, REFRESH_UNITS, REFRESH_ALONE, READ_CYCLES, WRITE_CYCLES, GUARD, SECOND,
     REFRESH_KIND, REFRESH_CLOSE, REFRESH_CLOSE_SECOND, REFRESH_REACH, TRP, TRCD, DEADLINE,
     EST_CLOSE, EST_PAIR, EST_FIRST, EST_SLOT, EST_LEAST, EST_RESULT, EST_REOPEN, BANKS, RANK_BANKS,
-    GROUP_BANKS, KINDS, UNIT_BANKS,
-) = range(35)  # fmt: skip
-SETTINGS = 35
+    GROUP_BANKS, KINDS, UNIT_BANKS, AHEAD,
+) = range(36)  # fmt: skip
+SETTINGS = 36
 
 # --- a command: columns of Channels.kind
 ROLE, REACH, BUFFER, OPENS, CLOSES, LATENCY, HOLD, STEP, ROW_BUS, COMPOSITE = range(10)
@@ -195,6 +195,7 @@ def _settings(family: Family, refresh: bool) -> Int64:
         EST_SLOT: deadline.slot, EST_LEAST: deadline.least, EST_RESULT: deadline.result,
         EST_REOPEN: deadline.reopen, BANKS: family.banks, RANK_BANKS: parts.banks_per_rank,
         GROUP_BANKS: parts.banks, KINDS: len(family.commands), UNIT_BANKS: per_unit,
+        AHEAD: rules.rows_ahead,
     }  # fmt: skip
     for place, value in words.items():
         found[place] = int(value)
