@@ -4,7 +4,6 @@ from accelsim._jit import njit_in_place as njit
 from accelsim.hw.pim.state import (
     BUFFER,
     CLOSE,
-    COMPOSITE,
     MOST_WINDOW,
     NONE,
     OPEN,
@@ -123,10 +122,8 @@ def _write_log(
 ) -> None:
     step, n = k.kind[kind, STEP], k.logged[0]
     for i in range(repeat if step > 0 else 1):
-        if n < k.log.shape[0]:
-            entry = k.log[n]
-            entry[0], entry[1], entry[2] = clock + i * step, kind, c
-            entry[3], entry[4] = bank, row
-            entry[5] = repeat if k.kind[kind, COMPOSITE] > 0 else 1
+        entry = k.log[n]
+        entry[0], entry[1], entry[2] = clock + i * step, kind, c
+        entry[3], entry[4], entry[5] = bank, row, repeat - i
         n += 1
     k.logged[0] = n
