@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.operators import Attention, Operator
-from accelsim.hw.pim.stream import BARRIER, NO_ROW, PimStream
+from accelsim.hw.pim.stream import BARRIER, NO_ROW, PimStream, concatenated
 
 VALUES_AT = 1 << 23
 """Byte address of the values within a bank; keys begin at 0."""
@@ -44,18 +46,10 @@ def attacc_streams(family: Family, operator: Operator) -> list[tuple[PimStream, 
     if operator.bytes > family.device.organization.column_bytes:
         raise AccelsimError(f"{operator.bytes} bytes per element; accepted: 1, 2 or 4")
     work = _Stack(family, operator)
-    found: list[tuple[PimStream, int]] = []
+    alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for channel in range(family.channels):
-        stream = PimStream.of(work.channel(channel))
-        if found and _equal(found[-1][0], stream):
-            found[-1] = (stream, found[-1][1] + 1)
-        else:
-            found.append((stream, 1))
-    return found
-
-
-def _equal(one: PimStream, other: PimStream) -> bool:
-    return len(one) == len(other) and bool((one.table() == other.table()).all())
+        alike.setdefault(work.signature(channel), []).append(channel)
+    return [(work.channel(mine[0]), len(mine)) for mine in alike.values()]
 
 
 @dataclass(frozen=True)
@@ -110,13 +104,54 @@ class _Stack:
         """Heads of all channels in a turn."""
         return min(self.family.channels, self.work.heads - turn * self.family.channels)
 
-    def channel(self, channel: int) -> Iterator[Row]:
+    @property
+    def turns(self) -> int:
+        return math.ceil(self.work.heads / self.family.channels)
+
+    def signature(self, channel: int) -> tuple[tuple[int, ...], ...]:
+        """What tells the streams of two channels apart: heads, and commands of dealt pieces."""
+        found = []
+        for turn in sorted({0, 1, self.turns - 2, self.turns - 1} & set(range(self.turns))):
+            head = _Head(self, turn, channel)
+            found.append((int(head.here),))
+            for pieces in (self.pieces, self.columns):
+                vector = (sum(1 for _ in head.vector_piece(j, pieces)) for j in range(pieces))
+                weights = (sum(1 for _ in head.weights_piece(j, pieces)) for j in range(pieces))
+                found += [tuple(vector), tuple(weights)]
+        return tuple(found)
+
+    def channel(self, channel: int) -> PimStream:
         """Everything that one channel is sent."""
-        turns = math.ceil(self.work.heads / self.family.channels)
-        for turn in range(0, turns - 1, 2):
-            yield from self.pair(turn, channel)
-        if turns % 2:
-            yield from self.alone(turns - 1, channel)
+        parts: list[PimStream] = []
+        full: PimStream | None = None  # the third pair and those like it are the second, moved on
+        for turn in range(0, self.turns - 1, 2):
+            like_second = turn > 2 and self.heads(turn + 1) == self.heads(0) and self.moves_by_rows
+            if like_second and full is not None:
+                parts.append(self.moved(full, turn - 2))
+                continue
+            parts.append(PimStream.of(self.pair(turn, channel)))
+            if turn == 2:
+                full = parts[-1]
+        if self.turns % 2:
+            parts.append(PimStream.of(self.alone(self.turns - 1, channel)))
+        return concatenated(parts)
+
+    @property
+    def head_bytes(self) -> int:
+        """Bytes of a bank that each head has for its keys."""
+        parts = self.family.device.organization
+        spread = parts.pseudo_channels * parts.ranks * parts.banks_per_rank
+        longest = self.family.numbers["longest_context"]
+        return math.ceil(longest * self.work.head_dim / spread)
+
+    @property
+    def moves_by_rows(self) -> bool:
+        return self.head_bytes % self.family.device.organization.row_bytes == 0
+
+    def moved(self, stream: PimStream, turns: int) -> PimStream:
+        """The same stream for heads so many turns later."""
+        rows = turns * self.head_bytes // self.family.device.organization.row_bytes
+        return replace(stream, row=np.where(stream.row < 0, stream.row, stream.row + rows))
 
     # --- steps
 
@@ -225,10 +260,7 @@ class _Head:
     def column(self, at: int, values: bool) -> Row:
         """The ``at``-th column of the head's keys or values."""
         stack, parts = self.stack, self.stack.family.device.organization
-        longest = stack.family.numbers["longest_context"]
-        spread = parts.pseudo_channels * parts.ranks * parts.banks_per_rank
-        start = self.turn * math.ceil(longest * stack.work.head_dim / spread)
-        first = (start + (VALUES_AT if values else 0)) // parts.column_bytes
+        first = (self.turn * stack.head_bytes + (VALUES_AT if values else 0)) // parts.column_bytes
         bank = 0
         if stack.level == GROUP:
             bank = at // parts.columns % parts.banks

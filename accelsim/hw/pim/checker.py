@@ -23,7 +23,7 @@ ORDER = "commands in the order of their clocks"
 BUS = "one command per clock on a command bus"
 DATA = "one burst at a time on the data bus"
 NEEDS_ROW = "columns need their row open in all banks"
-NEEDS_CLOSED = "a row is opened in closed banks"
+NEEDS_CLOSED = "a row is opened in banks that hold no other"
 REFRESH_CLOSED = "a refresh needs closed banks"
 TWICE = "no row is open in both buffers of a bank"
 LATE = "at most 8 refreshes are postponed"
@@ -171,7 +171,7 @@ class _Check:
             command = self.family.commands[number]
             banks, mine = self.banks_of(number, bank), opened[int(command.second_buffer)]
             if command.role is Role.OPEN:
-                if np.any(mine[banks] >= 0):
+                if np.any((mine[banks] >= 0) & (mine[banks] != row)):
                     self.report(NEEDS_CLOSED, -1, n)
                 if np.any(opened[1 - int(command.second_buffer)][banks] == row):
                     self.report(TWICE, -1, n)
