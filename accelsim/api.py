@@ -1,4 +1,4 @@
-"""What people import: architectures, workloads, simulate, check, sweep, memory streams, operators in memory."""
+"""What people import: architectures, workloads, simulate, check, sweep, memories and PIM."""
 
 from __future__ import annotations
 
@@ -179,7 +179,6 @@ def memory_stream(
     """
     from accelsim.hw.dram.run import controller_with, memory_device, run_stream
     from accelsim.views.memory import StreamRun
-    from accelsim.views.pim import PimReport
 
     memory = memory_device(device)
     run = run_stream(
@@ -209,7 +208,5 @@ def pim_run(
     from accelsim.hw.pim.run import run_pim
     from accelsim.views.pim import PimReport
 
-    run = run_pim(
-        family, operator, background=background, refresh=refresh, log=log, check=check
-    )
+    run = run_pim(family, operator, background=background, refresh=refresh, log=log, check=check)
     return PimReport.of(run)

@@ -6,7 +6,14 @@ from dataclasses import dataclass, fields
 
 from accelsim.hw.pim.run import PimRun
 from accelsim.quantities import HERTZ
-from accelsim.results.text import count_text, energy_text, percent_text, plural, scaled, seconds_text
+from accelsim.results.text import (
+    count_text,
+    energy_text,
+    percent_text,
+    plural,
+    scaled,
+    seconds_text,
+)
 
 _VIOLATIONS = 5
 

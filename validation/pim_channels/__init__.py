@@ -1,11 +1,11 @@
-"""Channels that compute, against the simulators of four families, and what a second row buffer buys.
+"""Channels that compute against the simulators of four families, and what a second row buffer buys.
 
 Newton and NeuPIMs: GEMV, logit and attend of one channel, with and without reads beside them, equal
-in clocks. AttAcc: attention in a stack at banks, bank groups and buffer die; the numbers of all
-commands are equal, cycles within 5 % for 95 % of the points (the authors' table holds results of two
-generations of their simulator, of which one opens rows before a barrier is passed). AiM and HBM-PIM:
-GEMV. Calibrated are the drains between buffers of AiM and four delays of HBM-PIM's kernels, on the
-rows named fit.
+in clocks. AttAcc: attention in a stack, at banks, bank groups and buffer die; the numbers of all
+commands are equal, and cycles within 5 % for 95 % of the points. The authors' table holds results
+of two generations of their simulator, one of which opens rows before a barrier is passed; short
+contexts at the banks tell them apart. AiM and HBM-PIM: GEMV. Calibrated are two delays of AiM, four
+of HBM-PIM's kernels and the time since its last refresh, on the rows named fit.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ def newton_rows() -> Iterator[Row]:
         row = within(case, int(r["cycles"]), run.cycles, NEWTON_TOLERANCE)
         yield replace(row, split=r["family"])
         if int(r["background"]):
-            reads = within(
-                f"{case} reads", int(r["reads"]), run.background_reads, READS_TOLERANCE
-            )
+            reads = within(f"{case} reads", int(r["reads"]), run.background_reads, READS_TOLERANCE)
             yield replace(reads, split=r["family"])
 
 

@@ -1,4 +1,4 @@
-"""Attention in a stack of AttAcc: heads over channels, two of a channel in turn, software pipelined.
+"""Attention in a stack of AttAcc: heads over channels, two of a channel in turn, pipelined.
 
 A channel works on one head at a time. While the scores of a head leave its units, the vectors of
 the next one come in: the head's scores, the next one's scores beside the first's softmax, the
@@ -111,7 +111,7 @@ class _Stack:
 
     def signature(self, channel: int) -> tuple[tuple[int, ...], ...]:
         """What tells the streams of two channels apart: heads, and commands of dealt pieces."""
-        found = []
+        found: list[tuple[int, ...]] = []
         for turn in sorted({0, 1, self.turns - 2, self.turns - 1} & set(range(self.turns))):
             head = _Head(self, turn, channel)
             found.append((int(head.here),))

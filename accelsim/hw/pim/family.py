@@ -124,11 +124,12 @@ class Rules:
     """What the controllers of a family do beyond the order of their PIM queue.
 
     ``window`` PIM commands are looked at, up to the next barrier; the first that is ready goes (1:
-    in order). ``rows_ahead``: rows for those beyond the barrier are opened before it is passed. ``concurrent``: reads and writes are served in the slots that PIM commands leave;
-    otherwise none is served while a PIM tile is in work. ``deadline``: work that would not end
-    before the next refresh waits until after it. ``refresh_together``: all refresh units fall due
-    at once; ``refresh_alone``: nothing else is sent while one is owed. ``dual_command``: a row and
-    a column command may share a clock. The other numbers are depths of queues.
+    in order). ``rows_ahead``: rows for those beyond the barrier are opened before it is passed.
+    ``concurrent``: reads and writes are served in the slots that PIM commands leave; otherwise none
+    is served while a PIM tile is in work. ``deadline``: work that would not end before the next
+    refresh waits until after it. ``refresh_together``: all refresh units fall due at once;
+    ``refresh_alone``: nothing else is sent while one is owed. ``dual_command``: a row and a column
+    command may share a clock. The other numbers are depths of queues.
     """
 
     window: int = 1

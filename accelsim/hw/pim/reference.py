@@ -5,9 +5,9 @@ In a clock the following happens, in this order:
 1. Requests of the host enter the read queue and the write buffer, while there is room.
 2. A held command that has ended lets the others go; reads that have ended make room.
 3. Refreshes fall due.
-4. One command goes out. First what an owed refresh needs, then the PIM queue, then the host, bank by
-   bank in turn. Rules of the family say who keeps whom waiting. Where rows and columns have a bus
-   each, another PIM command may go over the other one.
+4. One command goes out. First what an owed refresh needs, then the PIM queue, then the host, bank
+   by bank in turn. Rules of the family say who keeps whom waiting. Where rows and columns have a
+   bus each, another PIM command may go over the other one.
 5. One entry moves into the PIM queue, or one request to the queue of its bank.
 
 A command is ready when every constraint in the list of device and family allows it: the list itself
@@ -92,7 +92,7 @@ class PimChannel:
         for one in self.family.all_constraints():
             self.rules_of[one.after].append(one)
         table = self.stream.table().tolist()
-        self.offered = deque(_Entry(*row[:5], bool(row[5]), total=row[3]) for row in table)
+        self.offered = deque(_Entry(c, r, b, n, k, bool(e), -1, n) for c, r, b, n, k, e in table)
         self.queue: deque[_Entry] = deque()
         self.looked: list[_Entry] = []
         self.host = deque(self.requests)
@@ -129,16 +129,17 @@ class PimChannel:
     def reached(self, reach: Reach, bank: int) -> list[int]:
         parts = self.family.device.organization
         half = parts.ranks * parts.banks_per_rank
+        banks = range(self.family.banks)
         key = {
-            Reach.BANK: lambda b: b,
-            Reach.BANK_GROUP: lambda b: b // parts.banks,
-            Reach.RANK: lambda b: self.rank_of[b],
-            Reach.PSEUDO_CHANNEL: lambda b: b // half,
-            Reach.CHANNEL: lambda b: 0,
-            Reach.SAME_BANK: lambda b: b % parts.banks,
-            Reach.TWIN_BANKS: lambda b: b % half,
+            Reach.BANK: list(banks),
+            Reach.BANK_GROUP: [b // parts.banks for b in banks],
+            Reach.RANK: self.rank_of,
+            Reach.PSEUDO_CHANNEL: [b // half for b in banks],
+            Reach.CHANNEL: [0 for _ in banks],
+            Reach.SAME_BANK: [b % parts.banks for b in banks],
+            Reach.TWIN_BANKS: [b % half for b in banks],
         }[reach]
-        return [b for b in range(self.family.banks) if key(b) == key(bank)]
+        return [b for b in range(self.family.banks) if key[b] == key[bank]]
 
     def unit_of(self, bank: int) -> int:
         parts = self.family.device.organization
