@@ -47,6 +47,8 @@ def attacc_streams(family: Family, operator: Operator) -> list[tuple[PimStream, 
     if operator.bytes > family.device.organization.column_bytes:
         raise AccelsimError(f"{operator.bytes} bytes per element; accepted: 1, 2 or 4")
     work = _Stack(family, operator)
+    values = VALUES_AT // family.device.organization.row_bytes
+    family.check_rows(2 * work.key_rows if work.key_rows > values else values + work.key_rows)
     alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for channel in range(family.channels):
         alike.setdefault(work.signature(channel), []).append(channel)
@@ -144,6 +146,11 @@ class _Stack:
         spread = parts.pseudo_channels * parts.ranks * parts.banks_per_rank
         longest = self.family.numbers["longest_context"]
         return math.ceil(longest * self.work.head_dim / spread)
+
+    @property
+    def key_rows(self) -> int:
+        """Rows of a bank that the keys of all heads take; the values take as many."""
+        return math.ceil(self.turns * self.head_bytes / self.family.device.organization.row_bytes)
 
     @cached_property
     def moves_by_rows(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
+from accelsim.errors import AccelsimError
 from accelsim.hw.dram.commands import Command, Scope
 from accelsim.hw.dram.device import Device
 
@@ -196,6 +197,14 @@ class Family:
         """Banks of a channel."""
         parts = self.device.organization
         return parts.pseudo_channels * parts.ranks * parts.banks_per_rank
+
+    def check_rows(self, rows: int) -> None:
+        """Raise AccelsimError if an operator needs more rows than a bank has."""
+        held = self.device.organization.rows
+        if rows > held:
+            raise AccelsimError(
+                f"the operator needs {rows:,} rows of every bank; accepted: up to {held:,} rows"
+            )
 
     def all_constraints(self) -> tuple[PimConstraint, ...]:
         """Those of the device and those of the family, in one list."""
