@@ -16,6 +16,7 @@ from accelsim.cli.main import app
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.checker import check_log
+from accelsim.hw.pim.layout import MatrixLayout
 from accelsim.hw.pim.loader import FOLDER, load_families
 from accelsim.hw.pim.log import PimLog
 from accelsim.hw.pim.operators import Gemv, parse
@@ -220,3 +221,27 @@ def test_lists_and_pages_name_the_families() -> None:
     page = CliRunner().invoke(app, ["show", "neupims"])
     assert "COMPS_READRES" in page.stdout
     assert "2 + 2 x max(k, 6)" in page.stdout
+
+
+@pytest.mark.parametrize(("name", "m", "n"), [("neupims", 70, 1030), ("aim", 1100, 1500)])
+def test_a_matrix_lies_in_the_rows_that_its_program_opens(name: str, m: int, n: int) -> None:
+    found = family(name)
+    layout = MatrixLayout(found, m, n)
+    i, j = (one.ravel() for one in np.meshgrid(np.arange(m), np.arange(n), indexing="ij"))
+    places = np.stack(layout.places(i, j))
+    assert len(np.unique(places, axis=1).T) == m * n
+    ((stream, _),) = streams_of(found, Gemv(m, n))
+    opened = stream.row[np.isin(stream.command, [found.number(HEAVY[name])])]
+    assert sorted(set(opened.tolist())) == list(range(layout.rows))
+    # A row of W meets its chunks in the order of its columns.
+    own = layout.places(np.full(n, m - 1), np.arange(n)).row
+    assert np.all(np.diff(own) >= 0)
+    assert set(own.tolist()) <= set(opened.tolist())
+
+
+HEAVY = {"neupims": "COMPS_READRES", "aim": "MAC_ABK"}
+
+
+def test_rows_that_stay_open_cost_a_tile_its_columns() -> None:
+    plain, held = (run_pim(name, "gemv:m=64,n=512") for name in ("neupims", "neupims-held"))
+    assert held.cycles == plain.cycles + 2 * 32
