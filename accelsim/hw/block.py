@@ -142,8 +142,10 @@ class Unit(Block):
         """Cycles that the unit's own bandwidth adds for ``nbytes``, at a clock of ``hz``."""
         return np.zeros_like(nbytes)
 
-    def peak_macs_per_cycle(self) -> int:
-        """Multiply-accumulates per cycle of one instance, for lower bounds (0: none)."""
+    def peak_macs_per_cycle(self, bits: int = 16) -> int:
+        """Multiply-accumulates of factors of ``bits`` bits per cycle of one instance, for lower
+        bounds (0: none)."""
+        del bits
         return 0
 
 

@@ -83,7 +83,8 @@ class Stream(Unit):
     def memories(self) -> tuple[str, ...]:
         return self.memory
 
-    def peak_macs_per_cycle(self) -> int:
+    def peak_macs_per_cycle(self, bits: int = 16) -> int:
+        del bits  # one element of any format per lane
         return self.width
 
     def energy_pj_per_action(self) -> dict[str, float]:

@@ -90,7 +90,8 @@ class Systolic(Unit):
     def memories(self) -> tuple[str, ...]:
         return (self.inputs, self.weights, self.outputs)
 
-    def peak_macs_per_cycle(self) -> int:
+    def peak_macs_per_cycle(self, bits: int = 16) -> int:
+        del bits  # one element of any format per cell
         return self.rows * self.cols
 
     def energy_pj_per_action(self) -> dict[str, float]:

@@ -106,8 +106,8 @@ class TensorCore(Unit):
         staged = (self.shared,) if self.shared else ()
         return (self.operands, self.accumulators, *staged)
 
-    def peak_macs_per_cycle(self) -> int:
-        return self.macs
+    def peak_macs_per_cycle(self, bits: int = 16) -> int:
+        return -(-self.macs * 16 // bits)
 
     def energy_pj_per_action(self) -> dict[str, float]:
         return {"mac": self.mac_pj}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from accelsim.engine.bind import BoundProgram
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints
+from accelsim.numerics.formats import FORMATS
 from accelsim.program.opcodes import Opcode
 from accelsim.results import memory
 from accelsim.results.result import SegmentRun
@@ -24,23 +25,41 @@ def lower_bound_ticks(run: SegmentRun) -> dict[str, float]:
     return {**_unit_bounds(run.bound), **_port_bounds(run.bound), **memory.bounds(run)}
 
 
-def operators_on(bound: BoundProgram, kind: int) -> Ints:
-    """Operators whose products run on the unit at position ``kind`` of the architecture."""
-    program = bound.program
+def product_ticks(bound: BoundProgram, kind: int) -> dict[int, float]:
+    """Ticks that each operator's products need on all units of a kind, at their peak.
+
+    ``kind`` is the unit's position in the architecture. An operator whose factors are of several
+    widths is taken for one of the narrowest, which may be the fastest.
+    """
+    program, (_, block) = bound.program, list(bound.arch.units.items())[kind]
     products = (program.column("opcode") == Opcode.MATMUL) & (bound.unit_index == kind)
-    return np.unique(program.column("operator")[products])
+    owner = program.column("operator")[products]
+    bits = _operand_bits(bound, products)
+    tick = bound.arch.ticks_per_cycle(block.clock)
+    instances = block.count * bound.arch.cores
+    return {
+        int(i): program.operators[i].macs
+        / (block.peak_macs_per_cycle(int(bits[owner == i].min())) * instances)
+        * tick
+        for i in np.unique(owner)
+    }
+
+
+def _operand_bits(bound: BoundProgram, rows: npt.NDArray[np.bool_]) -> Ints:
+    """Bits per element of the first factor of some products."""
+    formats = np.array([f.bits for f in FORMATS.values()], dtype=np.int64)
+    factor = bound.program.column("src0")[rows]
+    codes: Ints = bound.program.operand_column("format")[factor]
+    return formats[codes]
 
 
 def _unit_bounds(bound: BoundProgram) -> dict[str, float]:
-    program, arch = bound.program, bound.arch
-    bounds = {}
-    for kind, (name, block) in enumerate(arch.units.items()):
-        instances = block.count * arch.cores
-        peak = block.peak_macs_per_cycle() * instances
-        if peak:
-            macs = sum(program.operators[i].macs for i in operators_on(bound, kind))
-            bounds[name] = macs / peak * arch.ticks_per_cycle(block.clock)
+    bounds: dict[str, float] = {}
+    for kind, (name, block) in enumerate(bound.arch.units.items()):
+        if block.peak_macs_per_cycle():
+            bounds[name] = sum(product_ticks(bound, kind).values())
         else:
+            instances = block.count * bound.arch.cores
             bounds[name] = int(bound.work[bound.unit_index == kind].sum()) / instances
     return bounds
 

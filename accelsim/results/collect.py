@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from accelsim.engine.bind import BoundProgram
 from accelsim.results import memory
-from accelsim.results.bounds import check_bounds, lower_bound_ticks, operators_on, port_ticks
+from accelsim.results.bounds import check_bounds, lower_bound_ticks, port_ticks, product_ticks
 from accelsim.results.result import OperatorResult, SegmentRun
 
 NOTHING = "none"  # the bottleneck of what takes no time
@@ -153,18 +153,16 @@ def _operators(run: SegmentRun, energy: dict[str, Floats]) -> tuple[OperatorResu
 
 def _limits(run: SegmentRun, op: Ints, count: int) -> tuple[Floats, list[str]]:
     """(ticks its MACs need at peak, name of the resource it keeps busy longest) per operator."""
-    bound = run.bound
-    program, arch = bound.program, bound.arch
+    bound, arch = run.bound, run.bound.arch
     needs: dict[str, Numbers] = {}
     peak = np.zeros(count)
     for kind, (name, block) in enumerate(arch.units.items()):
         instances = block.count * arch.cores
         mine = bound.unit_index == kind
         needs[name] = np.bincount(op[mine], weights=bound.work[mine], minlength=count) / instances
-        rate = block.peak_macs_per_cycle() * instances / arch.ticks_per_cycle(block.clock)
-        if rate:
-            for i in operators_on(bound, kind):
-                peak[i] += program.operators[i].macs / rate
+        if block.peak_macs_per_cycle():
+            for i, least in product_ticks(bound, kind).items():
+                peak[i] += least
     for name, ticks in zip(bound.port_groups, _port_ticks_of(bound, op, count), strict=True):
         needs[name] = np.maximum(needs[name], ticks) if name in needs else ticks
     for name, ticks in memory.busy_ticks(run).items():

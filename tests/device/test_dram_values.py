@@ -185,7 +185,7 @@ def test_activation_windows(name: str, windows: list[tuple[int, int]]) -> None:
         ("lpddr4x-4266", 2, 17.064, 2), ("lpddr5-6400", 1, 12.8, 2), ("gddr6", 2, 64, 1),
         ("gddr6-14", 2, 56, 1), ("gddr6-12", 2, 48, 1), ("hbm2", 8, 256, 8),
         ("hbm2e", 8, 409.6, 16), ("hbm3", 16, 819.2, 16), ("hbm3-5200", 16, 665.6, 16),
-        ("hbm3e", 16, 1177.6, 24),
+        ("hbm3e", 16, 1177.6, 24), ("hbm3e-6250", 16, 800, 24),
     ],
 )  # fmt: skip
 def test_a_module_die_or_stack_has_its_bandwidth_and_capacity(

@@ -22,7 +22,7 @@ from accelsim.yaml_lines import read_yaml
 
 NAMED = {
     "ddr4-2400", "ddr4-3200", "ddr5-4800", "lpddr4x-4266", "lpddr5-6400", "gddr6", "gddr6-12",
-    "hbm2", "hbm2e", "hbm3", "hbm3e",
+    "hbm2", "hbm2e", "hbm3", "hbm3e", "hbm3e-6250",
 }  # fmt: skip
 
 GOOD = """\

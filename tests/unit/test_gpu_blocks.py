@@ -58,6 +58,11 @@ def test_narrow_operands_are_faster_and_wide_ones_slower():
     assert tile(tensor(), 128, 256, 64, source=FP32)[0] == 4096
 
 
+@pytest.mark.parametrize(("bits", "rate"), [(16, 1024), (8, 2048), (32, 512), (6, 2731)])
+def test_the_peak_goes_with_the_width_of_the_factors(bits, rate):
+    assert tensor().peak_macs_per_cycle(bits) == rate
+
+
 def test_efficiency_stretches_the_main_loop():
     assert tile(tensor(efficiency=0.5), 128, 256, 64)[0] == 4096
 
