@@ -17,11 +17,12 @@ def list_library(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[archs|workloads|mappers|formats|memories]", help="Default: everything."
+            metavar="[archs|workloads|mappers|formats|encodings|memories]",
+            help="Default: everything.",
         ),
     ] = None,
 ) -> None:
-    """List what ships: architectures, workloads, mappers, number formats, memories."""
+    """List what ships: architectures, workloads, mappers, number formats, encodings, memories."""
     if what is not None and what not in _SECTIONS:
         from accelsim.arch.faults import unknown
 
@@ -97,6 +98,12 @@ def _floating(one: object) -> str:
     return f"floating point, {bits} significand bits"
 
 
+def _encodings() -> list[Entry]:
+    from accelsim.encoding.encodings import FAMILIES
+
+    return [(family.shown, family.summary) for family in FAMILIES]
+
+
 def _memories() -> list[Entry]:
     from accelsim.hw.block import Memory
     from accelsim.hw.catalog import block_kinds
@@ -121,5 +128,6 @@ _SECTIONS: dict[str, Callable[[], list[Entry]]] = {
     "workloads": _workloads,
     "mappers": _mappers,
     "formats": _formats,
+    "encodings": _encodings,
     "memories": _memories,
 }

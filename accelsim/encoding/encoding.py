@@ -16,9 +16,9 @@ Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-TILE_ALIGNMENT = 16
-"""Coded tiles begin at multiples of this many bytes: a beat of a DMA engine."""
-SMALLEST_TILE = 16
+ALIGNMENT, ALIGNED_FROM = 16, 256
+"""Coded tiles of ALIGNED_FROM bytes or more begin at a multiple of ALIGNMENT, a DMA beat."""
+SMALLEST_TILE = 8
 """Lines and depth of the smallest tile that room is set aside for."""
 
 
@@ -98,7 +98,7 @@ class Encoding:
         """Bytes that suffice for a matrix however it is cut into tiles."""
         depth = max(SMALLEST_TILE, self.k_granule)
         tiles = -(-lines // SMALLEST_TILE) * -(-k // depth)
-        return self.nbytes(lines, k, fmt, kept) + tiles * (self.slack_bytes + TILE_ALIGNMENT)
+        return with_alignment(self.nbytes(lines, k, fmt, kept) + tiles * self.slack_bytes)
 
     def fault(self, problem: str) -> AccelsimError:
         """An error about coded bytes."""
@@ -108,6 +108,16 @@ class Encoding:
         """Raise unless a run of bytes is as long as it must be."""
         if len(coded) != nbytes:
             raise self.fault(f"{len(coded)} coded bytes, but {why} make {nbytes}")
+
+
+def tile_offset(used: int, nbytes: int) -> int:
+    """Where a tile of ``nbytes`` begins behind ``used`` bytes of others."""
+    return -(-used // ALIGNMENT) * ALIGNMENT if nbytes >= ALIGNED_FROM else used
+
+
+def with_alignment(nbytes: int) -> int:
+    """Bytes that suffice for tiles of so many together, and what lies between them."""
+    return nbytes + ALIGNMENT * (nbytes // ALIGNED_FROM)
 
 
 def bytes_of(bits: int) -> int:

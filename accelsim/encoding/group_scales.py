@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from accelsim.encoding.encoding import (
-    TILE_ALIGNMENT,
+    SMALLEST_TILE,
     Array,
     Bytes,
     Content,
@@ -30,6 +30,7 @@ from accelsim.encoding.encoding import (
     bytes_of,
     pack_fields,
     unpack_fields,
+    with_alignment,
 )
 from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import Format, number_format
@@ -127,5 +128,5 @@ class GroupScales(Encoding):
     def room(self, lines: int, k: int, fmt: Format, kept: Mask | None = None) -> int:
         pieces = math.ceil(k / self.k_granule)
         scales = lines * pieces * self.scale.bits // 8
-        tiles = math.ceil(lines / 16) * pieces
-        return bytes_of(lines * k * self.bits) + scales + tiles * (1 + TILE_ALIGNMENT)
+        tiles = math.ceil(lines / SMALLEST_TILE) * pieces
+        return with_alignment(bytes_of(lines * k * self.bits) + scales + tiles)

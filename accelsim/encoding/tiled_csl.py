@@ -37,6 +37,10 @@ class TiledCsl(Encoding):
     def __init__(self) -> None:
         super().__init__("tiled-csl")
 
+    @property
+    def k_granule(self) -> int:
+        return DEPTH
+
     def check(self, k: int, fmt: Format) -> None:
         if fmt.bits != ELEMENT_BITS:
             raise AccelsimError(

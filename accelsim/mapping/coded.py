@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from accelsim.encoding.encoding import TILE_ALIGNMENT, Encoding, Mask
+from accelsim.encoding.encoding import Encoding, Mask, tile_offset
 from accelsim.encoding.encodings import CodedForm, Tile
 from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import Format, number_format, row_bytes
@@ -60,7 +60,7 @@ class CodedMatrix:
         found = self.tiles.get(window)
         if found is None:
             nbytes = self._bytes(*window)
-            offset = -(-self.used // TILE_ALIGNMENT) * TILE_ALIGNMENT
+            offset = tile_offset(self.used, nbytes)
             if offset + nbytes > self.room:
                 raise AccelsimError(
                     f"tiles of weight {self.name!r} ({self.encoding.name}) are so small that they"

@@ -85,4 +85,6 @@ def _cycles(low: Lowering, core: Core, product: Product) -> float:
     if low.ideal:
         return compute
     bandwidth = low.core_bytes_per_second / low.arch.clocks[array.clock]
-    return max(compute, product.n * product.k * product.b.fmt.bits / 8 / bandwidth)
+    coded = low.coded.of(product.b)
+    bits = coded.mean_bits if coded else product.b.fmt.bits
+    return max(compute, product.n * product.k * bits / 8 / bandwidth)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -10,12 +9,11 @@ from typing import Protocol
 from accelsim.errors import AccelsimError
 from accelsim.hw.decoder import Decoder
 from accelsim.hw.systolic import Systolic
+from accelsim.mapping.decoding import coded_operand, decoders_of, expander_of
 from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.tiling import (
-    Coded,
-    Expander,
     Problem,
     Resources,
     Tiling,
@@ -199,43 +197,9 @@ def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
         a_stride=low.layouts.pitch(product.a.view) if isinstance(product.a, Stored) else 0,
         b_stride=low.layouts.pitch(product.b),
         c_stride=low.layouts.pitch(product.c),
-        transpose_b=product.transpose_b, even_rows=low.even_rows, coded=coded_operand(low, product),
+        transpose_b=product.transpose_b, even_rows=low.even_rows,
+        coded=coded_operand(low, product.b),
     )  # fmt: skip
-
-
-def coded_operand(low: Lowering, product: Product) -> Coded | None:
-    """How the second operand lies in memory if it is coded."""
-    matrix = low.coded.of(product.b)
-    if matrix is None:
-        return None
-    cut = matrix.cuts.get(matrix.window(product.b), ())
-    encoding = matrix.encoding
-    spread = 0.0
-    if not encoding.fixed:
-        each = encoding.mean_bits(matrix.fmt, 1.0) - encoding.mean_bits(matrix.fmt, 0.0)
-        spread = each * math.sqrt(matrix.share * (1 - matrix.share))
-    return Coded(matrix.mean_bits, encoding.k_granule, spread, cut)
-
-
-def decoders_of(low: Lowering, core: Core, product: Product) -> list[tuple[int, Decoder]]:
-    """The decoders through which the second operand comes; none if it is stored as it is computed
-    with, or if the arrays read it coded."""
-    matrix = low.coded.of(product.b)
-    array = core.arrays[0][1]
-    if matrix is None or array.decodes(matrix.encoding.name):
-        return []
-    found = [
-        (slot, unit)
-        for slot, unit in core.of(Decoder)
-        if unit.decodes(matrix.encoding.name) and unit.target == array.weights
-    ]
-    if not found:
-        raise AccelsimError(
-            f"weight {matrix.name!r} is stored as {matrix.encoding.name}, and {low.arch.name} has"
-            f" no decoder of it into {array.weights!r}; accepted: an architecture with a unit of"
-            " kind decoder, such as coded-npu"
-        )
-    return [one for one in found if one[1] is found[0][1]]
 
 
 def accumulator_format(operand: Format, asked: str = "") -> Format:
@@ -321,24 +285,7 @@ def resources(
         a_readers=a_readers,
         b_readers=b_readers,
         alone=core.sequencer is not None,
-        expander=_expander(low, decoders, names, hz),
-    )
-
-
-def _expander(
-    low: Lowering, decoders: Sequence[tuple[int, Decoder]], memories: Sequence[str], hz: float
-) -> Expander | None:
-    """The decoders of a core as the tile choice sees them, in cycles of ``hz``."""
-    if not decoders:
-        return None
-    unit = decoders[0][1]
-    speed = low.arch.clocks[unit.clock] / hz
-    return Expander(
-        count=len(decoders),
-        elements_per_cycle=unit.elements_per_cycle * speed,
-        bytes_per_cycle=unit.coded_bytes_per_cycle * speed,
-        latency=unit.latency / speed,
-        staging=memories.index(unit.staging),
+        expander=expander_of(low, decoders, names, hz),
     )
 
 
@@ -363,7 +310,7 @@ class CoreProducts:
         array = core.arrays[0][1]
         self.acc_fmt = first.sums
         self.problem = problem_of(low, first, len(products))
-        self.decoders, self.decoded = decoders_of(low, core, first), 0
+        self.decoders, self.decoded = decoders_of(low, core, first.b), 0
         limit = low.build.instruction_limit - len(low.build)
         self.tiling = tiling or best_tiling(
             self.problem,

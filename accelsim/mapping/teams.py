@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accelsim.errors import AccelsimError, CapacityError
+from accelsim.mapping.decoding import decoders_of
 from accelsim.mapping.lowering import Lowering, Ring
 from accelsim.mapping.products import (
     CoreProducts,
@@ -70,7 +71,8 @@ def grids(low: Lowering, products: Sequence[Product]) -> list[Grid]:
         rows = steps(first.m, even_share(first.m, count, gm))
         cols = steps(first.n, even_share(first.n, cores // count, gn))
         share = first.rows(rows[0]).columns(cols[0])
-        team = resources(low, core, array, len(cols), len(rows), share.finish)
+        decoders = decoders_of(low, core, share.b)
+        team = resources(low, core, array, len(cols), len(rows), share.finish, decoders)
         try:
             tiling = best_tiling(problem_of(low, share, len(products)), team, limit)
         except CapacityError as problem:
@@ -152,10 +154,23 @@ class TeamProducts:
     ) -> list[View]:
         """A tile of B in the scratchpads of the cores of one column."""
         queue = team[(share + 1) % len(team)].core.load_queues[-1]
-        rings = [one.b_ring for one in team]
         stays = self.tiling.resident and self.tiling.outer == "n"
         source = product.b[(cols, ks) if product.transpose_b else (ks, cols)]
-        return self._deliver(queue, rings, source, (share, ks.start), kept if stays else {})
+        key, known = (share, ks.start), kept if stays else {}
+        if team[0].decoders:
+            return self._expand(queue, team, source, key, known)
+        return self._deliver(queue, [one.b_ring for one in team], source, key, known)
+
+    def _expand(
+        self, queue: int, team: Team, source: View, key: tuple[int, int], kept: Kept
+    ) -> list[View]:
+        """A coded tile in the scratchpads of a team, and what each core decodes it to."""
+        if key not in kept:
+            coded = self.low.coded.tile(source)
+            waiting = [one.staged(coded) for one in team]
+            self.low.build.multicast(queue, waiting, coded)
+            kept[key] = [one.decode(w) for one, w in zip(team, waiting, strict=True)]
+        return kept[key]
 
     def _deliver(
         self, queue: int, rings: list[Ring], source: View, key: tuple[int, int], kept: Kept

@@ -4,7 +4,7 @@ The loop nest is: outer tiles (of M or N) > inner tiles (of the other) > K tiles
 stays in the accumulators over all of K; operands stream through double buffers, or the outer
 operand's whole K panel stays resident while the inner dimension runs.
 
-The cost of a nest is what its two resources need, plus what cannot overlap:
+The cost of a nest is what its resources need (decoders, too), plus what cannot overlap:
 
     max(array + first load + last store, memory + last tile on the array,
         tiles x round trip of a buffer / buffers) + latencies + drain
@@ -30,6 +30,7 @@ import numpy.typing as npt
 from accelsim.errors import CapacityError
 from accelsim.hw.dram.service import slowdown
 from accelsim.hw.systolic import Systolic
+from accelsim.mapping.decoding import Coded, Expander
 from accelsim.mapping.placement import ALIGNMENT, readable
 
 if TYPE_CHECKING:
@@ -40,45 +41,10 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 # Nests within this factor of the cheapest count as equal; the one with fewest instructions wins.
 TOLERANCE = 1.002
-DEVIATIONS = 5  # of a coded tile's length that its buffer has room for
 MANY = 4  # tiles of so few rows are cut as the array likes it
 
 Axis = Literal["m", "n"]
 Split = Literal["m", "n", "job"]
-
-
-@dataclass(frozen=True)
-class Coded:
-    """How B lies in main memory: ``bits`` per element on average, in tiles cut along k at multiples
-    of ``k_granule``. ``spread`` is the standard deviation of one element's bits, ``cut`` the (n, k)
-    of tiles that somebody chose before (() nobody)."""
-
-    bits: float
-    k_granule: int
-    spread: float = 0.0
-    cut: tuple[int, ...] = ()
-
-    def tile_bytes(self, elements: Ints) -> Ints:
-        """Bytes that hold every tile of so many elements, almost surely."""
-        likely = elements * self.bits + DEVIATIONS * self.spread * np.sqrt(elements)
-        return np.asarray(np.ceil(likely / 8), dtype=np.int64) + ALIGNMENT
-
-
-@dataclass(frozen=True)
-class Expander:
-    """The decoders of a core, in array cycles: elements out and coded bytes in per cycle of each,
-    the cycles until a result may be used, and the index of the memory where coded tiles wait."""
-
-    count: int
-    elements_per_cycle: float
-    bytes_per_cycle: float
-    latency: float
-    staging: int
-
-    def cycles(self, elements: Ints, bits: float) -> Floats:
-        """Cycles that one decoder is busy with so many elements."""
-        rate = max(1 / self.elements_per_cycle, bits / 8 / self.bytes_per_cycle)
-        return np.asarray(elements * rate, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -434,15 +400,13 @@ class _Nest:
 
     def _decoding(self) -> tuple[Floats, Floats]:
         """Cycles of the decoders for the whole problem, and of one for one tile of B."""
-        p, expander = self.p, self.r.expander
+        p, expander, tile = self.p, self.r.expander, np.zeros(len(self.tm))
         if expander is None or p.coded is None:
-            nothing = np.zeros(len(self.tm))
-            return nothing, nothing
-        tile = expander.cycles(self.tn * self.tk, p.coded.bits)
-        whole = expander.cycles(np.full_like(self.tm, p.n * p.k), p.coded.bits)
+            return tile, tile
+        tile += self.tn * self.tk * expander.cycles_per_element(p.coded)
         # Tiles go to the decoders in turn: at most so many of them are busy.
-        used = np.minimum(expander.count, self.nn * self.nk)
-        return p.jobs * self._b_times() * whole / used, tile + expander.latency
+        share = p.n * p.k / (self.tn * self.tk) / np.minimum(expander.count, self.nn * self.nk)
+        return p.jobs * self._b_times() * share * tile, tile + expander.latency
 
     def cycles(self, busy: Ints, last_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
         """Closed-form cost, array cycles."""
@@ -516,10 +480,9 @@ class _Nest:
         tiles = self.nm * self.nn * self.nk
         outer = self.nm if self.outer == "m" else self.nn
         loads = tiles + (outer * self.nk if self.resident else tiles)
-        if self.r.expander:
-            loads = loads + self._b_times() * self.nn * self.nk
+        decodes = self._b_times() * self.nn * self.nk if self.r.expander else 0
         ways = self.r.arrays if self.split != "job" else 1
-        count = self.p.jobs * (loads + tiles * ways + 2.0 * self.nm * self.nn)
+        count = self.p.jobs * (loads + decodes + tiles * ways + 2.0 * self.nm * self.nn)
         return np.asarray(count, dtype=np.float64)
 
 

@@ -111,7 +111,7 @@ class _Latent:
         """Every head's columns of x times its own [k, n]."""
         build, heads, name = self.build, self.config.heads, f"{self.name}.{label}"
         rows = build.tensors[x].shape[0]
-        weight = build.tensor(f"{name}.weight", (heads, k, n), "weight")
+        weight = build.projection(f"{name}.weight", (heads, k, n))
         operator = Gemm(name, (x, weight), (f"{name}.out",), m=rows, n=n, k=k, groups=heads)
         return build.emit(operator)
 

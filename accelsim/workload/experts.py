@@ -112,7 +112,7 @@ class _ExpertLayer:
     def project(self, name: str, x: str, n: int) -> str:
         """A projection of every expert's rows by its own weight."""
         k = self.build.tensors[x].shape[1]
-        weight = self.build.tensor(f"{name}.weight", (len(self.counts), k, n), "weight")
+        weight = self.build.projection(f"{name}.weight", (len(self.counts), k, n))
         return self.build.emit(
             GroupedGemm(name, (x, weight), (f"{name}.out",), m=self.counts, n=n, k=k)
         )

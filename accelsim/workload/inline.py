@@ -24,6 +24,7 @@ Settings = dict[str, object]
 PASS_KEYS = (
     *("phase", "batch", "tokens", "context", "dtype", "logits"),
     *("kv_dtype", "page", "prefix"),
+    *("weights", "sparsity", "sparsity_seed"),
 )
 
 

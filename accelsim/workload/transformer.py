@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from accelsim.errors import AccelsimError
 from accelsim.workload._words import did_you_mean, listed, parse_whole, shown
 from accelsim.workload.attention_layers import attention_layer
+from accelsim.workload.coding import Coding, coding_assumptions, coding_of
 from accelsim.workload.constants import ConstantValues, IndexPattern
 from accelsim.workload.experts import expert_feed_forward, routing_assumptions
 from accelsim.workload.graph import Graph
@@ -34,6 +35,7 @@ PHASES = ("prefill", "decode", "encode")
 LOGITS = ("last", "all")
 DEFAULT_TOKENS = 512
 DEFAULT_CONTEXT = 1024
+UNCODED = "embeddings, routers, norms and the head are stored in {dtype}, not coded"
 
 __all__ = ["LOGITS", "PHASES", "Pass", "TransformerConfig", "build_transformer", "forward_pass"]
 
@@ -52,6 +54,7 @@ class Pass:
         kv_dtype: storage format of the cache where it is another one ("").
         page: tokens of a page of the cache, 0 if sequences lie in one piece.
         prefix: tokens at the beginning of the context that all sequences have in common.
+        coding: how the weights of the layers' projections are stored, None in `dtype`.
     """
 
     phase: str
@@ -63,6 +66,7 @@ class Pass:
     kv_dtype: str = ""
     page: int = 0
     prefix: int = 0
+    coding: Coding | None = None
 
     @property
     def position(self) -> int:
@@ -82,7 +86,18 @@ class Pass:
         cache |= {"page": self.page, "prefix": self.prefix}
         told: dict[str, str | int] = {"phase": self.phase, "batch": self.batch, **length}
         told["dtype"] = self.dtype
-        return told | {key: value for key, value in cache.items() if value}
+        return told | {key: value for key, value in (cache | self._weights).items() if value}
+
+    @property
+    def _weights(self) -> dict[str, str | int]:
+        """Settings of coded weights."""
+        if self.coding is None:
+            return {}
+        told: dict[str, str | int] = {"weights": self.coding.encoding}
+        if self.coding.sparsity and not self.coding.code.fixed:
+            told |= {"sparsity": str(self.coding.sparsity)}
+            told |= {"sparsity_seed": self.coding.sparsity.seed}
+        return told
 
 
 def forward_pass(
@@ -97,6 +112,9 @@ def forward_pass(
     kv_dtype: str = "",
     page: object = 0,
     prefix: object = 0,
+    weights: str = "",
+    sparsity: object = "",
+    sparsity_seed: object = 0,
 ) -> Pass:
     """The pass that a user's words describe, checked against the model.
 
@@ -113,6 +131,8 @@ def forward_pass(
         page: tokens of a page of the cache (PagedAttention), by default no pages.
         prefix: tokens, in whole pages, with which all sequences begin and which the cache holds
             once. In a prefill they are there already and `tokens` come behind them.
+        weights: encoding in which the layers' projections are stored, e.g. "int4:g128".
+        sparsity: what of them is kept: N:M, or a density at positions drawn by `sparsity_seed`.
 
     Raises:
         AccelsimError: unknown word, a size that is no whole number, or one beyond the model.
@@ -132,6 +152,7 @@ def forward_pass(
         "page": parse_whole(page, f"{config}: page", least=0),
         "prefix": parse_whole(prefix, f"{config}: prefix", least=0),
     }
+    stored = {"encoding": weights, "sparsity": sparsity, "sparsity_seed": sparsity_seed}
     if chosen == "prefill":
         kv_len += paged["prefix"]
     _check_length(config, kv_len)
@@ -144,6 +165,7 @@ def forward_pass(
         dtype=dtype,
         logits=_choice(config, "logits", logits, LOGITS),
         kv_dtype="" if kv_dtype == dtype else kv_dtype,
+        coding=coding_of(stored, str(config)),
         **paged,
     )
 
@@ -227,11 +249,22 @@ class Builder:
         if self.config.experts:
             settings |= self.routing.settings
             assumptions = routing_assumptions(self.config, self.routing, self.step.rows)
+        assumptions += coding_assumptions([*self.tensors.values()])
+        if self.step.coding:
+            assumptions += (UNCODED.format(dtype=self.step.dtype),)
         return Graph(self.config.name, self.tensors, tuple(self.operators), settings, assumptions)
 
     def tensor(self, name: str, shape: Shape, role: str, dtype: str | None = None) -> str:
         """Declare a tensor once and return its name."""
         self.tensors.setdefault(name, TensorSpec(name, shape, dtype or self.step.dtype, role))
+        return name
+
+    def projection(self, name: str, shape: Shape) -> str:
+        """Declare the weight of a projection, which within the layers may be coded."""
+        self.tensor(name, shape, "weight")
+        # A gate, which projects onto one number, is small, and all that follows depends on it.
+        if self.layer is not None and shape[-1] > 1:
+            self.tensors[name] = replace(self.tensors[name], coding=self.step.coding)
         return name
 
     def ids(self, name: str, count: int, pattern: ConstantValues) -> str:
@@ -258,7 +291,7 @@ class Builder:
     def linear(self, name: str, x: str, n: int, *, bias: bool) -> str:
         """A projection of every row of x to width n."""
         m, k = self.tensors[x].shape
-        inputs = [x, self.tensor(f"{name}.weight", (k, n), "weight")]
+        inputs = [x, self.projection(f"{name}.weight", (k, n))]
         if bias:
             inputs.append(self.tensor(f"{name}.bias", (n,), "weight"))
         return self.emit(Gemm(name, tuple(inputs), (f"{name}.out",), m=m, n=n, k=k))
