@@ -1,9 +1,9 @@
 """CTA grids of a matrix product on a GPU: tile, split of K and raster by closed-form cost.
 
-A grid of CTAs runs in waves of one CTA per multiprocessor. What a grid costs is the most that one
-of its resources needs, plus what cannot overlap:
+A grid of CTAs runs in waves of one CTA per multiprocessor. What a wave costs is the most that one
+of its resources needs for its CTAs, to which comes what cannot overlap:
 
-    max(waves x (main loop + prologue + epilogue), panels over the L2 cache's bandwidth,
+    sum over waves of max(main loop + prologue + epilogue, panels over the L2 cache's bandwidth,
         matrices over the main memory's) + first access + last store
 
 The epilogue hides behind the next CTA's main loop where the registers hold two tiles of sums. With
@@ -152,16 +152,19 @@ def _cycles(p: Products, gpu: Gpu, grid: Grid) -> float:
     slots = gpu.lsu.slots_per_element(stored)
     epilogue = gpu.tensor.drain + tile[0] * tile[1] * slots / gpu.lsu.lanes + gpu.latency
     count = ctas(p, grid)
-    waves = -(-count // gpu.cores)
     exposed = 0.0 if grid.buffers > 1 else epilogue
-    busy = waves * (main + prologue + exposed)
     last = epilogue - exposed
     results = p.count * p.m * p.n * stored / 8 * split
     kept = split > 1 and results * PARTS_KEPT <= gpu.cache_capacity
     moved = p.count * p.panel_bytes((p.m, p.n), p.k) + (0.0 if kept else results)
     shared = (count * panel + results) / gpu.cache_bytes if gpu.cache_bytes else 0.0
-    memory = moved / gpu.memory_bytes + prologue + epilogue if gpu.memory_bytes else 0.0
-    total = max(busy, shared, memory) + last + gpu.latency
+    memory = moved / gpu.memory_bytes if gpu.memory_bytes else 0.0
+    # What a wave of few CTAs leaves of the memory's bandwidth no other wave can use.
+    each = max(shared, memory) / count
+    full, rest = divmod(count, gpu.cores)
+    wave = main + prologue + exposed
+    busy = full * max(wave, gpu.cores * each) + (max(wave, rest * each) if rest else 0.0)
+    total = max(busy, memory + prologue + epilogue) + last + gpu.latency
     return total if split == 1 else total + _adding_cycles(p, gpu, split, results, kept)
 
 
