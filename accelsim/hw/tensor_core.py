@@ -59,6 +59,9 @@ Shape = tuple[int, int]
 WARPS = 4
 """Warps that a CTA has at least: one for each scheduler of the multiprocessor."""
 
+PLAIN, EXPANDING, SPARSE = range(3)
+"""Kernels: of dense weights, of weights that threads expand, of sparse tensor cores."""
+
 ACCUMULATOR_BYTES = 4
 """Of a sum in fp32 or int32, by which kernels choose their tiles."""
 
@@ -183,7 +186,7 @@ class TensorCore(Unit):
             moved = self.shared_bytes_per_k(tile, bits, staged=staged)
             return max(multiply, moved * k / self.shared_width)
         how = weights.expansion
-        a, b = self.shared_elements_per_k(tile)
+        a, b = self._elements(tile, how.way == "multiplied")
         held = bits if how.way == "scattered" else weights.bits
         shared = (a * bits + b * held) / 8 * k / self.shared_width
         decode = tile[1] * k * weights.stored / how.rate if how.rate else 0.0
@@ -204,14 +207,15 @@ class TensorCore(Unit):
         expansions = np.ones(len(work))
         fetched = work.read_bytes - work.staged_bytes
         fetches = (fetched > 0) | (work.staged_bytes == 0)
-        for tile, own in self._kernels():
+        for tile, way in self._kernels():
             holds = (area == tile[0] * tile[1]) & (work.m <= tile[0]) & (work.n <= tile[1])
-            holds &= (shared == 0) & (coded.decoded == own)
+            holds &= (shared == 0) & (coded.kernel == way)
             for staged, chosen in ((False, holds & fetches), (True, holds & ~fetches)):
-                a, b = self.shared_elements_per_k(tile, staged=staged)
+                a, b = self._elements(tile, way == SPARSE, staged=staged)
                 moved = a * bits[chosen] + b * coded.held_bits[chosen]
                 shared[chosen] = moved / 8 * k[chosen] / self.shared_width
-            expansions[holds & ~coded.scattered & coded.decoded] = self.expansions(tile)
+            if way == EXPANDING:
+                expansions[holds & ~coded.scattered] = self.expansions(tile)
         expanded = coded.stored * expansions
         decode = expanded * coded.cycles_each
         shared += np.where(coded.scattered, decode, 0.0)
@@ -224,11 +228,18 @@ class TensorCore(Unit):
         }
         return Cost(occupancy, occupancy + self.drain, counted)
 
-    def _kernels(self) -> list[tuple[Shape, bool]]:
-        """CTA tiles, and whether their kernels expand weights."""
-        plain = [(tile, False) for tile in self.shapes]
-        coded = map(shape_of, self.coded_tiles or self.tiles)
-        return plain + [(tile, True) for tile in coded]
+    def _elements(self, tile: Shape, transposed: bool, *, staged: bool = False) -> Floats:
+        """Elements of A and of B, as shared_elements_per_k; of a kernel whose instructions take B
+        as their first operand, as sparse ones do, ``transposed``."""
+        if not transposed:
+            return np.array(self.shared_elements_per_k(tile, staged=staged))
+        return np.array(self.shared_elements_per_k(tile[::-1], staged=staged)[::-1])
+
+    def _kernels(self) -> list[tuple[Shape, int]]:
+        """CTA tiles, and what kernels they are of."""
+        expanding = tuple(map(shape_of, self.coded_tiles)) or self.shapes
+        kinds = ((PLAIN, self.shapes), (EXPANDING, expanding), (SPARSE, self.shapes))
+        return [(tile, way) for way, tiles in kinds for tile in tiles]
 
     def order(
         self,
@@ -309,8 +320,8 @@ def _bits(codes: Ints) -> Ints:
 class _Coded:
     """The coded weights of some instructions, column by column.
 
-    ``held_bits`` per element in shared memory, ``speedup`` of multiplication, elements ``stored``
-    that are ``decoded`` at ``cycles_each``, those that are ``scattered``.
+    ``kernel`` that reads them, ``held_bits`` per element in shared memory, ``speedup`` of
+    multiplication, elements ``stored`` that are expanded at ``cycles_each``, whether ``scattered``.
     """
 
     def __init__(self, unit: TensorCore, work: Work, bits: Ints) -> None:
@@ -318,14 +329,14 @@ class _Coded:
         self.held_bits = bits.astype(np.float64)
         self.speedup = np.ones(count, dtype=np.int64)
         self.stored, self.cycles_each = np.zeros(count), np.zeros(count)
-        self.decoded, self.scattered = (np.zeros(count, dtype=bool) for _ in range(2))
+        self.kernel, self.scattered = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool)
         for number in np.unique(work.coded[work.coded >= 0]).tolist():
             form, rows = work.forms[number], work.coded == number
             how = unit.expansion(form.encoding, form.fmt.bits)
             elements, nbytes = form.rows * form.cols, work.coded_bytes[rows]
             self.speedup[rows] = how.speedup
             self.scattered[rows] = how.way == "scattered"
-            self.decoded[rows] = how.way != "multiplied"
+            self.kernel[rows] = SPARSE if how.way == "multiplied" else EXPANDING
             if how.way != "scattered":
                 self.held_bits[rows] = nbytes * 8 / elements
             if how.rate:
