@@ -1,12 +1,12 @@
 """How the kernels of a multiprocessor read coded weights: where these are expanded, how fast.
 
-    multiplied   sparse tensor cores take kept elements and their places as they are (mma.sp,
-                 wgmma.sp) and pick the other factors: as many multiply-accumulates as are kept
-    registers    codes pass through shared memory as they are stored; the threads make elements of
-                 them in front of the tensor cores, once for every row of warps (MARLIN)
-    scattered    the threads write each kept element to its place in a tile of zeros in shared
-                 memory, which is then multiplied like a dense one (Flash-LLM): the scatter takes
-                 turns with the other accesses to shared memory
+multiplied   sparse tensor cores take kept elements and their places as they are (mma.sp,
+             wgmma.sp) and pick the other factors: as many multiply-accumulates as are kept
+registers    codes pass through shared memory as they are stored; the threads make elements of
+             them in front of the tensor cores, once for every row of warps (MARLIN)
+scattered    the threads write each kept element to its place in a tile of zeros in shared
+             memory, which is then multiplied like a dense one (Flash-LLM): the scatter takes
+             turns with the other accesses to shared memory
 """
 
 from __future__ import annotations

@@ -177,7 +177,13 @@ class TensorCore(Unit):
         return tile[0] / self.warp_shape(tile)[0]
 
     def main_loop_cycles(
-        self, tile: Shape, k: int, bits: int, *, staged: bool = False, weights: Weights | None = None
+        self,
+        tile: Shape,
+        k: int,
+        bits: int,
+        *,
+        staged: bool = False,
+        weights: Weights | None = None,
     ) -> float:
         """Cycles that a CTA's main loop over ``k`` takes, operands fetched in time or staged."""
         k = -(-k // self.k_step) * self.k_step
@@ -228,12 +234,15 @@ class TensorCore(Unit):
         }
         return Cost(occupancy, occupancy + self.drain, counted)
 
-    def _elements(self, tile: Shape, transposed: bool, *, staged: bool = False) -> Floats:
+    def _elements(
+        self, tile: Shape, transposed: bool, *, staged: bool = False
+    ) -> tuple[float, float]:
         """Elements of A and of B, as shared_elements_per_k; of a kernel whose instructions take B
         as their first operand, as sparse ones do, ``transposed``."""
         if not transposed:
-            return np.array(self.shared_elements_per_k(tile, staged=staged))
-        return np.array(self.shared_elements_per_k(tile[::-1], staged=staged)[::-1])
+            return self.shared_elements_per_k(tile, staged=staged)
+        b, a = self.shared_elements_per_k(tile[::-1], staged=staged)
+        return a, b
 
     def _kernels(self) -> list[tuple[Shape, int]]:
         """CTA tiles, and what kernels they are of."""

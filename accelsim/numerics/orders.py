@@ -118,9 +118,7 @@ class Order:
     @property
     def of_one_product(self) -> Order:
         """What of it concerns one product of a unit."""
-        return Order(
-            promote=self.promote, sparse=self.sparse, fold=self.fold, adders=self.adders
-        )
+        return Order(promote=self.promote, sparse=self.sparse, fold=self.fold, adders=self.adders)
 
     @property
     def roundings(self) -> int:

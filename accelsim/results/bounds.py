@@ -30,8 +30,8 @@ def product_ticks(bound: BoundProgram, kind: int) -> dict[int, float]:
     """Ticks that each operator's products need on all units of a kind, at their peak.
 
     ``kind`` is the unit's position in the architecture. An operator whose factors are of several
-    widths is taken for one of the narrowest, which may be the fastest, and one of sparse factors for
-    the sparsest.
+    widths is taken for one of the narrowest, which may be the fastest, and one of which some are
+    sparse for all sparse.
     """
     program, (_, block) = bound.program, list(bound.arch.units.items())[kind]
     products = (program.column("opcode") == Opcode.MATMUL) & (bound.unit_index == kind)

@@ -52,7 +52,9 @@ def _models() -> Iterator[Row]:
 def speedup(shapes: list[tuple[int, int, int]]) -> float:
     """Time with fp16 weights over time with coded ones, of some products together."""
     dense, coded = (
-        sum(simulate("a10", f"gemm:m={m},n={n},k={k},dtype=fp16{how}").seconds for m, k, n in shapes)
+        sum(
+            simulate("a10", f"gemm:m={m},n={n},k={k},dtype=fp16{how}").seconds for m, k, n in shapes
+        )
         for how in ("", f",encoding={ENCODING}")
     )
     return dense / coded

@@ -14,18 +14,18 @@ from accelsim.results.claims import Claim, Row, within
 CLAIM = Claim(
     name="sparse-2-4",
     statement="2:4 sparse over dense products on GPUs: speed where compute-bound, time where not",
-    source="twice the dense rate: NVIDIA A100 and H100 whitepapers; bytes: PTX ISA, mma.sp metadata",
+    source="twice the rate: NVIDIA A100 and H100 whitepapers; bytes: PTX ISA, mma.sp metadata",
     tolerance=0.03,
 )
 COMPUTE = "gemm:m=8192,n=8192"
 MEMORY = "gemm:m=16,n=16384,k=16384"
 BYTES = {"fp16": (2 * 16 + 4) / 64, "int8": (2 * 8 + 4) / 32}
 ALONE = {"l2.width": "1 KiB", "tensor.fetch_width": "1 KiB", "tensor.shared_width": "1 KiB"}
-"""Tensor cores alone: on an H100 the L2 cache, read by each CTA of a cluster, and shared memory feed
-sparse products at less than their full rate."""
+"""Tensor cores alone: on an H100 shared memory and the L2 cache, which is read by each CTA of a
+cluster, feed sparse products at less than their full rate."""
 
 
-LIMITS = (
+LIMITS: tuple[tuple[str, str, int, Mapping[str, object]], ...] = (
     ("a100", "fp16", 32768, {}),
     ("a100", "int8", 32768, {}),
     ("a10", "fp16", 32768, {}),

@@ -5,9 +5,9 @@ A kept weight takes four bytes, a dense one two, so a product bound by main memo
 scatter into shared memory takes longer than the bytes do: at 90 % on an A100, and at any sparsity
 where the scatter is made slower.
 
-Flash-LLM's averages over cuBLAS, of twelve shapes, lie below what is simulated of one of them: pipes
-overlap perfectly here, and its kernel loads the words of a tile only while it multiplies the tile
-before. The comparison is told; it fails only where the kernel would be faster than the model.
+Flash-LLM's averages over cuBLAS, of twelve shapes, lie below what is simulated of one of them:
+pipes overlap perfectly here, and its kernel loads the words of a tile only while it multiplies the
+tile before. The comparison is told; it fails only where the kernel is faster than the model.
 """
 
 from __future__ import annotations
