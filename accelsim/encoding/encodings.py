@@ -38,6 +38,13 @@ FAMILIES: list[Family] = [
 ]
 
 
+def register_encoding(family: Family) -> Family:
+    """Make encodings known under the names that a family's pattern matches."""
+    if not any(known.pattern == family.pattern for known in FAMILIES):
+        FAMILIES.append(family)
+    return family
+
+
 @lru_cache(maxsize=256)
 def encoding(name: str) -> Encoding:
     """The encoding called ``name``; raises AccelsimError saying what there is."""

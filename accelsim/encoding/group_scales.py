@@ -82,7 +82,8 @@ class GroupScales(Encoding):
         if not np.isfinite(values).all():
             raise self.fault("a value is not finite")
         blocks = values.reshape(lines, groups, group)
-        scales = self.scale.encode(np.abs(blocks).max(axis=2) * (2 / (2**self.bits - 1)))
+        # Divided once, so that a quotient between two scales is not pushed to one side.
+        scales = self.scale.encode(2 * np.abs(blocks).max(axis=2) / (2**self.bits - 1))
         by = self.scale.decode(scales).astype(np.float64)[..., None]
         if not np.isfinite(by).all():
             raise self.fault("the scale of a group is beyond fp16")
@@ -113,7 +114,8 @@ class GroupScales(Encoding):
         if not clean:
             raise self.fault("bits behind the last code are not zero")
         stored = np.ascontiguousarray(coded[cut:]).view(self.scale.storage_dtype)
-        scales = self.scale.decode(stored).astype(np.float64).reshape(lines, groups)
+        with np.errstate(invalid="ignore"):  # a scale of garbage may be a signalling NaN
+            scales = self.scale.decode(stored).astype(np.float64).reshape(lines, groups)
         wrong = ~(np.isfinite(scales) & (scales >= 0))
         if wrong.any():
             line, group = np.argwhere(wrong)[0]

@@ -63,8 +63,9 @@ class CodedMatrix:
             offset = tile_offset(self.used, nbytes)
             if offset + nbytes > self.room:
                 raise AccelsimError(
-                    f"tiles of weight {self.name!r} ({self.encoding.name}) are so small that they"
-                    f" do not fit into its {self.room} bytes; accepted: a larger scratchpad"
+                    f"tiles of weight {self.name!r} ({self.encoding.name}), as its readers cut it,"
+                    f" take more than the {self.room} bytes set aside; accepted: readers that cut"
+                    " it alike, or larger tiles (a larger scratchpad)"
                 )
             row, rows, col, cols = window
             found = self.tiles[window] = Tile(row, rows, col, cols, offset, nbytes)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from accelsim.program.storage import View
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 DEVIATIONS = 5  # of a coded tile's length that its buffer has room for
 
@@ -52,9 +53,17 @@ class Expander:
     latency: float
     staging: int
 
-    def cycles_per_element(self, coded: Coded) -> float:
-        """Cycles that one decoder is busy with an element."""
-        return max(1 / self.elements_per_cycle, coded.bits / 8 / self.bytes_per_cycle)
+    def cycles(
+        self, coded: Coded, elements: Ints | int, tile: Ints, tiles: Ints
+    ) -> tuple[Floats, Floats]:
+        """Cycles of the decoders for so many elements, and of one for a tile, until it is used.
+
+        Tiles go to the decoders in turn: of ``tiles`` at most so many are busy at a time.
+        """
+        element = max(1 / self.elements_per_cycle, coded.bits / 8 / self.bytes_per_cycle)
+        whole: Floats = elements * element / np.minimum(self.count, tiles)
+        one: Floats = np.asarray(tile * element + self.latency, dtype=np.float64)
+        return whole, one
 
 
 def coded_operand(low: Lowering, b: View) -> Coded | None:

@@ -363,7 +363,8 @@ class CoreProducts:
         self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
         if self.decoders:
             staging = self.decoders[0][1].staging
-            self.coded_ring = core.ring(staging, "coded", 1, self.longest, BYTE, t.b_slots)
+            slots = min(t.a_slots, t.b_slots)  # those of a streamed operand
+            self.coded_ring = core.ring(staging, "coded", 1, self.longest, BYTE, slots)
         sums, free = t.tm * p.n * p.acc_bits, core.arenas[array.outputs].free - ALIGNMENT
         self.c_whole = flat and first.finish.is_empty and sums <= min(tile, 8 * free)
         c_cols, c_slots = (p.n, 1) if self.c_whole else (t.tn, t.c_slots)

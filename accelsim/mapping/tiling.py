@@ -227,18 +227,10 @@ def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> 
             picks = np.flatnonzero(fits) if every else _lowest(cycles, instructions, fits)
             for i in picks:
                 yield Tiling(
-                    tm=int(tm[i]),
-                    tn=int(tn[i]),
-                    tk=int(tk[i]),
-                    outer=outer,
-                    resident=resident,
-                    split=split,
-                    a_slots=int(slots[0][i]),
-                    b_slots=int(slots[1][i]),
-                    c_slots=int(slots[2][i]),
-                    cycles=float(cycles[i]),
-                    instructions=float(instructions[i]),
-                )
+                    int(tm[i]), int(tn[i]), int(tk[i]), outer, resident, split,
+                    int(slots[0][i]), int(slots[1][i]), int(slots[2][i]),
+                    float(cycles[i]), float(instructions[i]),
+                )  # fmt: skip
 
 
 def _slowdowns(
@@ -366,7 +358,7 @@ class _Nest:
             use[memory] = use[memory] + (nbytes + 2 * ALIGNMENT) * count
         if r.expander and p.coded:
             waiting = p.coded.tile_bytes(self.tn * self.tk) + 2 * ALIGNMENT
-            use[r.expander.staging] = use[r.expander.staging] + waiting * slots[1]
+            use[r.expander.staging] = use[r.expander.staging] + waiting * np.minimum(*slots[:2])
         fits = self._allowed()
         for used, capacity in zip(use, r.capacities, strict=True):
             fits &= used <= capacity
@@ -400,30 +392,31 @@ class _Nest:
 
     def _decoding(self) -> tuple[Floats, Floats]:
         """Cycles of the decoders for the whole problem, and of one for one tile of B."""
-        p, expander, tile = self.p, self.r.expander, np.zeros(len(self.tm))
+        p, expander, tile = self.p, self.r.expander, self.tn * self.tk
         if expander is None or p.coded is None:
-            return tile, tile
-        tile += self.tn * self.tk * expander.cycles_per_element(p.coded)
-        # Tiles go to the decoders in turn: at most so many of them are busy.
-        share = p.n * p.k / (self.tn * self.tk) / np.minimum(expander.count, self.nn * self.nk)
-        return p.jobs * self._b_times() * share * tile, tile + expander.latency
+            return np.zeros(len(tile)), np.zeros(len(tile))
+        return expander.cycles(
+            p.coded, p.jobs * p.n * p.k * self._b_times(), tile, self.nn * self.nk
+        )
 
     def cycles(self, busy: Ints, last_busy: Ints, slots: tuple[Ints, Ints, Ints]) -> Floats:
         """Closed-form cost, array cycles."""
         r, p = self.r, self.p
         drain = r.array.fill_drain_cycles
+        decoding, first = self._decoding()
         if not r.bytes_per_cycle:
-            decoding, first = self._decoding()
             return np.asarray(np.maximum(busy + first, decoding + last_busy) + drain, np.float64)
         a, b = self._tile_cycles()
         last = self.tm * self.tn * p.c_bits / 8 * self.c_rate
-        decoding, first = self._decoding()
         exposed = a + b + last + first
         slowest = np.maximum(busy + exposed, self._traffic() + first + last_busy)
         slowest = np.maximum(slowest, decoding + a + b + last_busy)
         slowest = np.maximum(slowest, self._round_trips(last, last_busy, slots))
         # What nothing overlaps with: the ends of the memory's work or, if less, of the arrays'.
         ends = np.minimum(exposed, last_busy) if r.alone else exposed
+        if r.expander:  # coded tiles are small: a store that they wait behind empties their ring
+            waits = last - (np.minimum(*slots[:2]) - 1) * last_busy
+            busy = busy + p.jobs * self.nm * self.nn * np.maximum(waits, 0)
         slowest = np.maximum(slowest, self._phases(busy) + ends)
         total: Floats = slowest + 2 * r.latency + drain
         return total
@@ -450,8 +443,10 @@ class _Nest:
         work = busy / (p.jobs * outputs)
         outer = self.nm if self.outer == "m" else self.nn
         kept = (a if self.outer == "m" else b) if self.resident else 0.0
-        fetching = np.maximum(work, a + b + c)
-        running = np.maximum(work, a + b + c - kept)
+        decode = self._decoding()[0] / (p.jobs * self._b_times() * self.nn)
+        again = decode * (not self.resident or self.outer == "m")
+        fetching = np.maximum(np.maximum(work, decode), a + b + c)
+        running = np.maximum(np.maximum(work, again), a + b + c - kept)
         phases: Floats = p.jobs * (outer * fetching + (outputs - outer) * running)
         return phases
 
@@ -466,8 +461,9 @@ class _Nest:
             streamed, transfer = (b_slots, b) if self.outer == "m" else (a_slots, a)
         else:
             streamed, transfer = b_slots, a + b
-        decode = self._decoding()[1]
-        load = r.latency + transfer + decode + tile_busy + drain
+        load = r.latency + transfer + tile_busy + drain
+        if r.expander and not (self.resident and self.outer == "n"):
+            load = np.maximum(r.latency + transfer, tile_busy + drain) + self._decoding()[1]
         store = r.latency + last + self.nk * tile_busy + drain
         loads = outputs * self.nk / streamed * load
         stores = outputs / c_slots * store
@@ -487,13 +483,13 @@ class _Nest:
 
 
 def _too_small(p: Problem, r: Resources) -> CapacityError:
-    gm, gn, gk = granules(r.array)
-    tm, tn, tk = min(gm, p.m), min(gn, p.n), min(gk, p.k)
+    tm, tn, tk = (one[0] for one in p.extents(r.array))
     a, b, c = tm * tk * p.a_bits // 8, tn * tk * p.b_bits // 8, tm * tn * p.acc_bits // 8
     have = " + ".join(readable(c) for c in r.capacities)
     return CapacityError(
         f"the smallest tile [{tm}, {tk}] @ [{tk}, {tn}] needs buffers of {readable(a)},"
-        f" {readable(b)} and {readable(c)} (accumulators), up to two of each on"
+        f" {readable(b)} and {readable(c)} (accumulators)"
+        f"{', and for coded bytes' if r.expander else ''}, up to two of each on"
         f" {2 * ALIGNMENT}-byte boundaries, more than the on-chip memory of {have}:"
         " enlarge the memories or use a smaller array"
     )

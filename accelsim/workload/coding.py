@@ -55,7 +55,7 @@ class Sparsity:
         return _mask(self, lines, k)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _mask(sparsity: Sparsity, lines: int, k: int) -> NDArray[np.bool_]:
     import numpy as np
 
@@ -134,14 +134,14 @@ def coding_of(words: dict[str, object], where: str) -> Coding | None:
     Raises:
         AccelsimError: beginning with `where`, for words that mean nothing or do not go together.
     """
-    from accelsim.encoding.encodings import encoding
-
     name, asked = str(words.get("encoding") or ""), words.get("sparsity") or ""
     seed = int(str(words.get("sparsity_seed") or 0))
     if not name and not asked:
         if words.get("sparsity_seed"):
             raise AccelsimError(f"{where}: sparsity_seed without sparsity; accepted: both")
         return None
+    from accelsim.encoding.encodings import encoding  # numpy: only who asks for one pays for it
+
     try:
         sparsity = parse_sparsity(asked, seed) if asked else None
         if not name and sparsity:

@@ -6,11 +6,14 @@ Shares no code with accelsim.functional and accelsim.numerics. It reads the tabl
 
 import scalar_numbers as num
 import yaml
+from scalar_codes import decoded, encoded
 from scalar_products import product_of
 
 from accelsim.arch.catalog import library_folder
 from accelsim.program.opcodes import Flag, Function, Opcode
 from accelsim.program.table import COLUMN
+
+CODED = 1 << 16  # format codes from here on: coded bytes
 
 NOBODY_WROTE = b"\xc0\x7f"  # what a read of bytes finds that were never written
 
@@ -49,14 +52,27 @@ class Machine:
 
     def shape(self, operand):
         _, _, _, rows, row_bytes, _, code = self.operands[operand]
+        if form := self.form(operand):
+            return form.rows, form.cols
         return rows, row_bytes // num.size_of(num.NAMES[code])
 
     def format(self, operand):
-        return num.NAMES[self.operands[operand][6]]
+        form = self.form(operand)
+        return form.format if form else num.NAMES[self.operands[operand][6]]
+
+    def form(self, operand):
+        """What coded bytes stand for, None of other operands."""
+        code = self.operands[operand][6]
+        return self.program.forms[code - CODED] if code >= CODED else None
 
     def read(self, operand):
-        """Rows of values."""
-        _, space, base, _, _, stride, _ = self.operands[operand]
+        """Rows of values; coded bytes are decoded."""
+        _, space, base, _, width, stride, _ = self.operands[operand]
+        if form := self.form(operand):
+            lines, k = (form.cols, form.rows) if form.k_rows else (form.rows, form.cols)
+            raw = bytes(self.bytes[space][base : base + width])
+            values = decoded(form.encoding, form.format, raw, lines, k)
+            return list(zip(*values, strict=True)) if form.k_rows else values
         name, (rows, cols) = self.format(operand), self.shape(operand)
         size, memory = num.size_of(name), self.bytes[space]
         return [
@@ -80,6 +96,11 @@ class Machine:
 
     def copy(self, target, source, rows=None):
         """Elements as they are, or rounded if the formats differ; ``rows`` says which."""
+        if self.form(source):
+            _, space, base, _, width, _, _ = self.operands[source]
+            to = self.operands[target]
+            self.bytes[to[1]][to[2] : to[2] + width] = self.bytes[space][base : base + width]
+            return
         name, values = self.format(source), self.read(source)
         if rows is not None:
             values = [values[r] for r in rows]
@@ -115,6 +136,31 @@ class Machine:
         for i, at in enumerate(self.places(info)):
             memory[at : at + size] = raw[i * size : (i + 1) * size]
 
+    def fill_coded(self, info, raw, coding, kept):
+        """Put a weight's tiles, each encoded by itself, where its storage has them."""
+        size, cols = num.size_of(info.format), info.shape[-1]
+        for tile in info.tiles:
+            lines = [
+                [
+                    int.from_bytes(raw[(r * cols + c) * size :][:size], "little")
+                    for c in range(tile.col, tile.col + tile.cols)
+                ]
+                for r in range(tile.row, tile.row + tile.rows)
+            ]
+            matrix, row = divmod(tile.row, info.shape[-2])
+            down = coding.axis == -2
+            lines = list(zip(*lines, strict=True)) if down else lines
+            part = None
+            if kept is not None:
+                first, start = (tile.col, row) if down else (row, tile.col)
+                first += matrix * (cols if down else info.shape[-2])
+                k = len(lines[0])
+                part = [line[start : start + k] for line in kept[first : first + len(lines)]]
+            coded = encoded(info.encoding, info.format, lines, part)
+            assert len(coded) == tile.nbytes
+            at = info.base + tile.offset
+            self.bytes[info.space][at : at + len(coded)] = coded
+
     def tensor(self, info):
         size, memory = num.size_of(info.format), self.bytes[info.space]
         return b"".join(bytes(memory[at : at + size]) for at in self.places(info))
@@ -126,7 +172,11 @@ class Machine:
         program = self.program
         for info in program.storages:
             if info.role not in ("buffer", "scratch") and info.name in values:
-                self.fill(info, values[info.name].tobytes())
+                raw = values[info.name].tobytes()
+                if info.encoding:
+                    self.fill_coded(info, raw, *values.codings[info.name])
+                else:
+                    self.fill(info, raw)
         rows = [dict(zip(COLUMN, row, strict=True)) for row in program.instructions.tolist()]
         last = {}
         for i, row in enumerate(rows):
@@ -153,6 +203,9 @@ class Machine:
                 self.copy(dst, src0, [line[0] for line in self.read(src1)])
             case Opcode.FILL:
                 self.write(dst, lambda r, c: imm)
+            case Opcode.DECODE:
+                values = self.read(src0)
+                self.write(dst, lambda r, c: values[r][c])
             case Opcode.MATMUL:
                 self.multiply(row, dst, src0, src1, imm)
             case Opcode.VECTOR:

@@ -14,6 +14,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
+import scalar_codes
 import scalar_machine
 import scalar_numbers
 import scalar_products
@@ -23,6 +24,7 @@ from accelsim.arch.catalog import list_archs
 from accelsim.engine.bind import bind
 from accelsim.engine.merge import run as run_engine
 from accelsim.functional.check import load_image
+from accelsim.functional.coded import coded_weights
 from accelsim.functional.execute import execute
 from accelsim.functional.memory import Memory
 from accelsim.functional.values import graph_values
@@ -51,6 +53,14 @@ CASES = [
     ("mesh-npu", "systolic-gemm", "gemm:m=35,n=33,k=5", SUMS),
     ("quad-npu", "systolic-gemm", "gemm:m=3,n=5,k=37,batch=3,transpose_b=true", ALL),
     ("systolic", "systolic-gemm", "gemm:m=3,n=5,k=37,bias=true,residual=true,activation=relu", ALL),
+    # Weights in encodings, each tile decoded before it is multiplied.
+    ("coded-npu", "systolic-gemm", "gemm:m=3,n=5,k=136,sparsity=2:4", ALL),
+    ("coded-npu", "systolic-gemm", "gemm:m=3,n=9,k=35,sparsity=2:5,transpose_b=true", SUMS),
+    ("coded-npu", "systolic-gemm", "gemm:m=3,n=5,k=133,sparsity=0.3", ALL),
+    ("coded-npu", "-", "gemm:m=2,n=131,k=133,sparsity=0.2,encoding=tiled-csl", ("fp16", "bf16")),
+    ("coded-npu", "-", "gemm:m=3,n=5,k=133,encoding=int4:g32", ("fp16", "bf16", "fp32")),
+    ("coded-npu", "-", "gemm:m=2,n=3,k=37,encoding=int3:g7,batch=2", ("fp16", "bf16")),
+    ("coded-npu", "-", "grouped_gemm:m=3+0+2,n=5,k=16,sparsity=1:4", ("bf16", "int8")),
     ("onnxim-mobile", "gemmini-gemm", "gemm:m=11,n=9,k=19", SUMS),
     ("quad-npu", "gemmini-gemm", "gemm:m=5,n=33,k=37", ALL),
     ("edge-npu", "-", "gemm:m=3,n=5,k=20,bias=true,activation=gelu", FLOATS),
@@ -182,13 +192,27 @@ def compiled(arch, mapper, workload, scale=1.0):
     plan = plan_memory(graph, machine, "bandwidth")
     wanted = () if mapper == "-" else (mapper,)
     program = compile_program(graph, graph.operators, machine, plan, "bandwidth", wanted)
-    return machine, program, graph_values(graph, 1, scale=scale)
+    values = Values(graph_values(graph, 1, scale=scale))
+    for spec in graph.tensors.values():
+        if spec.coding:
+            kept = spec.coding.kept(spec.shape)
+            values.codings[spec.name] = spec.coding, None if kept is None else kept.tolist()
+    values.coded = coded_weights(graph, values)
+    return machine, program, values
+
+
+class Values(dict):
+    """Drawn values by tensor, and of coded weights what is stored of them."""
+
+    def __init__(self, drawn):
+        super().__init__(drawn)
+        self.codings, self.coded = {}, {}
 
 
 def executed(machine, program, values, clock):
     """Bytes of every tensor that an operator wrote."""
     memory = Memory(program)
-    load_image(program, memory, values)
+    load_image(program, memory, values, values.coded)
     schedule = run_engine(bind(program, machine, "bandwidth").timed) if clock else None
     blocks = [machine.units[slot.unit] for slot in program.units]
     captures = execute(program, blocks, memory, schedule)
@@ -253,6 +277,10 @@ def unrounded(a, b):
     return a * b
 
 
+def from_the_top(numbers, width):
+    return BITS([n for pair in zip(numbers[1::2], numbers[::2], strict=True) for n in pair], width)
+
+
 def one_chain(row, lanes, whole):
     total = 0.0
     for v in row:
@@ -266,6 +294,8 @@ def unfused(a, b, c):
 
 TPU_GEMM = ("tpu-v3", "-", "gemm:m=3,n=5,k=133,out=fp32,dtype=fp32")
 A100_GEMM = ("a100", "-", "gemm:m=4,n=9,k=70,out=fp32,dtype=fp16")
+CODED_GEMM = ("coded-npu", "-", "gemm:m=3,n=5,k=136,sparsity=2:4,dtype=int8")
+QUANTISED = ("coded-npu", "-", "gemm:m=3,n=5,k=64,encoding=int4:g32,dtype=bf16")
 H100_FP8 = ("h100", "-", "gemm:m=2,n=3,k=300,out=fp32,dtype=fp8_e4m3")
 SOFTMAX = ("edge-npu", "-", "softmax:rows=9,cols=37,dtype=fp32")
 WRONG = {
@@ -290,9 +320,12 @@ WRONG = {
     ),
     "no promotion": (scalar_products, "_promoted", lambda chain, length: chain, H100_FP8),
     "row sums in one chain": (scalar_machine, "row_sum", one_chain, SOFTMAX),
+    "places from the top": (scalar_codes, "_bits", from_the_top, CODED_GEMM),
+    "codes rounded up": (scalar_codes, "_nearest_integer", lambda n, d: -(-n // d), QUANTISED),
     "unfused exponential": (scalar_numbers, "fma", unfused, SOFTMAX),
 }  # fmt: skip
 UNITS_OF, NEAREST = scalar_machine.units_of, scalar_numbers.nearest
+BITS = scalar_codes._bits
 
 
 @pytest.mark.parametrize("wrong", WRONG)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from accelsim.api import arch, check, simulate
+from accelsim.encoding.encodings import FAMILIES, encoding
 from accelsim.hw.block import BLOCKS
 from accelsim.hw.dram.catalog import device
 from accelsim.mapping.registry import MAPPERS, load_builtin_mappers, load_plugin
@@ -53,6 +54,22 @@ def test_a_new_mapper_is_one_file() -> None:
     mine = simulate("tpu-v3", "gemm:m=1000,n=512,k=512", mapper="row-by-row")
     assert mine.mapper == "row-by-row"
     assert mine.cycles > simulate("tpu-v3", "gemm:m=1000,n=512,k=512").cycles
+
+
+def test_a_new_encoding_is_one_class() -> None:
+    load_plugin(EXAMPLES / "zero_blocks.py")
+    try:
+        work = "gemm:m=4,n=1024,k=1024,dtype=fp16,sparsity=0.02"
+        assert check("coded-npu", "gemm:m=20,n=70,k=96,sparsity=0.05,encoding=blocks").ok
+        moved = [
+            simulate("coded-npu", f"{work},encoding={name}").traffic_bytes["dram"]["read"]
+            for name in ("bitmap", "blocks")
+        ]
+        # 1 + 16 x 0.02 bits beside 1/8 + 16 (1 - 0.98^8), and A's few rows beside both
+        assert moved[1] / moved[0] == pytest.approx(2.52 / 1.32, rel=0.1)
+    finally:
+        FAMILIES[:] = [family for family in FAMILIES if family.shown != "blocks"]
+        encoding.cache_clear()
 
 
 def test_a_new_number_format_is_one_entry() -> None:

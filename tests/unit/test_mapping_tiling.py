@@ -16,6 +16,10 @@ CASES = (
     ("systolic", "gemm:m=100,n=150,k=100", {"array.dataflow": "os"}),
     ("systolic", "gemm:m=150,n=90,k=100", {"array.dataflow": "is", "array.pipelined": False}),
     ("quad-npu", "gemm:m=200,n=300,k=256", {}),
+    ("coded-npu", "gemm:m=16,n=1024,k=1024,sparsity=2:4", {}),
+    ("coded-npu", "gemm:m=512,n=512,k=512,sparsity=0.3", {}),
+    ("coded-npu", "gemm:m=512,n=1024,k=1024,sparsity=1:8,dtype=fp16", {}),
+    ("coded-npu", "gemm:m=64,n=512,k=512,encoding=int4:g128", {"decoder.elements_per_cycle": 64}),
 )
 
 
@@ -47,9 +51,16 @@ def test_chosen_tiling_is_near_the_best_of_all(
     assert chosen <= 1.06 * best
 
 
-@pytest.mark.parametrize("shape", ["gemm:m=2048,n=2048,k=2048", "gemm:m=16,n=4096,k=4096"])
+@pytest.mark.parametrize(
+    ("machine", "shape"),
+    [
+        ("tpu-v3", "gemm:m=2048,n=2048,k=2048"), ("tpu-v3", "gemm:m=16,n=4096,k=4096"),
+        ("coded-npu", "gemm:m=16,n=4096,k=4096,encoding=int4:g128"),
+        ("coded-npu", "gemm:m=64,n=4096,k=4096,sparsity=2:4,dtype=int8"),
+    ],
+)  # fmt: skip
 def test_estimate_is_close_to_the_clock_on_large_products(
-    shape: str, monkeypatch: pytest.MonkeyPatch
+    machine: str, shape: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tiling] = []
 
@@ -58,7 +69,7 @@ def test_estimate_is_close_to_the_clock_on_large_products(
         return seen[-1]
 
     monkeypatch.setattr(products, "best_tiling", spy)
-    assert simulate("tpu-v3", shape).cycles == pytest.approx(seen[0].cycles, rel=0.02)
+    assert simulate(machine, shape).cycles == pytest.approx(seen[0].cycles, rel=0.02)
 
 
 def test_extents_cover_the_dimension_in_array_granules() -> None:

@@ -15,6 +15,7 @@ from accelsim.numerics.formats import FORMAT_CODES, number_format
 from accelsim.program.archive import load, save
 from accelsim.program.builder import Builder
 from accelsim.program.listing import listing
+from accelsim.program.opcodes import Opcode
 from accelsim.program.table import (
     COLUMN,
     OPERAND_COLUMN,
@@ -74,8 +75,6 @@ def program(direct: bool = False) -> Program:
 
 
 def rows_of(opcode: str) -> list[int]:
-    from accelsim.program.opcodes import Opcode
-
     return np.flatnonzero(program().column("opcode") == Opcode[opcode]).tolist()
 
 
@@ -196,3 +195,26 @@ def test_only_whole_coded_tiles_are_operands() -> None:
     assert tile[0:8, 0:4] is tile
     with pytest.raises(AccelsimError, match=r"rows 0:4, columns 0:4 of w, .* only whole tiles"):
         tile[0:4, 0:4]
+
+
+def test_units_that_do_not_decode_are_not_given_coded_operands() -> None:
+    from accelsim.api import arch
+    from accelsim.engine.bind import bind
+
+    machine = arch("coded-npu")
+    names = {"dma": "dma", "decoder": "decoder", "mxu": "mxu", "out": "dma"}
+    spaces = {"hbm": "dram", "spad": "vmem"}
+
+    def on_machine(whole: Program) -> Program:
+        units = tuple(replace(slot, unit=names[slot.unit]) for slot in whole.units)
+        memories = tuple(replace(space, memory=spaces[space.memory]) for space in whole.spaces)
+        return replace(whole, units=units, spaces=memories)
+
+    bound = bind(on_machine(program()), machine)
+    decodes = program().column("opcode") == Opcode.DECODE
+    assert bound.actions["decoder"]["coded_byte"][decodes].tolist() == [NBYTES, NBYTES]
+    assert bound.actions["decoder"]["decoded"][decodes].tolist() == [32, 32]
+    with pytest.raises(
+        AccelsimError, match=r"unit 'mxu' \(kind: systolic\) does not read .* stored as nm:2:4"
+    ):
+        bind(on_machine(program(direct=True)), machine)

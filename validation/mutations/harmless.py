@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from accelsim.functional.check import load_image
+from accelsim.functional.coded import coded_weights
 from accelsim.functional.execute import execute
 from accelsim.functional.memory import Memory
 from accelsim.functional.values import graph_values
@@ -62,7 +63,8 @@ def _bits(case: Case, program: Program) -> Bits:
     found = []
     for scale in SCALES if case.has_floats else SCALES[:1]:
         memory = Memory(program)
-        load_image(program, memory, graph_values(case.graph, SEED, scale=scale))
+        values = graph_values(case.graph, SEED, scale=scale)
+        load_image(program, memory, values, coded_weights(case.graph, values))
         captures = execute(program, blocks, memory)
         found.append({key: values.tobytes() for key, values in captures.tensors.items()})
     return found

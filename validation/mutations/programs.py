@@ -24,6 +24,7 @@ TIGHT: dict[str, object] = {
     "ofmap.capacity": 2048,
 }
 TINY_TPU: dict[str, object] = {"mxu.rows": 16, "mxu.cols": 16, "vmem.capacity": 16384}
+CODED: dict[str, object] = {"mxu.rows": 16, "mxu.cols": 16, "vmem.capacity": 16384}
 INT8 = "gemm:m=20,n=12,k=27,dtype=int8"
 LAYER = "layers=1,hidden=32,ffn=48,vocab=40,batch=2,heads=4"
 
@@ -40,6 +41,8 @@ CASES: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("onnxim-server", "gemm:m=40,n=36,k=50,dtype=int8", {"array.rows": 16, "array.cols": 16}),
     ("mesh-npu", "gemm:m=40,n=36,k=70,dtype=int8", {"cores": 4}),
     ("mesh-npu", "gemm:m=50,n=44,k=70,bias=true", {"cores": 6, "spad.capacity": 8192}),
+    ("coded-npu", "gemm:m=20,n=44,k=72,dtype=int8,sparsity=2:4", CODED),
+    ("coded-npu", "gemm:m=20,n=44,k=72,sparsity=0.4,encoding=bitmap", CODED),
     ("quad-npu", "conv2d:h=5,w=6,cin=3,cout=5,fh=3,fw=3,padding=1", {}),
     ("edge-npu", "conv2d:h=7,w=5,cin=4,cout=6,fh=3,fw=3,padding=1,stride=2,groups=2", {}),
     ("quad-npu", "attention:heads=4,kv_heads=2,q=10,kv=14,d=8,causal=true", {}),
