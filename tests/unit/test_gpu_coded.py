@@ -5,9 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from accelsim.api import arch, check, simulate
+from accelsim.api import arch, check, simulate, workload
 from accelsim.encoding.encodings import CodedForm, encoding
+from accelsim.engine.bind import bind
+from accelsim.engine.merge import run
 from accelsim.errors import AccelsimError
+from accelsim.functional.check import load_image
+from accelsim.functional.coded import coded_weights
+from accelsim.functional.execute import execute
+from accelsim.functional.memory import Memory
+from accelsim.functional.values import graph_values
 from accelsim.hw.block import Work
 from accelsim.hw.expansion import Expansion, Weights
 from accelsim.hw.tensor_core import TensorCore
@@ -15,6 +22,7 @@ from accelsim.numerics.arithmetic import arithmetic, types_of
 from accelsim.numerics.formats import FORMAT_CODES, number_format
 from accelsim.numerics.orders import order_of
 from accelsim.program.opcodes import Opcode
+from accelsim.simulation import compile_program, plan_memory
 
 FP16, FP32 = (FORMAT_CODES[name] for name in ("fp16", "fp32"))
 
@@ -193,3 +201,40 @@ def test_waves_of_few_ctas_do_not_use_the_whole_memory():
     """96 wide tiles would leave 24 of 72 multiprocessors alone in a second wave."""
     run = simulate("a10", "gemm:m=16,n=24576,k=8192,dtype=fp16")
     assert run.seconds < 1.05 * 24576 * 8192 * 2 / (0.91 * 600e9)
+
+
+@pytest.mark.parametrize(
+    "how", ["sparsity=2:4", "encoding=int4:g128", "encoding=tiled-csl,sparsity=0.2"]
+)
+def test_a_program_gives_the_bits_of_its_order(how):
+    """Tiles, chunks and parts of K that are executed are those that the order tells."""
+    machine, k = arch("a100", {"cores": 12}), 3072
+    graph = workload(f"gemm:m=20,n=150,k={k},dtype=fp16,{how}")
+    plan = plan_memory(graph, machine, "bandwidth")
+    program = compile_program(graph, graph.operators, machine, plan, "bandwidth")
+    values = graph_values(graph, seed=7)
+    coded = coded_weights(graph, values)
+    memory = Memory(program)
+    load_image(program, memory, values, coded)
+    blocks = [machine.units[slot.unit] for slot in program.units]
+    schedule = run(bind(program, machine).timed)
+    (found,) = execute(program, blocks, memory, schedule).tensors.values()
+    order = order_of(program.operators[0].order)
+    assert order.slices > 1
+    rule = arithmetic("ampere-mma").reduction(types_of("fp16", "fp16", "fp32"), order, k)
+    a = values["gemm.a"].reshape(20, k).astype(np.float32)
+    w = coded["gemm.b"].elements().reshape(k, 150).astype(np.float32)
+    expected = rule.multiply(a, w, None).astype(np.float16)
+    assert np.asarray(found).reshape(20, 150).tobytes() == expected.tobytes()
+
+
+def test_whoever_reads_the_same_weight_cuts_it_alike(tmp_path):
+    path = tmp_path / "tied.yaml"
+    one = "kind: gemm, n: 600, k: 2304, dtype: fp16, encoding: 'int4:g128'"
+    path.write_text(
+        f"name: tied\noperators:\n  - {{name: few, m: 8, {one}}}\n"
+        f"  - {{name: many, m: 300, {one}, inputs: {{b: few.b}}}}\n"
+    )
+    machine = arch("a100", {"cores": 5})
+    assert check(machine, str(path)).ok
+    assert check(machine, str(path), memory="dram").ok
