@@ -34,6 +34,10 @@ MOST_CHUNKS = 16
 SHORTEST_CHUNK = 128
 CACHE_SHARE = 2
 """A wave's chunks fill at most 1/CACHE_SHARE of the cache, so that neighbours find them there."""
+SPARSE_STEPS = (
+    "sparse tensor cores: one instruction adds as a dense one does on the selected pairs,"
+    " a hypothesis that no capture has confirmed"
+)
 HANDED_ON = 4096
 """Elements of an earlier CTA's sums that are loaded at once: some for each thread's registers."""
 
@@ -106,6 +110,8 @@ class _Kernel:
         )  # fmt: skip
         self.grid = best_grid(self.shape, self.gpu)
         low.build.note(f"{self.grid}{self.weights}")
+        if self.weights.speedup > 1:
+            low.build.approximate(SPARSE_STEPS)
         self.views: dict[tuple[int, bool, int, int], View | CodedView] = {}
 
     def emit(self) -> None:
