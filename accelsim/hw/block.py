@@ -137,6 +137,11 @@ class Unit(Block):
         """Whether it writes operands that are stored in an encoding."""
         return False
 
+    def speedup(self, form: CodedForm) -> int:
+        """How many times its peak a unit reaches on products with an operand of this form."""
+        del form
+        return 1
+
     def operand_passes(self, work: Work) -> tuple[Ints, Ints, Ints, Ints]:
         """How often an instruction reads src0, reads src1, reads dst back, and writes dst."""
         once = np.ones(len(work), dtype=np.int64)

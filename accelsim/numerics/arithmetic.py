@@ -139,11 +139,19 @@ class Arithmetic:
             raise AccelsimError(f"{self.name} sums {types} by {found.adders}, not {order.adders}")
         if isinstance(found, Exact):
             return found
+        if order.sparse:
+            found = self._sparse(found, types, order)
         if order.promote:
             if found.adder is not FP32 or types.accumulator is not FP32:
                 raise AccelsimError(f"promotion adds in fp32, which {self.name} {types} does not")
             return Promoted(found, order.promote)
         return Folded(found, order.fold, found.adder) if order.fold else found
+
+    def _sparse(self, found: Rule, types: ProductTypes, order: Order) -> Rule:
+        """The rule for products with pruned weights, by steps on what is kept."""
+        if not isinstance(found, TensorCoreRule) or found.step.zero_products:
+            raise AccelsimError(f"{self.name} has no sparse steps of {types} ({order})")
+        return replace(found, sparse=order.sparse)
 
     def reduction(self, types: ProductTypes, order: Order, k: int) -> Rule:
         """The rule for whole products of length ``k`` in some order, its slices included.

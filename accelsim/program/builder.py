@@ -129,8 +129,10 @@ class Builder:
         told = orders_of(info.order)
         if order in told:
             return
-        if any(other.promote != order.promote for other in told):
-            raise AccelsimError(f"{info.name}: kernels of one operator promote alike, not {order}")
+        if any((one.promote, one.sparse) != (order.promote, order.sparse) for one in told):
+            raise AccelsimError(
+                f"{info.name}: kernels of one operator promote and skip alike, not {order}"
+            )
         text = f"{info.order} | {order}" if info.order else str(order)
         self._operators[-1] = replace(info, order=text)
 

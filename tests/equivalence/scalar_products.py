@@ -54,7 +54,10 @@ def product_of(settings, order, formats, encoding=""):
         assert not promoted, order
         return _adders(None, 0)
     operands = "tf32" if a == "fp32" else a
-    chain = _steps(operands, STEPS[name, operands], accumulator)
+    step = STEPS[name, operands]
+    if "sparse:2" in order.split(";"):  # a step's products come from twice as many k
+        step = step._replace(products=2 * step.products)
+    chain = _steps(operands, step, accumulator)
     return _promoted(chain, promoted.pop()) if promoted else chain
 
 
