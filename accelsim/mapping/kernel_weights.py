@@ -8,10 +8,11 @@ from math import lcm
 
 from accelsim.hw.expansion import Weights
 from accelsim.hw.tensor_core import TensorCore
-from accelsim.mapping.coded import CodedMatrix
+from accelsim.mapping.coded import CodedMatrix, Window
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product
 
+WHOLE = slice(None)
 WAYS = {
     "multiplied": "{name} weights as the sparse operand of a transposed product",
     "registers": "{name} weights expanded in registers",
@@ -59,12 +60,16 @@ class KernelWeights:
         """Remember the tiles in which coded weights are read."""
         for product in products:
             if matrix := low.coded.of(product.b):
-                matrix.cuts[matrix.window(product.b)] = columns, step
+                matrix.cuts[_window(matrix, product)] = columns, step
 
     def __str__(self) -> str:
         way = WAYS[self.reading.expansion.way] if self.reading else ""
         return f", {way.format(name=self.name)}" if way else ""
 
 
+def _window(matrix: CodedMatrix, product: Product) -> Window:
+    return matrix.window(product.b_window(WHOLE, WHOLE))
+
+
 def _cut(matrix: CodedMatrix, product: Product) -> tuple[int, int]:
-    return matrix.cuts.get(matrix.window(product.b), (0, 0))
+    return matrix.cuts.get(_window(matrix, product), (0, 0))
