@@ -305,6 +305,67 @@ def test_golden_files_that_cannot_be_believed_are_refused(tmp_path):
         golden.Folder.read(folder.path, allow_fake=True)
 
 
+def _without(*path):
+    def edit(manifest):
+        for key in path[:-1]:
+            manifest = manifest[next(iter(manifest))] if key == "*" else manifest[key]
+        del manifest[path[-1]]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (_without("sets"), "the manifest has no sets"),
+        (_without("device", "capability"), "device has no capability"),
+        (_without("sets", "cast-fp16", "status"), "set cast-fp16 has the status None"),
+        (_without("sets", "cast-fp16", "sha256"), "set cast-fp16 has no sha256"),
+        (_without("sets", "cast-fp16", "cases", "*", "inputs"), "case cast-.* has no inputs"),
+        (lambda m: m["sets"]["cast-fp16"].update(cases={}), "is recorded, but has no case"),
+        (lambda m: m["sets"]["cast-fp16"].update(file="../cast-fp16.npz"), "outside its folder"),
+        (lambda m: m["sets"]["cast-fp16"].update(status="good"), "has the status 'good'"),
+        (lambda m: next(iter(m["sets"]["cast-fp16"]["cases"].values()))["spans"].pop(), "15 spans"),
+    ],
+)
+def test_a_manifest_that_lacks_something_is_refused_by_name(tmp_path, edit, said):
+    folder, _ = record(tmp_path)
+    file = folder.path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    edit(manifest)
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(AccelsimError, match=said) as fault:
+        golden.Folder.read(folder.path, allow_fake=True)
+    assert str(file) in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda arrays, case: arrays.pop(case), "holds no outputs of cast-fp16"),
+        (lambda arrays, case: arrays.update({case: arrays[case][:5]}), "accepted: 1024 bit"),
+        (lambda arrays, case: arrays.update({case: arrays[case] * 1.0}), "outputs float64"),
+        (lambda arrays, case: arrays.clear(), "holds no outputs"),
+        (None, "no archive of arrays"),
+    ],
+)
+def test_files_of_something_else_are_refused_by_name(tmp_path, change, said):
+    folder, _ = record(tmp_path)
+    entry = folder.sets["cast-fp16"]
+    file = folder.path / entry["file"]
+    content = b"PK but not that"
+    if change is not None:
+        with np.load(file) as held:
+            arrays = dict(held)
+        change(arrays, next(iter(entry["cases"])))
+        content = golden.packed(arrays)
+    file.write_bytes(content)
+    entry["sha256"] = golden.digest(content)
+    with pytest.raises(AccelsimError, match=said) as fault:
+        folder.goldens("cast-fp16")
+    assert str(file) in str(fault.value)
+
+
 # --- the process that watches
 
 SCRIPT = """
