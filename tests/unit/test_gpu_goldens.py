@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import tensor_core_oracle as oracle
 from accelsim.validation import gpu_goldens
-from accelsim.validation.gpu import capture, cases, fake, golden, operands, plans, reference, replay
+from accelsim.validation.gpu import (
+    cases,
+    fake,
+    golden,
+    operands,
+    plans,
+    recording,
+    reference,
+    replay,
+)
 from typer.testing import CliRunner
 
 import accelsim as xs
@@ -38,7 +47,7 @@ def small(divisor=64):
 def recorded(path, sets, device=None):
     device = device or fake.FakeDevice()
     folder = golden.Folder.fresh(path, device.machine())
-    capture.record(folder, sets, device, lambda line: None)
+    recording.record(folder, sets, device, lambda line: None)
     return golden.Folder.read(path, allow_fake=True)
 
 
@@ -251,7 +260,7 @@ def test_attention_of_a_library_is_judged_by_its_bound():
 
     def ratio(output):
         kept = output.reshape(-1)[golden.positions(case.name, output.size)]
-        entry = golden.entry_of(output, capture.recorded_inputs(given), "", {})
+        entry = golden.entry_of(output, recording.recorded_inputs(given), "", {})
         return plans.bound_ratio(case, "9.0", golden.Golden("s", case.name, entry, kept))
 
     assert 0 < ratio(half) <= 1

@@ -7,7 +7,7 @@ from dataclasses import replace
 import cuda_host
 import numpy as np
 import pytest
-from accelsim.validation.gpu import capture, cases, cuda, fake, golden, operands
+from accelsim.validation.gpu import capture, cases, cuda, fake, golden, operands, recording
 from accelsim.validation.gpu.metadata import LAYOUTS
 
 pytestmark = pytest.mark.skipif(
@@ -39,7 +39,7 @@ INSTRUCTIONS = [name for name in SETS if name.startswith(("mma", "wgmma", "spars
 @pytest.mark.parametrize("name", INSTRUCTIONS)
 def test_instructions(device, name):
     picked = [small(case) for case in chosen_cases(SETS[name])]
-    capture.checked(picked, device)  # which also finds the layout of the metadata
+    recording.checked(picked, device)  # which also finds the layout of the metadata
     for case in picked:
         given = operands.operands(case)
         output, said = device.run(case, given, 0)
@@ -51,7 +51,7 @@ def test_instructions(device, name):
 def test_blocks_may_be_shifted(device):
     case = replace(SETS["mma-fp16-fp32"].cases[0], batch=3)
     given = operands.operands(case)
-    first, _ = capture.repeated_runs(case, given, device)
+    first, _ = recording.repeated_runs(case, given, device)
     assert first.shape == (3, 16, 8)
 
 
@@ -67,7 +67,7 @@ def test_a_wrong_layout_of_metadata_is_not_exact(device):
 def test_kernels_in_declared_orders(device, name):
     case = SETS[name].cases[0]
     picked = [replace(c, m=min(c.m, 16)) for c in SETS[name].cases if c.values != "cancellation"]
-    capture.checked([replace(case, m=min(case.m, 16))], device)
+    recording.checked([replace(case, m=min(case.m, 16))], device)
     for case in picked:
         given = operands.operands(case)
         output, _ = device.run(case, given, 1)
@@ -92,7 +92,7 @@ def test_special_functions_are_called_by_their_names(device, name):
     output, _ = device.run(case, given, 0)
     assert output.shape == (20000,)
     if name == "ex2":
-        assert set(capture.table_of(case, output)) == {"table-first", "table-steps"}
+        assert set(recording.table_of(case, output)) == {"table-first", "table-steps"}
     with pytest.raises(RuntimeError, match="is off by"):
         cuda._near("tanh" if name == "ex2" else "ex2", start, output)
 

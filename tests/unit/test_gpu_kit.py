@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from accelsim.validation.gpu import capture, cases, fake, golden, inputs, operands, provenance
+from accelsim.validation.gpu import (
+    capture,
+    cases,
+    fake,
+    golden,
+    inputs,
+    operands,
+    provenance,
+    recording,
+)
 
 from accelsim import AccelsimError
 from accelsim.numerics.formats import number_format
@@ -184,11 +193,20 @@ sys.exit(capture.main(["--dry-run"]))
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--only", "nothing*", "--dry-run"], "no set is called"), ([], "--out DIR is missing")],
+    [
+        (["--only", "nothing*", "--dry-run"], "no set is called"),
+        ([], "--out DIR is missing"),
+        (["--out", __file__], "File exists"),
+        (["--out", f"{__file__}/below"], "Not a directory"),
+        (["--out", "never", "--budget", "nan"], "--budget is nan"),
+        (["--out", "never", "--budget", "-1"], "--budget is -1"),
+    ],
 )
 def test_bad_options_are_refused_in_one_line(words, said, capsys):
     assert capture.main(words) == 2
-    assert said in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
 
 
 # --- recording
@@ -200,7 +218,7 @@ def record(tmp_path, sets=SMALL, device=None, **more):
     device = device or fake.FakeDevice()
     folder = golden.Folder.fresh(tmp_path / "fake", device.machine())
     said = []
-    capture.record(folder, sets, device, said.append, **more)
+    recording.record(folder, sets, device, said.append, **more)
     return golden.Folder.read(tmp_path / "fake", allow_fake=True), said
 
 
@@ -371,23 +389,35 @@ def test_files_of_something_else_are_refused_by_name(tmp_path, change, said):
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from accelsim.validation.gpu import capture, cases, fake, golden
+from accelsim.validation.gpu import capture, cases, fake, golden, recording
 out, passed = Path(sys.argv[1]), sys.argv[2].split(",")
 device = fake.FakeDevice()
 class Deadly(fake.FakeDevice):
+    lost = False
+    def answers(self):
+        return not Deadly.lost
     def run(self, case, given, turn):
         if case.name.startswith("wgmma"):
             {death}
+        if Deadly.lost:
+            raise RuntimeError("the same fault again")
         return super().run(case, given, turn)
 sets = [one for one in cases.capture_sets(1, 64) if one.name in {names}]
 folder = golden.Folder.fresh(out / "fake", device.machine())
-capture.record(folder, sets, Deadly(), lambda line: print(line, flush=True), passed_over=passed)
+try:
+    recording.record(folder, sets, Deadly(), lambda x: print(x, flush=True), passed_over=passed)
+except recording.LostError:
+    sys.exit(capture.LOST)
 """
 
 
 @pytest.mark.parametrize(
     ("death", "said"),
-    [("os._exit(9)", "the process ended with 9"), ("time.sleep(600)", "no answer")],
+    [
+        ("os._exit(9)", "the process ended with 9"),
+        ("time.sleep(600)", "no answer"),
+        ("Deadly.lost = True; raise RuntimeError('illegal access')", "illegal access"),
+    ],
 )
 def test_a_set_that_kills_its_process_does_not_take_the_others_along(
     tmp_path, monkeypatch, capsys, death, said

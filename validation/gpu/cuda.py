@@ -67,6 +67,13 @@ class CudaDevice:
             return "nvcc was not found: neither on the PATH nor in CUDA_HOME"
         return libraries.refusal(self._torch, kernel)
 
+    def answers(self) -> bool:
+        """Whether it still runs kernels: an illegal access ends that for the whole process."""
+        try:
+            return bool(self._torch.ones(1, device="cuda").item() == 1)
+        except RuntimeError:
+            return False
+
     def run(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
         """A case's outputs as bit patterns, and what the kernel says of itself."""
         self._poison = (self._poison + 0x35) & 0xFF

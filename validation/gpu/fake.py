@@ -193,6 +193,10 @@ class FakeDevice:
         """Nothing is compiled."""
         return {}
 
+    def answers(self) -> bool:
+        """Always."""
+        return True
+
     def run(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
         """Outputs, and what the kernel says of itself; ``turn`` shifts blocks, of which it has
         none."""

@@ -36,13 +36,13 @@ SPANS = 16
 
 RECORDED, SKIPPED, DROPPED, FAILED = "recorded", "skipped", "dropped", "failed"
 
-FIELDS = {
+FIELDS: dict[str, dict[str, type]] = {
     "the manifest": {"device": dict, "sets": dict},
     "device": {"kind": str, "name": str, "capability": str},
     RECORDED: {"recipe": str, "file": str, "sha256": str, "cases": dict, "capability": str},
     "case": {"inputs": str, "outputs": str, "count": int, "spans": list, "order": str,
              "notes": dict},
-    **dict.fromkeys((SKIPPED, DROPPED, FAILED), {"reason": str}),
+    **{status: {"reason": str} for status in (SKIPPED, DROPPED, FAILED)},
 }  # fmt: skip
 """What each part of a manifest must hold, and as what; a set's part is called by its status."""
 

@@ -24,11 +24,11 @@ from accelsim.numerics.orders import order_of
 from accelsim.numerics.rules import EmulatedFp8, Rule, TensorCoreRule
 from accelsim.numerics.tensor_core import parts_of_codes
 
-from .capture import TABLE, recorded_inputs
 from .cases import UNARY, Case, arithmetic_of, capture_sets
 from .golden import RECORDED, SPANS, Folder, Golden, positions
 from .inputs import Codes
 from .operands import Operands, operands, output_dtype, output_shape
+from .recording import TABLE, recorded_inputs
 
 Array = npt.NDArray[Any]
 
