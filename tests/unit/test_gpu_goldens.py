@@ -18,6 +18,7 @@ from accelsim.validation.gpu import (
     recording,
     reference,
     replay,
+    sweeps,
 )
 from typer.testing import CliRunner
 
@@ -29,7 +30,8 @@ from accelsim.results.verdict import judge
 NAMES = (
     *(one.name for one in cases.capture_sets(1, 64) if one.name.startswith(("mma", "wgmma"))),
     *("sparse-fp16-fp32", "sparse-int8-int32", "probes-mma", "probes-wgmma", "gemv-fp32"),
-    *("attention-fp16", "cast-fp16", "cast-fp8_e4m3"),
+    *("attention-fp16", "cast-fp16", "cast-fp8_e4m3", "sweep-fp16"),
+    *("sweep-bf16", "sweep-fp8_e4m3", "sweep-fp8_e5m2"),
 )
 SLOW = ("splitk-fp16", "promote-fp8_e4m3")
 """Whole matrices, of which the fake device computes two cases."""
@@ -147,6 +149,23 @@ def test_the_step_of_sparse_instructions_is_found_out(tmp_path):
     # Where operands can tell, two steps and not one.
     telling = {one.case.split("-")[-1] for one in found if one.rule.startswith("2 steps of 8")}
     assert {"narrow", "positive", "wide"} <= telling
+
+
+@pytest.mark.parametrize("name", ["sweep-fp8_e4m3", "sweep-fp16"])
+def test_a_cast_that_rounds_otherwise_is_found_in_its_sweep(name):
+    whole = next(one for one in cases.capture_sets() if one.name == name).cases[0]
+    case = replace(whole, m=1 << 12, k=1 << 20)
+    kept = np.zeros(case.m, dtype=np.uint64)
+    for block in sweeps.replayed_blocks(case):
+        words = sweeps.block_words(case, int(block))
+        kept[block] = sweeps.digest_of(words, fake.narrowed(case.out, words))
+    inputs = recording.recorded_inputs(operands.operands(case))
+    entry = golden.entry_of(kept, inputs, "", {})
+    one = golden.Golden(name, case.name, entry, kept)
+    assert replay.swept(one, case).same
+    wrong = replay.swept(one, case, "RZ")
+    assert wrong.stored > 0
+    assert "first in the words from 0x" in str(wrong)
 
 
 def test_what_is_not_stored_is_compared_too(tmp_path):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import cuda_host
 import numpy as np
 import pytest
-from accelsim.validation.gpu import capture, cases, cuda, fake, golden, operands, recording
+from accelsim.validation.gpu import capture, cases, cuda, fake, golden, operands, recording, sweeps
 from accelsim.validation.gpu.metadata import LAYOUTS
 
 pytestmark = pytest.mark.skipif(
@@ -95,6 +95,21 @@ def test_special_functions_are_called_by_their_names(device, name):
         assert set(recording.table_of(case, output)) == {"table-first", "table-steps"}
     with pytest.raises(RuntimeError, match="is off by"):
         cuda._near("tanh" if name == "ex2" else "ex2", start, output)
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name.startswith("sweep")])
+def test_sweeps_digest_what_the_plain_kernels_give(device, name):
+    case = SETS[name].cases[0]
+    found, _ = recording.repeated_runs(case, operands.operands(case), device)
+    words = sweeps.block_words(case, 7)
+    if case.kernel == "sweep_cast":
+        assert found.tolist() == fake.FakeDevice().run(case, {}, 0)[0].tolist()
+        results = device._narrowed(case.out, words)
+    else:
+        results = device._function(case.values, int(words[0]), len(words))
+    assert sweeps.digest_of(words, results) == found[7]
+    results[100] ^= 1
+    assert sweeps.digest_of(words, results) != found[7]
 
 
 def test_a_worker_records_from_its_device(tmp_path, monkeypatch, capsys):

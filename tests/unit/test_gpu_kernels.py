@@ -29,6 +29,7 @@ INSTRUCTIONS = {
     "wgmma.cu": {"HGMMA.64", "QGMMA.64", "IGMMA.64"},
     "vector.cu": {"MUFU.EX2", "MUFU.RCP", "MUFU.RSQ", "MUFU.LG2", "MUFU.TANH", "FFMA"},
     "attention.cu": {"HMMA.16816.F32", "FFMA"},
+    "sweep.cu": {"MUFU.EX2", "MUFU.RCP", "MUFU.RSQ", "MUFU.LG2", "MUFU.TANH"},
 }  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_sources_but_those_of_warp_groups_compile_for_ampere(tmp_path):
 def kernels():
     """Entry points of the sources, macros expanded by name."""
     text = "\n".join(file.read_text() for file in sorted(KERNELS.glob("*.cu")))
-    named = re.findall(r"^(?:WIDE|HALF|SPARSE|UNARY|CAST)\((\w+),", text, re.M)
+    named = re.findall(r"^(?:WIDE|HALF|SPARSE|UNARY|CAST|SWEEP)\((\w+),", text, re.M)
     return {*named, *re.findall(r'extern "C" __global__ void (\w+)\(', text)}
 
 
@@ -64,6 +65,7 @@ def test_every_case_has_its_kernel():
             "sparse": f"sparse_{case.a}_{case.out}", "gemv": f"gemv_{case.a}",
             "attention": "attention_fp16", "unary": f"unary_{case.values}",
             "cast": f"cast_{cases.CASTS.get(case.out)}",
+            "sweep_unary": f"sweep_{case.values}", "sweep_cast": f"sweep_{case.values}",
         }.get(case.kernel)  # fmt: skip
         assert name is None or name in have, one.name
         for source in one.sources:

@@ -87,7 +87,9 @@ def test_whole_numbers_go_through_bit_patterns(fmt):
 def test_order_free_operands_are_exact_in_every_order():
     for one in cases.capture_sets():
         case = operands.order_free(one.cases[0])
-        if case.kernel in ("unary", "cast", "attention", "sdpa") or case.out == "int32":
+        products = ("mma", "wgmma", "sparse", "gemm", "gemv")
+        libraries = ("cublaslt", "scaled_mm", "scaled_mm_fast", "cusparselt")
+        if case.kernel not in (*products, *libraries) or case.out == "int32":
             continue
         given = operands.operands(replace(case, batch=1))
         a, b = (np.abs(operands.integers_of(case.a, given[name])) for name in ("a", "b"))
@@ -150,6 +152,9 @@ def test_sets_are_complete_and_small():
     assert kernels >= {"mma", "wgmma", "sparse", "gemm", "gemv", "attention", "unary", "cast"}
     assert sum(one.seconds for one in sets) < 240
     assert sum(one.bytes for one in sets) < 3_000_000
+    swept = [c for one in sets for c in one.cases if c.kernel.startswith("sweep")]
+    assert len(swept) == 9
+    assert {c.m * c.k for c in swept} == {1 << 32}
     own = ("mma", "wgmma", "gemm", "gemv")
     assert sum(c.count for one in sets for c in one.cases if c.kernel in own) >= 10**6
 

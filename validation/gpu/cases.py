@@ -102,10 +102,12 @@ class CaptureSet:
         return ""
 
 
-SHARED = ("operands.py", "inputs.py")
+SHARED = ("operands.py", "inputs.py", "cuda.py", "nvcc.py")
 
 
 def _bytes(case: Case) -> int:
+    if case.kernel.startswith("sweep"):
+        return 8
     return {"fp16": 2, "bf16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1}.get(case.out, 4)
 
 
@@ -118,7 +120,7 @@ def capture_sets(tiles: int = 256, elements: int = 1) -> tuple[CaptureSet, ...]:
         for part in (
             _instructions(tiles), _sparse(tiles), _probes(), _products(elements),
             _vector(elements), _attention(elements), _unary(), _casts(elements),
-            _libraries(elements),
+            _sweeps(elements), _libraries(elements),
         )
         for one in part
     )  # fmt: skip
@@ -264,7 +266,7 @@ def _vector(divisor: int) -> Iterator[CaptureSet]:
                 for values in ("narrow", "cancellation", "positive", "integers")
                 if k % 2 == 0 or values != "cancellation"
             ),
-            sources=("kernels/vector.cu",),
+            sources=("kernels/vector.cu", "kernels/functions.cuh"),
             seconds=0.5,
         )  # fmt: skip
 
@@ -312,7 +314,7 @@ def _unary() -> Iterator[CaptureSet]:
                     n=1, k=1, values=name, order="", arithmetic="function",
                 ),
             ),
-            sources=("kernels/vector.cu",),
+            sources=("kernels/vector.cu", "kernels/functions.cuh"),
             seconds=1.0,
         )  # fmt: skip
 
@@ -332,9 +334,34 @@ def _casts(divisor: int) -> Iterator[CaptureSet]:
                 )
                 for values in ("patterns", "narrow", "subnormal", f"near-{out}")
             ),
-            sources=("kernels/vector.cu",),
+            sources=("kernels/vector.cu", "kernels/functions.cuh"),
             least="8.9" if out in FP8 else "8.0",
             seconds=0.3,
+        )  # fmt: skip
+
+
+BLOCKS, BLOCK_WORDS = 1024, 1 << 22
+
+
+def _sweeps(divisor: int) -> Iterator[CaptureSet]:
+    """Special functions and casts of all 2^32 words, as digests of blocks of 2^22 (sweeps)."""
+    functions = [("sweep_unary", name, "fp32") for name in UNARY]
+    functions += [("sweep_cast", f"cast_{CASTS[out]}", out) for out in CASTS]
+    for kernel, values, out in functions:
+        name = f"sweep-{out if kernel == 'sweep_cast' else values}"
+        yield CaptureSet(
+            name=name,
+            cases=(
+                Case(
+                    name=name, kernel=kernel, a="fp32", b="fp32", out=out,
+                    m=BLOCKS if divisor == 1 else 16, n=1,
+                    k=BLOCK_WORDS if divisor == 1 else 256, values=values, order="",
+                    arithmetic="function",
+                ),
+            ),
+            sources=("kernels/sweep.cu", "kernels/functions.cuh"),
+            least="8.9" if out in FP8 else "8.0",
+            seconds=1.0,
         )  # fmt: skip
 
 

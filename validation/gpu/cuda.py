@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ import numpy as np
 
 from accelsim.errors import AccelsimError
 
-from . import nvcc, provenance
+from . import nvcc, provenance, sweeps
 from .cases import CASTS, Case
-from .inputs import Codes
+from .inputs import Codes, dtype_of
 from .operands import Operands, exact_outputs, output_dtype, output_shape
 
 INSTRUCTION_THREADS = {"mma": 32, "sparse": 32, "wgmma": 128}
-COMPILED = (*INSTRUCTION_THREADS, "gemv", "attention", "unary", "cast")
+COMPILED = (*INSTRUCTION_THREADS, "gemv", "attention", "unary", "cast", "sweep_unary",
+            "sweep_cast")  # fmt: skip
 SIMT_BLOCKS, SIMT_THREADS = 1024, 256
+ONE, FEW = 0x3F800000, 1 << 12
+"""The word of 1, and how many words behind it a sweep is compared with the plain kernel on."""
 SCALE, LOG2_E = 0.125, 1.4426950408889634
 """Of the scores of an attention 64 wide."""
 
@@ -80,7 +84,8 @@ class CudaDevice:
         kernels: dict[str, Callable[[Case, Operands, int], tuple[Codes, dict[str, Any]]]] = {
             "mma": self._instruction, "wgmma": self._instruction, "sparse": self._sparse,
             "gemv": self._gemv, "attention": self._attention, "unary": self._unary,
-            "cast": self._cast, "gemm": self._triton,
+            "cast": self._cast, "gemm": self._triton, "sweep_unary": self._sweep,
+            "sweep_cast": self._sweep,
         }  # fmt: skip
         return kernels.get(case.kernel, self._library)(case, given, turn)
 
@@ -149,12 +154,35 @@ class CudaDevice:
         return np.asarray(out.cpu().numpy().view("<u4"))
 
     def _cast(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
-        out = self._output(case)
-        words = self._put(given["words"])
-        name = f"cast_{CASTS[case.out]}"
-        blocks = SIMT_BLOCKS + turn
-        self._launch("vector.cu", name, blocks, SIMT_THREADS, words, out, np.uint32(case.m))
-        return self._got(case, out), {}
+        return self._narrowed(case.out, given["words"], SIMT_BLOCKS + turn), {}
+
+    def _narrowed(self, fmt: str, words: Codes, blocks: int = SIMT_BLOCKS) -> Codes:
+        """fp32 words in another format."""
+        kind, count = dtype_of(fmt), np.uint32(len(words))
+        ins, out = self._put(words), self._poisoned(len(words) * kind.itemsize)
+        self._launch("vector.cu", f"cast_{CASTS[fmt]}", blocks, SIMT_THREADS, ins, out, count)
+        return np.asarray(out.cpu().numpy().view(kind))
+
+    def _sweep(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
+        """Digests of blocks; the first words of one are those of the plain kernel's results."""
+        few = replace(case, k=min(case.k, FEW))
+        block = ONE // sweeps.stride(case)
+        words = sweeps.block_words(few, block)
+        if case.kernel == "sweep_cast":
+            plain = self._narrowed(case.out, words)
+        else:
+            plain = self._function(case.values, int(words[0]), len(words))
+        if sweeps.digest_of(words, plain) != int(self._digests(few, turn)[block]):
+            raise RuntimeError(f"{case.name}: digests are not of {case.values}")
+        return self._digests(case, turn), {}
+
+    def _digests(self, case: Case, turn: int) -> Codes:
+        out = self._poisoned(8 * case.m * SIMT_THREADS)
+        numbers = (np.uint32(case.k), np.uint32(sweeps.stride(case)), np.int32(case.m))
+        name = f"sweep_{case.values}"
+        self._launch("sweep.cu", name, case.m, SIMT_THREADS, out, *numbers, np.int32(turn))
+        sums = out.cpu().numpy().view("<u8").reshape(case.m, SIMT_THREADS)
+        return np.asarray(sums.sum(axis=1, dtype=np.uint64))
 
     def _triton(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
         from .triton_kernels import product

@@ -18,7 +18,7 @@ from accelsim.validation.gpu import cuda
 HERE = Path(__file__).resolve().parent
 KERNELS = Path(cuda.__file__).resolve().parent / "kernels"
 STUBS = ("cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h")
-ALONE = ("unary_", "cast_", "words")
+ALONE = ("unary_", "cast_", "sweep_")
 """Kernels whose threads never meet."""
 
 
@@ -43,7 +43,7 @@ def build(source, folder):
     text = '#include "emulated.h"\n' + (KERNELS / source).read_text()
     unit = folder / f"{Path(source).stem}.cpp"
     unit.write_text(text)
-    flags = ["-std=c++20", "-w", f"-I{folder}", f"-I{HERE}"]
+    flags = ["-std=c++20", "-w", f"-I{folder}", f"-I{HERE}", f"-I{KERNELS}"]
     done = subprocess.run(
         ["g++", *flags, "-E", "-P", str(unit)], capture_output=True, text=True, check=True
     )

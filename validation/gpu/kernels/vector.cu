@@ -1,9 +1,6 @@
 // SIMT kernels: a matrix-vector product with declared lanes, special functions, and casts.
 
-#include <cstdint>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_fp8.h>
+#include "functions.cuh"
 
 // y[row] = sum over k of a[row][k] x[k] in fp32: lane l of a warp takes k = l, l + 32, ... by fused
 // multiply-adds from +0; then lane l adds lane l + 16, l + 8, ..., 1; the sum is added to +0.
@@ -32,40 +29,28 @@ extern "C" __global__ void gemv_fp32(const float* a, const float* x, float* y, i
 }
 
 // Special functions of the words start, start + 1, ...
-#define UNARY(name, instruction)                                                                 \
+#define UNARY(name, function)                                                                    \
   extern "C" __global__ void name(uint32_t start, uint32_t* out, uint32_t count) {               \
     const uint32_t step = gridDim.x * blockDim.x;                                                \
-    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) {             \
-      float result;                                                                              \
-      asm volatile(instruction " %0, %1;" : "=f"(result) : "f"(__uint_as_float(start + i)));     \
-      out[i] = __float_as_uint(result);                                                          \
-    }                                                                                            \
+    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)               \
+      out[i] = function(__uint_as_float(start + i));                                             \
   }
 
-UNARY(unary_ex2, "ex2.approx.ftz.f32")
-UNARY(unary_rcp, "rcp.approx.ftz.f32")
-UNARY(unary_rsqrt, "rsqrt.approx.ftz.f32")
-UNARY(unary_lg2, "lg2.approx.ftz.f32")
-UNARY(unary_tanh, "tanh.approx.f32")
+UNARY(unary_ex2, special_ex2)
+UNARY(unary_rcp, special_rcp)
+UNARY(unary_rsqrt, special_rsqrt)
+UNARY(unary_lg2, special_lg2)
+UNARY(unary_tanh, special_tanh)
 
 // fp32 to narrower formats, of the words given.
-#define CAST(name, type, expression)                                                             \
+#define CAST(name, type, function)                                                               \
   extern "C" __global__ void name(const uint32_t* in, type* out, uint32_t count) {               \
     const uint32_t step = gridDim.x * blockDim.x;                                                \
-    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) {             \
-      const float x = __uint_as_float(in[i]);                                                    \
-      out[i] = expression;                                                                       \
-    }                                                                                            \
+    for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)               \
+      out[i] = function(__uint_as_float(in[i]));                                                 \
   }
 
-CAST(cast_fp16, uint16_t, __half_as_ushort(__float2half_rn(x)))
-CAST(cast_bf16, uint16_t, __bfloat16_as_ushort(__float2bfloat16_rn(x)))
-CAST(cast_fp8_e4m3_saturate, uint8_t, __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3))
-CAST(cast_fp8_e5m2_saturate, uint8_t, __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E5M2))
-
-// The same of consecutive words, for the exhaustive digests.
-extern "C" __global__ void words(uint32_t start, uint32_t* out, uint32_t count) {
-  const uint32_t step = gridDim.x * blockDim.x;
-  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)
-    out[i] = start + i;
-}
+CAST(cast_fp16, uint16_t, to_fp16)
+CAST(cast_bf16, uint16_t, to_bf16)
+CAST(cast_fp8_e4m3_saturate, uint8_t, to_fp8_e4m3_saturate)
+CAST(cast_fp8_e5m2_saturate, uint8_t, to_fp8_e5m2_saturate)
