@@ -180,6 +180,9 @@ def test_what_is_not_stored_is_compared_too(tmp_path):
     other = output.copy()
     other[hidden] ^= 1
     assert one.differing(other) == (0, 1)
+    unseen = replay.Compared("s", case.name, output.size, 0, 1, "RNE")
+    assert not unseen.same
+    assert [row.ok for row in gpu_goldens._verdicts("GPU", "s", [unseen])] == [False, False]
     with pytest.raises(AccelsimError, match="outputs recomputed"):
         one.differing(output[:-1])
 

@@ -116,6 +116,24 @@ def test_probes_hold_the_numbers_that_they_name():
     assert values_of("bf16", given["a"][0, 0])[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "column", "want"),
+    [
+        ("P1", 0, 0, {2.0**-30}), ("P1", 3, 2, {2.0**-35}), ("P2", 0, 1, {2.0**-153}),
+        ("P3", 0, 0, {2.0**-25, 2.0**-48}), ("P3", 5, 1, {2.0**-25, 2.0**-42}),
+        ("P4", 0, 0, {-(2.0**-26)}), ("P4", 7, 7, {-(2.0**-40)}), ("P4b", 1, 1, {-(2.0**-152)}),
+    ],
+)  # fmt: skip
+def test_probes_multiply_to_what_they_are_about(name, row, column, want):
+    for kernel in ("mma", "wgmma"):
+        case = next(c for c in SETS[f"probes-{kernel}"].cases if c.values == name)
+        given = operands.operands(case)
+        x, y = (values_of(case.a, given[key])[0] for key in ("a", "b"))
+        products = x[row].astype(np.float64) * y[column]
+        assert set(products[products != 0]) == want
+        assert not given["c"].any()
+
+
 def test_sparse_operands_spread_as_their_pairs_say():
     case = SETS["sparse-fp16-fp32"].cases[0]
     given = operands.operands(case)
@@ -445,9 +463,34 @@ def test_a_set_that_kills_its_process_does_not_take_the_others_along(
     assert "2 recorded" in capsys.readouterr().out
 
 
+class Library:
+    """NVIDIA's management library of a machine with two GPUs."""
+
+    NAMES = (b"GPU-aa", b"GPU-bb")
+
+    def nvmlInit_v2(self):  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index, out):  # noqa: N802
+        out._obj.value = 1 + index
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, name, out):  # noqa: N802
+        if name not in self.NAMES:
+            return 6
+        out._obj.value = 1 + self.NAMES.index(name)
+        return 0
+
+
+@pytest.mark.parametrize(("identity", "handle"), [("", 1), ("bb", 2), ("GPU-bb", 2), ("cc", 1)])
+def test_readings_are_of_the_gpu_that_cuda_uses(monkeypatch, identity, handle):
+    monkeypatch.setattr(provenance.ctypes, "CDLL", lambda _: Library())
+    assert provenance.Nvml(identity)._device.value == handle
+
+
 def test_provenance_without_a_gpu():
-    assert provenance.Nvml("libnothing.so").driver() == ""
-    assert np.isnan(provenance.Nvml("libnothing.so").sample().watts)
+    assert provenance.Nvml(library="libnothing.so").driver() == ""
+    assert np.isnan(provenance.Nvml(library="libnothing.so").sample().watts)
     with provenance.Logger(fake.SteadyNvml(), interval=0.001) as log:
         pass
     assert log.summary()["sm_mhz"] == [1980.0, 1980.0, 1980.0]

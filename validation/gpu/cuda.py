@@ -50,7 +50,7 @@ class CudaDevice:
         self._modules: dict[str, Module] = {}
         self._poison = 0
         self._layouts: dict[str, str] = {}
-        self.readings = provenance.Nvml()
+        self.readings = provenance.Nvml(provenance.gpu_identity())
         major, minor = torch.cuda.get_device_capability()
         self.capability = f"{major}.{minor}"
 
