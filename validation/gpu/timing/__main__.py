@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(plan(rows))
         return 0
     try:
+        if not asked.seconds >= 0:
+            raise AccelsimError(f"--seconds is {asked.seconds:g}; accepted: 0 or more")
         device, folder = _device(asked.rehearse), Path(asked.out)
         record = Record.at(folder, identity(device, rows), about())
         state = Nvml("" if asked.rehearse else gpu_identity())

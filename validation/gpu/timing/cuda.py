@@ -15,7 +15,7 @@ from accelsim.errors import AccelsimError
 
 from ..provenance import machine
 from .grid import Case, Row, cold_sets
-from .method import REPLAYS, WARM_UPS, Timing, UnavailableError, first_line, launches_for
+from .method import REPLAYS, WARM_UPS, LostError, Timing, UnavailableError, first_line, launches_for
 from .operators import Kernel, Tensors, kernel
 from .spread import spread
 
@@ -74,7 +74,7 @@ class CudaDevice:
 
         Raises:
             UnavailableError: torch has no such kernel; its own first line.
-            AccelsimError: the GPU does not answer any more.
+            LostError: the GPU does not answer any more.
         """
         try:
             return self._timed(row)
@@ -108,7 +108,7 @@ class CudaDevice:
         try:
             self._torch.cuda.synchronize()
         except RuntimeError as fault:
-            raise AccelsimError(f"the GPU failed at {row.name}: {first_line(fault)}") from fault
+            raise LostError(f"the GPU failed at {row.name}: {first_line(fault)}") from fault
 
     def _timed(self, row: Row) -> Timing:
         torch, case, cold = self._torch, row.case, row.cache == "cold"
