@@ -29,7 +29,14 @@ from accelsim.results.verdict import judge
 
 NAMES = (
     *(one.name for one in cases.capture_sets(1, 64) if one.name.startswith(("mma", "wgmma"))),
-    *("sparse-fp16-fp32", "sparse-int8-int32", "probes-mma", "probes-wgmma", "gemv-fp32"),
+    *(
+        "sparse-fp16-fp32",
+        "sparse-int8-int32",
+        "sparse-wgmma-fp8_e4m3-fp32",
+        "probes-mma",
+        "probes-wgmma",
+        "gemv-fp32",
+    ),
     *("attention-fp16", "cast-fp16", "cast-fp8_e4m3", "sweep-fp16"),
     *("sweep-bf16", "sweep-fp8_e4m3", "sweep-fp8_e5m2"),
 )

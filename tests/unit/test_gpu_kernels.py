@@ -26,7 +26,12 @@ INSTRUCTIONS = {
         "HMMA.16816.F32", "HMMA.16816.F16", "HMMA.16816.F32.BF16", "HMMA.1688.F32.TF32",
         "IMMA.16832.S8.S8", "HMMA.SP.16832.F32", "HMMA.SP.16832.F32.BF16", "IMMA.SP.16864.S8.S8",
     },
-    "wgmma.cu": {"HGMMA.64", "QGMMA.64", "IGMMA.64"},
+    "wgmma.cu": {
+        "HGMMA.64x8x16.F32", "HGMMA.64x8x16.F16", "HGMMA.64x8x16.F32.BF16", "HGMMA.64x8x8.F32.TF32",
+        "QGMMA.64x8x32.F32.E4M3.E4M3", "QGMMA.64x8x32.F16.E5M2.E5M2", "IGMMA.64x8x32.S8.S8",
+        "HGMMA.SP.64x8x32.F32", "HGMMA.SP.64x8x32.F32.BF16", "QGMMA.SP.64x8x64.F32.E4M3.E4M3",
+        "IGMMA.SP.64x8x64.S8.S8",
+    },
     "vector.cu": {"MUFU.EX2", "MUFU.RCP", "MUFU.RSQ", "MUFU.LG2", "MUFU.TANH", "FFMA"},
     "attention.cu": {"HMMA.16816.F32", "FFMA"},
     "sweep.cu": {"MUFU.EX2", "MUFU.RCP", "MUFU.RSQ", "MUFU.LG2", "MUFU.TANH"},
@@ -60,9 +65,10 @@ def test_every_case_has_its_kernel():
     have = kernels()
     for one in cases.capture_sets():
         case = one.cases[0]
+        group = "wgmma_" if case.arithmetic == "wgmma" else ""
         name = {
             "mma": f"mma_{case.a}_{case.out}", "wgmma": f"wgmma_{case.a}_{case.out}",
-            "sparse": f"sparse_{case.a}_{case.out}", "gemv": f"gemv_{case.a}",
+            "sparse": f"{group}sparse_{case.a}_{case.out}", "gemv": f"gemv_{case.a}",
             "attention": "attention_fp16", "unary": f"unary_{case.values}",
             "cast": f"cast_{cases.CASTS.get(case.out)}",
             "sweep_unary": f"sweep_{case.values}", "sweep_cast": f"sweep_{case.values}",

@@ -165,19 +165,26 @@ def _instructions(tiles: int) -> Iterator[CaptureSet]:
 
 
 def _sparse(tiles: int) -> Iterator[CaptureSet]:
-    for fmt, out in (("fp16", "fp32"), ("bf16", "fp32"), ("int8", "int32")):
-        name = f"sparse-{fmt}-{out}"
+    types = (("fp16", "fp32"), ("bf16", "fp32"), ("int8", "int32"))
+    kinds = [("mma", 16, fmt, out) for fmt, out in types]
+    kinds += [("wgmma", 64, fmt, out) for fmt, out in (*types, ("fp8_e4m3", "fp32"))]
+    for unit, m, fmt, out in kinds:
+        group = unit == "wgmma"
+        name = f"sparse-{'wgmma-' if group else ''}{fmt}-{out}"
         yield CaptureSet(
             name=name,
             cases=tuple(
                 Case(
-                    name=f"{name}-{values}", kernel="sparse", a=fmt, b=fmt, out=out, m=16, n=8,
-                    k=512 // bits_of(fmt), values=values, batch=tiles, arithmetic="mma",
+                    name=f"{name}-{values}", kernel="sparse", a=fmt, b=fmt, out=out, m=m, n=8,
+                    k=512 // bits_of(fmt), values=values, batch=max(1, tiles * 16 // m),
+                    arithmetic=unit,
                     order="sparse",
                 )
                 for values in _classes(fmt)
             ),
-            sources=("kernels/instructions.cu",),
+            sources=("kernels/wgmma.cu" if group else "kernels/instructions.cu",),
+            least="9.0" if group else "8.0",
+            only="9.0" if group else "",
             seconds=0.5,
         )  # fmt: skip
 

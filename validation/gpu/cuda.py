@@ -26,6 +26,7 @@ from .operands import Operands, exact_outputs, output_dtype, output_shape
 INSTRUCTION_THREADS = {"mma": 32, "sparse": 32, "wgmma": 128}
 COMPILED = (*INSTRUCTION_THREADS, "gemv", "attention", "unary", "cast", "sweep_unary",
             "sweep_cast")  # fmt: skip
+ROWS_OF_A_WARP = 16
 SIMT_BLOCKS, SIMT_THREADS = 1024, 256
 ONE, FEW = 0x3F800000, 1 << 12
 """The word of 1, and how many words behind it a sweep is compared with the plain kernel on."""
@@ -49,7 +50,7 @@ class CudaDevice:
         self._build = build
         self._modules: dict[str, Module] = {}
         self._poison = 0
-        self._layouts: dict[str, str] = {}
+        self._layouts: dict[tuple[str, str], str] = {}
         self.readings = provenance.Nvml(provenance.gpu_identity())
         major, minor = torch.cuda.get_device_capability()
         self.capability = f"{major}.{minor}"
@@ -110,20 +111,23 @@ class CudaDevice:
             for layout in LAYOUTS:
                 out = self._sparse_with(layout, case, given, turn)
                 if (out == exact).all():
-                    self._layouts[case.a] = layout
+                    self._layouts[case.arithmetic, case.a] = layout
                     break
-        layout = self._layouts.get(case.a, next(iter(LAYOUTS)))
+        layout = self._layouts.get((case.arithmetic, case.a), next(iter(LAYOUTS)))
         return self._sparse_with(layout, case, given, turn), {"metadata": layout}
 
     def _sparse_with(self, layout: str, case: Case, given: Operands, turn: int) -> Codes:
         from .metadata import metadata
 
         out = self._output(case)
-        words = metadata(layout, given["pairs"])
+        pairs, group = given["pairs"], case.arithmetic == "wgmma"
+        words = metadata(layout, pairs.reshape(-1, ROWS_OF_A_WARP, *pairs.shape[-2:]))
         ins = [self._put(x) for x in (given["a"], given["b"], words, given["c"])]
-        name = f"sparse_{case.a}_{case.out}"
+        source = "wgmma.cu" if group else "instructions.cu"
+        name = f"{'wgmma_' if group else ''}sparse_{case.a}_{case.out}"
         numbers = (np.int32(case.batch), np.int32(turn))
-        self._launch("instructions.cu", name, case.batch, 32, *ins, out, *numbers)
+        threads = INSTRUCTION_THREADS[case.arithmetic]
+        self._launch(source, name, case.batch, threads, *ins, out, *numbers)
         return self._got(case, out)
 
     def _gemv(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
