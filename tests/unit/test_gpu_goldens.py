@@ -11,7 +11,6 @@ import tensor_core_oracle as oracle
 from accelsim.validation import gpu_goldens
 from accelsim.validation.gpu import (
     cases,
-    fake,
     golden,
     operands,
     plans,
@@ -20,6 +19,7 @@ from accelsim.validation.gpu import (
     replay,
     sweeps,
 )
+from accelsim.validation.gpu.devices import fake
 from typer.testing import CliRunner
 
 import accelsim as xs

@@ -7,8 +7,9 @@ from dataclasses import replace
 import cuda_host
 import numpy as np
 import pytest
-from accelsim.validation.gpu import capture, cases, cuda, fake, golden, operands, recording, sweeps
-from accelsim.validation.gpu.metadata import LAYOUTS
+from accelsim.validation.gpu import capture, cases, golden, operands, recording, sweeps
+from accelsim.validation.gpu.devices import cuda, fake
+from accelsim.validation.gpu.devices.metadata import LAYOUTS
 
 pytestmark = pytest.mark.skipif(
     cuda_host.compiler() is None, reason="no g++ with C++20 and halves on this machine"
@@ -116,7 +117,7 @@ def test_a_worker_records_from_its_device(tmp_path, monkeypatch, capsys):
     class Host(cuda_host.HostDevice):
         readings = fake.SteadyNvml()
 
-    monkeypatch.setattr("accelsim.validation.gpu.cuda.CudaDevice", Host)
+    monkeypatch.setattr("accelsim.validation.gpu.devices.cuda.CudaDevice", Host)
     sets = [replace(SETS["mma-int8-int32"]), SETS["cast-bf16"]]
     for _ in range(2):
         assert capture.work(tmp_path, sets, 100.0, [""]) == 0

@@ -10,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from accelsim.validation.gpu import cases, nvcc
+from accelsim.validation.gpu import cases
+from accelsim.validation.gpu.devices import nvcc
 
 from accelsim.numerics import exp_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "validation" / "gpu" / "kernels"
+KERNELS = ROOT / "validation" / "gpu" / "devices" / "kernels"
 needs_nvcc = pytest.mark.skipif(not nvcc.find_nvcc(), reason="no nvcc on this machine")
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None or find_spec("torch") is None, reason="no triton on this machine"
@@ -75,7 +76,7 @@ def test_every_case_has_its_kernel():
         }.get(case.kernel)  # fmt: skip
         assert name is None or name in have, one.name
         for source in one.sources:
-            assert (KERNELS.parent / source).is_file()
+            assert (KERNELS.parents[1] / source).is_file()
 
 
 def test_the_exponential_of_attention_is_the_simulators():
@@ -95,7 +96,8 @@ def run_here(script, **environment):
 
 
 COMPILED = """
-from accelsim.validation.gpu import cases, triton_kernels
+from accelsim.validation.gpu import cases
+from accelsim.validation.gpu.devices import triton_kernels
 for one in cases.capture_sets():
     if one.cases[0].kernel == "gemm":
         about = triton_kernels.compile_for(one.cases[0])
@@ -120,7 +122,8 @@ def test_triton_compiles_to_the_declared_steps():
 
 INTERPRETED = """
 import numpy as np, torch
-from accelsim.validation.gpu import cases, operands, triton_kernels
+from accelsim.validation.gpu import cases, operands
+from accelsim.validation.gpu.devices import triton_kernels
 for name in ("gemm-fp16", "splitk-fp16", "splitk16-fp16", "promote-fp8_e4m3", "gemm-int8"):
     one = {one.name: one for one in cases.capture_sets(1, 64)}[name]
     case = operands.order_free(one.cases[0])

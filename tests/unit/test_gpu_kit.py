@@ -11,13 +11,13 @@ import pytest
 from accelsim.validation.gpu import (
     capture,
     cases,
-    fake,
     golden,
     inputs,
     operands,
     provenance,
     recording,
 )
+from accelsim.validation.gpu.devices import fake
 
 from accelsim import AccelsimError
 from accelsim.numerics.formats import number_format
@@ -145,7 +145,7 @@ def test_sparse_operands_spread_as_their_pairs_say():
 
 @pytest.mark.parametrize("groups", [8, 16])
 def test_metadata_layouts_hold_every_nibble_once(groups):
-    from accelsim.validation.gpu.metadata import LAYOUTS, metadata
+    from accelsim.validation.gpu.devices.metadata import LAYOUTS, metadata
 
     picks = np.arange(16 * groups) ** 2 // 7 % 6
     pairs = operands.PAIRS[picks.reshape(1, 16, groups)]
@@ -189,8 +189,8 @@ def test_a_recipe_changes_with_its_sources_and_cases():
     one = SETS["mma-fp16-fp32"]
     recipe = one.recipe(sources)
     assert recipe == one.recipe(sources)
-    assert recipe != one.recipe({**sources, "kernels/instructions.cu": "0"})
-    assert recipe == one.recipe({**sources, "kernels/wgmma.cu": "0"})
+    assert recipe != one.recipe({**sources, "devices/kernels/instructions.cu": "0"})
+    assert recipe == one.recipe({**sources, "devices/kernels/wgmma.cu": "0"})
     assert recipe != replace(one, cases=one.cases[:1]).recipe(sources)
 
 
@@ -412,7 +412,8 @@ def test_files_of_something_else_are_refused_by_name(tmp_path, change, said):
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from accelsim.validation.gpu import capture, cases, fake, golden, recording
+from accelsim.validation.gpu import capture, cases, golden, recording
+from accelsim.validation.gpu.devices import fake
 out, passed = Path(sys.argv[1]), sys.argv[2].split(",")
 device = fake.FakeDevice()
 class Deadly(fake.FakeDevice):
@@ -495,5 +496,5 @@ def test_provenance_without_a_gpu():
         pass
     assert log.summary()["sm_mhz"] == [1980.0, 1980.0, 1980.0]
     digests = provenance.source_digests()
-    assert {"inputs.py", "kernels/wgmma.cu"} <= set(digests)
+    assert {"inputs.py", "devices/kernels/wgmma.cu"} <= set(digests)
     assert capture.slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"

@@ -8,7 +8,7 @@ import sys
 from itertools import count, pairwise
 
 import pytest
-from accelsim.validation.gpu.fake import SteadyNvml, machine
+from accelsim.validation.gpu.devices.fake import SteadyNvml, machine
 from accelsim.validation.gpu.timing import __main__ as command
 from accelsim.validation.gpu.timing import effort, session
 from accelsim.validation.gpu.timing.cuda import told

@@ -106,7 +106,7 @@ def _refused(reason: str) -> int:
 
 def work(out: Path, sets: Sequence[CaptureSet], budget: float, passed_over: Sequence[str]) -> int:
     """Record in this process, on this machine's GPU."""
-    from .cuda import CudaDevice
+    from .devices.cuda import CudaDevice
 
     with TemporaryDirectory(prefix="accelsim-gpu-") as build:
         try:

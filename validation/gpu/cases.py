@@ -102,7 +102,7 @@ class CaptureSet:
         return ""
 
 
-SHARED = ("operands.py", "inputs.py", "cuda.py", "nvcc.py")
+SHARED = ("operands.py", "inputs.py", "devices/cuda.py", "devices/nvcc.py")
 
 
 def _bytes(case: Case) -> int:
@@ -143,6 +143,11 @@ def _classes(fmt: str) -> tuple[Values, ...]:
     return INTEGER_CLASSES if fmt in INTEGERS else CLASSES
 
 
+def _source(unit: str) -> str:
+    """The file of the kernels of single instructions."""
+    return f"devices/kernels/{'wgmma' if unit == 'wgmma' else 'instructions'}.cu"
+
+
 def _instructions(tiles: int) -> Iterator[CaptureSet]:
     for kernel, m, least, only in (("mma", 16, "8.0", ""), ("wgmma", 64, "9.0", "9.0")):
         for fmt, out in INSTRUCTION_TYPES:
@@ -157,7 +162,7 @@ def _instructions(tiles: int) -> Iterator[CaptureSet]:
                     )
                     for values in _classes(fmt)
                 ),
-                sources=("kernels/instructions.cu" if kernel == "mma" else "kernels/wgmma.cu",),
+                sources=(_source(kernel),),
                 least="8.9" if fmt in FP8 and kernel == "mma" else least,
                 only=only,
                 seconds=0.4,
@@ -182,7 +187,7 @@ def _sparse(tiles: int) -> Iterator[CaptureSet]:
                 )
                 for values in _classes(fmt)
             ),
-            sources=("kernels/wgmma.cu" if group else "kernels/instructions.cu",),
+            sources=(_source(unit),),
             least="9.0" if group else "8.0",
             only="9.0" if group else "",
             seconds=0.5,
@@ -205,7 +210,7 @@ def _probes() -> Iterator[CaptureSet]:
                 )
                 for probe, fmt in PROBES.items()
             ),
-            sources=("kernels/instructions.cu" if kernel == "mma" else "kernels/wgmma.cu",),
+            sources=(_source(kernel),),
             only=only,
             seconds=0.2,
         )  # fmt: skip
@@ -251,7 +256,7 @@ def _products(divisor: int) -> Iterator[CaptureSet]:
                     # A split whose last slices are empty is no split.
                     if not order.startswith("split") or shape[2] >= 256
                 ),
-                sources=("triton_kernels.py",),
+                sources=("devices/triton_kernels.py",),
                 least=least,
                 only="9.0" if kernel == "promote" else "",
                 seconds=6.0,
@@ -273,7 +278,7 @@ def _vector(divisor: int) -> Iterator[CaptureSet]:
                 for values in ("narrow", "cancellation", "positive", "integers")
                 if k % 2 == 0 or values != "cancellation"
             ),
-            sources=("kernels/vector.cu", "kernels/functions.cuh"),
+            sources=("devices/kernels/vector.cu", "devices/kernels/functions.cuh"),
             seconds=0.5,
         )  # fmt: skip
 
@@ -294,7 +299,7 @@ def _attention(divisor: int) -> Iterator[CaptureSet]:
             for rows, keys in sizes
             for values in ("narrow", "positive", "cancellation", "integers")
         ),
-        sources=("kernels/attention.cu",),
+        sources=("devices/kernels/attention.cu",),
         seconds=2.0,
     )  # fmt: skip
 
@@ -321,7 +326,7 @@ def _unary() -> Iterator[CaptureSet]:
                     n=1, k=1, values=name, order="", arithmetic="function",
                 ),
             ),
-            sources=("kernels/vector.cu", "kernels/functions.cuh"),
+            sources=("devices/kernels/vector.cu", "devices/kernels/functions.cuh"),
             seconds=1.0,
         )  # fmt: skip
 
@@ -341,7 +346,7 @@ def _casts(divisor: int) -> Iterator[CaptureSet]:
                 )
                 for values in ("patterns", "narrow", "subnormal", f"near-{out}")
             ),
-            sources=("kernels/vector.cu", "kernels/functions.cuh"),
+            sources=("devices/kernels/vector.cu", "devices/kernels/functions.cuh"),
             least="8.9" if out in FP8 else "8.0",
             seconds=0.3,
         )  # fmt: skip
@@ -366,7 +371,7 @@ def _sweeps(divisor: int) -> Iterator[CaptureSet]:
                     arithmetic="function",
                 ),
             ),
-            sources=("kernels/sweep.cu", "kernels/functions.cuh"),
+            sources=("devices/kernels/sweep.cu", "devices/kernels/functions.cuh"),
             least="8.9" if out in FP8 else "8.0",
             seconds=1.0,
         )  # fmt: skip
@@ -415,7 +420,7 @@ def _libraries(divisor: int) -> Iterator[CaptureSet]:
                 if kernel not in ("int_mm", "cusparselt") or shape[0] > 16
                 for case in _library(name, kernel, fmt, out, shape)
             ),
-            sources=("libraries.py",),
+            sources=("devices/libraries.py",),
             least=least,
             seconds=3.0,
         )
@@ -429,7 +434,7 @@ def _libraries(divisor: int) -> Iterator[CaptureSet]:
             for rows, keys in (((128, 512), (256, 1024)) if divisor == 1 else ((16, 128),))
             for values in ("narrow", "positive", "integers")
         ),
-        sources=("libraries.py",),
+        sources=("devices/libraries.py",),
         seconds=3.0,
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 
 def source_digests(folder: Path = HERE) -> dict[str, str]:
     """sha256 of every source that can change what is recorded, by file name."""
-    files = sorted([*folder.glob("*.py"), *folder.glob("kernels/*")])
+    files = sorted(folder.rglob("*"))
     return {
         str(one.relative_to(folder)): hashlib.sha256(one.read_bytes()).hexdigest()
         for one in files

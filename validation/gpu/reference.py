@@ -285,7 +285,7 @@ def check(
     """What ``accelsim check --reference golden|gpu`` compares."""
     device: Device | None = None
     if reference == "gpu":
-        from .cuda import CudaDevice
+        from .devices.cuda import CudaDevice
 
         device = CudaDevice(Path())  # which builds nothing: the reference kernel is Triton's
     products = list(compiled(arch, graph, mappers, fidelity, order))

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from accelsim.validation.gpu import cuda
+from accelsim.validation.gpu.devices import cuda
 
 HERE = Path(__file__).resolve().parent
 KERNELS = Path(cuda.__file__).resolve().parent / "kernels"
@@ -134,7 +134,7 @@ class HostDevice(cuda.CudaDevice):
         self.capability = "9.0"
 
     def machine(self):
-        from accelsim.validation.gpu import fake
+        from accelsim.validation.gpu.devices import fake
 
         return fake.machine()
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import sweeps
-from .cases import FP8, Case, arithmetic_of
-from .inputs import INTEGERS, LAYOUTS, Codes
-from .operands import Ints, Operands, chosen, exact_outputs, integers_of, output_dtype, spread
-from .provenance import Sample
+from .. import sweeps
+from ..cases import FP8, Case, arithmetic_of
+from ..inputs import INTEGERS, LAYOUTS, Codes
+from ..operands import Ints, Operands, chosen, exact_outputs, integers_of, output_dtype, spread
+from ..provenance import Sample
 
 Float32 = npt.NDArray[np.float32]
 

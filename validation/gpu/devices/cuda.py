@@ -18,10 +18,11 @@ import numpy as np
 
 from accelsim.errors import AccelsimError
 
-from . import nvcc, provenance, sweeps
-from .cases import CASTS, Case
-from .inputs import Codes, dtype_of
-from .operands import Operands, exact_outputs, output_dtype, output_shape
+from .. import provenance, sweeps
+from ..cases import CASTS, Case
+from ..inputs import Codes, dtype_of
+from ..operands import Operands, exact_outputs, output_dtype, output_shape
+from . import nvcc
 
 INSTRUCTION_THREADS = {"mma": 32, "sparse": 32, "wgmma": 128}
 COMPILED = (*INSTRUCTION_THREADS, "gemv", "attention", "unary", "cast", "sweep_unary",
@@ -61,7 +62,7 @@ class CudaDevice:
 
     def built(self, sources: Sequence[str]) -> dict[str, Any]:
         """Machine code by source: its digest, and the matrix instructions in it."""
-        modules = {f"kernels/{name}": one for name, one in self._modules.items()}
+        modules = {f"devices/kernels/{name}": one for name, one in self._modules.items()}
         return {name: modules[name].about for name in sources if name in modules}
 
     def refusal(self, kernel: str) -> str:
