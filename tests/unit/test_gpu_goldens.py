@@ -315,6 +315,19 @@ def test_without_a_capture_the_claim_is_outstanding_and_does_not_fail(tmp_path, 
     assert "outstanding" in (tmp_path / "r" / "report.html").read_text()
 
 
+def test_a_gpu_of_which_nothing_could_be_recorded_is_outstanding(tmp_path):
+    about = {**fake.machine(), "kind": "cuda"}
+    folder = golden.Folder.fresh(tmp_path / "gpu", about)
+    assert "no GPU has been recorded" in gpu_goldens.outstanding(tmp_path)
+    folder.note("mma-fp16-fp32", "skipped", reason="no compiler")
+    assert "no GPU has been recorded" in gpu_goldens.outstanding(tmp_path)
+    recorded(tmp_path / "other", small()[:1])
+    (tmp_path / "other").rename(tmp_path / "gpu2")
+    manifest = tmp_path / "gpu2" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"kind": "fake"', '"kind": "cuda"'))
+    assert gpu_goldens.outstanding(tmp_path) == ""
+
+
 def test_a_fake_capture_is_no_evidence(folder, monkeypatch):
     monkeypatch.setattr(gpu_goldens.outstanding, "__defaults__", (folder.path.parent,))
     verdict = judge(gpu_goldens)
