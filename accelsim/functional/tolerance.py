@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.functional import reference
-from accelsim.functional.attention import heads, visible_keys
+from accelsim.functional.attention import heads
 from accelsim.functional.linear_attention import recurrent_heads
 from accelsim.functional.lowering import Lowering
 from accelsim.numerics import bounds, recurrence
@@ -143,9 +143,8 @@ def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
     )
     value = np.empty(op.output_shapes()[0])
     error = np.empty_like(value)
-    visible = visible_keys(op)
     for head in heads(op, inputs):
-        ball = bounds.attention(head.q, head.k, head.v, op.scale, visible, steps, head.bias)
+        ball = bounds.attention(head.q, head.k, head.v, op.scale, head.visible, steps, head.bias)
         value[head.rows, head.cols], error[head.rows, head.cols] = ball.value, ball.radius
     return Ball(value, error)
 
