@@ -418,9 +418,7 @@ class KvAppend(CacheUser):
             for sequence in range(self.batch)
             for first in (self.position_of(sequence),)
             for head in range(self.kv_heads)
-            for _, rows in self.cache_rows(
-                sequence, head, first, first + self.q_len, self.kv_heads
-            )
+            for _, rows in self.cache_rows(sequence, head, first, first + self.q_len, self.kv_heads)
         ]
         return tuple(sorted(runs))
 

@@ -53,9 +53,7 @@ class Partials:
             widths = [n * cols for n in ranges]
             return Stretches.scratch(low, f"{op.name}.{name}", widths, 1, FP32)
 
-        return cls(
-            room("partial", op.head_dim), room("max", 1) if maxima else None, room("sum", 1)
-        )
+        return cls(room("partial", op.head_dim), room("max", 1) if maxima else None, room("sum", 1))
 
     def store(
         self, low: Lowering, queue: int, piece: Piece, split: int, parts: Sequence[View]
