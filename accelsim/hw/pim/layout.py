@@ -120,8 +120,9 @@ class Layout:
         return int(np.prod([d.size for d in self.digits if d.axis == axis], dtype=np.int64))
 
     def _of_field(self, field: Field) -> list[Digit]:
-        """Digits of a field, the largest stride first."""
-        return sorted((d for d in self.digits if d.field == field), key=lambda d: -d.stride)
+        """Digits of a field that are not always 0, the largest stride first."""
+        mine = (d for d in self.digits if d.field == field and d.size > 1)
+        return sorted(mine, key=lambda d: -d.stride)
 
     def _check_field(self, field: Field) -> None:
         """Addresses are distinct where each stride passes over all that smaller ones reach."""
@@ -201,7 +202,8 @@ class Layout:
         index = {"row": np.zeros_like(place.row), "col": np.zeros_like(place.row)}
         weight = {"row": 1, "col": 1}
         for digit in self.digits:
-            index[digit.axis] = index[digit.axis] + digits[digit] * weight[digit.axis]
+            if digit.size > 1:
+                index[digit.axis] = index[digit.axis] + digits[digit] * weight[digit.axis]
             weight[digit.axis] *= digit.size
         known = known & (index["row"] < self.rows) & (index["col"] < self.cols)
         return np.where(known, index["row"], -1), np.where(known, index["col"], -1)
