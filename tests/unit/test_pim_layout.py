@@ -279,3 +279,12 @@ def test_rows_per_request_are_the_published_tiles() -> None:
         k, v = cache_layouts("neupims", NEUPIMS, Heads(8, 128, tokens))
         assert k.last_row - k.first_row + 1 == -(-tokens // 32) * 2
         assert v.last_row - v.first_row + 1 == -(-tokens // 512) * 32
+
+
+@pytest.mark.parametrize("family", ["neupims", "pim-gpt"])
+def test_one_channel_keeps_the_order_of_its_family(family: str) -> None:
+    """Head by head or chunk by chunk is a family's choice, however many channels there are."""
+    grid = BankGrid(1, 16, 4096, 256)
+    for layout in cache_layouts(family, grid, Heads(2, 128, 145), 0, 8):
+        got, rule, _, _ = product(family, layout, "tree16-fp32", head=128)
+        assert np.array_equal(got, rule)

@@ -114,15 +114,15 @@ def hbm_pim_weights(grid: BankGrid, rows: int, cols: int, first_row: int = 0) ->
 
 def neupims_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:
     """Keys and values of a request in channel ``place``."""
-    return _token_cache(grid, heads, origin, channel=place, channels=1)
+    return _token_cache(grid, heads, origin, place)
 
 
 def aim_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:
     """Keys and values of a request over all channels, with those of requests before it ahead."""
-    probe = _token_cache(grid, heads, 0, channel=0, channels=grid.channels)
+    probe = _token_cache(grid, heads, 0)
     rows = sum(layout.last_row - layout.first_row + 1 for layout in probe)
     start = origin + place * rows * grid.row_elements
-    return _token_cache(grid, heads, start, channel=0, channels=grid.channels)
+    return _token_cache(grid, heads, start)
 
 
 def attacc_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:
@@ -167,10 +167,12 @@ def _along(grid: BankGrid, chunks: int, apart: int = 1) -> tuple[Digit, Digit]:
 
 
 def _token_cache(
-    grid: BankGrid, heads: Heads, origin: int, channel: int, channels: int
+    grid: BankGrid, heads: Heads, origin: int, alone: int | None = None
 ) -> tuple[Layout, Layout]:
-    """K with tokens over banks, and V^T with features over banks behind it."""
+    """K with tokens over banks, and V^T with features over banks behind it: in channel ``alone``,
+    or over all channels."""
     size, banks = grid.row_elements, grid.banks
+    channel, channels = (0, grid.channels) if alone is None else (alone, 1)
     _check_heads(grid, heads)
     tiles = -(-heads.tokens // (banks * channels))
     keys = (
@@ -180,13 +182,13 @@ def _token_cache(
         *_along(grid, -(-heads.width // size), tiles),
     )
     # In one channel a head has tiles of its own; over all of them heads share tiles.
-    chunks = -(-heads.tokens // size)
-    own = heads.size // banks if channels == 1 else -(-heads.width // (banks * channels))
+    chunks, groups = -(-heads.tokens // size), 1 if alone is None else heads.count
+    own = -(-heads.width // (banks * channels * groups))
     values = (
         Digit("row", banks, "bank"),
         Digit("row", channels, "channel"),
         Digit("row", own, "element", size),
-        Digit("row", heads.count if channels == 1 else 1, "element", own * chunks * size),
+        Digit("row", groups, "element", own * chunks * size),
         *_along(grid, chunks, own),
     )
     k = Layout("K", grid, heads.tokens, heads.width, keys, channel, origin)
