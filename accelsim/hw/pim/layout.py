@@ -30,7 +30,7 @@ FIELDS: tuple[Field, ...] = ("channel", "bank", "element")
 class BankGrid:
     """Banks with compute units: ``channels`` of ``banks`` each, of ``rows`` rows.
 
-    An access takes ``column_bytes`` of the open row; elements have ``bits``.
+    A unit multiplies ``column_bytes`` of the open row at once; elements have ``bits``.
     """
 
     channels: int
