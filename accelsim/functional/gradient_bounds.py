@@ -11,7 +11,13 @@ import numpy.typing as npt
 from accelsim.functional import gradients
 from accelsim.functional.lowering import Lowering
 from accelsim.numerics.ball import Ball, gamma
-from accelsim.numerics.bounds import DERIVATIVES, one_step, softmax_parts
+from accelsim.numerics.bounds import (
+    DERIVATIVES,
+    activation,
+    inverse_root,
+    one_step,
+    softmax_parts,
+)
 from accelsim.numerics.formats import Format
 from accelsim.workload.operators import (
     ActivationGrad,
@@ -40,8 +46,7 @@ def _activation_grad(op: ActivationGrad, lowering: Lowering, x: Floats, grad: Fl
     if op.function == "relu":
         return Ball.exact(gradients.activation_grad(op, x, grad))
     if slope is None:
-        factor = at.exp()
-        factor = one_step(Ball(factor.value, factor.radius + 2.0**-22 * factor.value), mid)
+        factor = activation(op.function, at, mid, lowering.errors)
     else:
         factor = one_step(at.through(*slope), mid)
     return one_step(factor * Ball.exact(grad), mid)
@@ -66,16 +71,8 @@ def _normalised(op: NormGrad, lowering: Lowering, x: Floats) -> tuple[Ball, Ball
     if op.norm == "layernorm":
         centred = one_step(centred - _mean(centred, op, lowering), mid)
     variance = _mean(one_step(centred * centred, mid), op, lowering)
-    scale = _inverse_root(variance, op.eps, mid)
+    scale = inverse_root(variance, op.eps, mid, lowering.errors)
     return one_step(centred * scale, mid), scale
-
-
-def _inverse_root(variance: Ball, eps: float, mid: Format) -> Ball:
-    """1 / sqrt(variance + eps); a computed variance is not negative."""
-    shift = Ball.constant(eps)
-    alone = one_step(shift, mid)
-    least = max(float((alone.value - alone.radius)[0]), 0.0)
-    return one_step(one_step(variance + shift, mid).rsqrt(least), mid)
 
 
 def _norm_grad(op: NormGrad, lowering: Lowering, x: Floats, grad: Floats, weight: Floats) -> Ball:
@@ -109,7 +106,7 @@ def _column_sum(op: ColumnSum, lowering: Lowering, x: Floats, *others: Floats) -
     if op.function == "variance":
         terms = one_step(terms * terms, mid)
     elif op.function == "normalised":
-        root = _inverse_root(Ball.exact(others[1]), op.eps, mid)
+        root = inverse_root(Ball.exact(others[1]), op.eps, mid, lowering.errors)
         terms = one_step(one_step(terms * root, mid) * Ball.exact(others[2]), mid)
     return _summed(terms, op.scale, mid)
 
@@ -119,7 +116,7 @@ def _batchnorm(
     weight: Floats, bias: Floats,
 ) -> Ball:  # fmt: skip
     mid = lowering.vector_format
-    root = _inverse_root(Ball.exact(variance), op.eps, mid)
+    root = inverse_root(Ball.exact(variance), op.eps, mid, lowering.errors)
     y = one_step(one_step(Ball.exact(x) - Ball.exact(mean), mid) * root, mid)
     return one_step(one_step(y * Ball.exact(weight), mid) + Ball.exact(bias), mid)
 
@@ -129,7 +126,7 @@ def _batchnorm_grad(
     variance: Floats, weight: Floats, weight_grad: Floats, bias_grad: Floats,
 ) -> Ball:  # fmt: skip
     mid, share = lowering.vector_format, 1.0 / op.rows
-    root = _inverse_root(Ball.exact(variance), op.eps, mid)
+    root = inverse_root(Ball.exact(variance), op.eps, mid, lowering.errors)
     y = one_step(one_step(Ball.exact(x) - Ball.exact(mean), mid) * root, mid)
     y = one_step(y * one_step(Ball.exact(weight_grad).scaled(share), mid), mid)
     back = one_step(Ball.exact(grad) - y, mid)
@@ -141,7 +138,7 @@ def _cross_entropy_grad(
     op: CrossEntropyGrad, lowering: Lowering, logits: Floats, labels: npt.NDArray[np.int64]
 ) -> Ball:
     mid, depth = lowering.vector_format, lowering.row_sum_depth(op.cols)
-    p, inverse = softmax_parts(Ball.exact(logits), depth, mid)
+    p, inverse = softmax_parts(Ball.exact(logits), depth, mid, errors=lowering.errors)
     hot = Ball.exact((np.arange(op.cols) == labels[:, None]).astype(np.float64))
     return one_step(one_step(one_step(p * inverse, mid) - hot, mid).scaled(1.0 / op.rows), mid)
 
@@ -198,7 +195,7 @@ def _score_softmax(op: ScoreSoftmax, lowering: Lowering, x: Floats) -> Ball:
     mid, depth = lowering.vector_format, lowering.row_sum_depth(op.cols)
     seen = np.tile(gradients.visible_columns(op), (op.rows // op.q_len, 1))
     scaled = one_step(Ball.exact(x).scaled(op.scale), mid)
-    p, inverse = softmax_parts(scaled, depth, mid, seen)
+    p, inverse = softmax_parts(scaled, depth, mid, seen, errors=lowering.errors)
     return one_step(p * inverse, mid).masked(seen)
 
 

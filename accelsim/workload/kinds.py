@@ -67,8 +67,8 @@ def _number_format(value: object, what: str) -> str:
     return dtype_named(parse_text(value, what), what).name
 
 
-def _group_sizes(value: object, what: str) -> tuple[int, ...]:
-    """Rows of each group, joined by "+" as text."""
+def _sizes(value: object, what: str) -> tuple[int, ...]:
+    """Sizes, joined by "+" as text."""
     parts = value.split("+") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
         parts = [parts]
@@ -93,6 +93,7 @@ _HEADS = {"d": _size("head_dim"), "batch": _size("batch", 1)}
 _CACHE = {
     "kv_dtype": _Key("kv_dtype", _number_format, ""),
     **{name: _offset(name) for name in ("page", "prefix", "page_seed")},
+    "contexts": _Key("contexts", _sizes, ()),
 }
 _RECURRENCE = {
     "heads": _size("heads"),
@@ -199,7 +200,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "turned": _flag("turned"),
     },
     "grouped_gemm": {
-        "m": _Key("m", _group_sizes),
+        "m": _Key("m", _sizes),
         "n": _size("n"),
         "k": _size("k"),
         **_STORED,

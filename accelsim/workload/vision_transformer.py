@@ -14,6 +14,7 @@ from accelsim.errors import AccelsimError
 from accelsim.workload.constants import IndexPattern
 from accelsim.workload.graph import Graph
 from accelsim.workload.operators import Conv2d, Gemm, PrependToken
+from accelsim.workload.parallel import Parallel
 from accelsim.workload.routing_choice import RoutingChoice
 from accelsim.workload.transformer import Builder, Pass
 from accelsim.workload.transformer_config import TransformerConfig
@@ -54,7 +55,7 @@ class _Builder(Builder):
     """A transformer's builder whose tokens are patches."""
 
     def __init__(self, config: TransformerConfig, step: Pass, side: int) -> None:
-        super().__init__(config, step, RoutingChoice())
+        super().__init__(config, step, RoutingChoice(), Parallel())
         self.side = side
 
     def embed(self) -> str:
