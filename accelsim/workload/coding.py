@@ -110,6 +110,17 @@ class Coding:
         count, lines, k = self.form(shape)
         return self.sparsity.mask(count * lines, k)
 
+    def check(self, shape: Shape, dtype: str) -> None:
+        """Raise AccelsimError if weights of this shape and format cannot be stored so."""
+        depth = self.form(shape)[2]
+        self.code.check(depth, number_format(dtype))
+        if self.sparsity and self.sparsity.m and depth % self.sparsity.m:
+            m = self.sparsity.m
+            raise AccelsimError(
+                f"k {depth} is not a whole number of groups of {m} (sparsity {self.sparsity});"
+                f" accepted: k padded with zeros to {-(-depth // m) * m}"
+            )
+
     def nbytes(self, shape: Shape, dtype: str) -> int:
         """Bytes of a weight whose matrices are one tile each."""
         count, lines, k = self.form(shape)
@@ -214,7 +225,7 @@ def check_coded(operator: Operator, position: int, spec: TensorSpec) -> None:
     if coding.axis != axis:
         raise operator.error(f"reduces '{spec.name}' along another axis than it is coded along")
     try:
-        coding.code.check(coding.form(spec.shape)[2], number_format(spec.dtype))
+        coding.check(spec.shape, spec.dtype)
     except AccelsimError as fault:
         raise operator.error(f"weight '{spec.name}': {fault}") from None
 

@@ -167,6 +167,7 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
     for network in ("resnet18-cifar:size=16", "vit-small:size=32,dtype=bf16"):
         used.update(simulate("edge-npu", f"{network},phase=train").mapper.split("+"))
     used.update(simulate("sat", "prune_weight:rows=16,cols=8,kept=2,group=8").mapper.split("+"))
+    used.update(simulate("h200", "rmsnorm:rows=4,cols=64").mapper.split("+"))
     gpu = {"cores": 2}
     used.update(simulate("a100", GPU_STEP, overrides=gpu).mapper.split("+"))
     assert used == set(MAPPERS)
