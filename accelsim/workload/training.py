@@ -77,6 +77,11 @@ def training_step(graph: Graph, training: Training) -> Graph:
     if not weights or not graph.outputs:
         raise AccelsimError(f"{graph.name}: nothing to train; accepted: weights and an output")
     for spec in weights:
+        if spec.coding:
+            raise AccelsimError(
+                f"{graph.name}: weight '{spec.name}' is stored as {spec.coding}; accepted for"
+                " training: weights as they are computed with, pruned by sparsity=N:M alone"
+            )
         if spec.dtype not in TRAINED_DTYPES:
             raise AccelsimError(
                 f"{graph.name}: weight '{spec.name}' is {spec.dtype}; accepted for training:"

@@ -249,6 +249,10 @@ def test_steps_of_networks_over_images_are_right(machine: str) -> None:
         ("gpt2:phase=train,tp=2", "tp or pp with phase=train; accepted for training: 1"),
         ("gpt2:phase=train,pp=2", "tp or pp with phase=train; accepted for training: 1"),
         ("gpt2:phase=train,tokens=3,context=4", "tokens and context; accepted for training: one"),
+        (
+            "gpt2:phase=train,weights=int4:g64",
+            "is stored as int4:g64; accepted for training: weights",
+        ),
         ("mixtral-8x7b:phase=train", "experts; accepted for training: grouped attention, dense"),
         ("resnet18:phase=decode", "phase is 'decode'; accepted: forward, train, or none for inf"),
         ("resnet9:phase=train,dtype=int8", "dtype is 'int8'; accepted: fp32, fp16, bf16"),

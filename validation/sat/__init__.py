@@ -29,9 +29,9 @@ from accelsim.results.result import Result
 CLAIM = Claim(
     name="sat",
     statement="gain of N:M sparse training steps over dense ones on SAT, on average at 2:8",
-    source="Fang, Sun, Zhou, Wang, arXiv 2309.13015, 2023, abstract; ideals are closed forms. The 128"
-    " vector lanes are not published and were chosen knowing both averages: 32 give 1.51 (256 give"
-    " 1.76; 128 with one DDR channel 1.59)",
+    source="Fang, Sun, Zhou, Wang, arXiv 2309.13015, 2023, abstract; ideals are closed forms. The"
+    " 128 vector lanes are not published and were chosen knowing both averages: 32 give 1.51 (256"
+    " give 1.76; 128 with one DDR channel 1.59)",
     tolerance=0.1,
     mean_of="published",
 )
