@@ -220,6 +220,9 @@ def _huggingface(file: Path, pairs: Settings) -> Graph:
     if "dataset" in pairs and not config.experts:
         routing.pop("seed", None)
     training = _training(config.name, str(chosen.get("phase")), chosen)
+    if training and chosen.get("logits", "all") != "all":
+        given = shown(chosen["logits"])
+        raise AccelsimError(f"{config.name}: logits is {given}; accepted for training: all")
     step = forward_pass(changed, **chosen)  # type: ignore[arg-type]
     spread = parallel(changed, pairs.get("tp", 1), pairs.get("pp", 1), pairs.get("stage"))
     graph = build_transformer(changed, step, routing_choice(changed, routing), spread)

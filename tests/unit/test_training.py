@@ -253,6 +253,7 @@ def test_steps_of_networks_over_images_are_right(machine: str) -> None:
             "gpt2:phase=train,weights=int4:g64",
             "is stored as int4:g64; accepted for training: weights",
         ),
+        ("gpt2:phase=train,logits=last", "logits is 'last'; accepted for training: all"),
         ("mixtral-8x7b:phase=train", "experts; accepted for training: grouped attention, dense"),
         ("resnet18:phase=decode", "phase is 'decode'; accepted: forward, train, or none for inf"),
         ("resnet9:phase=train,dtype=int8", "dtype is 'int8'; accepted: fp32, fp16, bf16"),
