@@ -31,7 +31,9 @@ from accelsim.simulation import compile_program, plan_memory
 
 MANTISSA = {"fp32": 23, "fp16": 10, "bf16": 7, "fp8_e4m3": 3, "fp8_e5m2": 2}
 STEPS = {  # products and fraction bits of a step, delivered fraction bits
-    ("a100", 16): (8, 24, 23), ("h100", 16): (16, 25, 23), ("h100", 8): (32, 13, 13),
+    ("a10", 16): (8, 24, 23), ("a100", 16): (8, 24, 23),
+    ("h100", 16): (16, 25, 23), ("h100", 8): (32, 13, 13),
+    ("h200", 16): (16, 25, 23), ("h200", 8): (32, 13, 13),
 }  # fmt: skip
 
 
@@ -106,7 +108,7 @@ def cases():
         if arch == "stream-sdpa":  # its nodes are for attention only
             continue
         for dtype in ("fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8"):
-            if (arch, dtype[:3]) != ("a100", "fp8"):  # which it does not have
+            if arch not in ("a10", "a100") or dtype[:3] != "fp8":  # which they do not have
                 yield arch, dtype, small, ()
     yield "edge-npu", "bf16", small, ("gemmini-gemm",)
     yield "quad-npu", "fp8_e4m3", small, ("gemmini-gemm",)

@@ -245,10 +245,10 @@ def test_units_of_others_need_not_know_formats():
     assert not takes_types(Plain(**array))
 
 
-def test_kernels_of_one_operator_promote_alike():
+def test_kernels_of_one_operator_promote_and_skip_alike():
     build = Builder((), ())
     build.begin_operator(OperatorInfo("attention", "attention", "", 0))
     for order in (Order(promote=128), Order(2, 128, 128), Order(promote=128)):
         build.reduce(order)
-    with pytest.raises(AccelsimError, match="promote alike"):
+    with pytest.raises(AccelsimError, match="promote and skip alike"):
         build.reduce(Order())
