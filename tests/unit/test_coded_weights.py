@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import accelsim as xs
+from accelsim import arch_configs
 from accelsim.arch.loader import load as load_arch
 from accelsim.arch.model import Architecture
 from accelsim.encoding.encodings import encoding
@@ -20,7 +21,7 @@ from accelsim.program.opcodes import Opcode
 from accelsim.program.verify import violations
 from accelsim.simulation import compile_program, plan_memory
 
-ROOT = Path(__file__).resolve().parents[2]
+ARCHS = Path(arch_configs.__file__).parent
 SHAPE = "gemm:m=40,n=200,k=256"
 CODED = (
     *("sparsity=2:4", "sparsity=1:4,dtype=int8", "sparsity=4:8,transpose_b=true,dtype=fp16"),
@@ -31,7 +32,7 @@ CODED = (
 
 def with_decoder(name: str, memory: str, folder: Path, count: int = 2) -> Architecture:
     """A shipped architecture with decoders into the memory of its weights."""
-    text = (ROOT / "arch_configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (ARCHS / f"{name}.yaml").read_text(encoding="utf-8")
     unit = (
         f"decoder: {{kind: decoder, count: {count}, staging: {memory}, target: {memory},"
         " elements_per_cycle: 64, coded_bytes_per_cycle: 32}"
@@ -321,7 +322,7 @@ def test_mappers_that_know_nothing_of_codes_refuse() -> None:
 
 
 def test_a_decoder_knows_the_encodings_that_it_names(tmp_path: Path) -> None:
-    text = (ROOT / "arch_configs" / "coded-npu.yaml").read_text(encoding="utf-8")
+    text = (ARCHS / "coded-npu.yaml").read_text(encoding="utf-8")
     file = tmp_path / "picky.yaml"
     file.write_text(
         text.replace("    latency: 8\n", "    latency: 8\n    encodings: [nm, int4:g128]\n")

@@ -10,13 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from accelsim.validation.gpu import cases
+from accelsim.validation.gpu import cases, devices
 from accelsim.validation.gpu.devices import nvcc
 
 from accelsim.numerics import exp_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "validation" / "gpu" / "devices" / "kernels"
+KERNELS = Path(devices.__file__).parent / "kernels"
 needs_nvcc = pytest.mark.skipif(not nvcc.find_nvcc(), reason="no nvcc on this machine")
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None or find_spec("torch") is None, reason="no triton on this machine"
