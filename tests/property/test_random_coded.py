@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accelsim import arch_configs
 from accelsim.api import check
 from accelsim.arch.loader import load
 from accelsim.arch.model import Architecture
@@ -29,7 +30,7 @@ VARIANTS = st.sampled_from(
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Architecture]:
     """The shipped machines with two decoders before their weights."""
-    shipped, found = Path(__file__).parents[2] / "arch_configs", {}
+    shipped, found = Path(arch_configs.__file__).parent, {}
     for name, memory in MACHINES.items():
         unit = (
             f"decoder: {{kind: decoder, count: 2, staging: {memory}, target: {memory},"
