@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from accelsim.numerics.formats import Format
+from accelsim.mapping.operands import Operand, Part
 from accelsim.program.builder import Builder
 from accelsim.program.storage import View
 from accelsim.workload.layer_sparsity import KeptSteps, kept_steps
 from accelsim.workload.operators import Operator
 
-if TYPE_CHECKING:
-    from accelsim.mapping.operands import Operand
-
 
 @dataclass(frozen=True)
-class Kept:
+class Kept(Part):
     """The columns of another operand that layer-wise sparsity keeps, side by side."""
 
-    whole: Operand
     steps: KeptSteps
-
-    @property
-    def rows(self) -> int:
-        return self.whole.rows
 
     @property
     def cols(self) -> int:
         return self.steps.length
-
-    @property
-    def fmt(self) -> Format:
-        return self.whole.fmt
 
     def fetch(
         self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False

@@ -73,15 +73,14 @@ class Second(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Some rows of another operand."""
+class Part:
+    """Some rows or columns of another operand: what a part does not change is that of the whole."""
 
     whole: Operand
-    window: slice
 
     @property
     def rows(self) -> int:
-        return int(self.window.stop - self.window.start)
+        return self.whole.rows
 
     @property
     def cols(self) -> int:
@@ -90,6 +89,17 @@ class Rows:
     @property
     def fmt(self) -> Format:
         return self.whole.fmt
+
+
+@dataclass(frozen=True)
+class Rows(Part):
+    """Some rows of another operand."""
+
+    window: slice
+
+    @property
+    def rows(self) -> int:
+        return int(self.window.stop - self.window.start)
 
     def fetch(
         self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
@@ -104,23 +114,14 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Cols:
+class Cols(Part):
     """Some columns of another operand."""
 
-    whole: Operand
     window: slice
-
-    @property
-    def rows(self) -> int:
-        return self.whole.rows
 
     @property
     def cols(self) -> int:
         return int(self.window.stop - self.window.start)
-
-    @property
-    def fmt(self) -> Format:
-        return self.whole.fmt
 
     def fetch(
         self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
