@@ -99,7 +99,7 @@ class Encoding:
         return elements
 
     def room(self, lines: int, k: int, fmt: Format, kept: Mask | None = None) -> int:
-        """Bytes that suffice for a matrix however it is cut into tiles."""
+        """Bytes that suffice for a matrix cut into tiles of SMALLEST_TILE lines and k, or more."""
         depth = max(SMALLEST_TILE, self.k_granule)
         tiles = -(-lines // SMALLEST_TILE) * -(-k // depth)
         return with_alignment(self.nbytes(lines, k, fmt, kept) + tiles * self.slack_bytes)

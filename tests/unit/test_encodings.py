@@ -77,7 +77,7 @@ def test_bits_survive_whole_and_in_tiles(
             size = [w.stop - w.start for w in window]
             assert same(fmt, code.decode(part, *size, number), content.elements[window])
             used = tile_offset(used, len(part)) + len(part)
-    if min(height, depth) >= SMALLEST_TILE:  # mappers cut no smaller ones
+    if min(height, depth) >= SMALLEST_TILE:  # what room promises
         assert used <= code.room(lines, k, number, content.kept)
 
 
