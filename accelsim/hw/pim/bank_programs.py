@@ -1,0 +1,65 @@
+"""A matrix beside the banks, all banks of a channel in step: GEMV on AiM and PIM-GPT.
+
+Rows of the matrix go over channels and banks, columns along the rows of a bank. A product of one
+row of every bank with the vector in the global buffer is one activation, a run of columns and one
+result; a longer vector comes in chunks of a row. Two orders: outputs first, the chunks of the
+vector written anew for each group of outputs and the sum kept in the units; or inputs first, every
+chunk written once and partial sums read out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.operators import Gemv, Operator
+from accelsim.hw.pim.stream import NO_ROW, PimStream
+
+Row = tuple[int, int, int, int, int, int]
+
+
+def bank_streams(family: Family, operator: Operator) -> list[tuple[PimStream, int]]:
+    """Streams of channels that differ, each with the number of channels that have it."""
+    if not isinstance(operator, Gemv):
+        raise AccelsimError(f"{family.name} multiplies a matrix by a vector; accepted: gemv:m=,n=")
+    family.check_rows(_groups(family, operator) * len(_chunks(family, operator)))
+    rows = _inputs_first if family.numbers["inputs_first"] else _outputs_first
+    return [(PimStream.of(rows(family, operator)), family.channels)]
+
+
+def _chunks(family: Family, operator: Gemv) -> list[int]:
+    """Columns of each chunk of the vector."""
+    parts = family.device.organization
+    columns = math.ceil(operator.n * family.units.operand_bits / 8 / parts.column_bytes)
+    return [min(parts.columns, columns - first) for first in range(0, columns, parts.columns)]
+
+
+def _groups(family: Family, operator: Gemv) -> int:
+    """Groups of outputs: one row of the matrix in every bank of every channel."""
+    return math.ceil(operator.m / (family.channels * family.banks))
+
+
+def _product(family: Family, row: int, columns: int) -> Iterator[Row]:
+    yield (family.number("MAC_ABK"), row, 0, columns, 0, 0)
+    yield (family.number("PRE_ABK"), NO_ROW, 0, 1, 0, 0)
+
+
+def _outputs_first(family: Family, operator: Gemv) -> Iterator[Row]:
+    chunks = _chunks(family, operator)
+    for group in range(_groups(family, operator)):
+        yield (family.number("WR_BIAS"), NO_ROW, 0, 1, 0, 0)
+        for at, columns in enumerate(chunks):
+            yield (family.number("WR_GB"), NO_ROW, 0, columns, 0, 0)
+            yield from _product(family, group * len(chunks) + at, columns)
+        yield (family.number("RD_MAC"), NO_ROW, 0, 1, 1, 1)
+
+
+def _inputs_first(family: Family, operator: Gemv) -> Iterator[Row]:
+    groups = _groups(family, operator)
+    for at, columns in enumerate(_chunks(family, operator)):
+        yield (family.number("WR_GB"), NO_ROW, 0, columns, 0, 0)
+        for group in range(groups):
+            yield from _product(family, at * groups + group, columns)
+            yield (family.number("RD_MAC"), NO_ROW, 0, 1, 1, 1)

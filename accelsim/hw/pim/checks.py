@@ -1,0 +1,64 @@
+"""What must hold between the parts of one family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.dram.commands import Command, Scope
+from accelsim.hw.pim.family import Family, Role
+
+ROW_BUFFERS = ("single", "dual")
+WIDEST_WINDOW = 32
+
+
+def check(family: Family) -> None:
+    """Raise AccelsimError for the first contradiction."""
+    for message in _faults(family):
+        raise AccelsimError(message)
+
+
+def _faults(family: Family) -> Iterator[str]:
+    units, rules = family.units, family.rules
+    if units.row_buffer not in ROW_BUFFERS:
+        yield f"row_buffer {units.row_buffer!r}; accepted: {', '.join(ROW_BUFFERS)}"
+    for name in ("macs", "operand_bits", "banks_per_unit"):
+        if getattr(units, name) < 1:
+            yield f"units.{name} must be at least 1, not {getattr(units, name)}"
+    if not 1 <= rules.window <= WIDEST_WINDOW:
+        yield f"rules.window = {rules.window}; accepted: 1 to {WIDEST_WINDOW}"
+    for name in ("pim_queue", "read_queue", "write_buffer", "command_queue", "hit_cap"):
+        if getattr(rules, name) < 1:
+            yield f"rules.{name} must be at least 1, not {getattr(rules, name)}"
+    yield from _command_faults(family)
+    yield from _constraint_faults(family)
+
+
+def _command_faults(family: Family) -> Iterator[str]:
+    for one in family.commands:
+        if one.role is Role.COLUMN and (one.opens < 0 or one.closes < 0):
+            yield f"{one.name} needs an open row; accepted: opens: and closes: name commands"
+        if one.role is Role.HEADER and one.closes < 0:
+            yield f"{one.name} closes other rows; accepted: closes: names a command"
+        if one.repeat == "run" and one.step < 1:
+            yield f"{one.name} comes in runs; accepted: step: cycles from one to the next"
+        if one.second_buffer and family.units.row_buffer == "single":
+            yield f"{one.name} works on a second row buffer, and row_buffer is single"
+        for other, role in ((one.opens, Role.OPEN), (one.closes, Role.CLOSE)):
+            if other >= 0 and family.commands[other].role is not role:
+                name = family.commands[other].name
+                yield f"{one.name}: {name} is no command of role {role.name.lower()}"
+
+
+def _constraint_faults(family: Family) -> Iterator[str]:
+    for rule in family.constraints:
+        plain = (rule.before, rule.after, rule.scope) == (Command.ACT, Command.ACT, Scope.RANK)
+        if rule.window > 1 and not plain:
+            yield f"{rule.name}: a window of a PIM command; accepted: window 1"
+    present = {(one.before, one.after) for one in family.all_constraints()}
+    for one in family.commands[len(Command) :]:
+        if one.role is Role.COLUMN and (one.opens, one.number) not in present:
+            opening = family.commands[one.opens].name
+            yield f"no constraint from {opening} to {one.name}; accepted: tRCD"
+        if one.role is Role.OPEN and (Command.REFAB, one.number) not in present:
+            yield f"no constraint from REFAB to {one.name}; accepted: tRFC"

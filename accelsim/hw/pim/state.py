@@ -1,0 +1,276 @@
+"""Compiled form of PIM channels: a family's commands and rules as tables, channels as arrays.
+
+``Channels.ready[c, b, k]`` is the first clock at which command k may touch bank b of channel c. A
+command pushes these times at all banks, by how much a bank shares with those it reaches.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accelsim.hw.dram.commands import Command, Scope
+from accelsim.hw.pim.family import Deadline, Family, Reach
+from accelsim.hw.pim.stream import PimStream
+
+Int64 = NDArray[np.int64]
+
+NEVER = 1 << 62
+NONE = -1
+FIRST_CLOCK = 1  # the first command may be offered after one clock, as DRAMsim3 has it
+MOST_WINDOW = 32
+WIDEST = 32  # PIM commands that may be looked at
+
+# --- settings
+(
+    CONCURRENT, DUAL, LOOK_AT, HIT_CAP, DEPTH, READ_QUEUE, WRITE_BUFFER, PIM_QUEUE, REFRESH_STEP,
+    REFRESH_BATCH, REFRESH_UNITS, REFRESH_ALONE, READ_CYCLES, WRITE_CYCLES, GUARD, SECOND,
+    REFRESH_KIND, REFRESH_CLOSE, REFRESH_CLOSE_SECOND, REFRESH_REACH, TRP, TRCD, DEADLINE,
+    EST_CLOSE, EST_PAIR, EST_FIRST, EST_SLOT, EST_LEAST, EST_RESULT, EST_REOPEN, BANKS, RANK_BANKS,
+    GROUP_BANKS, KINDS, UNIT_BANKS, AHEAD,
+) = range(36)  # fmt: skip
+SETTINGS = 36
+
+# --- a command: columns of Channels.kind
+ROLE, REACH, BUFFER, OPENS, CLOSES, LATENCY, HOLD, STEP, ROW_BUS, COMPOSITE = range(10)
+OPEN, CLOSE, COLUMN, MOVE, HEADER, REFRESH = range(6)
+
+# --- words of a channel
+(
+    CLOCK, HEAD, QUEUED, END, PENDING, UNIT_DUE, REFRESH_AT, REFRESHING, SKIPPING, SLACK, RESERVED,
+    HOLDING, HOLD_END, HOLD_BANK, POINTER, READS, WRITES, DRAIN, WAITING, IN_TILE, LOOKED, OFFERED,
+    LAST_REQUEST, DONE_READS, RETURNED, RETURNS, PIM_FINISH, LAST_DATA, HITS, MISSES, CONFLICTS,
+    LEFT, OUTSTANDING,
+) = range(33)  # fmt: skip
+WORDS = 36
+# --- words of a rank, by row buffer: banks that are open, since when, clocks with one
+OPEN_BANKS, OPEN_SINCE, OPEN_CYCLES, RANK_WORDS = range(4)
+# --- entries of a stream
+COMMAND, ROW, BANK, REPEAT, RESULTS, LAST, FINISH = range(7)
+# --- requests of the host
+R_BANK, R_ROW, R_COLUMN, R_WRITE, R_FINISH = range(5)
+
+SAME_BANK, SAME_GROUP, SAME_RANK, SAME_BUS, SAME_CHANNEL = range(5)
+SCOPES = (
+    (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK, Scope.BANK_GROUP, Scope.BANK),
+    (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK, Scope.BANK_GROUP),
+    (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK),
+    (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.OTHER_RANKS),
+    (Scope.CHANNEL,),
+)
+"""Where a constraint holds between a command and a bank that share no more than this."""
+
+
+class Channels(NamedTuple):
+    """State of channels; c is a channel, b a bank of it, k a command."""
+
+    setting: Int64
+    kind: Int64  # [k, column]
+    delay: Int64  # [shared, before, after]: cycles after the last
+    each: Int64  # [shared, before, after, (cycles, each, least)]: after the first of several
+    several: Int64  # [before]: whether each says anything
+    shared: Int64  # [reach, bank named, b]: what they share
+    reached: Int64  # [reach, bank named, n]: banks, NONE behind the last
+    windows: Int64  # [window, (cycles, activations)]
+    word: Int64  # [c, word]
+    rank: Int64  # [c, buffer, rank, word]
+    acts: Int64  # [c, rank, MOST_WINDOW]
+    rows: Int64  # [c, buffer, b]: open row
+    served: Int64  # [c, b]
+    demanded: Int64  # [c, b]
+    ready: Int64  # [c, b, k]
+    entry: Int64  # [entry, field]: the streams of all channels, one behind the other
+    looked: Int64  # [c, WIDEST]: entries that are looked at
+    request: Int64  # [request, field]: of the host, of all channels
+    reads: Int64  # [c, place]
+    writes: Int64
+    queue: Int64  # [c, b, place]
+    length: Int64  # [c, b]
+    returns: Int64  # [c, ring]: clocks at which reads end
+    sent: Int64  # [c, k]: how often
+    log: Int64  # [command, (clock, command, channel, bank, row, repeat)]
+    logged: Int64  # [1]
+
+
+def channels(
+    family: Family,
+    streams: list[PimStream],
+    requests: list[Int64] | None = None,
+    *,
+    outstanding: int = 0,
+    refresh: bool = True,
+    refresh_after: int = 0,
+    log: int = 0,
+) -> Channels:
+    """Idle channels with their streams and requests of the host.
+
+    ``requests[c]`` are rows of (bank, row, column, write), of which at most ``outstanding`` are
+    under way (0: no limit). ``refresh_after``: clocks since the last refresh when clock 0 begins.
+    ``log`` commands can be kept.
+    """
+    n, banks, kinds = len(streams), family.banks, len(family.commands)
+    parts = family.device.organization
+    ranks = parts.pseudo_channels * parts.ranks
+    asked = requests or [np.zeros((0, 4), np.int64)] * n
+    setting = _settings(family, refresh)
+    word = np.zeros((n, WORDS), np.int64)
+    ends = np.cumsum([len(one) for one in streams])
+    word[:, END] = ends
+    word[:, HEAD] = word[:, QUEUED] = ends - [len(one) for one in streams]
+    stops = np.cumsum([len(one) for one in asked])
+    word[:, LAST_REQUEST], word[:, OFFERED] = stops, stops - [len(one) for one in asked]
+    word[:, OUTSTANDING] = outstanding or NEVER
+    word[:, CLOCK] = FIRST_CLOCK
+    word[:, [RESERVED, HOLD_BANK]] = NONE
+    word[:, REFRESH_AT] = max(1, int(setting[REFRESH_STEP]) - refresh_after)
+    entry = np.zeros((int(ends[-1]), 7), np.int64)
+    entry[:, :6] = np.concatenate([one.table() for one in streams])
+    entry[:, FINISH] = NONE
+    request = np.zeros((int(stops[-1]), 5), np.int64)
+    request[:, :4] = np.concatenate(asked)
+    request[:, R_FINISH] = NONE
+    reads, depth = int(setting[READ_QUEUE]), int(setting[DEPTH])
+    first, several = _delays(family)
+    return Channels(
+        setting=setting,
+        kind=_kinds(family),
+        delay=first,
+        each=several,
+        several=np.asarray((several[:, :, :, 1] > 0).any(axis=(0, 2)), np.int64),
+        shared=np.stack([_shared(family, reach) for reach in Reach]),
+        reached=np.stack([_reached(family, reach) for reach in Reach]),
+        windows=np.array(family.device.windows(), np.int64).reshape(-1, 2),
+        word=word,
+        rank=np.zeros((n, 2, ranks, RANK_WORDS), np.int64),
+        acts=np.zeros((n, ranks, MOST_WINDOW + 1), np.int64),
+        rows=np.full((n, 2, banks), NONE, np.int64),
+        served=np.zeros((n, banks), np.int64),
+        demanded=np.zeros((n, banks), np.int64),
+        ready=np.zeros((n, banks, kinds), np.int64),
+        entry=entry,
+        looked=np.full((n, WIDEST), NONE, np.int64),
+        request=request,
+        reads=np.zeros((n, reads), np.int64),
+        writes=np.zeros((n, int(setting[WRITE_BUFFER])), np.int64),
+        queue=np.zeros((n, banks, depth), np.int64),
+        length=np.zeros((n, banks), np.int64),
+        returns=np.zeros((n, 1 << 10), np.int64),
+        sent=np.zeros((n, kinds), np.int64),
+        log=np.zeros((log, 6), np.int64),
+        logged=np.zeros(1, np.int64),
+    )
+
+
+def _settings(family: Family, refresh: bool) -> Int64:
+    rules, device, t = family.rules, family.device, family.device.timings
+    parts, found = device.organization, np.zeros(SETTINGS, np.int64)
+    refreshing = family.commands[Command.REFAB]
+    per_unit = (
+        parts.ranks * parts.banks_per_rank
+        if refreshing.reach is Reach.PSEUDO_CHANNEL
+        else parts.banks_per_rank
+    )
+    units = family.banks // per_unit
+    deadline = rules.deadline or Deadline(0, 0, 0, 0, 0, 0, 0)
+    second = int(family.units.row_buffer == "dual")
+    closing = [one.closes for one in family.commands if one.second_buffer and one.closes >= 0]
+    interval = device.refresh.interval_cycles if refresh and rules.refresh else 0
+    words = {
+        CONCURRENT: rules.concurrent, DUAL: rules.dual_command, LOOK_AT: rules.window,
+        HIT_CAP: rules.hit_cap, DEPTH: rules.command_queue, READ_QUEUE: rules.read_queue,
+        WRITE_BUFFER: rules.write_buffer, PIM_QUEUE: rules.pim_queue,
+        REFRESH_STEP: interval if rules.refresh_together else interval // units,
+        REFRESH_BATCH: units if rules.refresh_together else 1, REFRESH_UNITS: units,
+        REFRESH_ALONE: rules.refresh_alone, READ_CYCLES: t["CL"] + t["burst_cycles"],
+        WRITE_CYCLES: t["CWL"] + t["burst_cycles"], GUARD: rules.guard, SECOND: second,
+        REFRESH_KIND: Command.REFAB,
+        REFRESH_CLOSE: refreshing.closes if refreshing.closes >= 0 else Command.PRE,
+        REFRESH_CLOSE_SECOND: closing[0] if closing else NONE, REFRESH_REACH: refreshing.reach,
+        TRP: t["tRP"], TRCD: t["tRCDWR"], DEADLINE: rules.deadline is not None,
+        EST_CLOSE: deadline.close, EST_PAIR: deadline.open_pair, EST_FIRST: deadline.first,
+        EST_SLOT: deadline.slot, EST_LEAST: deadline.least, EST_RESULT: deadline.result,
+        EST_REOPEN: deadline.reopen, BANKS: family.banks, RANK_BANKS: parts.banks_per_rank,
+        GROUP_BANKS: parts.banks, KINDS: len(family.commands), UNIT_BANKS: per_unit,
+        AHEAD: rules.rows_ahead,
+    }  # fmt: skip
+    for place, value in words.items():
+        found[place] = int(value)
+    return found
+
+
+def _kinds(family: Family) -> Int64:
+    return np.array(
+        [
+            (
+                one.role, one.reach, int(one.second_buffer), one.opens, one.closes, one.latency,
+                one.hold, one.step if one.repeat == "run" else 0, int(one.row_bus),
+                int(one.repeat == "composite"),
+            )
+            for one in family.commands
+        ],
+        np.int64,
+    )  # fmt: skip
+
+
+def _delays(family: Family) -> tuple[Int64, Int64]:
+    """Cycles between commands by how much their banks share, and those that count repeats."""
+    kinds = len(family.commands)
+    plain = np.full((len(SCOPES), kinds, kinds), -NEVER // 2, np.int64)
+    several = np.zeros((len(SCOPES), kinds, kinds, 3), np.int64)
+    several[:, :, :, 0] = -NEVER // 2
+    for one in family.all_constraints():
+        if one.window > 1:
+            continue
+        for shared, scopes in enumerate(SCOPES):
+            if one.scope not in scopes:
+                continue
+            at = (shared, one.before, one.after)
+            if one.each:
+                several[at] = one.cycles, one.each, one.least
+            else:
+                plain[at] = max(plain[at], one.cycles)
+    return plain, several
+
+
+def _numbers(family: Family) -> tuple[Int64, Int64, Int64, Int64, Int64]:
+    """Bank group, rank, pseudo-channel, number in the group, place in the pseudo-channel."""
+    parts = family.device.organization
+    bank = np.arange(family.banks)
+    rank = bank // parts.banks_per_rank
+    pseudo = rank // parts.ranks
+    place = bank % (parts.ranks * parts.banks_per_rank)
+    return bank // parts.banks, rank, pseudo, bank % parts.banks, place
+
+
+def touches(family: Family, reach: Reach) -> NDArray[np.bool_]:
+    """[bank named, bank]: whether a command of this reach touches it."""
+    group, rank, pseudo, number, place = _numbers(family)
+    unit = {
+        Reach.BANK: np.arange(family.banks), Reach.BANK_GROUP: group, Reach.RANK: rank,
+        Reach.PSEUDO_CHANNEL: pseudo, Reach.CHANNEL: np.zeros(family.banks, np.int64),
+        Reach.SAME_BANK: number, Reach.TWIN_BANKS: place,
+    }[reach]  # fmt: skip
+    found: NDArray[np.bool_] = np.equal.outer(unit, unit)
+    return found
+
+
+def _reached(family: Family, reach: Reach) -> Int64:
+    found = np.full((family.banks, family.banks + 1), NONE, np.int64)
+    for bank, mine in enumerate(touches(family, reach)):
+        at = np.flatnonzero(mine)
+        found[bank, : len(at)] = at
+    return found
+
+
+def _shared(family: Family, reach: Reach) -> Int64:
+    """The most that each bank shares with any of those that a command touches."""
+    group, rank, pseudo, _, _ = _numbers(family)
+    touched = touches(family, reach)
+    found = np.full((family.banks, family.banks), SAME_CHANNEL, np.int64)
+    for shared, unit in ((SAME_BUS, pseudo), (SAME_RANK, rank), (SAME_GROUP, group)):
+        same = np.equal.outer(unit, unit).astype(np.int64)
+        found[(touched.astype(np.int64) @ same) > 0] = shared
+    found[touched] = SAME_BANK
+    return found
