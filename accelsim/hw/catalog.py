@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 # Importing a room registers its blocks.
 from accelsim.hw import (  # noqa: F401
+    adder_array,
     cache,
     decoder,
     dma,
