@@ -26,9 +26,11 @@ import numpy as np
 from accelsim.errors import AccelsimError
 from accelsim.hw.adder_array import AdderArray
 from accelsim.hw.block import Work
+from accelsim.hw.dram.commands import Command
+from accelsim.hw.dram.energy import command_energy_pj
 from accelsim.hw.pim.bank_attention import append_cycles, row_elements
 from accelsim.hw.pim.catalog import family as find_family
-from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.family import Family, Role
 from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator
 from accelsim.hw.pim.run import PimRun, family_digest, run_pim
 from accelsim.program.opcodes import REDUCTIONS, Function, Opcode
@@ -38,6 +40,9 @@ from accelsim.workload.graph import Graph
 
 F = Function
 Steps = list[tuple[Function, int]]
+
+STREAMED = (ops.Activation, ops.Residual, ops.Elementwise)
+"""Operators that take the results of a product as they come."""
 
 PIM_GPT_ASIC = AdderArray(
     lanes=128,
@@ -54,7 +59,8 @@ class BankDecoder:
     """Channels of a PIM ``family`` ("pim-gpt" or a family itself) and an ASIC at ``asic_hz``.
 
     ``mac_mw`` is the power of a channel's arithmetic while it works, ``asic_mw`` that of the ASIC
-    at 1 GHz. ``channels`` 0: as many as the family has.
+    at 1 GHz. ``channels`` 0: as many as the family has. ``mac_reads``: a column of all banks takes
+    the energy of so many reads (0: the family's figure, a read for each bank).
     """
 
     family: str | Family = "pim-gpt"
@@ -62,6 +68,7 @@ class BankDecoder:
     asic_hz: int = 1_000_000_000
     channels: int = 0
     overlap: bool = True
+    mac_reads: float = 0.0
     mac_mw: float = 149.29
     asic_mw: float = 304.59
 
@@ -69,7 +76,18 @@ class BankDecoder:
     def pim(self) -> Family:
         """The family, with as many channels as asked for."""
         found = find_family(self.family) if isinstance(self.family, str) else self.family
-        return replace(found, channels=self.channels) if self.channels else found
+        found = replace(found, channels=self.channels) if self.channels else found
+        return self._with_energy(found) if self.mac_reads else found
+
+    def _with_energy(self, family: Family) -> Family:
+        read = command_energy_pj(family.device)[Command.RD]
+        return replace(
+            family,
+            commands=tuple(
+                replace(one, energy_pj=self.mac_reads * read) if one.role == Role.COLUMN else one
+                for one in family.commands
+            ),
+        )
 
     @cached_property
     def _as_key(self) -> _ByDigest:
@@ -93,11 +111,11 @@ class BankDecoder:
             for cached in range(1, tokens + 1)
         ]
 
-    def product(self, m: int, n: int, after: Steps = []) -> Spent:  # noqa: B006
+    def product(self, m: int, n: int, after: Steps | None = None) -> Spent:
         """A matrix beside the banks times a vector, and what the ASIC does with its results."""
         family = self.pim
         chunks = math.ceil(n / row_elements(family))
-        steps = [(F.ADD, m * (chunks - 1)), *after] if chunks > 1 else after
+        steps = [(F.ADD, m * (chunks - 1)), *(after or [])]
         tiles = chunks * math.ceil(m / (family.channels * family.banks))
         return self.both(self.banks(Gemv(m, n)), steps, tiles)
 
@@ -164,7 +182,7 @@ class BankDecoder:
 
     @property
     def standby_watts(self) -> float:
-        """Of the memory while the ASIC alone works, and of the ASIC at its clock all the time."""
+        """Of the memory's channels while only the ASIC works, all rows closed."""
         power = self.pim.device.power
         idle = getattr(power, "vdd", 0.0) * getattr(power, "idd2n", 0.0) * self.pim.channels
         return idle * 1e-3
@@ -194,12 +212,12 @@ class _Walk:
         if isinstance(op, ops.Gemm):
             self.flush()
             if op.m * op.batch != 1:
-                raise AccelsimError(f"{op}: {op.m} x {op.batch} rows; accepted: decode of a batch of 1")
+                raise AccelsimError(
+                    f"{op}: {op.m} x {op.batch} rows; accepted: decode of a batch of 1"
+                )
             self.product, self.after = op, [(F.ADD, op.n)] if len(op.inputs) > 2 else []
-        elif isinstance(op, ops.Activation):
-            self.after.append((F[op.function.upper()], op.rows * op.cols))
-        elif isinstance(op, ops.Residual | ops.Elementwise):
-            self.after.append((F[op.function.upper()], op.rows * op.cols))
+        elif isinstance(op, STREAMED):
+            self.after.append((Function[op.function.upper()], op.rows * op.cols))
         elif isinstance(op, ops.LayerNorm):
             self.flush()
             self.spent += self.decoder.functions(_norm(op.cols), chained=True)

@@ -20,17 +20,21 @@ Steps are simulated at some lengths; between them time is the polynomial through
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from accelsim.arch.model import Architecture
 from accelsim.errors import AccelsimError
 from accelsim.hw.simt import Simt
-from accelsim.numerics.formats import FORMATS
 from accelsim.simulation import simulate_graph
 from accelsim.workload import operators as ops
 from accelsim.workload import workload
 from accelsim.workload.graph import Graph
+from accelsim.workload.tensors import DTYPES
+
+Floats = npt.NDArray[np.float64]
 
 GELU_PASSES, SCORE_PASSES, CACHE_PASSES = 7, 2, 1
 LEAST = 64
@@ -52,41 +56,21 @@ class EagerGeneration:
     watts: float
     layer_us: float | None = None
 
-    def step_seconds(self, model: str, tokens: int) -> np.ndarray:
+    def step_seconds(self, model: str, tokens: int) -> Floats:
         """Seconds of each of ``tokens`` steps."""
         lengths = (1, tokens) if self.cached else (LEAST, (LEAST + tokens) // 2, tokens)
         graphs = [self.graph(model, length) for length in lengths]
-        device = [self.device_seconds(graph) for graph in graphs]
+        device = [_device_seconds(self.arch, self.cached, graph) for graph in graphs]
         through = np.polynomial.Polynomial.fit(lengths, device, len(lengths) - 1)
-        steps = np.maximum(through(np.arange(1, tokens + 1)), 0.0)
+        steps: Floats = np.maximum(through(np.arange(1, tokens + 1)), 0.0)
         host = self.host_seconds(graphs[0])
-        return np.maximum(steps, host) if self.asynchronous else steps + host
+        return np.asarray(np.maximum(steps, host) if self.asynchronous else steps + host)
 
     def graph(self, model: str, length: int) -> Graph:
         """One step with so many tokens in the text."""
         if self.cached:
             return workload(model, phase="decode", context=length, dtype=self.dtype)
         return workload(model, phase="prefill", tokens=length, dtype=self.dtype, logits="all")
-
-    def device_seconds(self, graph: Graph) -> float:
-        """Kernels and the passes that a fused graph does not make."""
-        kernels = simulate_graph(graph, self.arch).seconds
-        _, memory = self.arch.main_memory()
-        reached = float(getattr(memory, "efficiency", 1.0))
-        rate = reached * memory.peak_bytes_per_second(self.arch.hz_of(memory))
-        return kernels + self.extra_bytes(graph) / rate
-
-    def extra_bytes(self, graph: Graph) -> int:
-        """Bytes of the passes beside the graph's own, each read and written."""
-        elements = 0
-        for op in graph.operators:
-            if isinstance(op, ops.Activation):
-                elements += GELU_PASSES * op.rows * op.cols
-            elif isinstance(op, ops.Attention):
-                elements += SCORE_PASSES * op.batch * op.heads * op.q_len * op.kv_len
-                if self.cached:
-                    elements += CACHE_PASSES * 2 * op.batch * op.kv_heads * op.kv_len * op.head_dim
-        return 2 * elements * FORMATS[self.dtype].bits // 8
 
     def host_seconds(self, graph: Graph) -> float:
         """Calls of a step."""
@@ -101,3 +85,27 @@ class EagerGeneration:
             if "layer" in unit.call_us:
                 return unit.call_us["layer"]
         raise AccelsimError(f"{self.arch.name}: no simt unit has call_us.layer; accepted: layer_us")
+
+
+@lru_cache(maxsize=256)
+def _device_seconds(arch: Architecture, cached: bool, graph: Graph) -> float:
+    """Kernels, and the passes that a fused graph does not make; kept by what is simulated."""
+    _, memory = arch.main_memory()
+    reached = float(getattr(memory, "efficiency", 1.0))
+    rate = reached * memory.peak_bytes_per_second(arch.hz_of(memory))
+    return simulate_graph(graph, arch).seconds + extra_bytes(graph, cached) / rate
+
+
+def extra_bytes(graph: Graph, cached: bool) -> int:
+    """Bytes of the passes beside the graph's own, each read and written."""
+    bits = 0
+    for op in graph.operators:
+        width = DTYPES[graph.tensors[op.inputs[0]].dtype].bits
+        if isinstance(op, ops.Activation):
+            bits += width * GELU_PASSES * op.rows * op.cols
+        elif isinstance(op, ops.Attention):
+            bits += width * SCORE_PASSES * op.batch * op.heads * op.q_len * op.kv_len
+            if cached:
+                kept = 2 * op.batch * op.kv_heads * op.kv_len * op.head_dim
+                bits += width * CACHE_PASSES * kept
+    return 2 * bits // 8
