@@ -8,7 +8,7 @@ import math
 import re
 from typing import NamedTuple
 
-from scalar_numbers import LAYOUTS, add, cast, exponent_of, finite, mul, nearest, wrapped
+from scalar_numbers import LAYOUTS, add, cast, exponent_of, finite, fma, mul, nearest, wrapped
 
 
 class Step(NamedTuple):
@@ -23,7 +23,7 @@ class Step(NamedTuple):
 # By arithmetic and the kind of its operands.
 STEPS = {
     ("ampere-mma", "fp16"): Step(8, 24), ("ampere-mma", "bf16"): Step(8, 24),
-    ("ampere-mma", "tf32"): Step(4, 24),
+    ("ampere-mma", "tf32"): Step(4, 24), ("turing-mma", "fp16"): Step(8, 24),
     ("hopper-wgmma", "fp16"): Step(16, 25), ("hopper-wgmma", "bf16"): Step(16, 25),
     ("hopper-wgmma", "tf32"): Step(8, 25),
     ("hopper-wgmma", "fp8_e4m3"): Step(32, 13, 13), ("hopper-wgmma", "fp8_e5m2"): Step(32, 13, 13),
@@ -48,6 +48,8 @@ def product_of(settings, order, formats):
         assert name == "sequential-fp32", name
         assert not promoted, order
         return _adders(None, 0)
+    if name == "fma-fp32":
+        return _multiply_adds
     operands = "tf32" if a == "fp32" else a
     chain = _steps(operands, STEPS[name, operands], accumulator)
     return _promoted(chain, promoted.pop()) if promoted else chain
@@ -55,6 +57,14 @@ def product_of(settings, order, formats):
 
 def _exact(x, y, c):
     return wrapped(sum(u * v for u, v in zip(x, y, strict=True)) + (c or 0))
+
+
+def _multiply_adds(x, y, c):
+    """One after the other, each rounded once."""
+    total = 0.0 if c is None else c
+    for u, v in zip(x, y, strict=True):
+        total = fma(u, v, total) if all(map(finite, (u, v, total))) else u * v + total
+    return total
 
 
 def _adders(entering, fold):
