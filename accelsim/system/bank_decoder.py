@@ -23,12 +23,12 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, CapacityError
 from accelsim.hw.adder_array import AdderArray
-from accelsim.hw.block import Work
+from accelsim.hw.block import Work, require
 from accelsim.hw.dram.commands import Command
 from accelsim.hw.dram.energy import command_energy_pj
-from accelsim.hw.pim.bank_attention import append_cycles, row_elements
+from accelsim.hw.pim.bank_attention import append_cycles, cache_rows, row_elements
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.family import Family, Role
 from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator
@@ -72,6 +72,11 @@ class BankDecoder:
     mac_mw: float = 149.29
     asic_mw: float = 304.59
 
+    def __post_init__(self) -> None:
+        for name, least in (("channels", 0), ("asic_hz", 1), ("mac_reads", 0)):
+            require(getattr(self, name) >= least, f"{name} must be at least {least}")
+        self.asic.check()
+
     @cached_property
     def pim(self) -> Family:
         """The family, with as many channels as asked for."""
@@ -103,6 +108,7 @@ class BankDecoder:
         """
         walk = _Walk(self, graph)
         attention = walk.attention
+        self.check_room(graph.name, walk, tokens)
         if attention is None:
             return [walk.spent] * tokens
         layers = walk.layers
@@ -111,13 +117,29 @@ class BankDecoder:
             for cached in range(1, tokens + 1)
         ]
 
+    def check_room(self, name: str, walk: _Walk, tokens: int) -> None:
+        """Raise CapacityError if weights and caches are more rows than a bank has."""
+        needed = walk.rows
+        if walk.attention is not None:
+            heads, size = walk.attention.heads, walk.attention.head_dim
+            needed += walk.layers * cache_rows(self.pim, heads, size, tokens)
+        rows = self.pim.device.organization.rows
+        if needed > rows:
+            raise CapacityError(
+                f"{name} with {tokens:,} tokens: {needed:,} rows of every bank of"
+                f" {self.pim.channels} channels; accepted: up to {rows:,} (more channels)"
+            )
+
     def product(self, m: int, n: int, after: Steps | None = None) -> Spent:
         """A matrix beside the banks times a vector, and what the ASIC does with its results."""
-        family = self.pim
-        chunks = math.ceil(n / row_elements(family))
+        chunks = math.ceil(n / row_elements(self.pim))
         steps = [(F.ADD, m * (chunks - 1)), *(after or [])]
-        tiles = chunks * math.ceil(m / (family.channels * family.banks))
-        return self.both(self.banks(Gemv(m, n)), steps, tiles)
+        return self.both(self.banks(Gemv(m, n)), steps, self.tiles(m, n))
+
+    def tiles(self, m: int, n: int) -> int:
+        """Rows of every bank that a matrix takes."""
+        all_banks = self.pim.channels * self.pim.banks
+        return math.ceil(n / row_elements(self.pim)) * math.ceil(m / all_banks)
 
     def attend(self, op: ops.Attention, cached: int) -> Spent:
         """Keys and values of the token into the cache, scores, softmax, weighted values."""
@@ -200,7 +222,7 @@ class _Walk:
     def __init__(self, decoder: BankDecoder, graph: Graph) -> None:
         self.decoder, self.spent = decoder, NOTHING
         self.attention: ops.Attention | None = None
-        self.layers = 0
+        self.layers = self.rows = 0
         self.product: ops.Gemm | None = None
         self.after: Steps = []
         for op in graph.operators:
@@ -240,7 +262,9 @@ class _Walk:
     def flush(self) -> None:
         """The product that was under way, and its functions."""
         if self.product is not None:
-            self.spent += self.decoder.product(self.product.n, self.product.k, self.after)
+            m, n = self.product.n, self.product.k
+            self.rows += self.decoder.tiles(m, n)
+            self.spent += self.decoder.product(m, n, self.after)
         else:
             self.spent += self.decoder.functions(self.after)
         self.product, self.after = None, []

@@ -3,11 +3,13 @@ token.
 
     generate("gpt3-xl")                                   on PIM-GPT
     generate("gpt3-xl", EagerGeneration(arch("t4"), ...)) on a GPU under a framework
+    accelsim generate gpt3-xl --asic-clock 100MHz         the same as text
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from accelsim.errors import AccelsimError
 from accelsim.system.bank_decoder import BankDecoder
@@ -30,6 +32,16 @@ class Generation:
     seconds: float
     joules: float
     spent: Spent = NOTHING
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as plain JSON values."""
+        shares = {
+            "row_hits": self.spent.row_hits,
+            "beside_products": self.spent.beside_products,
+            "seconds_per_token": self.seconds_per_token,
+            "watts": self.watts,
+        }
+        return {**asdict(self), **shares}
 
     @property
     def seconds_per_token(self) -> float:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import accelsim as xs
 from accelsim.arch.catalog import library_folder
-from accelsim.errors import AccelsimError
+from accelsim.cli.main import app
+from accelsim.errors import AccelsimError, CapacityError
 from accelsim.hw.adder_array import AdderArray
-from accelsim.hw.pim.bank_attention import append_cycles
+from accelsim.hw.pim.bank_attention import append_cycles, cache_rows
 from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.operators import Attend, Gemv, Logit
 from accelsim.hw.pim.run import run_pim
@@ -192,3 +195,32 @@ def test_the_asics_numbers_are_those_of_additions_and_multiplications(
         plain = AdderArray._exp
         monkeypatch.setattr(AdderArray, "_exp", lambda unit, x: plain(unit, x) + np.float32(0.01))
         assert not xs.check(machine, f"{work},dtype=fp32").ok
+
+
+def test_a_model_that_does_not_fit_is_refused() -> None:
+    """1.4 G weights of 16 bits are more than two channels of 512 MiB."""
+    with pytest.raises(CapacityError, match="accepted: up to 16,384"):
+        generate("gpt3-xl", BankDecoder(channels=2), 8)
+    # Keys and values of 128 tokens a row, then of a second group: 2 chunks of heads, 24 layers.
+    one, two = (cache_rows(family("pim-gpt"), 24, 64, tokens) for tokens in (128, 129))
+    assert (one, two) == (2 + 12, 4 + 12)
+
+
+@pytest.mark.parametrize("wrong", [{"channels": -1}, {"asic_hz": 0}, {"mac_reads": -1.0}])
+def test_machines_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(AccelsimError, match=f"{next(iter(wrong))} must be at least"):
+        BankDecoder(**wrong)
+
+
+def test_the_command_says_what_the_call_does(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    done = CliRunner().invoke(app, ["generate", "gpt2", "--tokens", "3", "--json", str(file)])
+    assert done.exit_code == 0, done.output
+    run = generate("gpt2", tokens=3)
+    assert f"{1e3 * run.seconds_per_token:.4g} ms/token" in done.output
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert written["seconds"] == run.seconds
+    assert written["row_hits"] == run.spent.row_hits
+    slow = CliRunner().invoke(app, ["generate", "gpt2", "--tokens", "3", "--asic-clock", "1 MHz"])
+    assert slow.exit_code == 0
+    assert "ASIC busy 9" in slow.output

@@ -81,6 +81,14 @@ def value_tiles(family: Family, work: Attend) -> int:
     return math.ceil(work.heads * work.head_dim / (family.channels * family.banks))
 
 
+def cache_rows(family: Family, heads: int, head_dim: int, tokens: int) -> int:
+    """Rows of every bank that keys and values of so many tokens take, in one layer."""
+    groups = math.ceil(tokens / (family.channels * family.banks))
+    keys = groups * math.ceil(heads / heads_of_a_row(family, head_dim))
+    values = value_tiles(family, Attend(tokens, heads, head_dim))
+    return keys + values * math.ceil(tokens / row_elements(family))
+
+
 def append_cycles(family: Family, heads: int, head_dim: int) -> int:
     """Clocks in which keys and values of a token get into the cache, one access after the other."""
     t = family.device.timings
