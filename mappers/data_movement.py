@@ -10,7 +10,7 @@ from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.registry import mapper
 from accelsim.numerics.formats import row_bytes
-from accelsim.workload.operators import EmbeddingGather, KvAppend
+from accelsim.workload.operators import EmbeddingGather, KvAppend, PrependToken
 
 
 def rows_that_fit(free_bytes: int, nbytes_per_row: int, rows: int, even: int = 1) -> int:
@@ -65,7 +65,35 @@ def dma_kv_append(op: KvAppend, low: Lowering) -> None:
             low.build.load(core.load_queues[0], tile, new[start : start + count, everything])
             for head in range(op.kv_heads):
                 mine = tile[everything, head * d : (head + 1) * d]
-                first = op.position + top
+                first = op.position_of(sequence) + top
                 for run in append_runs(op, low, sequence, head, first, first + count):
                     rows = slice(run.first - first, run.first - first + run.view.rows)
                     low.build.store(core.store_queue, run.view, mine[rows, everything])
+
+
+@mapper("dma-token", lowers=("prepend_token", "drop_token"), needs=(Dma, Sram))
+def dma_token(op: PrependToken, low: Lowering) -> None:
+    """Sequences are dealt to the cores; a token goes before each, or the first of each is left."""
+    low.begin_kernel()
+    drops = op.kind == "drop_token"
+    x, out = (low.matrix(name, cols=op.hidden) for name in (op.inputs[0], op.output))
+    everything = slice(None)
+    for index, core in enumerate(low.cores[: op.batch]):
+        arena = core.arenas[core.staging]
+        height = rows_that_fit(arena.free, row_bytes(op.hidden, x.fmt), op.q_len + 1)
+        ring = core.ring(core.staging, "rows", height, op.hidden, x.fmt)
+        for sequence in range(index, op.batch, len(low.cores)):
+            first, after = sequence * op.q_len, sequence * (op.q_len + 1)
+            moves = [
+                (after + 1 + top, first + top, min(height, op.q_len - top))
+                for top in range(0, op.q_len, height)
+            ]
+            if not drops:
+                tile = ring.next()[:1, everything]
+                low.build.load(core.load_queues[0], tile, low.matrix(op.inputs[1], 1, op.hidden))
+                low.build.store(core.store_queue, out[after : after + 1, everything], tile)
+            for longer, shorter, count in moves:
+                source, target = (longer, shorter) if drops else (shorter, longer)
+                tile = ring.next()[:count, everything]
+                low.build.load(core.load_queues[0], tile, x[source : source + count, everything])
+                low.build.store(core.store_queue, out[target : target + count, everything], tile)

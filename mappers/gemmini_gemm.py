@@ -23,7 +23,7 @@ from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.epilogue import Finisher, reserved_bytes
 from accelsim.mapping.lowering import Core, Lowering
-from accelsim.mapping.products import Product, gemm_products, steps
+from accelsim.mapping.products import Product, gemm_products, lower_products, steps
 from accelsim.mapping.registry import mapper
 from accelsim.program.storage import View
 from accelsim.workload.operators import Gemm
@@ -140,7 +140,7 @@ class _CoreTiles:
             self.build.store(self.core.store_queue, target, view)
 
     def _load_b(self, product: Product, b: View, cols: slice, ks: slice, block: slice) -> None:
-        source = product.b[cols, ks] if product.transpose_b else product.b[ks, cols]
+        source = product.b_window(cols, ks)
         target = b[block, :] if product.transpose_b else b[:, block]
         self.build.load(self.core.load_queues[0], target, source, part=True)
 
@@ -153,6 +153,9 @@ def within(whole: slice, part: slice) -> slice:
 @mapper("gemmini-gemm", lowers=("gemm",), needs=(Systolic, Dma))
 def gemmini_gemm(op: Gemm, low: Lowering) -> None:
     """Square output tiles by the Gemmini heuristic, dealt to the cores in turn (ONNXim)."""
+    if op.transpose_a:  # which the heuristic does not know
+        lower_products(low, gemm_products(op, low))
+        return
     for product in gemm_products(op, low):
         _lower_product(low, product)
 

@@ -13,7 +13,8 @@ from accelsim.mapping.attention.gathered import Plain
 from accelsim.mapping.attention.heads import head_groups, outputs
 from accelsim.mapping.attention.simt_softmax import softmax_kernel
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.products import Product, Stored
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import Product
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.thread_blocks import lower_grids
 from accelsim.numerics.formats import number_format
@@ -23,18 +24,16 @@ from accelsim.workload.operators import Attention
 @mapper("gpu-attention", lowers=("attention",), needs=(TensorCore, Simt, LoadStore), preference=1)
 def gpu_attention(op: Attention, low: Lowering) -> None:
     """Q K^T, softmax and P V as three kernels."""
-    rows = op.batch * op.heads * op.q_len
     groups, plain = head_groups(op), Plain(op, low)
-    scores = low.scratch(f"{op.name}.scores", rows, plain.kv_len, number_format("fp32"))
-    weights = low.scratch(f"{op.name}.weights", rows, plain.kv_len, plain.fmt)
-    everything = slice(None)
+    scores = plain.scores("scores", number_format("fp32"))
+    weights = plain.scores("weights", plain.fmt)
     lower_grids(
         low,
         [
             Product(
                 Stored(plain.queries(group)),
                 plain.keys(group),
-                scores[group, everything],
+                scores.of(group),
                 transpose_b=True,
             )
             for group in groups
@@ -45,7 +44,7 @@ def gpu_attention(op: Attention, low: Lowering) -> None:
         low,
         [
             Product(
-                Stored(weights[group, everything]),
+                Stored(weights.of(group)),
                 plain.values(group),
                 outputs(op, low, group),
             )

@@ -18,7 +18,11 @@ from accelsim.workload.operators import ExpertCombine, ExpertGate, GroupedGemm
 
 
 @mapper(
-    "gpu-grouped-gemm", lowers=("grouped_gemm",), needs=(TensorCore, Simt, LoadStore), preference=1
+    "gpu-grouped-gemm",
+    lowers=("grouped_gemm",),
+    needs=(TensorCore, Simt, LoadStore),
+    preference=1,
+    reads_coded=True,
 )
 def gpu_grouped_gemm(op: GroupedGemm, low: Lowering) -> None:
     """One grid for all groups, each cut into CTA tiles of its own."""

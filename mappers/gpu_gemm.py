@@ -11,7 +11,13 @@ from accelsim.mapping.thread_blocks import lower_grids
 from accelsim.workload.operators import Gemm
 
 
-@mapper("gpu-gemm", lowers=("gemm",), needs=(TensorCore, Simt, LoadStore), preference=1)
+@mapper(
+    "gpu-gemm",
+    lowers=("gemm",),
+    needs=(TensorCore, Simt, LoadStore),
+    preference=1,
+    reads_coded=True,
+)
 def gpu_gemm(op: Gemm, low: Lowering) -> None:
     """Tile, split of K and raster chosen by closed-form cost; one CTA per multiprocessor."""
     lower_grids(low, gemm_products(op, low))

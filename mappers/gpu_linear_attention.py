@@ -34,7 +34,8 @@ from accelsim.hw.tensor_core import TensorCore
 from accelsim.mapping.attention.decays import as_column, as_row, fill_gates, prefix_sums
 from accelsim.mapping.attention.gathered import copy_windows
 from accelsim.mapping.lowering import Lowering, Ring
-from accelsim.mapping.products import Product, Stored
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import Product
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.simt_rows import FP32, Step, Threads, cut, shares, tile_height
 from accelsim.mapping.thread_blocks import lower_grids

@@ -9,18 +9,19 @@ or groups the taps are fetched one by one, and what lies outside the image is fi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.epilogue import finish_of
+from accelsim.mapping.kept import kept_columns
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.products import Product, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.numerics.formats import Format
 from accelsim.program.builder import Builder
 from accelsim.program.storage import View
-from accelsim.workload.operators import Conv2d
+from accelsim.workload.operators import Conv2d, ConvWeightGrad
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,74 @@ class Im2col:
         build.load(queue, dst[lo:hi, everything], source, part=True)
 
 
-@mapper("im2col-conv", lowers=("conv2d",), needs=(Systolic, Dma), preference=1)
+@dataclass(frozen=True)
+class FlippedTaps:
+    """The weights of a flipped convolution's group as [filters, taps], tap by tap.
+
+    They lie as [fh, fw, filters, channels] with the taps in reverse (see Conv2d.flipped).
+    """
+
+    stored: View
+    channels: int
+    filters: int
+    group: int
+    window: tuple[slice, slice]
+
+    @property
+    def rows(self) -> int:
+        return int(self.window[0].stop - self.window[0].start)
+
+    @property
+    def cols(self) -> int:
+        return int(self.window[1].stop - self.window[1].start)
+
+    @property
+    def fmt(self) -> Format:
+        return self.stored.fmt
+
+    def __getitem__(self, window: tuple[slice, slice]) -> FlippedTaps:
+        whole = zip(self.window, window, (self.rows, self.cols), strict=True)
+        inner = [
+            slice(outer.start + one.indices(size)[0], outer.start + one.indices(size)[1])
+            for outer, one, size in whole
+        ]
+        return replace(self, window=(inner[0], inner[1]))
+
+    def fetch(self, build: Builder, queue: int, dst: View) -> None:
+        filters, taps = self.window
+        channels, last = self.channels, self.stored.rows // self.filters - 1
+        for tap in range(taps.start // channels, -(-taps.stop // channels)):
+            first, stop = max(tap * channels, taps.start), min((tap + 1) * channels, taps.stop)
+            row = (last - tap) * self.filters
+            column = (self.group - tap) * channels
+            source = self.stored[
+                row + filters.start : row + filters.stop, column + first : column + stop
+            ]
+            mine = dst[:, first - taps.start : stop - taps.start]
+            build.load(queue, mine, source, part=mine.cols < dst.cols)
+
+
+def _weights(op: Conv2d, low: Lowering, group: int) -> View | FlippedTaps:
+    """The filters of a group: [taps, filters], or [filters, taps] if they are flipped."""
+    filters, channels = op.cout // op.groups, op.cin // op.groups
+    if not op.flipped:
+        whole = low.matrix(op.inputs[1], cols=op.cout)
+        return whole[:, group * filters : (group + 1) * filters]
+    whole = low.matrix(op.inputs[1], cols=op.cin)
+    everything = (slice(0, filters), slice(0, op.gemm_k))
+    return FlippedTaps(whole, channels, filters, group, everything)
+
+
+@mapper(
+    "im2col-conv",
+    lowers=("conv2d", "layer_sparse_conv2d"),
+    needs=(Systolic, Dma),
+    preference=1,
+    reads_coded=True,
+)
 def im2col_conv(op: Conv2d, low: Lowering) -> None:
     """im2col by strided DMA, then the tiled matrix product, one per group."""
     per_group = op.cout // op.groups
-    weights = low.matrix(op.inputs[1], cols=op.cout)
     outputs = low.matrix(op.output, cols=op.cout)
     finish = finish_of(op, low)
     everything = slice(None)
@@ -127,10 +191,24 @@ def im2col_conv(op: Conv2d, low: Lowering) -> None:
         cols = slice(group * per_group, (group + 1) * per_group)
         products.append(
             Product(
-                Im2col(op, low, group),
-                weights[everything, cols],
+                kept_columns(op, Im2col(op, low, group)),
+                _weights(op, low, group),
                 outputs[everything, cols],
                 finish.window(everything, cols),
+                transpose_b=op.flipped,
             )
         )
+    lower_products(low, products)
+
+
+@mapper("im2col-wgrad", lowers=("conv2d_wgrad",), needs=(Systolic, Dma))
+def im2col_wgrad(op: ConvWeightGrad, low: Lowering) -> None:
+    """Gradient of filters: the im2col matrix, transposed, times that of the result's gradient."""
+    filters = op.cout // op.groups
+    given, result = low.matrix(op.inputs[1], cols=op.cout), low.matrix(op.output, cols=op.cout)
+    columns = [slice(g * filters, (g + 1) * filters) for g in range(op.groups)]
+    products = [
+        Product(Im2col(op, low, g), given[:, cols], result[:, cols], transpose_a=True)
+        for g, cols in enumerate(columns)
+    ]
     lower_products(low, products)

@@ -11,7 +11,13 @@ from accelsim.mapping.registry import mapper
 from accelsim.workload.operators import Gemm, GroupedGemm
 
 
-@mapper("systolic-gemm", lowers=("gemm",), needs=(Systolic, Dma), preference=1, reads_coded=True)
+@mapper(
+    "systolic-gemm",
+    lowers=("gemm", "layer_sparse_gemm"),
+    needs=(Systolic, Dma),
+    preference=1,
+    reads_coded=True,
+)
 def systolic_gemm(op: Gemm, low: Lowering) -> None:
     """Tiles chosen by closed-form cost, shared out over cores and arrays, double-buffered."""
     lower_products(low, gemm_products(op, low))

@@ -19,8 +19,9 @@ from accelsim.hw.systolic import Systolic
 from accelsim.mapping.conv_tiling import Machine, best_conv_tiling, filter_share, slots
 from accelsim.mapping.epilogue import Finisher, finish_of
 from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.operands import Stored
 from accelsim.mapping.planes import Planes, corners
-from accelsim.mapping.products import Product, Stored, accumulator_format, lower_products, steps
+from accelsim.mapping.products import Product, accumulator_format, lower_products, steps
 from accelsim.mapping.registry import mapper
 from accelsim.program.storage import View
 from accelsim.workload.operators import Conv2d
@@ -36,9 +37,10 @@ def tapwise_conv(op: Conv2d, low: Lowering) -> None:
         pixels = op.batch * op.h * op.w
         product = Product(
             Stored(low.matrix(op.inputs[0], rows=pixels)),
-            low.matrix(op.inputs[1], cols=op.cout),
+            low.matrix(op.inputs[1], cols=op.cin if op.flipped else op.cout),
             low.matrix(op.output, cols=op.cout),
             finish_of(op, low),
+            transpose_b=op.flipped,
         )
         lower_products(low, [product])
         return
@@ -80,9 +82,9 @@ class _Core:
         self.planes = Planes(op, self.tiling.images, self.tiling.rows)
         self._reserve_buffers()
         self.depth, self.width = op.cin // op.groups, op.cout // op.groups
-        self.weights = low.matrix(op.inputs[1], cols=op.cout)
+        self.weights = low.matrix(op.inputs[1], cols=op.cin if op.flipped else op.cout)
         self.target = low.matrix(op.output, cols=op.cout)
-        for group in steps(op.cout, self.width):
+        for group in () if op.flipped else steps(op.cout, self.width):
             low.layouts.pack(self.weights[:, group], self.tiling.filters)
 
     def _reserve_buffers(self) -> None:
@@ -92,8 +94,9 @@ class _Core:
         fmt = self.low.format(self.op.inputs[0])
         images, filters = slots(self.op, self.planes, t.filters, t.channels)
         self.images = core.ring(self.memory, "images", self.planes.rows, t.channels, fmt, images)
+        block = (t.filters, t.channels) if self.op.flipped else (t.channels, t.filters)
         self.filters = core.ring(
-            self.memory, "filters", taps * t.channels, t.filters, self.fmt, filters
+            self.memory, "filters", taps * block[0], block[1], self.fmt, filters
         )
         self.sums = core.ring(self.memory, "sums", self.planes.result_rows, t.filters, self.sum_fmt)
         if self.finish.residual is not None:
@@ -151,6 +154,10 @@ class _Core:
             return held[1]
         op, channels = self.op, part.stop - part.start
         taps, count = op.fh * op.fw, filters.stop - filters.start
+        if op.flipped:
+            block = self._flipped(group, filters, part)
+            self.kept["filters"] = key, block
+            return block
         block = self.filters.next()[: taps * channels, :count]
         base = group * self.width
         columns = slice(base + filters.start, base + filters.stop)
@@ -165,23 +172,38 @@ class _Core:
         self.kept["filters"] = key, block
         return block
 
+    def _flipped(self, group: int, filters: slice, part: slice) -> View:
+        """A block of flipped filters as [taps * filters, channels], the taps in reverse."""
+        taps, count = self.op.fh * self.op.fw, filters.stop - filters.start
+        block = self.filters.next()[: taps * count, : part.stop - part.start]
+        first = group * self.depth
+        columns = slice(first + part.start, first + part.stop)
+        for tap in range(taps):
+            stored = (taps - 1 - tap) * self.width
+            source = self.weights[stored + filters.start : stored + filters.stop, columns]
+            mine = block[tap * count : (tap + 1) * count, :]
+            self.low.build.load(self.core.load_queues[-1], mine, source, part=taps > 1)
+        return block
+
     def _multiply(self, sums: View, image: View, weight: View, channels: int, more: bool) -> None:
         """All taps of one tile; the arrays share its pixels."""
         op, planes = self.op, self.planes
         pieces = self._pieces()
-        held = self.tiling.pieces == "pixels"
+        held, flipped = self.tiling.pieces == "pixels", op.flipped
+        height = sums.cols if flipped else channels
         for tap in range(op.fh * op.fw):
             start = planes.tap(*divmod(tap, op.fw))
-            taps = weight[tap * channels : (tap + 1) * channels, :]
+            taps = weight[tap * height : (tap + 1) * height, :]
             for array, first, length, columns in pieces:
-                if (columns.start or 0) >= taps.cols:
+                if (columns.start or 0) >= sums.cols:
                     continue
                 self.low.build.matmul(
                     self.slots[array],
                     sums[first : first + length, columns],
                     image[start + first : start + first + length, :],
-                    taps[:, columns],
+                    taps[columns, :] if flipped else taps[:, columns],
                     accumulate=more or tap > 0,
+                    transpose_b=flipped,
                     stationary_a=held,
                     part=len(pieces) > 1,
                 )

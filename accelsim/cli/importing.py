@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from accelsim.errors import AccelsimError
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
     from accelsim.results.scalesim_reports import LayerReport
+    from accelsim.results.scalesim_sparse import Representation
     from accelsim.workload.graph import Graph
     from accelsim.workload.scalesim import ScaleSimConfig
     from accelsim.workload.transformer_config import TransformerConfig
@@ -52,7 +53,8 @@ def scalesim(
         raise AccelsimError(f"unknown input type {input_type!r}; accepted: {', '.join(FORMS)}")
     config = read_scalesim_config(cfg)
     arch = scalesim_arch(config)
-    graph = read_topology(topology, form=input_type)
+    layer_wise = config.sparsity_support and not config.optimized_mapping
+    graph = read_topology(topology, form=input_type, sparse=layer_wise)
     terminal.check_files(out)
     folder = _report_folder(scalesim_reports, config)
     if folder is not None and run:
@@ -64,7 +66,8 @@ def scalesim(
         typer.echo(f"wrote {out}")
         typer.echo(f"  accelsim run {_quoted(out)} {_quoted(topology)} --memory ideal")
     if run:
-        typer.echo(f"\n{_run(graph, arch, folder)}")
+        representation = cast("Representation", config.sparse_rep)
+        typer.echo(f"\n{_run(graph, arch, folder, representation)}")
 
 
 def scalesim_arch(config: ScaleSimConfig) -> Architecture:
@@ -110,7 +113,7 @@ def _machine_text(config: ScaleSimConfig, arch: Architecture, graph: Graph) -> s
         "InterfaceBandwidth USER (stalls)": config.interface_bandwidth == "USER",
         "custom layouts": config.ifmap_custom_layout or config.filter_custom_layout,
         "the Ramulator trace": config.use_ramulator_trace,
-        "sparsity": config.sparsity_support,
+        "row-wise sparsity": config.sparsity_support and config.optimized_mapping,
     }
     lines += [f"not modelled: {what}" for what, given in ignored.items() if given]
     return "\n".join(lines)
@@ -124,7 +127,9 @@ def _write_arch(arch: Architecture, out: Path, cfg: Path) -> None:
     terminal.write_text(out, f"# Imported from {cfg.name} (SCALE-Sim).\n{text}")
 
 
-def _run(graph: Graph, arch: Architecture, folder: Path | None) -> str:
+def _run(
+    graph: Graph, arch: Architecture, folder: Path | None, representation: Representation
+) -> str:
     from accelsim.results.scalesim_reports import layer_reports, write_reports
     from accelsim.simulation import simulate_graph
 
@@ -136,7 +141,7 @@ def _run(graph: Graph, arch: Architecture, folder: Path | None) -> str:
         except AccelsimError as fault:  # batches, groups: what SCALE-Sim has no report for
             cycles = "\n".join(f"{op.name}  {op.cycles:,.0f} cycles" for op in result.operators)
             return f"{cycles}\nall layers  {result.cycles:,} cycles ({fault})"
-    layers = write_reports(result, folder)
+    layers = write_reports(result, folder, representation)
     return f"{_layers_text(layers)}\nreports in {folder}"
 
 

@@ -65,5 +65,9 @@ class Bitmap(Encoding):
         found[kept.reshape(lines, k)] = unpack_elements(fmt, coded[cut:], count)
         return found
 
+    def stored(self, elements: Array, nbytes: Array, fmt: Format) -> Array:
+        kept: Array = (nbytes + elements // -8) * 8 // fmt.bits
+        return kept
+
     def mean_bits(self, fmt: Format, density: float) -> float:
         return 1 + fmt.bits * density

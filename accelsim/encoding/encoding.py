@@ -94,6 +94,10 @@ class Encoding:
         """Bits per element of a large matrix of which this share is kept."""
         raise NotImplementedError("abstract: every encoding says its own")
 
+    def stored(self, elements: Array, nbytes: Array, fmt: Format) -> Array:
+        """How many elements are stored in tiles of ``nbytes`` for so many of the dense matrix."""
+        return elements
+
     def room(self, lines: int, k: int, fmt: Format, kept: Mask | None = None) -> int:
         """Bytes that suffice for a matrix however it is cut into tiles."""
         depth = max(SMALLEST_TILE, self.k_granule)

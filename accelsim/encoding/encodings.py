@@ -95,6 +95,11 @@ class CodedForm:
         found = self.code.decode(coded, self.lines, self.k, self.fmt)
         return found.T if self.k_rows else found
 
+    def encode(self, elements: Array) -> Bytes:
+        """The bytes of stored elements [rows, cols], pruned as the encoding does by itself."""
+        lines = elements.T if self.k_rows else elements
+        return self.code.encode(self.code.content(lines, self.fmt, None), self.fmt)
+
     def __str__(self) -> str:
         return f"{self.encoding} {self.format}"
 

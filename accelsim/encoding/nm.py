@@ -134,5 +134,8 @@ class NofM(Encoding):
         if not clean:
             raise self.fault("bits behind the last index are not zero")
 
+    def stored(self, elements: Array, nbytes: Array, fmt: Format) -> Array:
+        return elements // self.m * self.n
+
     def mean_bits(self, fmt: Format, density: float) -> float:
         return (fmt.bits + self.index_bits) * self.n / self.m

@@ -124,6 +124,9 @@ class TiledCsl(Encoding):
         if (np.diff(row * DEPTH + column) <= 0).any():
             raise self.fault(f"places of tile {tile} do not ascend")
 
+    def stored(self, elements: Array, nbytes: Array, fmt: Format) -> Array:
+        return nbytes // 4
+
     def mean_bits(self, fmt: Format, density: float) -> float:
         filled = 32 * (WORDS - 1) / 2 + 32
         return 32 * density + filled / (LINES * DEPTH)

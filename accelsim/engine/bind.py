@@ -275,7 +275,17 @@ class _Binding:
             self.coded[coded] = operand[coded]
 
     def _check_encodings(self, name: str, unit: Unit, rows: Ints) -> None:
-        """Only units that decode read coded operands."""
+        """Only units that decode read coded operands, only those that encode write them."""
+        target = self.program.operand_column("format")[self.program.column("dst")[rows]]
+        writing = (self.opcode[rows] == Opcode.ENCODE) & (target >= CODED)
+        for code in np.unique(target[writing]).tolist():
+            form = self.program.forms[code - CODED]
+            if not unit.encodes(form.encoding):
+                row = int(rows[np.argmax(writing & (target == code))])
+                raise AccelsimError(
+                    f"instruction {row}: unit {name!r} (kind: {unit.kind}) does not write operands"
+                    f" stored as {form.encoding}"
+                )
         reading = rows[self.coded[rows] >= 0]
         codes = self.program.operand_column("format")[self.coded[reading]]
         for code in np.unique(codes).tolist():

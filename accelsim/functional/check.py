@@ -167,10 +167,12 @@ def compare(
         if operator.name not in lowered:
             continue
         inputs = [_present(present, name, operator) for name in operator.inputs]
-        found = captures.tensors.get((operator.name, operator.output))
-        verdicts.append(_judge(graph, operator, inputs, found, lowered[operator.name]))
-        if found is not None:
-            present[operator.output] = found
+        judged = _Judge(graph, operator, inputs, lowered[operator.name])
+        for index, name in enumerate(operator.outputs):
+            found = captures.tensors.get((operator.name, name))
+            verdicts.append(judged.verdict(index, found))
+            if found is not None:
+                present[name] = found
     unchecked = tuple(o.name for o in graph.operators if o.name not in lowered)
     return _verdict(verdicts, captures.order, unchecked)
 
@@ -195,33 +197,44 @@ def _verdict(operators: list[OperatorCheck], order: str, unchecked: tuple[str, .
     )
 
 
-def _judge(
-    graph: Graph,
-    operator: Operator,
-    inputs: Sequence[Stored],
-    found: Stored | None,
-    lowering: Lowering,
-) -> OperatorCheck:
-    spec = graph.tensors[operator.output]
-    output = number_format(spec.dtype)
-    operands = [
-        _operand(graph, name, stored) for name, stored in zip(operator.inputs, inputs, strict=True)
-    ]
-    with np.errstate(invalid="ignore", over="ignore"):
-        if lowering.saturates and isinstance(operator, Gemm | Conv2d):
-            exact = _in_range(saturated(operator, operands), output)
-        else:
-            exact = _in_range(reference(operator, operands), output)
-        bound = radius(operator, operands, lowering, output)
-    if found is None:
-        got = np.full(spec.shape, np.nan)
-    else:
-        got = _wide(output, found).reshape(spec.shape).astype(np.float64)
-    return _count(operator, got, exact.astype(np.float64), bound, lowering)
+class _Judge:
+    """What an operator should have written, given its inputs as they were."""
+
+    def __init__(
+        self, graph: Graph, operator: Operator, inputs: Sequence[Stored], lowering: Lowering
+    ) -> None:
+        self.graph, self.operator, self.lowering = graph, operator, lowering
+        operands = [
+            _operand(graph, name, stored).reshape(shape)
+            for name, stored, shape in zip(
+                operator.inputs, inputs, operator.input_shapes(), strict=True
+            )
+        ]
+        self.formats = [number_format(graph.tensors[name].dtype) for name in operator.outputs]
+        with np.errstate(invalid="ignore", over="ignore"):
+            if lowering.saturates and isinstance(operator, Gemm | Conv2d):
+                exact: Any = saturated(operator, operands)
+            else:
+                exact = reference(operator, operands)
+            bound: Any = radius(operator, operands, lowering, self.formats)
+        self.exact = exact if isinstance(exact, tuple) else (exact,)
+        self.bound = bound if isinstance(bound, tuple) else (bound,)
+
+    def verdict(self, index: int, found: Stored | None) -> OperatorCheck:
+        """Whether the output of that number is what it should be."""
+        name, output = self.operator.outputs[index], self.formats[index]
+        shape = self.graph.tensors[name].shape
+        with np.errstate(invalid="ignore", over="ignore"):
+            exact = _in_range(self.exact[index], output).astype(np.float64).reshape(shape)
+        got = np.full(shape, np.nan)
+        if found is not None:
+            got = _wide(output, found).reshape(shape).astype(np.float64)
+        bound = self.bound[index].reshape(shape)
+        return _count(self.operator, name, got, exact, bound, self.lowering)
 
 
 def _count(
-    operator: Operator, got: Stored, exact: Stored, bound: Stored, lowering: Lowering
+    operator: Operator, tensor: str, got: Stored, exact: Stored, bound: Stored, lowering: Lowering
 ) -> OperatorCheck:
     with np.errstate(invalid="ignore"):
         error = np.where(got == exact, 0.0, np.abs(got - exact))
@@ -232,7 +245,7 @@ def _count(
     if wrong.any():
         at = tuple(int(i) for i in np.argwhere(wrong)[0])
         first = Mismatch(
-            operator.name, operator.output, at, float(got[at]), float(exact[at]), float(bound[at])
+            operator.name, tensor, at, float(got[at]), float(exact[at]), float(bound[at])
         )
     return OperatorCheck(
         name=operator.name,

@@ -43,9 +43,10 @@ class CodedWeight:
 
     def tile(self, tile: Tile) -> Bytes:
         """The bytes of one tile of the 2-D form, in which matrices lie one below the other."""
-        matrix, row = divmod(tile.row, self.spec.shape[-2])
+        height = self.coding.rows(self.spec.shape)
+        matrix, row = divmod(tile.row, height)
         rows, cols = slice(row, row + tile.rows), slice(tile.col, tile.col + tile.cols)
-        if rows.stop > self.spec.shape[-2]:
+        if rows.stop > height:
             raise AccelsimError(f"a tile of {self.spec.name} reaches into a second matrix")
         lines, ks = (cols, rows) if self.coding.axis == -2 else (rows, cols)
         part = self.contents[matrix].tile(lines, ks)
@@ -66,7 +67,7 @@ def coded_weights(graph: Graph, values: Mapping[str, Stored]) -> dict[str, Coded
 
 def _coded(spec: TensorSpec, coding: Coding, dense: Stored) -> CodedWeight:
     count, lines, k = coding.form(spec.shape)
-    matrices = dense.reshape(count, *spec.shape[-2:])
+    matrices = dense.reshape(count, coding.rows(spec.shape), spec.shape[-1])
     if coding.axis == -2:
         matrices = np.ascontiguousarray(matrices.swapaxes(1, 2))
     kept = coding.kept(spec.shape)

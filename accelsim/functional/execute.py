@@ -178,6 +178,7 @@ class _Machine:
             Opcode.MATMUL: self._matmul,
             Opcode.VECTOR: self._vector,
             Opcode.DECODE: self._decode,
+            Opcode.ENCODE: self._encode,
         }
 
     def read(self, i: int) -> list[Values]:
@@ -229,6 +230,11 @@ class _Machine:
     def _decode(self, i: int, operands: list[Values]) -> None:
         self._memory.write(self._row[i][_DST], operands[0])
 
+    def _encode(self, i: int, operands: list[Values]) -> None:
+        row = self._row[i]
+        dense = operands[0].T if row[_FLAGS] & Flag.TRANSPOSE_A else operands[0]
+        self._memory.encode(row[_DST], dense)
+
     def _fill(self, i: int, _operands: list[Values]) -> None:
         self._memory.write(self._row[i][_DST], np.float64(self._immediate[i]) + np.zeros((1, 1)))
 
@@ -245,9 +251,12 @@ class _Machine:
             acc = self._lanes_of(row).apply(Function.MUL, acc, operands[2], 0.0)
         how: tuple[Any, ...] = ()
         if self._typed[row[_UNIT]]:
-            formats = (memory.format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST]))
-            operator = row[_OPERATOR]
-            how = ProductTypes(*formats), self._orders[operator] if operator >= 0 else CHAIN
+            a_format, b_format, sums = (
+                memory.format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST])
+            )
+            operator, encoding = row[_OPERATOR], memory.encoding(row[_SRC + 1])
+            order = self._orders[operator] if operator >= 0 else CHAIN
+            how = ProductTypes(a_format, b_format, sums, encoding), order
         memory.write(row[_DST], self._gone_on(i, unit.multiply(a, b, acc, *how)))
 
     def _gone_on(self, i: int, result: Values) -> Values:

@@ -150,6 +150,7 @@ class _Reader:
         self._rows: list[list[int]] = program.instructions[rows].tolist()
         used = sorted({d for row in self._rows for d in row[_DST : _DST + 4] if d >= 0})
         self._operand = dict(zip(used, program.operands[used].tolist(), strict=True))
+        self._encodings = {d: program.encoding_of(d) for d in used}
         self._formats = dict(zip(used, program.element_formats()[used].tolist(), strict=True))
 
     def lowering(self) -> Lowering:
@@ -215,7 +216,8 @@ class _Reader:
         unit = self._blocks[row[_UNIT]]
         if not isinstance(unit, RuledUnit):
             return None
-        types = ProductTypes(*(self._format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST])))
+        a, b, sums = (self._format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST]))
+        types = ProductTypes(a, b, sums, self._encodings[row[_SRC + 1]])
         key = (row[_UNIT], types)
         if key not in self._known:
             self._known[key] = unit.rule(types, self._order)

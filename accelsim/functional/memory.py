@@ -6,6 +6,7 @@ one segment, so an address means the same byte through whichever storage it is r
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,11 @@ class Memory:
         code = self._rows[operand][6]
         return self.program.forms[code - CODED] if code >= CODED else None
 
+    def encoding(self, operand: int) -> str:
+        """How an operand is coded, "" if it is not."""
+        form = self._form(operand)
+        return form.encoding if form else ""
+
     def window(self, operand: int) -> Values:
         """The stored elements of an operand descriptor as a writable view [rows, cols]."""
         found = self._windows.get(operand)
@@ -117,6 +123,13 @@ class Memory:
             columns = window.shape[1] * 8 // fmt.bits
             stored = fmt.pack(np.broadcast_to(stored, (len(window), columns)))
         window[...] = stored
+
+    def encode(self, operand: int, values: Values) -> None:
+        """Store carrier values [rows, cols] as a coded operand, pruned as its encoding says."""
+        form = self._form(operand)
+        if form is None:
+            raise AccelsimError(f"operand {operand} is not coded")
+        self.window(operand)[0] = form.encode(form.fmt.encode(values))
 
     def poison(self, operand: int) -> None:
         """Make the elements of an operand garbage again."""
@@ -148,10 +161,25 @@ class Memory:
         """A copy of a tensor's elements in its shape, however they are stored."""
         info = self.program.storages[index]
         fmt = number_format(info.format)
+        if info.encoding:
+            return self._decoded(index)
         whole = np.concatenate([held for held, _ in self._panels(index)], axis=1)
         if fmt.bits % 8:
             whole = fmt.unpack(whole)
         return whole.reshape(info.shape or (whole.size,))
+
+    def _decoded(self, index: int) -> Values:
+        """A coded tensor's elements in its shape, tile by tile."""
+        info = self.program.storages[index]
+        fmt = number_format(info.format)
+        whole = np.zeros((math.prod(info.shape[:-1]), info.shape[-1]), dtype=fmt.storage_dtype)
+        codes = {row[6] for row in self._rows if row[0] == index and row[6] >= CODED}
+        down = self.program.forms[min(codes) - CODED].k_rows
+        for tile in info.tiles:
+            form = CodedForm(info.encoding, info.format, tile.rows, tile.cols, down)
+            part = form.decode(np.ascontiguousarray(self._coded(index, tile)))
+            whole[tile.row : tile.row + tile.rows, tile.col : tile.col + tile.cols] = part
+        return whole.reshape(info.shape)
 
     def _panels(self, index: int) -> list[tuple[Values, slice]]:
         """(view [rows, columns of the panel], those columns) of all panels of a tensor; of narrow

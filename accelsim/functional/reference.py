@@ -14,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
+from accelsim.functional import gradients
 from accelsim.functional.attention import attention, kv_append
 from accelsim.functional.linear_attention import linear_attention, state_update
+from accelsim.numerics.pruning import keep_largest
+from accelsim.workload.layer_sparsity import kept_steps
 from accelsim.workload.operators import (
     Activation,
     Attention,
     Conv2d,
+    ConvWeightGrad,
     Elementwise,
     EmbeddingGather,
     ExpertCombine,
@@ -29,9 +33,12 @@ from accelsim.workload.operators import (
     GroupedGemm,
     KvAppend,
     LayerNorm,
+    LayerSparseConv2d,
+    LayerSparseGemm,
     LinearAttention,
     Operator,
     Pool2d,
+    PruneWeight,
     Residual,
     RmsNorm,
     Rotary,
@@ -44,8 +51,9 @@ Array = npt.NDArray[Any]
 INT32 = np.iinfo(np.int32)
 
 
-def reference(operator: Operator, inputs: Sequence[Array]) -> Array:
-    """The exact output of ``operator`` in its documented shape, float64 or int64.
+def reference(operator: Operator, inputs: Sequence[Array]) -> Any:
+    """The exact output of ``operator`` in its documented shape, float64 or int64; a tuple of them
+    for an operator that has several.
 
     ``inputs`` hold the values as float64 or int64.
     """
@@ -75,13 +83,36 @@ def gemm(op: Gemm, a: Array, b: Array, *added: Array) -> Array:
 
 
 def _gemm_sums(op: Gemm, a: Array, b: Array) -> Array:
-    b = np.swapaxes(b, -1, -2) if op.transpose_b else b
+    a = np.swapaxes(a, -1, -2) if op.transpose_a else a
+    b = _all_rows(op, np.swapaxes(b, -1, -2) if op.transpose_b else b)
     if op.groups > 1:
         apart = a.reshape(op.m, op.groups, op.k).swapaxes(0, 1) @ b
         joined: Array = apart.swapaxes(0, 1).reshape(op.m, op.groups * op.n)
         return joined
     sums: Array = a @ b
     return sums
+
+
+def _all_rows(op: Gemm | Conv2d, weight: Array) -> Array:
+    """A weight with zeros where layer-wise sparsity has pruned its rows [..., k, n]."""
+    steps = kept_steps(op)
+    if steps is None:
+        return weight
+    whole = np.zeros((*weight.shape[:-2], steps.whole, weight.shape[-1]), dtype=weight.dtype)
+    for kept, place in steps.runs(slice(0, steps.length)):
+        whole[..., place, :] = weight[..., kept, :]
+    return whole
+
+
+def prune_weight(op: PruneWeight, weight: Array) -> Array:
+    """The largest of every group of a weight, turned if it is, zeros elsewhere."""
+    if op.turned:
+        weight = weight.reshape(op.taps, op.cols, op.rows)[::-1].swapaxes(1, 2)
+    lines = weight.reshape(op.taps * op.rows, op.cols)
+    lines = lines if op.along_cols else lines.T
+    kept = np.where(keep_largest(lines, op.kept, op.group), lines, 0)
+    copy: Array = kept if op.along_cols else kept.T
+    return copy
 
 
 def grouped_gemm(op: GroupedGemm, a: Array, b: Array) -> Array:
@@ -103,7 +134,10 @@ def conv2d(op: Conv2d, x: Array, weight: Array, *added: Array) -> Array:
 def _conv2d_sums(op: Conv2d, x: Array, weight: Array) -> Array:
     top, bottom, left, right = op.padding
     x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    if op.flipped:
+        weight = _exchanged(weight, op.groups)
     down, across = op.stride
+    weight = _all_rows(op, weight).reshape(op.fh, op.fw, op.cin // op.groups, op.cout)
     out = np.zeros((op.batch, op.out_h, op.out_w, op.cout), dtype=x.dtype)
     cin, cout = op.cin // op.groups, op.cout // op.groups
     for row in range(op.fh):
@@ -115,6 +149,32 @@ def _conv2d_sums(op: Conv2d, x: Array, weight: Array) -> Array:
                 taps = weight[row, col, :, g * cout : (g + 1) * cout]
                 out[..., g * cout : (g + 1) * cout] += pixels[..., g * cin : (g + 1) * cin] @ taps
     return out
+
+
+def conv2d_wgrad(op: ConvWeightGrad, x: Array, grad: Array) -> Array:
+    """For every tap, the pixels that it meets times the gradient of the result."""
+    top, bottom, left, right = op.padding
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    down, across = op.stride
+    cin, cout = op.cin // op.groups, op.cout // op.groups
+    out = np.zeros(op.output_shapes()[0], dtype=x.dtype)
+    for row in range(op.fh):
+        for col in range(op.fw):
+            rows = slice(row, row + down * (op.out_h - 1) + 1, down)
+            cols = slice(col, col + across * (op.out_w - 1) + 1, across)
+            for g in range(op.groups):
+                pixels = x[:, rows, cols, g * cin : (g + 1) * cin].reshape(-1, cin)
+                mine = slice(g * cout, (g + 1) * cout)
+                out[row, col, :, mine] = pixels.T @ grad[..., mine].reshape(-1, cout)
+    return out
+
+
+def _exchanged(weight: Array, groups: int) -> Array:
+    """Filters [fh, fw, out/groups, in] with taps in reverse, as [fh, fw, in/groups, out]."""
+    fh, fw, out, into = weight.shape
+    apart = weight[::-1, ::-1].reshape(fh, fw, out, groups, into // groups)
+    turned: Array = apart.transpose(0, 1, 4, 3, 2)
+    return turned.reshape(fh, fw, into // groups, groups * out)
 
 
 def pool2d(op: Pool2d, x: Array) -> Array:
@@ -263,9 +323,14 @@ _BINARY: dict[str, Callable[[Array, Array], Array]] = {
     "max": np.maximum,
 }
 
-MEANINGS: dict[str, Callable[..., Array]] = {
+MEANINGS: dict[str, Callable[..., Any]] = {
+    **gradients.MEANINGS,
     Gemm.kind: gemm,
     Conv2d.kind: conv2d,
+    LayerSparseGemm.kind: gemm,
+    LayerSparseConv2d.kind: conv2d,
+    PruneWeight.kind: prune_weight,
+    ConvWeightGrad.kind: conv2d_wgrad,
     Pool2d.kind: pool2d,
     Attention.kind: attention,
     KvAppend.kind: kv_append,

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.functional import reference
-from accelsim.functional.attention import heads, visible_keys
+from accelsim.functional import gradient_bounds, reference
+from accelsim.functional.attention import heads
 from accelsim.functional.linear_attention import recurrent_heads
 from accelsim.functional.lowering import Lowering
 from accelsim.numerics import bounds, recurrence
@@ -25,6 +25,7 @@ from accelsim.workload.operators import (
     Activation,
     Attention,
     Conv2d,
+    ConvWeightGrad,
     Elementwise,
     EmbeddingGather,
     ExpertCombine,
@@ -34,9 +35,13 @@ from accelsim.workload.operators import (
     GroupedGemm,
     KvAppend,
     LayerNorm,
+    LayerSparseConv2d,
+    LayerSparseGemm,
     LinearAttention,
     Operator,
     Pool2d,
+    PrependToken,
+    PruneWeight,
     Residual,
     RmsNorm,
     Rotary,
@@ -48,22 +53,26 @@ Floats = npt.NDArray[np.float64]
 Inputs = Sequence[npt.NDArray[Any]]
 
 
-def radius(operator: Operator, inputs: Inputs, lowering: Lowering, output: Format) -> Floats:
-    """Largest |simulated - exact| of every output element, float64 in the output's shape.
+def radius(
+    operator: Operator, inputs: Inputs, lowering: Lowering, outputs: Sequence[Format]
+) -> tuple[Floats, ...]:
+    """Largest |simulated - exact| of every element of each output, float64 in its shape.
 
     ``inputs`` are the operands as float64. Integer outputs, copies, relu and max are exact, but for
     integers that saturate on the way.
     """
-    shape = operator.output_shapes()[0]
+    shapes, output = operator.output_shapes(), outputs[0]
     if lowering.saturates and isinstance(operator, Gemm | Conv2d) and output.is_integer:
-        return _overshoot(operator, *inputs[:2])
+        return (_overshoot(operator, *inputs[:2]),)
     if output.is_integer or _is_exact(operator):
-        return np.zeros(shape)
+        return (np.zeros(shapes[0]),)
     with np.errstate(invalid="ignore", over="ignore"):
-        ball = RULES[operator.kind](operator, lowering, *inputs)
-        if output is not FP32:
-            ball = ball.rounded(output)
-    return np.broadcast_to(ball.radius, shape)
+        found = RULES[operator.kind](operator, lowering, *inputs)
+        balls = found if isinstance(found, tuple) else (found,)
+        kept = [b if f is FP32 else b.rounded(f) for b, f in zip(balls, outputs, strict=True)]
+    return tuple(
+        np.broadcast_to(ball.radius, shape) for ball, shape in zip(kept, shapes, strict=True)
+    )
 
 
 def _overshoot(operator: Gemm | Conv2d, a: Floats, b: Floats) -> Floats:
@@ -79,7 +88,7 @@ def _overshoot(operator: Gemm | Conv2d, a: Floats, b: Floats) -> Floats:
 
 
 def _is_exact(operator: Operator) -> bool:
-    if isinstance(operator, EmbeddingGather | KvAppend):
+    if isinstance(operator, EmbeddingGather | KvAppend | PrependToken | PruneWeight):
         return True
     if isinstance(operator, Activation):
         return operator.function == "relu"
@@ -132,6 +141,10 @@ def _conv2d(op: Conv2d, lowering: Lowering, *inputs: Floats) -> Ball:
     return _product(op, lowering, op.gemm_k, inputs)
 
 
+def _conv2d_wgrad(op: ConvWeightGrad, lowering: Lowering, *inputs: Floats) -> Ball:
+    return _product(op, lowering, op.gemm_m, inputs)
+
+
 def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
     steps = bounds.AttentionSteps(
         summation=lowering.summation(max(op.head_dim + op.rope_dim, op.kv_len)),
@@ -144,9 +157,8 @@ def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
     )
     value = np.empty(op.output_shapes()[0])
     error = np.empty_like(value)
-    visible = visible_keys(op)
     for head in heads(op, inputs):
-        ball = bounds.attention(head.q, head.k, head.v, op.scale, visible, steps, head.bias)
+        ball = bounds.attention(head.q, head.k, head.v, op.scale, head.visible, steps, head.bias)
         value[head.rows, head.cols], error[head.rows, head.cols] = ball.value, ball.radius
     return Ball(value, error)
 
@@ -265,9 +277,13 @@ def _expert_combine(
     return bounds.weighted_sum(terms, lowering.vector_format)
 
 
-RULES: dict[str, Callable[..., Ball]] = {
+RULES: dict[str, Callable[..., Ball | tuple[Ball, ...]]] = {
+    **gradient_bounds.RULES,
     Gemm.kind: _gemm,
     Conv2d.kind: _conv2d,
+    LayerSparseGemm.kind: _gemm,
+    LayerSparseConv2d.kind: _conv2d,
+    ConvWeightGrad.kind: _conv2d_wgrad,
     Attention.kind: _attention,
     LinearAttention.kind: _linear_attention,
     StateUpdate.kind: _state_update,

@@ -21,14 +21,20 @@ from accelsim.numerics.formats import Format, number_format
 from accelsim.numerics.splitmix import Words, key_of, splitmix64
 from accelsim.workload.graph import Graph
 from accelsim.workload.operators import (
+    BatchNorm,
+    BatchNormGrad,
+    ColumnSum,
     Conv2d,
+    CrossEntropyGrad,
     EmbeddingGather,
+    EmbeddingGrad,
     ExpertCombine,
     ExpertGate,
     Gemm,
     GroupedGemm,
     LayerNorm,
     LinearAttention,
+    OptimizerStep,
     RmsNorm,
     StateUpdate,
 )
@@ -132,6 +138,15 @@ def _recipes(graph: Graph) -> dict[str, Recipe]:
             found.setdefault(third, Recipe(scale=0.25))
         elif isinstance(op, ExpertCombine):
             found[third] = Recipe(ids=op.table_rows)
+        elif isinstance(op, CrossEntropyGrad):
+            found[second] = Recipe(ids=op.cols)
+        elif isinstance(op, EmbeddingGrad):
+            found[second] = Recipe(ids=op.vocab)
+        elif isinstance(op, ColumnSum | BatchNorm | BatchNormGrad):
+            # Variances are positive.
+            found.setdefault(op.operand("variance") or "", Recipe(offset=1.0, scale=0.25))
+        elif isinstance(op, OptimizerStep) and op.optimizer == "adam":
+            found.setdefault(op.inputs[3], Recipe(offset=0.0625, scale=0.015625))
         elif isinstance(op, LinearAttention | StateUpdate) and op.decay == "gated":
             # Negative, and small enough for a state to outlive some tens of tokens.
             gates = op.operand("log_decay") or ""

@@ -133,6 +133,15 @@ class Unit(Block):
         """Whether it reads operands that are stored in an encoding."""
         return False
 
+    def encodes(self, name: str) -> bool:
+        """Whether it writes operands that are stored in an encoding."""
+        return False
+
+    def speedup(self, form: CodedForm) -> int:
+        """How many times its peak a unit reaches on products with an operand of this form."""
+        del form
+        return 1
+
     def operand_passes(self, work: Work) -> tuple[Ints, Ints, Ints, Ints]:
         """How often an instruction reads src0, reads src1, reads dst back, and writes dst."""
         once = np.ones(len(work), dtype=np.int64)

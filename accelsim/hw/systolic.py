@@ -97,6 +97,15 @@ class Systolic(Unit):
     def energy_pj_per_action(self) -> dict[str, float]:
         return {"mac": self.mac_pj}
 
+    @property
+    def fold_rows(self) -> int:
+        """How much of the dimension along the rows a fold takes."""
+        return self.rows
+
+    def taking(self, encoding: str) -> Systolic:
+        """The array as it multiplies weights that are stored in an encoding."""
+        return self
+
     def spatial_and_time(self, m: Ints, n: Ints, k: Ints) -> tuple[Ints, Ints, Ints]:
         """The dimensions along the rows, along the columns, and along time."""
         if self.dataflow == "ws":
@@ -108,7 +117,7 @@ class Systolic(Unit):
     def folds(self, m: Ints, n: Ints, k: Ints) -> Ints:
         """Stationary tiles that a [m, k] @ [k, n] product needs."""
         along_rows, along_cols, _ = self.spatial_and_time(m, n, k)
-        return -(-along_rows // self.rows) * -(-along_cols // self.cols)
+        return -(-along_rows // self.fold_rows) * -(-along_cols // self.cols)
 
     @property
     def fill_drain_cycles(self) -> int:
@@ -137,9 +146,9 @@ class Systolic(Unit):
         that adds to an earlier one (SCALE-Sim counts the writes, not the read-back)."""
         added = (work.flags & Flag.ACCUMULATE) // Flag.ACCUMULATE
         holds_a = self._holds_a(work)
-        over_m = -(-work.m // (self.rows if self.dataflow == "os" else self.cols))
+        over_m = -(-work.m // (self.fold_rows if self.dataflow == "os" else self.cols))
         over_n = -(-work.n // self.cols)
-        over_k = -(-work.k // self.rows)
+        over_k = -(-work.k // self.fold_rows)
         once = np.ones(len(work), dtype=np.int64)
         if self.dataflow == "ws":
             passes_a, passes_b = np.where(holds_a, once, over_n), np.where(holds_a, over_m, once)
@@ -165,7 +174,7 @@ class Systolic(Unit):
         In ws and is arrays the sum of a fold of ``rows`` runs down a column from +0 and meets the
         accumulator at the bottom; in os arrays it stays in place.
         """
-        fold = 0 if self.dataflow == "os" else self.rows
+        fold = 0 if self.dataflow == "os" else self.fold_rows
         return arithmetic(self.arithmetic).rule(types, replace(order, fold=fold))
 
     def multiply(

@@ -3,16 +3,22 @@
 A CTA (thread block) computes one tile of the result. Its warps bring panels of A and B from main
 memory, through whatever caches lie before it, into shared memory and multiply them from there;
 the sums stay in registers until the tile is finished. One instruction is a stretch of this main
-loop. It takes as long as the slowest of three pipes:
+loop. It takes as long as the slowest of four pipes:
 
     multiply   tile rows x tile cols x k over ``macs``, at the issue ``efficiency`` of the main loop
     shared     what is stored into shared memory, and what warps load from it, over its bandwidth;
                each warp computes a ``warp_tile`` and loads both of its edges for every k
     fetch      bytes of the panels over the bandwidth of the multiprocessor's port
+    decode     stored elements of coded weights over the rate at which threads expand them
 
 The accumulator *buffer* of an instruction is the CTA tile: at the edge of a matrix the tensor cores
 work on all of it, whatever part holds results. The first instruction of a tile also pays the
 ``prologue``: nothing is multiplied until the first panels have arrived.
+
+The second operand may be a coded window (accelsim.encoding): kernels read what is stored and expand
+it on the way (hw.expansion). ``decode`` says which encodings they know, by name or family, and how
+many stored elements the threads of a multiprocessor expand per cycle; ``coded_tiles`` are the CTA
+tiles of these kernels, ``sparse`` tensor cores multiply 2:4 sparse weights as they are.
 
 Operands may also lie in ``shared`` memory, where loads of their own have brought them. Then nothing
 is fetched, nothing is stored, and there is no prologue.
@@ -29,14 +35,16 @@ before left, in the format of the result.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from accelsim.encoding.encodings import CodedForm
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
+from accelsim.hw.expansion import Expansion, Weights, check_decode, expansion_of, reads
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic, carrier_types
 from accelsim.numerics.formats import FORMATS, Format
 from accelsim.numerics.orders import CHAIN, Order
@@ -50,6 +58,9 @@ Shape = tuple[int, int]
 
 WARPS = 4
 """Warps that a CTA has at least: one for each scheduler of the multiprocessor."""
+
+PLAIN, EXPANDING, SPARSE = range(3)
+"""Kernels: of dense weights, of weights that threads expand, of sparse tensor cores."""
 
 ACCUMULATOR_BYTES = 4
 """Of a sum in fp32 or int32, by which kernels choose their tiles."""
@@ -86,7 +97,11 @@ class TensorCore(Unit):
     arithmetic: str = "sequential-fp32"
     promote_fp8: int = 0
     merge: Literal["compute-type", "output-type", "inplace"] = "compute-type"
+    sparse: bool = False
+    decode: dict[str, float] = field(default_factory=dict, hash=False)
+    coded_tiles: tuple[str, ...] = ()
     mac_pj: Picojoules = 0.0
+    decoded_pj: Picojoules = 0.0
 
     def check(self) -> None:
         super().check()
@@ -98,8 +113,9 @@ class TensorCore(Unit):
             require(value >= 0, f"{name} must not be negative, not {value}")
         require(0 < self.efficiency <= 1, f"efficiency must be in (0, 1], not {self.efficiency}")
         require(len(self.tiles) >= 1, "tiles must name at least one CTA tile")
-        for text in (*self.tiles, self.warp_tile):
+        for text in (*self.tiles, *self.coded_tiles, self.warp_tile):
             shape_of(text)
+        check_decode(self.decode)
         arithmetic(self.arithmetic)
 
     def memories(self) -> tuple[str, ...]:
@@ -110,68 +126,154 @@ class TensorCore(Unit):
         return -(-self.macs * 16 // bits)
 
     def energy_pj_per_action(self) -> dict[str, float]:
-        return {"mac": self.mac_pj}
+        return {"mac": self.mac_pj, "decoded": self.decoded_pj}
+
+    def decodes(self, encoding: str) -> bool:
+        return reads(encoding, sparse=self.sparse, decode=self.decode)
+
+    def expansion(self, encoding: str, bits: int) -> Expansion:
+        """How kernels read weights in an encoding; raises AccelsimError if none does."""
+        return expansion_of(encoding, bits, sparse=self.sparse, decode=self.decode)
+
+    def speedup(self, form: CodedForm) -> int:
+        return self.expansion(form.encoding, form.fmt.bits).speedup
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """The CTA tiles as (rows, cols)."""
         return tuple(shape_of(text) for text in self.tiles)
 
+    def shapes_for(self, weights: Weights | None) -> tuple[Shape, ...]:
+        """The CTA tiles of the kernels that read such weights."""
+        if weights is None or weights.expansion.way == "multiplied" or not self.coded_tiles:
+            return self.shapes
+        return tuple(shape_of(text) for text in self.coded_tiles)
+
     def rate(self, bits: int) -> float:
         """Multiply-accumulates per cycle of operands of ``bits`` bits, main loop included."""
         return self.macs * 16 / bits * self.efficiency
 
-    def shared_bytes_per_k(self, tile: Shape, bits: int, *, staged: bool = False) -> float:
-        """Bytes that a CTA moves in and out of shared memory for every k; only out of it if its
-        operands are ``staged`` there."""
+    def warp_shape(self, tile: Shape) -> Shape:
+        """The part of a CTA tile that each warp, or group of warps, computes."""
         rows, cols = (min(a, b) for a, b in zip(shape_of(self.warp_tile), tile, strict=True))
         while tile[0] * tile[1] * self.warp_group < WARPS * rows * cols:
             rows, cols = (rows // 2, cols) if rows >= cols else (rows, cols // 2)
-        warps = tile[0] * tile[1] / (rows * cols)
-        stored = 0 if staged else tile[0] + tile[1]
-        return (warps * (rows + cols) + stored) * bits / 8
+        return rows, cols
 
-    def main_loop_cycles(self, tile: Shape, k: int, bits: int, *, staged: bool = False) -> float:
+    def shared_elements_per_k(self, tile: Shape, *, staged: bool = False) -> tuple[float, float]:
+        """Elements of A and of B that a CTA moves in and out of shared memory for every k; only out
+        of it if its operands are ``staged`` there."""
+        rows, cols = self.warp_shape(tile)
+        warps = tile[0] * tile[1] / (rows * cols)
+        stored = (0, 0) if staged else tile
+        return warps * rows + stored[0], warps * cols + stored[1]
+
+    def shared_bytes_per_k(self, tile: Shape, bits: int, *, staged: bool = False) -> float:
+        """Bytes that a CTA moves in and out of shared memory for every k of dense operands."""
+        return sum(self.shared_elements_per_k(tile, staged=staged)) * bits / 8
+
+    def expansions(self, tile: Shape) -> float:
+        """How often a CTA expands each of its weights: once in every row of warps."""
+        return tile[0] / self.warp_shape(tile)[0]
+
+    def main_loop_cycles(
+        self,
+        tile: Shape,
+        k: int,
+        bits: int,
+        *,
+        staged: bool = False,
+        weights: Weights | None = None,
+    ) -> float:
         """Cycles that a CTA's main loop over ``k`` takes, operands fetched in time or staged."""
         k = -(-k // self.k_step) * self.k_step
         multiply = tile[0] * tile[1] * k / self.rate(bits)
-        moved = self.shared_bytes_per_k(tile, bits, staged=staged)
-        return max(multiply, moved * k / self.shared_width)
+        if weights is None:
+            moved = self.shared_bytes_per_k(tile, bits, staged=staged)
+            return max(multiply, moved * k / self.shared_width)
+        how = weights.expansion
+        a, b = self._elements(tile, how.way == "multiplied")
+        held = bits if how.way == "scattered" else weights.bits
+        shared = (a * bits + b * held) / 8 * k / self.shared_width
+        decode = tile[1] * k * weights.stored / how.rate if how.rate else 0.0
+        if how.way == "scattered":
+            shared += decode
+        else:
+            decode *= self.expansions(tile)
+        return max(multiply / how.speedup, shared, decode)
 
     def cost(self, work: Work) -> Cost:
         """Main loop, fetch and prologue; see the module."""
         bits = _bits(work.source_format)
         k = -(-work.k // self.k_step) * self.k_step
         area = work.target_storage_bytes * 8 // _bits(work.target_format)
-        cycles = area * k * bits / (self.macs * 16 * self.efficiency)
-        shared = np.zeros(len(work))
+        coded = _Coded(self, work, bits)
+        multiply = area * k * bits / (self.macs * 16 * self.efficiency) / coded.speedup
+        shared, decode = np.zeros(len(work)), np.zeros(len(work))
+        expansions = np.ones(len(work))
         fetched = work.read_bytes - work.staged_bytes
         fetches = (fetched > 0) | (work.staged_bytes == 0)
-        for tile in self.shapes:
+        for tile, way in self._kernels():
             holds = (area == tile[0] * tile[1]) & (work.m <= tile[0]) & (work.n <= tile[1])
-            holds &= shared == 0
+            holds &= (shared == 0) & (coded.kernel == way)
             for staged, chosen in ((False, holds & fetches), (True, holds & ~fetches)):
-                moved = self.shared_bytes_per_k(tile, 8, staged=staged)
-                shared[chosen] = moved * k[chosen] / self.shared_width
-        cycles = np.maximum(cycles, shared * bits / 8)
-        cycles = np.maximum(cycles, fetched / self.fetch_width)
+                a, b = self._elements(tile, way == SPARSE, staged=staged)
+                moved = a * bits[chosen] + b * coded.held_bits[chosen]
+                shared[chosen] = moved / 8 * k[chosen] / self.shared_width
+            if way == EXPANDING:
+                expansions[holds & ~coded.scattered] = self.expansions(tile)
+        expanded = coded.stored * expansions
+        decode = expanded * coded.cycles_each
+        shared += np.where(coded.scattered, decode, 0.0)
+        cycles = np.maximum.reduce([multiply, shared, decode, fetched / self.fetch_width])
         first = ((work.flags & Flag.ACCUMULATE) == 0) & fetches
         occupancy = np.ceil(cycles).astype(np.int64) + first * self.prologue
-        return Cost(occupancy, occupancy + self.drain, {"mac": work.m * work.n * work.k})
+        counted = {
+            "mac": work.m * work.n * work.k // coded.speedup,
+            "decoded": expanded.astype(np.int64),
+        }
+        return Cost(occupancy, occupancy + self.drain, counted)
 
-    def order(self, operands: Format, slices: int, sums: Format, result: Format) -> Order:
+    def _elements(
+        self, tile: Shape, transposed: bool, *, staged: bool = False
+    ) -> tuple[float, float]:
+        """Elements of A and of B, as shared_elements_per_k; of a kernel whose instructions take B
+        as their first operand, as sparse ones do, ``transposed``."""
+        if not transposed:
+            return self.shared_elements_per_k(tile, staged=staged)
+        b, a = self.shared_elements_per_k(tile[::-1], staged=staged)
+        return a, b
+
+    def _kernels(self) -> list[tuple[Shape, int]]:
+        """CTA tiles, and what kernels they are of."""
+        expanding = tuple(map(shape_of, self.coded_tiles)) or self.shapes
+        kinds = ((PLAIN, self.shapes), (EXPANDING, expanding), (SPARSE, self.shapes))
+        return [(tile, way) for way, tiles in kinds for tile in tiles]
+
+    def order(
+        self,
+        operands: Format,
+        slices: int,
+        sums: Format,
+        result: Format,
+        *,
+        grain: int = 0,
+        speedup: int = 1,
+    ) -> Order:
         """How kernels reduce operands of a format, K cut into ``slices`` of whole steps.
 
-        ``sums`` is the format of accumulators; what integers add up to is never rounded.
+        ``sums`` is the format of accumulators; what integers add up to is never rounded. ``grain``
+        is what slices are cut at where that is more than a step, ``speedup`` that of sparse tensor
+        cores.
         """
-        order = Order(promote=self.promotion(operands))
+        order = Order(promote=self.promotion(operands), sparse=speedup if speedup > 1 else 0)
         if slices == 1:
             return order
         narrow = self.merge != "compute-type" and sums.is_float
         return replace(
             order,
             slices=slices,
-            grain=self.k_granule(operands),
+            grain=grain or self.k_granule(operands),
             merge="serial" if self.merge == "inplace" else "forward",
             partials=(result if narrow else sums).name,
         )
@@ -222,3 +324,30 @@ def _bits(codes: Ints) -> Ints:
     """Bits per element by format code."""
     table = np.array([f.bits for f in FORMATS.values()], dtype=np.int64)
     return table[codes]
+
+
+class _Coded:
+    """The coded weights of some instructions, column by column.
+
+    ``kernel`` that reads them, ``held_bits`` per element in shared memory, ``speedup`` of
+    multiplication, elements ``stored`` that are expanded at ``cycles_each``, whether ``scattered``.
+    """
+
+    def __init__(self, unit: TensorCore, work: Work, bits: Ints) -> None:
+        count = len(bits)
+        self.held_bits = bits.astype(np.float64)
+        self.speedup = np.ones(count, dtype=np.int64)
+        self.stored, self.cycles_each = np.zeros(count), np.zeros(count)
+        self.kernel, self.scattered = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool)
+        for number in np.unique(work.coded[work.coded >= 0]).tolist():
+            form, rows = work.forms[number], work.coded == number
+            how = unit.expansion(form.encoding, form.fmt.bits)
+            elements, nbytes = form.rows * form.cols, work.coded_bytes[rows]
+            self.speedup[rows] = how.speedup
+            self.scattered[rows] = how.way == "scattered"
+            self.kernel[rows] = SPARSE if how.way == "multiplied" else EXPANDING
+            if how.way != "scattered":
+                self.held_bits[rows] = nbytes * 8 / elements
+            if how.rate:
+                self.stored[rows] = form.code.stored(np.int64(elements), nbytes, form.fmt)
+                self.cycles_each[rows] = 1 / how.rate

@@ -12,10 +12,10 @@ integer arithmetic modulo 2**32; every other function of integers first rounds t
 result is rounded, or saturated, to the format of the destination when it is written.
 
     max         the larger; NaN if either is NaN, so that garbage stays visible; zero results are +0
+    row_sum     lane by lane, then neighbouring lanes pairwise (numerics.accumulate.row_sums)
+
 ``functions: taylor-fp32`` or ``taylor-bf16``: exp, reciprocal, rsqrt and what is made of them are
 additions and multiplications (numerics.taylor), as many issue cycles as there are of them.
-
-    row_sum     lane by lane, then neighbouring lanes pairwise (numerics.accumulate.row_sums)
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ SLOTS: dict[str, int] = {
     "div": 6, "add_imm": 1, "mul_imm": 1, "max_imm": 1, "relu": 1,
     "exp": 4, "exp_sub": 5, "reciprocal": 4, "rsqrt": 4, "tanh": 6, "sigmoid": 6,
     "gelu": 10, "gelu_tanh": 10, "silu": 7,
+    "sqrt": 4, "step": 1, "tanh_grad": 7, "sigmoid_grad": 7, "gelu_grad": 12,
+    "gelu_tanh_grad": 12, "silu_grad": 8, "unhot": 1,
     "row_max": 1, "row_sum": 1, "causal_mask": 1, "window_mask": 1, "rotate_half": 1,
 }  # fmt: skip
 
@@ -58,6 +60,13 @@ _SPECIAL: dict[Function, Callable[..., Any]] = {
     Function.GELU: functions.gelu,
     Function.GELU_TANH: functions.gelu_tanh,
     Function.SILU: functions.silu,
+    Function.SQRT: np.sqrt,
+    Function.STEP: functions.step,
+    Function.TANH_GRAD: functions.tanh_grad,
+    Function.SIGMOID_GRAD: functions.sigmoid_grad,
+    Function.GELU_GRAD: functions.gelu_grad,
+    Function.GELU_TANH_GRAD: functions.gelu_tanh_grad,
+    Function.SILU_GRAD: functions.silu_grad,
 }
 _IMMEDIATE = {
     Function.ADD_IMM: Function.ADD,
@@ -117,8 +126,8 @@ class Vector(Unit):
         return table
 
     def cost(self, work: Work) -> Cost:
-        if self._taylor and (work.function == int(Function.GELU)).any():
-            raise AccelsimError(NO_GELU)
+        for function in np.unique(work.function):
+            self._check_composed(int(function))
         reduces = np.isin(work.function, [int(f) for f in REDUCTIONS])
         elements = work.m * np.where(reduces, work.k, work.n)
         slots = self.slots_by_function()[work.function]
@@ -142,9 +151,8 @@ class Vector(Unit):
             b = None if b is None else b.astype(np.float32, copy=False)
         if function == Function.EXP:
             return self._exp(a)
-        if function == Function.GELU and self._taylor:
-            raise AccelsimError(NO_GELU)
-        if function in _SPECIAL and self._taylor:
+        self._check_composed(function)
+        if function in _SPECIAL and function != Function.STEP and self._taylor:
             composed: Operand = getattr(self._taylor, function.name.lower())(a)
             return composed
         if function in _SPECIAL:
@@ -172,6 +180,10 @@ class Vector(Unit):
                 return _rotate_half(a, int(imm))
         if b is None:
             raise AccelsimError(f"vector function {function.name} needs a second operand")
+        if function == Function.UNHOT:
+            hot = np.arange(a.shape[1]) + np.float32(imm) == b
+            cold: Operand = a - hot.astype(a.dtype)
+            return cold
         if function == Function.EXP_SUB:
             return self._exp(a - b)
         if function == Function.DIV and self._taylor:
@@ -182,6 +194,18 @@ class Vector(Unit):
     @cached_property
     def _taylor(self) -> Taylor | None:
         return taylor(self.functions, self.terms)
+
+    def _check_composed(self, function: int) -> None:
+        """Raise for a special function that additions and multiplications do not make here."""
+        if self._taylor is None or function not in _SPECIAL or function == Function.STEP:
+            return
+        if function == Function.GELU:
+            raise AccelsimError(NO_GELU)
+        name, made = Function(function).name.lower(), self._taylor.operations
+        if name not in made:
+            raise AccelsimError(
+                f"functions {self.functions} have no {name}; accepted: {', '.join(made)}"
+            )
 
     def _exp(self, x: Operand) -> Operand:
         return self._taylor.exp(x) if self._taylor else functions.exp_fp32(x)

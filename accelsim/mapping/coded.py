@@ -14,10 +14,11 @@ from accelsim.encoding.encoding import Encoding, Mask, tile_offset
 from accelsim.encoding.encodings import CodedForm, Tile
 from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import Format, number_format, row_bytes
+from accelsim.program.storage import View
 
 if TYPE_CHECKING:
     from accelsim.program.builder import Builder
-    from accelsim.program.storage import CodedView, Storage, View
+    from accelsim.program.storage import CodedView, Storage
     from accelsim.workload.tensors import TensorSpec
 
 Window = tuple[int, int, int, int]
@@ -114,7 +115,7 @@ class CodedLayouts:
             name=spec.name,
             encoding=coding.code,
             fmt=number_format(spec.dtype),
-            height=spec.shape[-2],
+            height=coding.rows(spec.shape),
             cols=spec.shape[-1],
             k_rows=coding.axis == -2,
             kept=coding.kept(spec.shape),
@@ -122,9 +123,9 @@ class CodedLayouts:
             room=spec.room,
         )
 
-    def of(self, view: View) -> CodedMatrix | None:
+    def of(self, view: object) -> CodedMatrix | None:
         """The coded weight that a window of the row-major form belongs to, None of others."""
-        return self._matrices.get(view.storage.index)
+        return self._matrices.get(view.storage.index) if isinstance(view, View) else None
 
     def tile(self, window: View) -> CodedView:
         """The run of coded bytes that holds a window of the row-major form."""

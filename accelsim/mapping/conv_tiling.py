@@ -20,7 +20,7 @@ from accelsim.errors import CapacityError
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.planes import Planes, image_counts, row_counts
-from accelsim.mapping.tiling import even_share
+from accelsim.mapping.tile_sizes import even_share
 from accelsim.workload.operators import Conv2d
 
 Outer = Literal["filters", "pixels"]

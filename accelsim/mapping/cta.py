@@ -1,13 +1,15 @@
 """CTA grids of a matrix product on a GPU: tile, split of K and raster by closed-form cost.
 
-A grid of CTAs runs in waves of one CTA per multiprocessor. What a grid costs is the most that one
-of its resources needs, plus what cannot overlap:
+A grid of CTAs runs in waves of one CTA per multiprocessor. What a wave costs is the most that one
+of its resources needs for its CTAs, to which comes what cannot overlap:
 
-    max(waves x (main loop + prologue + epilogue), panels over the L2 cache's bandwidth,
+    sum over waves of max(main loop + prologue + epilogue, panels over the L2 cache's bandwidth,
         matrices over the main memory's) + first access + last store
 
 The epilogue hides behind the next CTA's main loop where the registers hold two tiles of sums. With
-split K, several CTAs sum parts of K into a workspace, and a second kernel adds the parts.
+split K, several CTAs sum parts of K into a workspace, and a second kernel adds the parts. Coded
+weights (hw.expansion) cost the bytes that are stored and the time to expand them, in every CTA that
+reads them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
 
+from accelsim.hw.expansion import Weights
 from accelsim.hw.simt import LoadStore
 from accelsim.hw.tensor_core import ACCUMULATOR_BYTES, Shape, TensorCore
 
@@ -50,7 +53,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Products:
-    """``count`` products [m, k] @ [k, n] of ``bits``-bit operands, results of ``result_bits``."""
+    """``count`` products [m, k] @ [k, n] of ``bits``-bit operands, results of ``result_bits``.
+
+    ``weights``: how the second operand is read if it is coded; ``columns`` of the CTA tile where
+    another operator has cut it already (0: free).
+    """
 
     m: int
     n: int
@@ -58,6 +65,17 @@ class Products:
     count: int
     bits: int
     result_bits: int
+    weights: Weights | None = None
+    columns: int = 0
+
+    @property
+    def weight_bits(self) -> float:
+        """Bits per element of the second operand as it is stored."""
+        return self.weights.bits if self.weights else self.bits
+
+    def panel_bytes(self, tile: Shape, k: int) -> float:
+        """Bytes that a CTA fetches for ``k``."""
+        return (tile[0] * self.bits + tile[1] * self.weight_bits) * k / 8
 
 
 @dataclass(frozen=True)
@@ -88,13 +106,19 @@ def best_grid(p: Products, gpu: Gpu) -> Grid:
     """The cheapest grid; of those that count as equal the one with fewest CTAs."""
     grids = [
         _grid(p, gpu, tile, split)
-        for tile in gpu.tensor.shapes
+        for tile in tiles_for(p, gpu.tensor)
         for split in SPLITS
         if split == 1 or p.k >= split * SHORTEST_SPLIT
     ]
     least = min(grid.cycles for grid in grids) * TOLERANCE
     near = [grid for grid in grids if grid.cycles <= least]
     return min(near, key=lambda g: (ctas(p, g), g.cycles))
+
+
+def tiles_for(p: Products, tensor: TensorCore) -> list[Shape]:
+    """The CTA tiles of the kernels that may compute some products."""
+    found = tensor.shapes_for(p.weights)
+    return [tile for tile in found if p.columns in (0, tile[1])] or [(found[0][0], p.columns)]
 
 
 def ctas(p: Products, grid: Grid) -> int:
@@ -120,23 +144,27 @@ def _height(p: Products, tile: Shape, cores: int) -> int:
 def _cycles(p: Products, gpu: Gpu, grid: Grid) -> float:
     tile, split = grid.tile, grid.split
     k = -(-p.k // split)
-    panel = (tile[0] + tile[1]) * k * p.bits / 8
-    main = max(gpu.tensor.main_loop_cycles(tile, k, p.bits), panel / gpu.tensor.fetch_width)
+    panel = p.panel_bytes(tile, k)
+    loop = gpu.tensor.main_loop_cycles(tile, k, p.bits, weights=p.weights)
+    main = max(loop, panel / gpu.tensor.fetch_width)
     prologue = gpu.tensor.prologue
     stored = 8 * ACCUMULATOR_BYTES if split > 1 else p.result_bits
     slots = gpu.lsu.slots_per_element(stored)
     epilogue = gpu.tensor.drain + tile[0] * tile[1] * slots / gpu.lsu.lanes + gpu.latency
     count = ctas(p, grid)
-    waves = -(-count // gpu.cores)
     exposed = 0.0 if grid.buffers > 1 else epilogue
-    busy = waves * (main + prologue + exposed)
     last = epilogue - exposed
     results = p.count * p.m * p.n * stored / 8 * split
     kept = split > 1 and results * PARTS_KEPT <= gpu.cache_capacity
-    moved = p.count * (p.m * p.k + p.k * p.n) * p.bits / 8 + (0.0 if kept else results)
+    moved = p.count * p.panel_bytes((p.m, p.n), p.k) + (0.0 if kept else results)
     shared = (count * panel + results) / gpu.cache_bytes if gpu.cache_bytes else 0.0
-    memory = moved / gpu.memory_bytes + prologue + epilogue if gpu.memory_bytes else 0.0
-    total = max(busy, shared, memory) + last + gpu.latency
+    memory = moved / gpu.memory_bytes if gpu.memory_bytes else 0.0
+    # What a wave of few CTAs leaves of the memory's bandwidth no other wave can use.
+    each = max(shared, memory) / count
+    full, rest = divmod(count, gpu.cores)
+    wave = main + prologue + exposed
+    busy = full * max(wave, gpu.cores * each) + (max(wave, rest * each) if rest else 0.0)
+    total = max(busy, memory + prologue + epilogue) + last + gpu.latency
     return total if split == 1 else total + _adding_cycles(p, gpu, split, results, kept)
 
 

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from accelsim.errors import AccelsimError
 from accelsim.hw.decoder import Decoder
 from accelsim.mapping.placement import ALIGNMENT
+from accelsim.program.storage import View
 
 if TYPE_CHECKING:
     from accelsim.mapping.lowering import Core, Lowering
-    from accelsim.program.storage import View
+    from accelsim.mapping.operands import Second
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -66,10 +67,10 @@ class Expander:
         return whole, one
 
 
-def coded_operand(low: Lowering, b: View) -> Coded | None:
+def coded_operand(low: Lowering, b: View | Second) -> Coded | None:
     """How the second operand lies in memory if it is coded."""
     matrix = low.coded.of(b)
-    if matrix is None:
+    if matrix is None or not isinstance(b, View):
         return None
     cut = matrix.cuts.get(matrix.window(b), ())
     encoding = matrix.encoding
@@ -80,12 +81,20 @@ def coded_operand(low: Lowering, b: View) -> Coded | None:
     return Coded(matrix.mean_bits, encoding.k_granule, spread, cut)
 
 
-def decoders_of(low: Lowering, core: Core, b: View) -> list[tuple[int, Decoder]]:
+def read_coded(low: Lowering, core: Core, b: View | Second) -> str:
+    """The encoding in which the arrays themselves read the second operand; "" if they do not."""
+    matrix = low.coded.of(b)
+    if matrix is None or not core.arrays[0][1].decodes(matrix.encoding.name):
+        return ""
+    return matrix.encoding.name
+
+
+def decoders_of(low: Lowering, core: Core, b: View | Second) -> list[tuple[int, Decoder]]:
     """The decoders through which the second operand comes; none if it is stored as it is computed
     with, or if the arrays read it coded."""
     matrix = low.coded.of(b)
     array = core.arrays[0][1]
-    if matrix is None or array.decodes(matrix.encoding.name):
+    if matrix is None or read_coded(low, core, b):
         return []
     found = [
         (slot, unit)
@@ -96,7 +105,7 @@ def decoders_of(low: Lowering, core: Core, b: View) -> list[tuple[int, Decoder]]
         raise AccelsimError(
             f"weight {matrix.name!r} is stored as {matrix.encoding.name}, and {low.arch.name} has"
             f" no decoder of it into {array.weights!r}; accepted: an architecture with a unit of"
-            " kind decoder, such as coded-npu"
+            " kind decoder, such as coded-npu (N:M sparsity also: arrays that read it, such as sat)"
         )
     return [one for one in found if one[1] is found[0][1]]
 

@@ -27,6 +27,17 @@ ACTIVATION_FUNCTIONS = {
 }
 
 
+DERIVATIVES = {
+    "relu": F.STEP,
+    "gelu": F.GELU_GRAD,
+    "gelu_tanh": F.GELU_TANH_GRAD,
+    "silu": F.SILU_GRAD,
+    "tanh": F.TANH_GRAD,
+    "sigmoid": F.SIGMOID_GRAD,
+    "exp": F.EXP,
+}
+
+
 @dataclass(frozen=True)
 class Finish:
     """The operands of an epilogue: ``bias`` [1, n], ``residual`` of the result's shape, and the

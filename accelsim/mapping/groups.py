@@ -12,14 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from accelsim.mapping.lowering import Core, Lowering
-from accelsim.mapping.products import (
-    CoreProducts,
-    Product,
-    Stored,
-    by_shape,
-    lower_products,
-    over_cores,
-)
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import CoreProducts, Product, by_shape, lower_products, over_cores
 from accelsim.workload.operators import GroupedGemm
 
 UNEVEN = 1.25

@@ -6,6 +6,8 @@ on chip, a few rows at a time are read once per reduction and once more for the 
     softmax     largest of x | sum of exp(x - max) | exp(x - max) / sum
     layernorm   mean | scale from the centred squares | (x - mean) * scale * weight + bias
     rmsnorm     scale from the squares | x * scale * weight
+    cross-entropy's gradient: as softmax, less one at the label, over the number of rows
+    softmax's gradient        sum of p * grad | (grad - sum) * p * scale
 
 The statistics of these rows, columns of fp32, stay on chip from sweep to sweep, so that nothing but
 the operands and the results moves. Functions and formats are those of whole rows; only sums are put
@@ -87,6 +89,7 @@ def lower_rows(low: Lowering, recipe: Recipe, sweeps: Sweeps) -> None:
 
 def sweep_rows(low: Lowering, recipe: Recipe, sweeps: Sweeps) -> None:
     """Emit sweeps over all cores: over the streams, row vectors and result of a recipe."""
+    low.begin_kernel()
     rows = recipe.out.rows
     share = -(-rows // len(low.cores))
     if recipe.row_period:
@@ -132,7 +135,8 @@ class _Rows:
         height, width = rows.stop - rows.start, cols.stop - cols.start
         inputs = [ring.next()[:height, :width] for ring in self.inputs]
         for tile, stream in zip(inputs, r.streams, strict=True):
-            build.load(self.core.load_queues[0], tile, stream[rows, cols])
+            mine = cols if stream.cols == r.cols else slice(0, stream.cols)  # a column comes whole
+            build.load(self.core.load_queues[0], tile, stream[rows, mine])
         held = [ring.next()[:, :width] for ring in self.held if sweep.held]
         for tile, vector in zip(held, r.held, strict=False):
             build.load(self.core.load_queues[-1], tile, vector[:, cols])
@@ -150,7 +154,9 @@ class _Rows:
         def ring(name: str, rows: int, cols: int, fmt: object, slots: int = 2) -> Ring:
             return self.core.ring(self.memory, name, rows, cols, fmt, slots)  # type: ignore[arg-type]
 
-        self.inputs = [ring(f"x{i}", height, width, s.fmt) for i, s in enumerate(r.streams)]
+        self.inputs = [
+            ring(f"x{i}", height, min(width, s.cols), s.fmt) for i, s in enumerate(r.streams)
+        ]
         self.held = [ring(f"held{i}", 1, width, h.fmt) for i, h in enumerate(r.held)]
         self.out = ring("y", height, width, r.out.fmt)
         self.wide = ring("t", height, width, FP32, 1)
@@ -230,6 +236,35 @@ def softmax_sweeps(
         Sweep(quotients, held=held, instructions=3 + instructions),
     )
     return Sweeps(sweeps, 2)
+
+
+def cross_entropy_sweeps(rows: int) -> Sweeps:
+    """Those of softmax, whose results lose one at the label and are divided by the rows."""
+    softmax = softmax_sweeps()
+
+    def gradients(v: Vectors, b: Block) -> None:
+        v(F.SUB, b.wide, b.inputs[0], b.columns[0])
+        v(F.EXP, b.wide, b.wide)
+        v(F.MUL, b.wide, b.wide, b.columns[1])
+        v(F.UNHOT, b.wide, b.wide, b.inputs[1], imm=b.col)
+        v(F.MUL_IMM, b.out, b.wide, imm=1.0 / rows)
+
+    return Sweeps((*softmax.sweeps[:2], Sweep(gradients)), softmax.columns)
+
+
+def softmax_grad_sweeps(scale: float) -> Sweeps:
+    """Sum of p * grad, then what is left of grad, times p."""
+
+    def sums(v: Vectors, b: Block) -> None:
+        v(F.MUL, b.wide, b.inputs[0], b.inputs[1])
+        _combined(v, b, F.ROW_SUM, F.ADD, b.wide, 0)
+
+    def gradients(v: Vectors, b: Block) -> None:
+        v(F.SUB, b.wide, b.inputs[1], b.columns[0])
+        v(F.MUL, b.wide, b.wide, b.inputs[0])
+        v(F.MUL_IMM, b.out, b.wide, imm=scale)
+
+    return Sweeps((Sweep(sums), Sweep(gradients)), 1)
 
 
 def layernorm_sweeps(cols: int, eps: float) -> Sweeps:

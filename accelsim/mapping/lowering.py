@@ -261,6 +261,11 @@ class Lowering:
         """Start a kernel: it comes after everything before it, and before all that follows."""
         self.build.launch(self.cores[0].threads[0])
 
+    def begin_kernel(self) -> None:
+        """Start a kernel on a machine that has any; elsewhere operators run into each other."""
+        if self.cores[0].of(Simt):
+            self.launch()
+
     def scratch(self, name: str, rows: int, cols: int, fmt: Format) -> View:
         """An off-chip [rows, cols] tensor of the mapper's own, for this operator only."""
         storage = self.scratch_arena.take(
@@ -411,13 +416,23 @@ def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) 
     low.scratch_arena.reset()
     layer = -1 if operator.layer is None else operator.layer
     low.build.begin_operator(
-        OperatorInfo(operator.name, operator.kind, mapper.name, operator.macs, layer)
+        OperatorInfo(operator.name, operator.kind, mapper.name, useful_macs(operator, low), layer)
     )
     _start(low)
     try:
         mapper.lower(operator, low)
     except AccelsimError as fault:
         raise type(fault)(f"operator {operator.name!r} ({operator.kind}): {fault}") from None
+
+
+def useful_macs(operator: Operator, low: Lowering) -> int:
+    """Multiply-accumulates of an operator, without those that its arrays leave out."""
+    arrays = leading_array(unit for core in low.cores for _, unit in core.of(Systolic))
+    for name in operator.inputs:
+        coding = low.graph.tensors[name].coding
+        if coding and coding.sparsity and arrays and arrays.decodes(coding.encoding):
+            return operator.macs * coding.sparsity.n // coding.sparsity.m
+    return operator.macs
 
 
 def _refuse_coded(operator: Operator, low: Lowering, mapper: str) -> None:

@@ -10,7 +10,8 @@ rows of its columns, and panels lie one behind the other:
 
 This is the blocked weight layout of deep-learning compilers (oneDNN's reorder to blocked formats,
 oneapi-src.github.io/oneDNN/dev_guide_understanding_memory_formats.html; XLA's tiled layouts,
-openxla.org/xla/tiled_layout). It costs nothing at run time where weights never change.
+openxla.org/xla/tiled_layout). It costs nothing at run time where weights never change; those that
+are trained lie row by row.
 
 Activations can lie in panels, too, of one width on a machine: what a tile of a product reads and
 writes is then a few long runs, whoever comes next. That is the fractal layout of NPUs and the tiled
@@ -198,6 +199,7 @@ def packable(graph: Graph, arch: Architecture) -> list[str]:
     if not any(engine.weight_layout == "panels" for engine in engines):
         return []
     readers = Counter(name for operator in graph.operators for name in operator.inputs)
+    updated = {spec.place_of for spec in graph.tensors.values()}
     return [
         spec.name
         for spec in graph.tensors.values()
@@ -205,6 +207,7 @@ def packable(graph: Graph, arch: Architecture) -> list[str]:
         and readers[spec.name] == 1
         and len(spec.shape) > 1
         and spec.coding is None
+        and spec.name not in updated
     ]
 
 

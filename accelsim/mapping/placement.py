@@ -151,14 +151,17 @@ class Heap:
 
 
 def plan_tensors(graph: Graph, memory: str, capacity: int) -> Plan:
-    """Place weights, inputs, caches and outputs for good, activations from first to last use."""
+    """Place weights, inputs, caches and outputs for good, activations from first to last use, what
+    is updated in place where the old one is."""
     heap = Heap(memory, capacity)
     base: dict[str, int] = {}
     for spec in graph.tensors.values():
-        if spec.role != "activation":
+        if spec.role != "activation" and not spec.place_of:
             base[spec.name] = heap.take(spec.name, spec.room)
+    updated = {spec.name: spec.place_of for spec in graph.tensors.values() if spec.place_of}
+    base |= {name: base[old] for name, old in updated.items()}
     last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
-    follows: dict[str, tuple[str, ...]] = {}
+    follows: dict[str, tuple[str, ...]] = {name: (old,) for name, old in updated.items()}
     retired: list[str] = []
     for i, op in enumerate(graph.operators):
         for name in op.outputs:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.decoder import Decoder
 from accelsim.hw.systolic import Systolic
-from accelsim.mapping.decoding import coded_operand, decoders_of, expander_of
+from accelsim.mapping.decoding import coded_operand, decoders_of, expander_of, read_coded
 from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
+from accelsim.mapping.kept import kept_columns
 from accelsim.mapping.lowering import Core, Lowering
+from accelsim.mapping.operands import Cols, Operand, Rows, Second, Stored
 from accelsim.mapping.placement import ALIGNMENT
-from accelsim.mapping.tiling import (
-    Problem,
-    Resources,
-    Tiling,
-    best_tiling,
-    even_share,
-    granules,
-)
+from accelsim.mapping.tile_sizes import even_share
+from accelsim.mapping.tiling import Problem, Resources, Tiling, best_tiling, granules
 from accelsim.numerics.formats import Format, number_format
-from accelsim.program.builder import Builder
 from accelsim.program.storage import CodedView, View
 from accelsim.workload.operators import Gemm
 
@@ -30,61 +24,15 @@ NOTHING = Finish()
 BYTE = number_format("uint8")
 
 
-class Operand(Protocol):
-    """A matrix in main memory that can be brought on chip window by window."""
-
-    @property
-    def rows(self) -> int: ...
-    @property
-    def cols(self) -> int: ...
-    @property
-    def fmt(self) -> Format: ...
-
-    def fetch(
-        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
-    ) -> None:
-        """Load the window [rows, cols] into ``dst``; ``part``: others fill the rest of dst."""
-
-    def fetches(self, rows: int, cols: int) -> int:
-        """Instructions that a window of [rows, cols] takes, about."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An operand that lies in memory as a 2-D window."""
-
-    view: View
-
-    @property
-    def rows(self) -> int:
-        return self.view.rows
-
-    @property
-    def cols(self) -> int:
-        return self.view.cols
-
-    @property
-    def fmt(self) -> Format:
-        return self.view.fmt
-
-    def fetch(
-        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
-    ) -> None:
-        build.load(queue, dst, self.view[rows, cols], part=part)
-
-    def fetches(self, rows: int, cols: int) -> int:
-        return 1
-
-
 @dataclass(frozen=True)
 class Product:
     """One product c[m, n] = a[m, k] @ b[k, n], then ``finish``; ``b`` may be stored as [n, k].
 
-    ``transpose_a``: ``a`` is stored as [k, m], which only GPUs' kernels take.
+    ``transpose_a``: ``a`` is stored as [k, m].
     """
 
     a: Operand
-    b: View
+    b: View | Second
     c: View
     finish: Finish = NOTHING
     transpose_b: bool = False
@@ -108,6 +56,13 @@ class Product:
     def n(self) -> int:
         return self.b.rows if self.transpose_b else self.b.cols
 
+    def b_window(self, cols: slice, ks: slice) -> View:
+        """A tile of b, for who loads it as one window; AccelsimError if it is none."""
+        tile = self.b[(cols, ks) if self.transpose_b else (ks, cols)]
+        if not isinstance(tile, View):
+            raise AccelsimError("this mapper multiplies only what lies in memory as matrices")
+        return tile
+
     def columns(self, cols: slice) -> Product:
         """The product for some columns of c only."""
         everything = slice(None)
@@ -119,73 +74,49 @@ class Product:
         """The product for some rows of c only."""
         everything = slice(None)
         finish = self.finish.window(rows, everything)
-        return replace(self, a=Rows(self.a, rows), c=self.c[rows, everything], finish=finish)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of another operand."""
-
-    whole: Operand
-    window: slice
-
-    @property
-    def rows(self) -> int:
-        return int(self.window.stop - self.window.start)
-
-    @property
-    def cols(self) -> int:
-        return self.whole.cols
-
-    @property
-    def fmt(self) -> Format:
-        return self.whole.fmt
-
-    def fetch(
-        self, build: Builder, queue: int, dst: View, rows: slice, cols: slice, *, part: bool = False
-    ) -> None:
-        first = self.window.start
-        self.whole.fetch(
-            build, queue, dst, slice(rows.start + first, rows.stop + first), cols, part=part
-        )
-
-    def fetches(self, rows: int, cols: int) -> int:
-        return self.whole.fetches(rows, cols)
+        a = Cols(self.a, rows) if self.transpose_a else Rows(self.a, rows)
+        return replace(self, a=a, c=self.c[rows, everything], finish=finish)
 
 
 def gemm_products(op: Gemm, low: Lowering) -> list[Product]:
     """One product per batch element or group; operands are windows of the operator's tensors."""
     a, b, c = op.inputs[0], op.inputs[1], op.output
     finish = finish_of(op, low)
-    b_rows, b_cols = (op.n, op.k) if op.transpose_b else (op.k, op.n)
-    a_all = low.matrix(a, rows=op.batch * op.m)
+    b_rows, b_cols = (op.n, op.b_k) if op.transpose_b else (op.b_k, op.n)
+    a_rows = op.k if op.transpose_a else op.m
+    a_all = low.matrix(a, rows=op.batch * a_rows)
     b_all = low.matrix(b, rows=b_rows * op.groups * (1 if op.broadcast_b else op.batch))
     c_all = low.matrix(c, rows=op.batch * op.m)
     everything = slice(None)
     products = []
     for i in range(max(op.batch, op.groups)):
         rows = slice(i * op.m, (i + 1) * op.m)
+        from_a = slice(i * a_rows, (i + 1) * a_rows)
         along_k, along_n = everything, everything
         if op.groups > 1:
-            rows = everything
+            rows = from_a = everything
             along_k, along_n = (slice(i * size, (i + 1) * size) for size in (op.k, op.n))
         b_window = slice(0, b_rows) if op.broadcast_b else slice(i * b_rows, (i + 1) * b_rows)
         products.append(
             Product(
-                Stored(a_all[rows, along_k]),
+                kept_columns(op, Stored(a_all[from_a, along_k])),
                 b_all[b_window, slice(0, b_cols)],
                 c_all[rows, along_n],
                 finish.window(rows, along_n),
                 op.transpose_b,
                 op.accumulator,
+                op.transpose_a,
             )
         )
     return products
 
 
 def all_stored(products: Sequence[Product]) -> bool:
-    """Whether the first operands lie in memory as they are multiplied."""
-    return all(isinstance(product.a, Stored) for product in products)
+    """Whether the operands lie in memory as they are multiplied, one window for each tile."""
+    return all(
+        isinstance(product.a, Stored) and isinstance(product.b, View) and not product.transpose_a
+        for product in products
+    )
 
 
 def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
@@ -195,9 +126,9 @@ def problem_of(low: Lowering, product: Product, jobs: int) -> Problem:
         product.m, product.n, product.k, jobs,
         product.a.fmt.bits, product.b.fmt.bits, product.c.fmt.bits, sums.bits,
         a_stride=low.layouts.pitch(product.a.view) if isinstance(product.a, Stored) else 0,
-        b_stride=low.layouts.pitch(product.b),
+        b_stride=low.layouts.pitch(product.b) if isinstance(product.b, View) else 0,
         c_stride=low.layouts.pitch(product.c),
-        transpose_b=product.transpose_b, even_rows=low.even_rows,
+        transpose_b=product.transpose_b, transpose_a=product.transpose_a, even_rows=low.even_rows,
         coded=coded_operand(low, product.b),
     )  # fmt: skip
 
@@ -211,7 +142,9 @@ def accumulator_format(operand: Format, asked: str = "") -> Format:
 
 def lower_products(low: Lowering, products: Sequence[Product]) -> None:
     """Emit products of equal shape, shared out over the cores."""
-    if low.multicasts and len(products) < len(low.cores) and all_stored(products):
+    shared = low.multicasts and len(products) < len(low.cores) and all_stored(products)
+    # A team hands out dense tiles of B, or tiles for its decoders.
+    if shared and not read_coded(low, low.cores[0], products[0].b):
         from accelsim.mapping.teams import lower_in_team
 
         lower_in_team(low, products)
@@ -311,10 +244,12 @@ class CoreProducts:
         self.acc_fmt = first.sums
         self.problem = problem_of(low, first, len(products))
         self.decoders, self.decoded = decoders_of(low, core, first.b), 0
+        self.taken = read_coded(low, core, first.b)
+        working = array.taking(self.taken) if self.taken else array
         limit = low.build.instruction_limit - len(low.build)
         self.tiling = tiling or best_tiling(
             self.problem,
-            resources(low, core, array, finish=first.finish, decoders=self.decoders),
+            resources(low, core, working, finish=first.finish, decoders=self.decoders),
             limit,
         )
         low.build.reserve(
@@ -323,6 +258,8 @@ class CoreProducts:
         if told:
             low.build.note(str(self.tiling))
         for product in products:
+            if not isinstance(product.b, View):
+                continue
             low.layouts.pack(product.b, self.tiling.tk if product.transpose_b else self.tiling.tn)
         self._cut_coded()
         self._reserve_buffers(array, first)
@@ -333,7 +270,8 @@ class CoreProducts:
         tiles = -(-p.m // t.tm) * -(-p.k // t.tk) * p.jobs
         if not (t.resident and t.outer == "m"):
             tiles *= -(-p.n // t.tn)
-        extra = tiles * (first.a.fetches(min(t.tm, p.m), min(t.tk, p.k)) - 1)
+        tile = (min(t.tm, p.m), min(t.tk, p.k))
+        extra = tiles * (first.a.fetches(*(tile[::-1] if p.transpose_a else tile)) - 1)
         return int(t.instructions) + extra
 
     def _cut_coded(self) -> None:
@@ -341,12 +279,13 @@ class CoreProducts:
         coded, t = self.low.coded, self.tiling
         sizes = [0]
         for product in self.products:
-            if matrix := coded.of(product.b):
-                matrix.cuts[matrix.window(product.b)] = t.tn, t.tk
+            b, matrix = product.b, coded.of(product.b)
+            if matrix and isinstance(b, View):
+                matrix.cuts[matrix.window(b)] = t.tn, t.tk
                 for cols in steps(product.n, t.tn):
                     for ks in steps(product.k, t.tk):
                         window = (cols, ks) if product.transpose_b else (ks, cols)
-                        sizes.append(coded.tile(product.b[window]).nbytes)
+                        sizes.append(coded.tile(b[window]).nbytes)
         self.longest = max(sizes)
 
     def _reserve_buffers(self, array: Systolic, first: Product) -> None:
@@ -356,11 +295,15 @@ class CoreProducts:
         # tile of B: main memory likes long runs best, and weights stream on meanwhile.
         p, tile = self.problem, t.tk * t.tn * self.problem.b_bits
         flat = not self.in_team and t.outer == "m" and p.jobs == 1 and p.m <= t.tm
-        stored = t.resident and isinstance(first.a, Stored)
+        stored = t.resident and isinstance(first.a, Stored) and not first.transpose_a
         self.a_whole = flat and stored and p.m * p.k * p.a_bits <= tile
         a_cols, a_slots = (p.k, 1) if self.a_whole else (t.tk, t.a_slots)
-        self.a_ring = core.ring(array.inputs, "a", t.tm, a_cols, first.a.fmt, a_slots)
-        self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
+        a_shape = (t.tk, t.tm) if first.transpose_a else (t.tm, a_cols)
+        self.a_ring = core.ring(array.inputs, "a", *a_shape, first.a.fmt, a_slots)
+        if self.taken:
+            self.coded_ring = core.ring(array.weights, "b", 1, self.longest, BYTE, t.b_slots)
+        else:
+            self.b_ring = core.ring(array.weights, "b", *b_shape, first.b.fmt, t.b_slots)
         if self.decoders:
             staging = self.decoders[0][1].staging
             slots = min(t.a_slots, t.b_slots)  # those of a streamed operand
@@ -392,20 +335,25 @@ class CoreProducts:
                 everything, queue = slice(0, product.k), self.core.load_queues[0]
                 product.a.fetch(self.build, queue, self.a_rows, rows, everything)
             return self.a_rows[:, ks]
-        tile = self.a_ring.next()[: rows.stop - rows.start, : ks.stop - ks.start]
-        product.a.fetch(self.build, self.core.load_queues[0], tile, rows, ks)
+        window = (ks, rows) if product.transpose_a else (rows, ks)
+        height, width = (w.stop - w.start for w in window)
+        tile = self.a_ring.next()[:height, :width]
+        product.a.fetch(self.build, self.core.load_queues[0], tile, *window)
         return tile
 
     def _load_b(self, product: Product, cols: slice, ks: slice) -> View:
         window = (cols, ks) if product.transpose_b else (ks, cols)
         rows, width = (w.stop - w.start for w in window)
         source, queue = product.b[window], self.core.load_queues[-1]
-        if self.decoders:
+        if (self.decoders or self.taken) and isinstance(source, View):
             waiting = self.staged(self.low.coded.tile(source))
             self.build.load(queue, waiting, self.low.coded.tile(source))
-            return self.decode(waiting)
+            return self.decode(waiting) if self.decoders else waiting
         tile = self.b_ring.next()[:rows, :width]
-        self.build.load(queue, tile, source)
+        if isinstance(source, View):
+            self.build.load(queue, tile, source)
+        else:
+            source.fetch(self.build, queue, tile)
         return tile
 
     def staged(self, coded: CodedView) -> CodedView:
@@ -432,7 +380,7 @@ class CoreProducts:
             b = kept if kept and not outer_m else self._load_b(product, cols, ks)
             if self.tiling.resident:
                 panel[i] = a if outer_m else b
-            self.multiply(acc, a, b, product.transpose_b, i > 0, job)
+            self.multiply(acc, a, b, product.transpose_b, i > 0, job, product.transpose_a)
         self.store(product, rows, cols, acc)
 
     def accumulators(self, rows: slice, cols: slice) -> View:
@@ -453,14 +401,18 @@ class CoreProducts:
         self.build.store(self.core.store_queue, product.c[rows, cols], acc)
 
     def multiply(
-        self, acc: View, a: View, b: View, transpose_b: bool, accumulate: bool, job: int
-    ) -> None:
+        self, acc: View, a: View, b: View, transpose_b: bool, accumulate: bool, job: int,
+        transpose_a: bool = False,
+    ) -> None:  # fmt: skip
         """One K step of an output tile, shared out over the arrays of the core."""
         arrays = self.core.arrays
         everything = slice(None)
         if self.tiling.split == "job" or len(arrays) == 1:
             slot = arrays[job % len(arrays)][0]
-            self.build.matmul(slot, acc, a, b, accumulate=accumulate, transpose_b=transpose_b)
+            self.build.matmul(
+                slot, acc, a, b,
+                accumulate=accumulate, transpose_a=transpose_a, transpose_b=transpose_b,
+            )  # fmt: skip
             return
         gm, gn, _ = granules(arrays[0][1])
         along_n = self.tiling.split == "n"
@@ -471,10 +423,12 @@ class CoreProducts:
                 b_part = b[part, everything] if transpose_b else b[everything, part]
                 windows = (acc[everything, part], a, b_part)
             else:
-                windows = (acc[part, everything], a[part, everything], b)
+                a_part = a[everything, part] if transpose_a else a[part, everything]
+                windows = (acc[part, everything], a_part, b)
             self.build.matmul(
-                slot, *windows, accumulate=accumulate, transpose_b=transpose_b, part=True
-            )
+                slot, *windows,
+                accumulate=accumulate, transpose_a=transpose_a, transpose_b=transpose_b, part=True,
+            )  # fmt: skip
 
 
 def steps(size: int, step: int) -> list[slice]:

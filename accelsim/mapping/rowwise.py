@@ -27,8 +27,9 @@ class Tile:
     """One tile of rows on chip: what a recipe's steps work on.
 
     ``inputs`` are the streamed operands, ``held`` the operands that stay (row vectors),
-    ``wide`` and ``narrow`` fp32 temporaries of [rows, cols] and [rows, 1], ``out`` the result;
-    ``first_row`` is the tile's first row in the whole operand.
+    ``wide`` and ``narrow`` fp32 temporaries of [rows, cols] and [rows, 1], ``out`` the result,
+    ``more`` further ones; ``first_row`` and ``first_col`` say where the tile begins in the whole
+    operand.
     """
 
     inputs: Sequence[View]
@@ -37,6 +38,8 @@ class Tile:
     narrow: Sequence[View]
     out: View
     first_row: int
+    more: Sequence[View] = ()
+    first_col: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Recipe:
     per core. ``wide`` and ``narrow`` count temporaries. ``columns_split`` allows tiles of part of a
     row (no reduction over it). ``row_period``: tiles do not cross multiples of it (0: no limit).
     ``functions`` are the passes over a tile, ``instructions`` how many they are cut into (0: one
-    each).
+    each). ``more`` are further results of the form of ``out``.
     """
 
     steps: Steps
@@ -100,6 +103,7 @@ class Recipe:
     row_period: int = 0
     functions: Sequence[Function] = (Function.COPY,)
     instructions: int = 0
+    more: Sequence[View] = ()
 
     @property
     def cols(self) -> int:
@@ -114,6 +118,7 @@ class Recipe:
 
 def lower_rowwise(low: Lowering, recipe: Recipe) -> None:
     """Emit a recipe over all cores."""
+    low.begin_kernel()
     rows = recipe.out.rows
     share = -(-rows // len(low.cores))
     if recipe.row_period:
@@ -149,7 +154,7 @@ class _Stream:
             for top in range(start, bottom, height)
             for left in range(0, r.cols, cols)
         ]
-        per_tile = len(r.streams) + r.vector_instructions + 1
+        per_tile = len(r.streams) + r.vector_instructions + 1 + len(r.more)
         self.low.build.reserve(
             len(windows) * per_tile, f"a row-wise operator over {r.out.rows} rows"
         )
@@ -175,9 +180,11 @@ class _Stream:
         narrow = [ring.next()[:height, :] for ring in rings["narrow"]]
         stored = self._columns(r.out, cols)
         out = rings["out"][0].next()[:height, : stored.stop - stored.start]
-        tile_views = Tile(inputs, held, wide, narrow, out, rows.start)
+        more = [ring.next()[:height, : out.cols] for ring in rings["more"]]
+        tile_views = Tile(inputs, held, wide, narrow, out, rows.start, more, cols.start)
         r.steps(Vectors(self.low, self.slot), tile_views)
-        build.store(self.core.store_queue, r.out[rows, stored], out)
+        for target, tile in zip((r.out, *r.more), (out, *more), strict=True):
+            build.store(self.core.store_queue, target[rows, stored], tile)
 
     def _columns(self, operand: View, cols: slice) -> slice:
         """The columns of an operand in a tile: narrow ones come whole."""
@@ -200,6 +207,10 @@ class _Stream:
                 for i, s in enumerate(r.streams)
             ],
             "out": [core.ring(memory, "y", rows, self._width(r.out, cols), r.out.fmt)],
+            "more": [
+                core.ring(memory, f"z{i}", rows, self._width(m, cols), m.fmt)
+                for i, m in enumerate(r.more)
+            ],
             "wide": [core.ring(memory, f"t{i}", rows, cols, FP32, 1) for i in range(r.wide)],
             "narrow": [core.ring(memory, f"r{i}", rows, 1, FP32, 1) for i in range(r.narrow)],
             "held": [
@@ -214,7 +225,7 @@ class _Stream:
 
     def _streamed_row_bytes(self, cols: int) -> int:
         """Bytes of main memory that one tile row of ``cols`` columns moves."""
-        streamed = (*self.recipe.streams, self.recipe.out)
+        streamed = (*self.recipe.streams, self.recipe.out, *self.recipe.more)
         return sum(row_bytes(self._width(v, cols), v.fmt) for v in streamed)
 
     def _width(self, stream: View, cols: int) -> int:
@@ -224,7 +235,8 @@ class _Stream:
     def _overhead_bytes(self) -> int:
         r = self.recipe
         held = sum(h.nbytes + ALIGNMENT for h in r.held)
-        return held + ALIGNMENT * (2 * len(r.streams) + 2 + r.wide + r.narrow)
+        moved = len(r.streams) + 1 + len(r.more)
+        return held + ALIGNMENT * (2 * moved + r.wide + r.narrow)
 
     def holds_a_row(self) -> bool:
         """Whether one row fits with all its buffers."""
@@ -300,7 +312,8 @@ class _Stream:
         bandwidth = self.low.core_bytes_per_second / hz
         latency = self.low.read_seconds * hz
         row = self._streamed_row_bytes(cols)
-        stored = height * row_bytes(self._width(r.out, cols), r.out.fmt) / bandwidth
+        results = (r.out, *r.more)
+        stored = sum(height * row_bytes(self._width(v, cols), v.fmt) for v in results) / bandwidth
         loaded = height * row / bandwidth - stored
         tile_busy = (busy + stalls) / tiles
         # A buffer of a pair is free again one load, compute and drain later (or store).

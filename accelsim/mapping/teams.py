@@ -16,15 +16,10 @@ from dataclasses import dataclass
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.mapping.decoding import decoders_of
 from accelsim.mapping.lowering import Lowering, Ring
-from accelsim.mapping.products import (
-    CoreProducts,
-    Product,
-    Stored,
-    problem_of,
-    resources,
-    steps,
-)
-from accelsim.mapping.tiling import Tiling, best_tiling, even_share, granules
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import CoreProducts, Product, problem_of, resources, steps
+from accelsim.mapping.tile_sizes import even_share
+from accelsim.mapping.tiling import Tiling, best_tiling, granules
 from accelsim.program.storage import View
 
 Kept = dict[tuple[int, int], list[View]]  # tiles that stay on chip, by share and first k
@@ -155,7 +150,7 @@ class TeamProducts:
         """A tile of B in the scratchpads of the cores of one column."""
         queue = team[(share + 1) % len(team)].core.load_queues[-1]
         stays = self.tiling.resident and self.tiling.outer == "n"
-        source = product.b[(cols, ks) if product.transpose_b else (ks, cols)]
+        source = product.b_window(cols, ks)
         key, known = (share, ks.start), kept if stays else {}
         if team[0].decoders:
             return self._expand(queue, team, source, key, known)

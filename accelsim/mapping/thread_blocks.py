@@ -14,17 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.simt import LoadStore
 from accelsim.mapping.cta import Gpu, Products, best_grid, ctas
 from accelsim.mapping.epilogue import Finisher
+from accelsim.mapping.kernel_weights import KernelWeights
 from accelsim.mapping.lowering import Core, Lowering, Ring
-from accelsim.mapping.products import Product, Stored, steps
+from accelsim.mapping.operands import Stored
+from accelsim.mapping.products import Product, steps
 from accelsim.mapping.simt_rows import add_parts, cut
 from accelsim.numerics.formats import number_format
 from accelsim.program.opcodes import Function
-from accelsim.program.storage import View
+from accelsim.program.storage import CodedView, View
 
 INSTRUCTIONS_PER_KERNEL = 8_000
 """Chunks of K are as short as this many instructions allow, up to MOST_CHUNKS of a CTA."""
@@ -32,6 +35,10 @@ MOST_CHUNKS = 16
 SHORTEST_CHUNK = 128
 CACHE_SHARE = 2
 """A wave's chunks fill at most 1/CACHE_SHARE of the cache, so that neighbours find them there."""
+SPARSE_STEPS = (
+    "sparse tensor cores: one instruction adds as a dense one does on the selected pairs,"
+    " a hypothesis that no capture has confirmed"
+)
 HANDED_ON = 4096
 """Elements of an earlier CTA's sums that are loaded at once: some for each thread's registers."""
 
@@ -96,18 +103,25 @@ class _Kernel:
         first = products[0]
         self.acc_fmt = first.sums
         mean = -(-sum(p.m for p in products) // len(products))
-        self.shape = Products(
-            mean, first.n, first.k, len(products), first.b.fmt.bits, first.c.fmt.bits
-        )
         self.gpu = gpu_of(low)
+        self.weights = KernelWeights.of(low, self.gpu.tensor, products)
+        self.shape = Products(
+            mean, first.n, first.k, len(products), first.b.fmt.bits, first.c.fmt.bits,
+            self.weights.reading, self.weights.columns,
+        )  # fmt: skip
         self.grid = best_grid(self.shape, self.gpu)
-        low.build.note(str(self.grid))
-        self.views: dict[tuple[int, bool, int, int], View] = {}
+        low.build.note(f"{self.grid}{self.weights}")
+        if self.weights.speedup > 1:
+            low.build.approximate(SPARSE_STEPS)
+        self.views: dict[tuple[int, bool, int, int], View | CodedView] = {}
 
     def emit(self) -> None:
         """Launch, run all CTAs, and add the parts of K if there are several."""
         chunks, first = self._chunks(), self.products[0]
-        self.order = self.gpu.tensor.order(first.b.fmt, len(chunks), self.acc_fmt, first.c.fmt)
+        self.order = self.gpu.tensor.order(
+            first.b.fmt, len(chunks), self.acc_fmt, first.c.fmt,
+            grain=self.grain, speedup=self.weights.speedup,
+        )  # fmt: skip
         self.build.reduce(self.order)
         total = ctas(self.shape, self.grid) * (len(chunks[0]) + 1)
         shape = self.shape
@@ -145,11 +159,14 @@ class _Kernel:
         if self.gpu.cache_capacity:
             height = min(grid.height, len(self.low.cores))
             width = -(-len(self.low.cores) // height)
-            wave = (height * grid.tile[0] + width * grid.tile[1]) * part * shape.bits // 8
-            wanted = max(wanted, -(-wave * CACHE_SHARE // self.gpu.cache_capacity))
-        granule = self.gpu.tensor.k_granule(self.products[0].b.fmt)
-        step = max(granule, -(-part // (wanted * granule)) * granule)
-        aligned = -(-part // granule) * granule
+            wave = shape.panel_bytes((height * grid.tile[0], width * grid.tile[1]), part)
+            wanted = max(wanted, ceil(wave * CACHE_SHARE / self.gpu.cache_capacity))
+        granule = self.weights.granule
+        step = self.weights.step or max(granule, -(-part // (wanted * granule)) * granule)
+        # Coded weights are cut alike in all parts, for whoever else reads them.
+        self.grain = step if self.weights.reading else granule
+        aligned = -(-part // self.grain) * self.grain
+        self.weights.cut(self.low, self.products, grid.tile[1], step)
         return [
             [slice(first, min(first + step, end)) for first in range(start, end, step)]
             for start in range(0, shape.k, aligned)
@@ -225,14 +242,16 @@ class _Kernel:
             )  # fmt: skip
         return sums
 
-    def _panel(self, index: int, is_b: bool, along: slice, ks: slice) -> View:
+    def _panel(self, index: int, is_b: bool, along: slice, ks: slice) -> View | CodedView:
         """A chunk of a panel; one descriptor for all CTAs that read it."""
         key = (index, is_b, along.start, ks.start)
         view = self.views.get(key)
         if view is None:
             product = self.products[index]
             if is_b:
-                view = product.b[(along, ks) if product.transpose_b else (ks, along)]
+                window = product.b_window(along, ks)
+                coded = self.weights.reading is not None
+                view = self.low.coded.tile(window) if coded else window
             elif isinstance(product.a, Stored):
                 view = product.a.view[(ks, along) if product.transpose_a else (along, ks)]
             else:

@@ -32,6 +32,7 @@ from accelsim.hw.dram.service import slowdown
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.decoding import Coded, Expander
 from accelsim.mapping.placement import ALIGNMENT, readable
+from accelsim.mapping.tile_sizes import extents
 
 if TYPE_CHECKING:
     from accelsim.hw.dram.block import Dram
@@ -53,7 +54,8 @@ class Problem:
 
     Rows of A, B and C lie ``a_stride``, ``b_stride`` and ``c_stride`` bytes apart in main memory
     (0: its tiles are no windows there, or each is one piece); with ``transpose_b`` B is stored as
-    [n, k]. Tiles of many rows are cut to multiples of ``even_rows``.
+    [n, k], with ``transpose_a`` A as [k, m]. Tiles of many rows are cut to multiples of
+    ``even_rows``.
     ``coded`` says how B is stored where that is not in ``b_bits`` per element.
     """
 
@@ -69,6 +71,7 @@ class Problem:
     b_stride: int = 0
     c_stride: int = 0
     transpose_b: bool = False
+    transpose_a: bool = False
     even_rows: int = 1
     coded: Coded | None = None
 
@@ -157,35 +160,14 @@ class Tiling:
         return f"tiles m {self.tm} n {self.tn} k {self.tk}, {self.outer} outermost{kept}{shared}"
 
 
-def even_share(size: int, parts: int, granule: int) -> int:
-    """The largest of ``parts`` even shares of ``size``, in whole granules."""
-    share = -(-size // parts)
-    return -(-share // granule) * granule
-
-
-def extents(dimension: int, granule: int) -> list[int]:
-    """Candidate tile sizes: powers of two of the array's granule, and even shares."""
-    whole = -(-dimension // granule) * granule
-    sizes = {dimension}
-    size = granule
-    while size < dimension:
-        sizes.add(size)
-        size *= 2
-    for parts in (2, 3, 4, 6, 8):
-        share = even_share(dimension, parts, granule)
-        if share < whole:
-            sizes.add(share)
-    return sorted(sizes)
-
-
 def granules(array: Systolic) -> tuple[int, int, int]:
     """What a tile of (m, n, k) should be a multiple of: the array's extent, or a vector of time."""
     time = 16
     if array.dataflow == "ws":
-        return time, array.cols, array.rows
+        return time, array.cols, array.fold_rows
     if array.dataflow == "is":
-        return array.cols, time, array.rows
-    return array.rows, array.cols, time
+        return array.cols, time, array.fold_rows
+    return array.fold_rows, array.cols, time
 
 
 @lru_cache(maxsize=4096)
@@ -214,6 +196,8 @@ def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> 
     grid = np.meshgrid(*(np.array(a, dtype=np.int64) for a in axes), indexing="ij")
     tm, tn, tk = (g.ravel() for g in grid)
     splits: tuple[Split, ...] = ("m",) if resources.arrays == 1 else ("n", "m", "job")
+    if problem.coded and resources.expander is None:
+        splits = splits[-2:]  # coded tiles have no parts
     outers: tuple[Axis, ...] = ("m", "n")
     slow = _slowdowns(problem, resources, tm, tn, tk)
     for split in splits:
@@ -255,7 +239,10 @@ def _slowdowns(
         row_bytes = -(-cols * bits // 8)
         return slowdown(dram, rows, row_bytes, stride) if stride else even
 
-    a = of(tm, tk, p.a_bits, p.a_stride, p.k, by_rows=False)
+    if p.transpose_a:
+        a = of(tk, tm, p.a_bits, p.a_stride, p.k, by_rows=True)
+    else:
+        a = of(tm, tk, p.a_bits, p.a_stride, p.k, by_rows=False)
     if p.transpose_b:
         b = of(tn, tk, p.b_bits, p.b_stride, p.k, by_rows=False)
     else:
@@ -350,6 +337,8 @@ class _Nest:
         p, r = self.p, self.r
         a = self.tm * self.tk * p.a_bits // 8
         b = self.tn * self.tk * p.b_bits // 8
+        if p.coded and r.expander is None:
+            b = p.coded.tile_bytes(self.tn * self.tk)
         # A bias row lies beside every accumulator tile.
         c = self.tm * self.tn * p.acc_bits // 8 + self.tn * p.acc_bits // 8
         use = [np.zeros_like(self.tm) for _ in r.capacities]
@@ -378,6 +367,8 @@ class _Nest:
         """Cycles that the bytes of all jobs take through main memory."""
         p = self.p
         a_once = self._matrix_bytes(p.m, p.k, self.tk, p.a_bits)
+        if p.transpose_a:
+            a_once = self._matrix_bytes(p.k, p.m, self.tm, p.a_bits)
         b_once = p.k * p.n * p.b_moved_bits / 8
         c_once = self._matrix_bytes(p.m, p.n, self.tn, p.c_bits)
         a_times = 1 if self.resident and self.outer == "m" else self.nn

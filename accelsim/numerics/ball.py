@@ -111,6 +111,13 @@ class Ball:
             radius = np.where(room > 0, self.radius / (low * high * (low + high)), np.inf)
             return Ball(1.0 / high, radius)
 
+    def sqrt(self) -> Ball:
+        """|sqrt(x + d) - sqrt(x)| <= r / (sqrt(x) + sqrt(x - r)), or sqrt(r)."""
+        root, low = np.sqrt(self.value), np.sqrt(np.maximum(self.value - self.radius, 0.0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            off = np.where(root + low > 0, self.radius / (root + low), 0.0)
+        return Ball(root, np.maximum(off, np.where(root > 0, 0.0, np.sqrt(self.radius))))
+
     def through(self, function: Callable[[Floats], Floats], slope: float) -> Ball:
         """A function whose derivative nowhere exceeds ``slope`` in size."""
         return Ball(function(self.value), slope * self.radius)

@@ -184,7 +184,7 @@ def softmax(x: Ball, depth: int, mid: Format = FP32, errors: FunctionErrors = CO
     the bound does not use that and counts it.
     """
     p, inverse = softmax_parts(x, depth, mid, errors=errors)
-    return _step(p * inverse, mid)
+    return one_step(p * inverse, mid)
 
 
 def softmax_parts(
@@ -209,10 +209,10 @@ def softmax_parts(
     if not shifted:
         exponent = x
     elif visible is None:
-        exponent = _step(x - x.row_max(), mid)
+        exponent = one_step(x - x.row_max(), mid)
     else:
         top = Ball(np.where(visible, x.value, -np.inf), x.radius).row_max()
-        exponent = _step(x - top, mid)
+        exponent = one_step(x - top, mid)
     if visible is not None:
         exponent = exponent.masked(visible)
     p = _exponential(exponent, mid, errors)
@@ -223,7 +223,7 @@ def softmax_parts(
         added = added.masked(visible)
     total = added.row_sum(depth + rescales)
     total = Ball(total.value, total.radius + rescales * FP32.smallest_quantum)
-    inverse = _reciprocal(_step(total, mid), mid, errors)
+    inverse = _reciprocal(one_step(total, mid), mid, errors)
     return p, inverse
 
 
@@ -271,10 +271,10 @@ def layernorm(
     multiplications/additions. Multiplying by weight before or after rsqrt gives the same bound.
     """
     n = x.value.shape[-1]
-    mean = _step(_step(x.row_sum(depth), mid).scaled(1.0 / n), mid)
-    centred = _step(x - mean, mid)
+    mean = one_step(one_step(x.row_sum(depth), mid).scaled(1.0 / n), mid)
+    centred = one_step(x - mean, mid)
     y = _normalised(centred, eps, depth, mid, errors)
-    return _step(_step(y * weight, mid) + bias, mid)
+    return one_step(one_step(y * weight, mid) + bias, mid)
 
 
 def rmsnorm(
@@ -282,22 +282,26 @@ def rmsnorm(
     errors: FunctionErrors = CORRECT,
 ) -> Ball:  # fmt: skip
     """x rsqrt(mean(x^2) + eps) weight, as: square, row sum, times 1/n, add eps, rsqrt, multiply."""
-    return _step(_normalised(x, eps, depth, mid, errors) * weight, mid)
+    return one_step(_normalised(x, eps, depth, mid, errors) * weight, mid)
 
 
 def _normalised(x: Ball, eps: float, depth: int, mid: Format, errors: FunctionErrors) -> Ball:
-    squares = _step(x * x, mid)
-    total = _step(squares.row_sum(depth), mid)
-    variance = _step(total.scaled(1.0 / x.value.shape[-1]), mid)
+    squares = one_step(x * x, mid)
+    total = one_step(squares.row_sum(depth), mid)
+    variance = one_step(total.scaled(1.0 / x.value.shape[-1]), mid)
+    return one_step(x * inverse_root(variance, eps, mid, errors), mid)
+
+
+def inverse_root(variance: Ball, eps: float, mid: Format, errors: FunctionErrors) -> Ball:
+    """1 / sqrt(variance + eps) of a computed variance."""
     shift = Ball.constant(eps)
     # Rounding is monotonic and a computed sum of squares is not negative: variance + eps, as
     # computed, is no smaller than eps rounded, however large the error of the variance.
-    alone = _step(shift, mid)
+    alone = one_step(shift, mid)
     least = max(float((alone.value - alone.radius)[0]), 0.0)
-    inside = _entering(_step(variance + shift, mid), errors)
+    inside = _entering(one_step(variance + shift, mid), errors)
     least *= 1.0 - errors.entering.unit_roundoff
-    inverse = _off(inside.rsqrt(least), errors.rsqrt)
-    return _step(x * _step(inverse, mid), mid)
+    return one_step(_off(inside.rsqrt(least), errors.rsqrt), mid)
 
 
 def activation(
@@ -310,14 +314,14 @@ def activation(
     if function == "exp":
         return _exponential(x, mid, errors)
     if function == "quick_gelu":
-        inner = _entering(_step(x.scaled(1.702), mid), errors)
+        inner = _entering(one_step(x.scaled(1.702), mid), errors)
         gate = _off(inner.through(functions.sigmoid, 0.25), *errors.smooth.get("sigmoid", ()))
-        return _step(x * _step(gate, mid), mid)
+        return one_step(x * one_step(gate, mid), mid)
     if function == "relu":
         return Ball(np.maximum(x.value, 0.0), x.radius)
     evaluate, slope = _SMOOTH[function]
     computed = _entering(x, errors).through(evaluate, slope)
-    return _step(_off(computed, *errors.smooth.get(function, ())), mid)
+    return one_step(_off(computed, *errors.smooth.get(function, ())), mid)
 
 
 # Largest slopes: of x Phi(x) 1.1290 at sqrt 2, of its tanh form 1.1290, of x sigmoid(x) 1.0998.
@@ -330,11 +334,21 @@ _SMOOTH: dict[str, tuple[Callable[..., Floats], float]] = {
 }
 
 
+# Largest slopes of the derivatives: second derivatives of the functions above.
+DERIVATIVES: dict[str, tuple[Callable[..., Floats], float]] = {
+    "tanh": (functions.tanh_grad, 0.7699),
+    "sigmoid": (functions.sigmoid_grad, 0.0963),
+    "gelu": (functions.gelu_grad, 0.7979),
+    "gelu_tanh": (functions.gelu_tanh_grad, 0.7980),
+    "silu": (functions.silu_grad, 0.5001),
+}
+
+
 def elementwise(function: str, a: Ball, b: Ball, mid: Format = FP32) -> Ball:
     """One addition, subtraction, multiplication or maximum."""
     if function == "max":
         return a.maximum(b)
-    return _step({"add": a + b, "sub": a - b, "mul": a * b}[function], mid)
+    return one_step({"add": a + b, "sub": a - b, "mul": a * b}[function], mid)
 
 
 def gate(
@@ -344,18 +358,18 @@ def gate(
     """Scores [tokens, chosen] times a factor, unless that is 1, divided by their row sum if asked
     for: multiplied with its reciprocal times the factor."""
     if not normalise:
-        return scores if scale == 1.0 else _step(scores.scaled(scale), mid)
-    total = _step(scores.row_sum(depth), mid)
+        return scores if scale == 1.0 else one_step(scores.scaled(scale), mid)
+    total = one_step(scores.row_sum(depth), mid)
     factor = _reciprocal(total, mid, errors)
-    return _step(scores * (factor if scale == 1.0 else _step(factor.scaled(scale), mid)), mid)
+    return one_step(scores * (factor if scale == 1.0 else one_step(factor.scaled(scale), mid)), mid)
 
 
 def weighted_sum(terms: Sequence[tuple[Ball, Ball]], mid: Format = FP32) -> Ball:
     """w_0 x_0 + w_1 x_1 + ... in this order: a multiplication and an addition for each term."""
-    products = [_step(weight * x, mid) for weight, x in terms]
+    products = [one_step(weight * x, mid) for weight, x in terms]
     total = products[0]
     for term in products[1:]:
-        total = _step(total + term, mid)
+        total = one_step(total + term, mid)
     return total
 
 
@@ -365,12 +379,12 @@ def mean_in_any_order(mean: Floats, size: Floats, terms: int, mid: Format = FP32
     growth = (terms - 1) * (np.log1p(U32) + (0.0 if mid is FP32 else np.log1p(mid.unit_roundoff)))
     floor = 0.0 if mid is FP32 else terms * mid.smallest_quantum
     error = terms * (np.expm1(growth) + gamma(terms + 4, _U64)) * size + floor
-    return _step(Ball(terms * mean, error).scaled(1.0 / terms), mid)
+    return one_step(Ball(terms * mean, error).scaled(1.0 / terms), mid)
 
 
 def rotary(x: Ball, rotated: Ball, cos: Ball, sin: Ball, mid: Format = FP32) -> Ball:
     """x cos + rotate_half(x) sin: two products and a sum, each rounded."""
-    return _step(_step(x * cos, mid) + _step(rotated * sin, mid), mid)
+    return one_step(one_step(x * cos, mid) + one_step(rotated * sin, mid), mid)
 
 
 @dataclass(frozen=True)
@@ -414,20 +428,20 @@ def attention(
     largest = max(_largest(q), _largest(k))
     rescales = steps.summation.rescales
     dots = _kept(Ball(q @ k.T, steps.summation.error(size, q.shape[1], largest)), steps.mid)
-    scores = _step(dots.scaled(scale), steps.mid)
+    scores = one_step(dots.scaled(scale), steps.mid)
     if np.any(bias):
-        scores = _step(scores + Ball.exact(np.broadcast_to(bias, scores.value.shape)), steps.mid)
+        scores = one_step(scores + Ball.exact(np.broadcast_to(bias, scores.value.shape)), steps.mid)
     p, inverse = softmax_parts(
         scores, steps.row_depth, steps.mid, visible, steps.summed, rescales, steps.shifted,
         steps.errors,
     )  # fmt: skip
     weights = rescaled(_kept(p, steps.operand), rescales, steps.errors).masked(visible)
-    late = _step(_weighted(weights, v, steps) * inverse, steps.mid)
+    late = one_step(_weighted(weights, v, steps) * inverse, steps.mid)
     if rescales and steps.mid is not FP32:
         return Ball(late.value, np.full_like(late.value, np.inf))
     if rescales or steps.summed is not steps.mid:
         return late
-    early = _weighted(_kept(_step(p * inverse, steps.mid), steps.operand), v, steps)
+    early = _weighted(_kept(one_step(p * inverse, steps.mid), steps.operand), v, steps)
     return Ball(early.value, np.maximum(early.radius, late.radius))
 
 
@@ -442,7 +456,7 @@ def _largest(values: Floats) -> float:
     return float(np.max(np.abs(values), initial=0.0))
 
 
-def _step(ball: Ball, mid: Format) -> Ball:
+def one_step(ball: Ball, mid: Format) -> Ball:
     """One result of the vector unit: rounded to fp32, and again if it is kept in less."""
     return _kept(ball.rounded(FP32), mid)
 
@@ -458,7 +472,7 @@ def _reciprocal(x: Ball, mid: Format, errors: FunctionErrors) -> Ball:
     if errors is not CORRECT:
         flushed = (np.abs(inverse.value) >= 2.0**125) | (np.abs(inverse.value) <= 2.0**-125)
         inverse = Ball(inverse.value, np.where(flushed, np.inf, inverse.radius))
-    return _step(inverse, mid)
+    return one_step(inverse, mid)
 
 
 def _entering(x: Ball, errors: FunctionErrors) -> Ball:

@@ -58,6 +58,7 @@ CORRECT = FunctionErrors()
 """Functions rounded once, and the exponential of this module."""
 
 _ROOT_TWO = float(np.sqrt(2.0))
+_ROOT_TWO_PI = float(np.sqrt(2.0 * np.pi))
 _ROOT_TWO_OVER_PI = float(np.sqrt(2.0 / np.pi))
 
 
@@ -92,6 +93,41 @@ def gelu_tanh(x: Float64) -> Float64:
 def silu(x: Float64) -> Float64:
     """x sigmoid(x)."""
     return x * sigmoid(x)
+
+
+def step(x: Float64) -> Float64:
+    """1 above zero, else 0: the derivative of relu, taken as 0 at zero; NaN stays."""
+    return np.where(np.isnan(x), x, (x > 0).astype(np.float64))
+
+
+def tanh_grad(x: Float64) -> Float64:
+    """1 - tanh(x)^2, as 4 sigmoid(2x) sigmoid(-2x), which does not cancel."""
+    return 4.0 * sigmoid(2.0 * x) * sigmoid(-2.0 * x)
+
+
+def sigmoid_grad(x: Float64) -> Float64:
+    """sigmoid(x) (1 - sigmoid(x))."""
+    return sigmoid(x) * sigmoid(-x)
+
+
+def silu_grad(x: Float64) -> Float64:
+    """sigmoid(x) (1 + x (1 - sigmoid(x)))."""
+    return sigmoid(x) + x * sigmoid_grad(x)
+
+
+def gelu_grad(x: Float64) -> Float64:
+    """Phi(x) + x phi(x)."""
+    from scipy.special import ndtr
+
+    result: Float64 = ndtr(x) + x * np.exp(-0.5 * x * x) / _ROOT_TWO_PI
+    return result
+
+
+def gelu_tanh_grad(x: Float64) -> Float64:
+    """Derivative of x sigmoid(2 z), z = sqrt(2/pi) (x + 0.044715 x^3)."""
+    z = 2.0 * _ROOT_TWO_OVER_PI * (x + 0.044715 * x * x * x)
+    slope = 2.0 * _ROOT_TWO_OVER_PI * (1.0 + 3.0 * 0.044715 * x * x)
+    return sigmoid(z) + x * slope * sigmoid_grad(z)
 
 
 def exp2_fp32(x: npt.ArrayLike) -> Float32:

@@ -10,6 +10,10 @@ What instructions make of a reduction, and what a unit does within each of them:
                        split:S:G:forward:fp32
     promote:N          a chain from +0 over every N of k, whose sum is added to the accumulator in
                        fp32: what fp8 kernels do to leave narrow accumulators (DeepGEMM; cuBLAS)
+    sparse:M           products with one of every M neighbouring weights left only (2:4, 1:2): each
+                       fused step takes its products from M times as many k. A hypothesis, not yet
+                       compared with a capture: one mma.sp or wgmma.sp is the dense step on the
+                       pairs that its places select
     fold:R             a chain from +0 down every R of k, whose sum is added to the accumulator:
                        the columns of weight- and input-stationary arrays
 
@@ -46,8 +50,8 @@ from accelsim.errors import AccelsimError
 from accelsim.numerics.formats import number_format
 
 FORMS = (
-    "chain[:PRODUCTS], split:SLICES:GRAIN[:forward|serial:FORMAT], promote:LENGTH, fold:ROWS,"
-    " tree:WIDTH, lanes:COUNT, exact; online:KEYS with ranges:SPAN, exp|exp2, p:FORMAT,"
+    "chain[:PRODUCTS], split:SLICES:GRAIN[:forward|serial:FORMAT], promote:LENGTH, sparse:M,"
+    " fold:ROWS, tree:WIDTH, lanes:COUNT, exact; online:KEYS with ranges:SPAN, exp|exp2, p:FORMAT,"
     " sums:FORMAT:LANES, divide|reciprocal"
 )
 
@@ -85,6 +89,8 @@ class Online:
 class Order:
     """How a reduction is cut up; 1 slice, promotion after 0 and folds of 0 mean that it is not.
 
+    ``sparse``: of how many neighbouring weights one is multiplied, 0 if all are.
+
     ``adders`` is what the unit's arithmetic does with k, "" if the tag leaves that to it.
     """
 
@@ -94,6 +100,7 @@ class Order:
     merge: Merge = "forward"
     partials: str = "fp32"
     fold: int = 0
+    sparse: int = 0
     adders: str = ""
     online: Online | None = None
 
@@ -102,6 +109,7 @@ class Order:
         if self.slices > 1:
             parts += [f"split:{self.slices}:{self.grain}:{self.merge}:{self.partials}"]
         parts += [f"promote:{self.promote}"] if self.promote else []
+        parts += [f"sparse:{self.sparse}"] if self.sparse else []
         parts += [f"fold:{self.fold}"] if self.fold else []
         whole = self.adders == "chain"  # which goes without saying
         parts += [self.adders] if self.adders and not whole else []
@@ -110,7 +118,7 @@ class Order:
     @property
     def of_one_product(self) -> Order:
         """What of it concerns one product of a unit."""
-        return Order(promote=self.promote, fold=self.fold, adders=self.adders)
+        return Order(promote=self.promote, sparse=self.sparse, fold=self.fold, adders=self.adders)
 
     @property
     def roundings(self) -> int:
@@ -136,7 +144,8 @@ def orders_of(text: str) -> tuple[Order, ...]:
 
 def within_instruction(text: str) -> Order:
     """What of an operator's orders a unit does within one instruction."""
-    return next((Order(promote=order.promote) for order in orders_of(text)), CHAIN)
+    first = next(iter(orders_of(text)), CHAIN)
+    return Order(promote=first.promote, sparse=first.sparse)
 
 
 def order_of(tag: str) -> Order:
@@ -166,7 +175,7 @@ def _settings(name: str, *given: str) -> dict[str, Any] | None:
             return {"adders": name}
         case "chain" | "tree" | "lanes", [], [count]:
             return {"adders": f"{name}:{count}"}
-        case "promote" | "fold", [], [count]:
+        case "promote" | "fold" | "sparse", [], [count]:
             return {name: count}
         case "split", [], [slices, grain]:
             return {"slices": slices, "grain": grain}

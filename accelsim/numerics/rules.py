@@ -204,7 +204,10 @@ class Exact(Adders):
 class TensorCoreRule:
     """A chain of fused steps over operands of formats ``a`` and ``b``.
 
-    Operands of a wider format (fp32 where a tensor core reads tf32) are cut to ``entering``.
+    Operands of a wider format (fp32 where a tensor core reads tf32) are cut to ``entering``. Where
+    one of every ``sparse`` neighbouring weights is kept (0: all are), a step takes its products
+    from as many times more k; products of zeros change nothing in it, and what faces a weight that
+    was left out is finite.
     """
 
     step: DotStep
@@ -212,12 +215,20 @@ class TensorCoreRule:
     b: Format
     entering: Format = FP32
     adder: Format = FP32
+    sparse: int = 0
 
     @property
     def tag(self) -> str:
         step = self.step
         kept = f"-{step.kept_bits}" if step.kept_bits < step.format.mantissa_bits else ""
-        return f"k{step.products} f{step.fraction_bits} {step.rounding}{kept} {step.result}"
+        picked = f" of {self.window}" if self.sparse else ""
+        k = f"k{step.products}{picked}"
+        return f"{k} f{step.fraction_bits} {step.rounding}{kept} {step.result}"
+
+    @property
+    def window(self) -> int:
+        """Neighbouring k that one step takes its products from."""
+        return self.step.products * (self.sparse or 1)
 
     @property
     def adders(self) -> str:
@@ -233,12 +244,12 @@ class TensorCoreRule:
 
     def multiply(self, a: Array, b: Array, acc: Array | None) -> Array:
         parts = parts_of(self.a, a), parts_of(self.b, np.ascontiguousarray(b.T))
-        fmt = self.step.format
-        bits = self.step.multiply(*parts, accumulator_bits(fmt, acc, (a.shape[0], b.shape[1])))
+        step, fmt = replace(self.step, products=self.window), self.step.format
+        bits = step.multiply(*parts, accumulator_bits(fmt, acc, (a.shape[0], b.shape[1])))
         return fmt.decode(fmt.stored(bits))
 
     def levels(self, k: int, before: Levels | None) -> Levels:
-        steps = -(-k // self.step.products)
+        steps = -(-k // self.window)
         return Levels(0, steps if before is None else before.steps + steps)
 
 

@@ -16,8 +16,12 @@ def splitmix64(key: int, count: int, first: int = 0) -> Words:
     Source: Steele, Lea, Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014.
     """
     counter = np.arange(first + 1, first + count + 1, dtype=np.uint64)
-    z = counter * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    return mixed(counter * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key))
+
+
+def mixed(words: Words) -> Words:
+    """Each word of 64 bits as another: the last step of splitmix64."""
+    z = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 

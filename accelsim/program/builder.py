@@ -129,8 +129,10 @@ class Builder:
         told = orders_of(info.order)
         if order in told:
             return
-        if any(other.promote != order.promote for other in told):
-            raise AccelsimError(f"{info.name}: kernels of one operator promote alike, not {order}")
+        if any((one.promote, one.sparse) != (order.promote, order.sparse) for one in told):
+            raise AccelsimError(
+                f"{info.name}: kernels of one operator promote and skip alike, not {order}"
+            )
         text = f"{info.order} | {order}" if info.order else str(order)
         self._operators[-1] = replace(info, order=text)
 
@@ -234,6 +236,16 @@ class Builder:
         """``dst`` = what the coded bytes of ``src`` stand for, in their own number format."""
         _same_shape(dst, src)
         return self._emit(unit, Opcode.DECODE, dst, (src,), dst.rows, dst.cols)
+
+    def encode(self, unit: int, dst: CodedView, src: View, *, transpose: bool = False) -> int:
+        """``dst`` = coded bytes for ``src``, pruned as the encoding says; ``transpose``: src is
+        stored as [cols, rows]."""
+        if (src.cols, src.rows)[:: 1 if transpose else -1] != (dst.rows, dst.cols):
+            raise AccelsimError(
+                f"[{src.rows}, {src.cols}] does not agree with [{dst.rows}, {dst.cols}]"
+            )
+        flags = int(Flag.TRANSPOSE_A) if transpose else 0
+        return self._emit(unit, Opcode.ENCODE, dst, (src,), dst.rows, dst.cols, flags=flags)
 
     def matmul(
         self,

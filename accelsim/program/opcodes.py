@@ -19,6 +19,7 @@ class Opcode(IntEnum):
     # dst[m, n] (+)= src0[m, k] @ src1[k, n], or function(imm x that) if a pipeline goes on so
     MATMUL = 8
     DECODE = 9  # dst[m, n] = what the coded bytes of src0 stand for
+    ENCODE = 10  # dst = coded bytes that stand for src0[m, n], its pruned elements left out
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
 
@@ -54,11 +55,19 @@ class Function(IntEnum):
     GELU_TANH = 23  # the tanh approximation
     SILU = 24
     EXP_SUB = 25  # e^(src0 - src1)
+    SQRT = 26
+    STEP = 27  # 1 where src0 > 0, else 0: the derivative of relu
+    TANH_GRAD = 28  # derivatives of the functions above
+    SIGMOID_GRAD = 29
+    GELU_GRAD = 30
+    GELU_TANH_GRAD = 31
     ROW_MAX = 32
     ROW_SUM = 33
     CAUSAL_MASK = 40  # columns beyond row + imm become -inf
     WINDOW_MASK = 42  # columns before row + imm become -inf
+    SILU_GRAD = 34
     ROTATE_HALF = 41  # each head of imm columns: (-second half, first half)
+    UNHOT = 43  # src0 less 1 in the column whose number, plus imm, is that of src1's row
 
 
 REDUCTIONS = (Function.ROW_MAX, Function.ROW_SUM)

@@ -169,6 +169,11 @@ class Program:
         """int64[d]: payload bytes of every operand descriptor."""
         return self.operand_column("rows") * self.operand_column("row_bytes")
 
+    def encoding_of(self, operand: int) -> str:
+        """How an operand is coded, "" if it is not."""
+        code = int(self.operands[operand, OPERAND_COLUMN["format"]])
+        return self.forms[code - CODED].encoding if code >= CODED else ""
+
     def element_formats(self) -> Ints:
         """int64[d]: number format of every operand's elements; of coded ones, as they decode."""
         codes = self.operand_column("format")

@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from accelsim.encoding.encodings import CODED
 from accelsim.engine.bind import BoundProgram
 from accelsim.errors import AccelsimError
-from accelsim.hw.block import Ints
+from accelsim.hw.block import Ints, Unit
 from accelsim.numerics.formats import FORMATS
 from accelsim.program.opcodes import Opcode
 from accelsim.results import memory
@@ -29,7 +30,8 @@ def product_ticks(bound: BoundProgram, kind: int) -> dict[int, float]:
     """Ticks that each operator's products need on all units of a kind, at their peak.
 
     ``kind`` is the unit's position in the architecture. An operator whose factors are of several
-    widths is taken for one of the narrowest, which may be the fastest.
+    widths is taken for one of the narrowest, which may be the fastest, and one of which some are
+    sparse for all sparse.
     """
     program, (_, block) = bound.program, list(bound.arch.units.items())[kind]
     products = (program.column("opcode") == Opcode.MATMUL) & (bound.unit_index == kind)
@@ -37,19 +39,33 @@ def product_ticks(bound: BoundProgram, kind: int) -> dict[int, float]:
     bits = _operand_bits(bound, products)
     tick = bound.arch.ticks_per_cycle(block.clock)
     instances = block.count * bound.arch.cores
+    speedups = _speedups(bound, block, products)
     return {
         int(i): program.operators[i].macs
         / (block.peak_macs_per_cycle(int(bits[owner == i].min())) * instances)
+        / int(speedups[owner == i].max())
         * tick
         for i in np.unique(owner)
     }
+
+
+def _speedups(bound: BoundProgram, block: Unit, rows: npt.NDArray[np.bool_]) -> Ints:
+    """How many times the peak some products reach because of what their factors leave out."""
+    program = bound.program
+    speedups = np.ones(int(rows.sum()), dtype=np.int64)
+    for number, form in enumerate(program.forms):
+        codes = program.operand_column("format")[program.sources[rows, :2]]
+        reading = (codes == CODED + number).any(axis=1)
+        if reading.any():
+            speedups[reading] = np.maximum(speedups[reading], block.speedup(form))
+    return speedups
 
 
 def _operand_bits(bound: BoundProgram, rows: npt.NDArray[np.bool_]) -> Ints:
     """Bits per element of the first factor of some products."""
     formats = np.array([f.bits for f in FORMATS.values()], dtype=np.int64)
     factor = bound.program.column("src0")[rows]
-    codes: Ints = bound.program.operand_column("format")[factor]
+    codes: Ints = bound.program.element_formats()[factor]
     return formats[codes]
 
 

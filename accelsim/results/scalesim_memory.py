@@ -37,7 +37,7 @@ class Access:
 
     start: int
     stop: int
-    words: int
+    words: float
 
     @property
     def words_per_cycle(self) -> float:

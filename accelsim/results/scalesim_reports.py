@@ -9,13 +9,14 @@ follows from SCALE-Sim's definitions (v3, dense, CALC mode), its peculiarities i
 - Partial sums of ws and is arrays all go to DRAM; os arrays count rows + columns more writes per
   fold than there are results.
 - Compute Util % divides by one array height more than a ws or is fold takes.
+- With layer-wise sparsity K is what is left of it, but for Overall Util %; see scalesim_sparse.
 
 DRAM counts and cycles: see scalesim_memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
@@ -33,7 +34,15 @@ from accelsim.results.scalesim_memory import (
     prefetches,
     swept_along_rows,
 )
+from accelsim.results.scalesim_sparse import (
+    METADATA_COLUMN,
+    SPARSE_COLUMNS,
+    Representation,
+    metadata_bandwidth,
+    sparse_row,
+)
 from accelsim.results.scalesim_windows import walk_windows
+from accelsim.workload.layer_sparsity import KeptSteps, kept_steps
 from accelsim.workload.operators import Conv2d, Gemm, Operator
 
 if TYPE_CHECKING:
@@ -65,12 +74,16 @@ Capacities = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What SCALE-Sim reports about one layer; SRAM and DRAM in the order ifmap, filter, ofmap."""
+    """What SCALE-Sim reports about one layer; SRAM and DRAM in the order ifmap, filter, ofmap.
+
+    ``pruned`` are the steps of K that layer-wise sparsity keeps; those are the layer's K.
+    """
 
     name: str
     layer: Layer
     sram: tuple[Access, Access, Access]
     dram: tuple[Access, Access, Access]
+    pruned: KeptSteps | None = None
 
     @property
     def total_cycles(self) -> int:
@@ -84,11 +97,12 @@ class LayerReport:
 
     @property
     def overall_utilization(self) -> float:
-        """Percent of the array's multiply-accumulates that were useful."""
+        """Percent of the array's multiply-accumulates that were useful, pruned ones among them."""
         layer = self.layer
+        k = layer.k if self.pruned is None else self.pruned.whole
         # A single cell that multiplies once ends in cycle 0, where SCALE-Sim divides by zero.
         capacity = max(layer.total_cycles, 1) * layer.rows * layer.cols
-        return layer.m * layer.n * layer.k * 100 / capacity
+        return layer.m * layer.n * k * 100 / capacity
 
     @property
     def mapping_efficiency(self) -> float:
@@ -115,10 +129,10 @@ class LayerReport:
             self.compute_utilization,
         )
 
-    def bandwidth_row(self) -> tuple[float, ...]:
-        """BANDWIDTH_COLUMNS without the id, in words per cycle."""
-        sram = (access.words / max(self.total_cycles, 1) for access in self.sram)
-        return (*sram, *(access.words_per_cycle for access in self.dram))
+    def bandwidth_row(self, metadata: tuple[float, ...] = ()) -> tuple[float, ...]:
+        """BANDWIDTH_COLUMNS without the id, in words per cycle; of ``metadata`` too, if any."""
+        ifmap, weight, ofmap = (a.words / max(self.total_cycles, 1) for a in self.sram)
+        return ifmap, weight, *metadata, ofmap, *(access.words_per_cycle for access in self.dram)
 
     def access_row(self) -> tuple[float, ...]:
         """ACCESS_COLUMNS without the id; SCALE-Sim prints cycles with a decimal point."""
@@ -129,29 +143,42 @@ class LayerReport:
         )
 
 
-def write_reports(result: Result, directory: str | Path) -> list[LayerReport]:
-    """Write COMPUTE_REPORT.csv, BANDWIDTH_REPORT.csv and DETAILED_ACCESS_REPORT.csv.
+def write_reports(
+    result: Result, directory: str | Path, representation: Representation = "ellpack_block"
+) -> list[LayerReport]:
+    """Write COMPUTE_REPORT.csv, BANDWIDTH_REPORT.csv and DETAILED_ACCESS_REPORT.csv, and of sparse
+    layers SPARSE_REPORT.csv.
 
     Returns what they say, layer by layer in workload order. Raises AccelsimError if the run is not
     one that SCALE-Sim could have made, or the files cannot be written.
     """
     layers = layer_reports(result)
     folder = Path(directory)
-    files = (
+    sparse = any(layer.pruned for layer in layers)
+    bandwidths = [layer.bandwidth_row() for layer in layers]
+    columns: tuple[str, ...] = BANDWIDTH_COLUMNS
+    if sparse:
+        shares = [(metadata_bandwidth(layer, representation),) for layer in layers]
+        bandwidths = [layer.bandwidth_row(s) for layer, s in zip(layers, shares, strict=True)]
+        columns = (*columns[:3], METADATA_COLUMN, *columns[3:])
+    files: list[tuple[str, tuple[str, ...], Sequence[tuple[float | str, ...]]]] = [
         ("COMPUTE_REPORT.csv", COMPUTE_COLUMNS, [layer.compute_row() for layer in layers]),
-        ("BANDWIDTH_REPORT.csv", BANDWIDTH_COLUMNS, [layer.bandwidth_row() for layer in layers]),
+        ("BANDWIDTH_REPORT.csv", columns, bandwidths),
         ("DETAILED_ACCESS_REPORT.csv", ACCESS_COLUMNS, [layer.access_row() for layer in layers]),
-    )
+    ]
+    if sparse:
+        rows = [sparse_row(layer, representation) for layer in layers]
+        files.append(("SPARSE_REPORT.csv", SPARSE_COLUMNS, rows))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, columns, rows in files:
-            (folder / name).write_text("".join(_lines(columns, rows)), encoding="utf-8")
+        for name, header, body in files:
+            (folder / name).write_text("".join(_lines(header, body)), encoding="utf-8")
     except OSError as fault:
         raise AccelsimError(f"cannot write the reports to {folder}: {fault.strerror}") from None
     return layers
 
 
-def _lines(columns: Iterable[str], rows: Iterable[Iterable[float]]) -> Iterator[str]:
+def _lines(columns: Iterable[str], rows: Iterable[Iterable[float | str]]) -> Iterator[str]:
     """Lines with the trailing comma that SCALE-Sim writes."""
     yield ", ".join(columns) + ",\n"
     for layer, row in enumerate(rows):
@@ -174,7 +201,7 @@ def layer_reports(result: Result) -> list[LayerReport]:
                 f" {layer.total_cycles + 1}",
                 "a mapper that does not split it",
             )
-        same = (layer, _windows(operator))
+        same = (layer, kept_steps(operator), _windows(operator))
         if same not in known:
             known[same] = _report(operator, layer, capacities)
         reports.append(replace(known[same], name=operator.name))
@@ -231,11 +258,13 @@ def _layer(operator: Operator, array: Systolic) -> Layer:
     """The matrix product of an operator; SCALE-Sim knows neither batches nor groups nor biases."""
     flow: Literal["os", "ws", "is"] = array.dataflow
     plain = isinstance(operator, (Gemm, Conv2d)) and operator.batch == 1 and operator.is_plain
+    steps = kept_steps(operator)
     if plain and isinstance(operator, Gemm) and operator.groups == 1:
-        return Layer(operator.m, operator.n, operator.k, array.rows, array.cols, flow)
+        return Layer(operator.m, operator.n, operator.b_k, array.rows, array.cols, flow)
     if plain and isinstance(operator, Conv2d) and operator.groups == 1:
         if not any(operator.padding[::2]):
             m, n, k = operator.gemm_m, operator.gemm_n, operator.gemm_k
+            k = k if steps is None else steps.length
             return Layer(m, n, k, array.rows, array.cols, flow)
         raise _refusal(f"{operator} is padded", "a height and width that include the padding")
     raise _refusal(f"{operator}", "gemm and conv2d of batch 1, without groups and bias")
@@ -254,7 +283,8 @@ def _report(operator: Operator, layer: Layer, capacities: Capacities) -> LayerRe
         ifmap = order.index(0)
         misses[ifmap], stops[ifmap] = walk_windows(operator, layer, epoch_words(capacities[0]))
     starts = [layer.along_rows(0).start, layer.along_columns(0).start]
-    reads = _sram_words(layer)
+    steps = kept_steps(operator)
+    reads = _sram_words(layer, steps)
     # Reads are answered in the next cycle, writes at once.
     sram = [Access(starts[i] + 1, stops[i] + 1, reads[order[i]]) for i in (0, 1)]
     dram = [prefetches(misses[i], capacities[order[i]], starts[i]) for i in (0, 1)]
@@ -264,6 +294,7 @@ def _report(operator: Operator, layer: Layer, capacities: Capacities) -> LayerRe
         layer,
         (sram[order[0]], sram[order[1]], written),
         (dram[order[0]], dram[order[1]], drains(layer, capacities[2])),
+        steps,
     )
 
 
@@ -272,12 +303,13 @@ def _last(layer: Layer, tiles: Callable[[int], Tile]) -> int:
     return (layer.folds - 1) * layer.fold_cycles + tiles(layer.folds - 1).last_cycle
 
 
-def _sram_words(layer: Layer) -> tuple[int, int, int]:
+def _sram_words(layer: Layer, steps: KeptSteps | None) -> tuple[float, int, int]:
     """Words that ifmap and filter SRAM deliver and the ofmap SRAM takes."""
     m, n, k = layer.m, layer.n, layer.k
     if layer.dataflow == "os":
         extra = (layer.rows + layer.cols) * layer.folds
         return m * k * layer.col_folds, k * n * layer.row_folds, m * n + extra
     if layer.dataflow == "ws":
-        return m * k * layer.col_folds, k * n, m * n * layer.row_folds
+        times = steps.group / steps.kept if steps else 1
+        return m * k * layer.col_folds * times, k * n, m * n * layer.row_folds
     return m * k, k * n * layer.col_folds, m * n * layer.row_folds

@@ -7,6 +7,7 @@ import numpy as np
 from accelsim.errors import AccelsimError
 from accelsim.results.scalesim_demand import Layer
 from accelsim.results.scalesim_memory import Misses
+from accelsim.workload.layer_sparsity import kept_steps
 from accelsim.workload.operators import Conv2d
 
 MOST_WORDS = 5 * 10**9
@@ -28,7 +29,11 @@ def walk_windows(op: Conv2d, layer: Layer, epoch: int) -> tuple[Misses, int]:
             f" {MOST_WORDS:.0e}"
         )
     y, x = np.divmod(np.arange(layer.m), op.out_w)
-    row, rest = np.divmod(np.arange(layer.k), op.fw * op.cin)
+    taps = np.arange(layer.k)
+    if steps := kept_steps(op):
+        block, offset = np.divmod(taps, steps.kept)
+        taps = block * steps.group + offset
+    row, rest = np.divmod(taps, op.fw * op.cin)
     column, channel = np.divmod(rest, op.cin)
     words, flushed_at, last = window_misses(
         np.stack((y * op.stride[0], x * op.stride[1]), axis=1),

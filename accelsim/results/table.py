@@ -6,7 +6,7 @@ over operator kinds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from importlib import import_module
@@ -141,6 +141,12 @@ class KindTable(Table[KindResult]):
     )
 
 
+class PassTable(Table[KindResult]):
+    """What each part of a training step took, in their order."""
+
+    columns = (Column("pass", lambda row: row.kind, left=True), *KindTable.columns[1:])
+
+
 class OperatorTable(Table[OperatorResult]):
     """Operators in execution order; times and amounts are over all their repetitions."""
 
@@ -165,6 +171,15 @@ class OperatorTable(Table[OperatorResult]):
         kinds = dict.fromkeys(row.kind for row in self)
         sums = [_summed(kind, [row for row in self if row.kind == kind], total) for kind in kinds]
         return KindTable(sorted(sums, key=lambda row: -row.cycles))
+
+    def by_pass(self, passes: Mapping[str, str]) -> PassTable:
+        """Sums over the operators of each part of a training step; ``passes`` by their names."""
+        total = sum(row.cycles for row in self)
+        parts = dict.fromkeys(passes[row.name] for row in self)
+        return PassTable(
+            _summed(part, [row for row in self if passes[row.name] == part], total)
+            for part in parts
+        )
 
 
 def _summed(kind: str, rows: Sequence[OperatorResult], total: float) -> KindResult:

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from accelsim.results.table import Column, OperatorTable, text_table
+from accelsim.results.table import Column, KindResult, OperatorTable, Table, text_table
 from accelsim.results.text import (
     bytes_text,
     count_text,
@@ -35,6 +35,7 @@ def summary(result: Result) -> str:
     parts = [
         _head(result),
         _resources(result),
+        _passes(result),
         _operators(result),
         _attention(result),
         _traffic(result),
@@ -117,15 +118,26 @@ def _resources(result: Result) -> str:
     return "Resources\n" + text_table(columns, resources(result), _INDENT)
 
 
+def _passes(result: Result) -> str:
+    """What the parts of a training step took; nothing for a workload of one part."""
+    passes = {op.name: op.pass_ for op in result.graph.operators} if result.graph else {}
+    if len(set(passes.values())) < 2:
+        return ""
+    return "Training step\n" + _sums(result, OperatorTable(result.operators).by_pass(passes))
+
+
 def _operators(result: Result) -> str:
-    kinds = OperatorTable(result.operators).by_kind()
+    return "Operators\n" + _sums(result, OperatorTable(result.operators).by_kind())
+
+
+def _sums(result: Result, kinds: Table[KindResult]) -> str:
     columns = [column for column in kinds.columns if column.title not in ("read", "written")]
     traffic = Column(
         f"{main_memory_label(result)} traffic",
         lambda row: bytes_text(row.traffic_bytes["read"] + row.traffic_bytes["write"]),
     )
     columns.insert(5, traffic)
-    return "Operators\n" + text_table(columns, kinds, _INDENT)
+    return text_table(columns, kinds, _INDENT)
 
 
 def _attention(result: Result) -> str:

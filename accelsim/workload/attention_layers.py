@@ -2,6 +2,7 @@
 
     grouped     q, k, v = x W; rotary positions; k and v appended to their caches; attention, in a
                 sliding window if the context is longer than it
+                in training without a cache, scores and probabilities as operators of their own
     latent      c = norm(x W_c) is cached instead of keys and values, with one rotary key for all
                 heads. Where many tokens enter an empty cache, heads get keys and values of their
                 own from c. Where the cache is read, the expansion is absorbed: queries go through
@@ -18,7 +19,7 @@ import math
 from typing import TYPE_CHECKING
 
 from accelsim.workload.constants import RotaryTable
-from accelsim.workload.operators import Attention, Gemm, KvAppend, Rotary
+from accelsim.workload.operators import Attention, Gemm, HeadProduct, KvAppend, Rotary, ScoreSoftmax
 from accelsim.workload.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -41,12 +42,38 @@ def _grouped(build: Builder, name: str, x: str) -> str:
     if config.rotary:
         q = _rotate(build, f"{name}.q_rotary", q, config.heads, head)
         k = _rotate(build, f"{name}.k_rotary", k, config.kv_heads, head)
+    if build.step.trains:
+        attended = _in_parts(build, name, q, k, v)
+        return build.linear(f"{name}.o_proj", attended, config.hidden, bias=config.bias_out)
     caches = (
         _append(build, f"{name}.k", k, config.kv_heads, head),
         _append(build, f"{name}.v", v, config.kv_heads, head),
     )
     attended = _attend(build, name, (q, *caches), kv_heads=config.kv_heads, head_dim=head)
     return build.linear(f"{name}.o_proj", attended, config.hidden, bias=config.bias_out)
+
+
+def _in_parts(build: Builder, name: str, q: str, k: str, v: str) -> str:
+    """Attention without fusion: scores, probabilities and sums of values, all of them kept."""
+    config, step = build.config, build.step
+    form = (
+        step.batch, config.heads, config.kv_heads, step.q_len, step.kv_len, config.head_dim
+    )  # fmt: skip
+    window = config.sliding_window or 0
+    scores = build.emit(
+        HeadProduct(f"{name}.scores", (q, k), (f"{name}.scores.out",), "scores", *form)
+    )
+    weights = build.emit(
+        ScoreSoftmax(
+            f"{name}.softmax", (scores,), (f"{name}.softmax.out",),
+            rows=step.batch * config.heads * step.q_len, cols=step.kv_len, q_len=step.q_len,
+            scale=1.0 / math.sqrt(config.head_dim), causal=config.causal,
+            window=window if window < step.kv_len else 0,
+        )
+    )  # fmt: skip
+    return build.emit(
+        HeadProduct(f"{name}.values", (weights, v), (f"{name}.values.out",), "values", *form)
+    )
 
 
 class _Latent:
@@ -150,17 +177,23 @@ def _attend(
         kv_dtype=step.kv_dtype if cached else "",
         page=step.page if cached else 0,
         prefix=step.prefix if cached else 0,
+        contexts=step.contexts,
     )
     return build.emit(operator)
 
 
 def _rotate(build: Builder, name: str, x: str, heads: int, head_dim: int) -> str:
-    """Rotary positions on queries or keys; all layers share the two tables."""
+    """Rotary positions on queries or keys; all layers share the two tables.
+
+    Where positions differ from sequence to sequence, the tables have a row for each sequence.
+    """
     config, step = build.config, build.step
-    tables = []
+    tables, rows = [], len(step.positions) or step.kv_len
     for function in ("cos", "sin"):
-        values = RotaryTable(function, config.rope_theta, config.rope_scaling)
-        table, shape = f"rotary.{function}", (step.kv_len, head_dim)
+        values = RotaryTable(
+            function, config.rope_theta, config.rope_scaling, positions=step.positions
+        )
+        table, shape = f"rotary.{function}", (rows, head_dim)
         build.tensors[table] = TensorSpec(table, shape, "fp32", "constant", values)
         tables.append(table)
     operator = Rotary(
@@ -170,9 +203,9 @@ def _rotate(build: Builder, name: str, x: str, heads: int, head_dim: int) -> str
         heads=heads,
         head_dim=head_dim,
         tokens=step.rows,
-        q_len=step.q_len,
-        table_rows=step.kv_len,
-        position=step.position,
+        q_len=len(step.positions) or step.q_len,
+        table_rows=rows,
+        position=0 if step.positions else step.position,
     )
     return build.emit(operator)
 
@@ -192,7 +225,8 @@ def _append(build: Builder, name: str, new: str, kv_heads: int, head_dim: int) -
         q_len=step.q_len,
         head_dim=head_dim,
         kv_capacity=step.kv_len,
-        position=step.position,
+        position=0 if step.contexts else step.position,
+        contexts=step.contexts,
         kv_dtype=step.kv_dtype,
         page=step.page,
         prefix=step.prefix,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from accelsim.workload.operators import Operator
     from accelsim.workload.tensors import Shape, TensorSpec
 
-CODED_OPERANDS = {"gemm": 1, "grouped_gemm": 1}
+CODED_OPERANDS = {"gemm": 1, "grouped_gemm": 1, "conv2d": 1}
 """Kinds of operators that read a coded tensor, and as which of their inputs."""
 DRAWN_AT_ONCE = 1 << 22
 
@@ -96,7 +96,12 @@ class Coding:
 
     def form(self, shape: Shape) -> tuple[int, int, int]:
         """(matrices, lines of each, depth k) of a weight."""
-        return math.prod(shape[:-2]), shape[-3 - self.axis], shape[self.axis]
+        sizes = self.rows(shape), shape[-1]
+        return math.prod(shape[:-1]) // sizes[0], sizes[-1 - self.axis], sizes[self.axis]
+
+    def rows(self, shape: Shape) -> int:
+        """Rows of one matrix of a weight; all taps and channels of a convolution's filters."""
+        return math.prod(shape[:-1]) if len(shape) == 4 else shape[-2]
 
     def kept(self, shape: Shape) -> NDArray[np.bool_] | None:
         """Positions [matrices * lines, k] that lengths follow from; None if the shape decides."""
@@ -104,6 +109,17 @@ class Coding:
             return None
         count, lines, k = self.form(shape)
         return self.sparsity.mask(count * lines, k)
+
+    def check(self, shape: Shape, dtype: str) -> None:
+        """Raise AccelsimError if weights of this shape and format cannot be stored so."""
+        depth = self.form(shape)[2]
+        self.code.check(depth, number_format(dtype))
+        if self.sparsity and self.sparsity.m and depth % self.sparsity.m:
+            m = self.sparsity.m
+            raise AccelsimError(
+                f"k {depth} is not a whole number of groups of {m} (sparsity {self.sparsity});"
+                f" accepted: k padded with zeros to {-(-depth // m) * m}"
+            )
 
     def nbytes(self, shape: Shape, dtype: str) -> int:
         """Bytes of a weight whose matrices are one tile each."""
@@ -209,7 +225,7 @@ def check_coded(operator: Operator, position: int, spec: TensorSpec) -> None:
     if coding.axis != axis:
         raise operator.error(f"reduces '{spec.name}' along another axis than it is coded along")
     try:
-        coding.code.check(spec.shape[coding.axis], number_format(spec.dtype))
+        coding.check(spec.shape, spec.dtype)
     except AccelsimError as fault:
         raise operator.error(f"weight '{spec.name}': {fault}") from None
 

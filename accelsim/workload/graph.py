@@ -13,7 +13,7 @@ from accelsim.workload._words import did_you_mean
 from accelsim.workload.coding import check_coded
 from accelsim.workload.operators import Operator, check_dtypes
 from accelsim.workload.segments import Segment, find_segments
-from accelsim.workload.tensors import TensorSpec, byte_count
+from accelsim.workload.tensors import TensorSpec, byte_count, same_elements
 
 if TYPE_CHECKING:
     import networkx
@@ -218,7 +218,7 @@ def _check_shapes(graph: Graph) -> None:
         names = (*op.inputs, *op.outputs)
         for name, expected in zip(names, (*op.input_shapes(), *op.output_shapes()), strict=True):
             found = graph.tensors[name].shape
-            if found != expected:
+            if not same_elements(found, expected):
                 raise op.error(
                     f"tensor '{name}' has shape {list(found)}, expected {list(expected)}"
                 )
@@ -236,6 +236,7 @@ def _check_order(graph: Graph) -> None:
             _check_producer(op, graph.tensors[name], producers.get(name))
             producers[name] = op
     written: set[str] = set()
+    _check_places(graph, producers)
     for op in graph.operators:
         for name in op.inputs:
             role = graph.tensors[name].role
@@ -245,6 +246,27 @@ def _check_order(graph: Graph) -> None:
                 raise op.error(f"reads {role} '{name}', which no operator writes")
             raise _order_error(graph, op, name, producers[name])
         written.update(op.outputs)
+
+
+def _check_places(graph: Graph, producers: Mapping[str, Operator]) -> None:
+    """What takes the place of a tensor is as large, and made when all others have read that."""
+    readers = {name: op for op in graph.operators for name in op.inputs}
+    order = {op.name: i for i, op in enumerate(graph.operators)}
+    for spec in graph.tensors.values():
+        if not spec.place_of:
+            continue
+        old = graph.tensors.get(spec.place_of)
+        if old is None or old.role not in ("input", "weight") or old.bytes != spec.bytes:
+            raise AccelsimError(
+                f"tensor '{spec.name}' takes the place of '{spec.place_of}'; accepted: an input or"
+                f" weight of {spec.bytes} bytes"
+            )
+        maker, last = producers.get(spec.name), readers.get(old.name)
+        if maker is None or (last is not None and order[last.name] > order[maker.name]):
+            raise AccelsimError(
+                f"tensor '{spec.name}' takes the place of '{old.name}', which is read later;"
+                " accepted: written last"
+            )
 
 
 def _check_producer(op: Operator, spec: TensorSpec, earlier: Operator | None) -> None:

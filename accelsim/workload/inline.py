@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from accelsim.errors import AccelsimError
-from accelsim.workload._words import did_you_mean, listed, shown
+from accelsim.workload._words import did_you_mean, listed, parse_whole, shown
 from accelsim.workload.coding import coding_assumptions
 from accelsim.workload.graph import Graph
 from accelsim.workload.huggingface import read_config
 from accelsim.workload.kinds import DEFAULT_DTYPE, KEYS, describe
+from accelsim.workload.networks import NETWORKS, image_network
+from accelsim.workload.parallel import PARALLEL_KEYS, parallel
 from accelsim.workload.routing_choice import ROUTING_KEYS, routing_choice
 from accelsim.workload.scalesim_topology import parse_topology, read_topology
 from accelsim.workload.single import standalone
+from accelsim.workload.tensors import dtype_named
+from accelsim.workload.training import Training, training_step
 from accelsim.workload.transformer import build_transformer, forward_pass
 from accelsim.workload.transformer_config import OVERRIDABLE
 from accelsim.workload.yaml_graph import describe_yaml_graph, read_yaml_graph
@@ -23,7 +27,7 @@ Settings = dict[str, object]
 
 PASS_KEYS = (
     *("phase", "batch", "tokens", "context", "dtype", "logits"),
-    *("kv_dtype", "page", "prefix"),
+    *("kv_dtype", "page", "prefix", "dataset", "seed", "contexts", "optimizer"),
     *("weights", "sparsity", "sparsity_seed"),
 )
 
@@ -33,7 +37,9 @@ def parse_workload(text: str) -> Graph:
 
     NAME is an inline operator kind (`gemm:m=128,n=768,k=768`), a file of the workload library
     (`llama-2-7b:phase=decode,batch=16,context=2048`), or a path: a Hugging Face `config.json`
-    or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph. A mixture of
+    or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph. In a decode
+    `dataset` and `seed`, or `contexts`, give every sequence a length of its own; `tp`, `pp` and
+    `stage` describe one device of several (see workload.parallel). A mixture of
     experts also takes `routing` (balanced, uniform, zipf or a file), `skew`, `seed` and `draw`
     (see workload.routing_choice).
 
@@ -59,13 +65,17 @@ def workload(name: str | Path, **settings: object) -> Graph:
     pairs.update(settings)
     if head in KEYS:
         return _inline(head, pairs)
+    if head in NETWORKS and (pairs.get("phase") or head not in _stems()):
+        return _image_network(head, pairs)
     file = _file(head)
     return _READERS[file.suffix](file, pairs)
 
 
 def list_workloads() -> list[tuple[str, str]]:
     """Name and one-line description of every workload of the library, by name."""
-    return [(file.stem, _description(file)) for file in sorted(_library())]
+    files = {file.stem: file for file in _library()}
+    told = {name: network.description for name, network in NETWORKS.items()}
+    return sorted({**told, **{name: _description(file) for name, file in files.items()}}.items())
 
 
 def library_folder() -> Path:
@@ -112,6 +122,60 @@ def _inline(kind: str, pairs: Settings) -> Graph:
         raise AccelsimError(str(error).replace(f"operator '{kind}' ({kind})", kind)) from None
 
 
+NETWORK_KEYS = ("phase", "batch", "dtype", "size", "optimizer", "sparsity")
+
+
+def _image_network(name: str, pairs: Settings) -> Graph:
+    """A network over images as it is trained: its forward pass, or a whole training step."""
+    _known_keys(name, pairs, NETWORK_KEYS)
+    phase = str(pairs.pop("phase", "forward"))
+    if phase not in ("forward", "train"):
+        accepted = "forward, train" + (", or none for inference" if name in _stems() else "")
+        raise AccelsimError(f"{name}: phase is {shown(phase)}; accepted: {accepted}")
+    training = _training(name, phase, pairs)
+    if "sparsity" in pairs:
+        raise AccelsimError(f"{name}: sparsity; accepted: with phase=train")
+    dtype = dtype_named(pairs.pop("dtype", DEFAULT_DTYPE), name)
+    if not dtype.is_float:
+        raise AccelsimError(f"{name}: dtype is '{dtype.name}'; accepted: fp32, fp16, bf16")
+    batch = parse_whole(pairs.pop("batch", 1), f"{name}: batch")
+    size = parse_whole(pairs.pop("size", 0), f"{name}: size", least=0)
+    graph = image_network(name, batch, dtype.name, size, trains=training is not None)
+    return graph if training is None else training_step(graph, training)
+
+
+def _training(name: str, phase: str, pairs: Settings) -> Training | None:
+    """How to train, if that is the phase."""
+    if phase == "train":
+        optimizer = pairs.pop("optimizer", "adam")
+        return Training.parse(optimizer, name, pairs.pop("sparsity", None))
+    if "optimizer" in pairs:
+        raise AccelsimError(f"{name}: optimizer; accepted: with phase=train")
+    return None
+
+
+def _known_keys(name: str, pairs: Settings, known: tuple[str, ...]) -> None:
+    for key in pairs:
+        if key not in known:
+            raise AccelsimError(
+                f"{name}: unknown key '{key}'{did_you_mean(key, known)}; accepted: {listed(known)}"
+            )
+
+
+def _stems() -> set[str]:
+    return {file.stem for file in _library()}
+
+
+def _yaml(file: Path, pairs: Settings) -> Graph:
+    """A graph in YAML, or a training step of it."""
+    phase = pairs.pop("phase", None)
+    if phase not in (None, "train"):
+        raise AccelsimError(f"{file.stem}: phase is {shown(phase)}; accepted: train, or none")
+    training = _training(file.stem, str(phase), pairs)
+    graph = read_yaml_graph(file, pairs)
+    return graph if training is None else training_step(graph, training)
+
+
 def _library() -> list[Path]:
     return [file for file in library_folder().glob("*.*") if file.suffix in _READERS]
 
@@ -132,7 +196,7 @@ def _file(name: str) -> Path:
     if is_file or path.suffix in _READERS or "/" in name:
         problem = "unknown file type" if is_file else "no such file"
         raise AccelsimError(f"{name}: {problem}; accepted: {listed(_READERS)} or a folder")
-    hint = did_you_mean(name, [*library, *KEYS])
+    hint = did_you_mean(name, [*library, *NETWORKS, *KEYS])
     raise AccelsimError(
         f"unknown workload {shown(name)}{hint}; accepted: a name from `accelsim list workloads`, "
         f"an operator ({listed(KEYS)}) or a path"
@@ -142,7 +206,7 @@ def _file(name: str) -> Path:
 def _huggingface(file: Path, pairs: Settings) -> Graph:
     """A transformer; keys are those of the pass and the fields of its config."""
     config = read_config(file)
-    known = (*PASS_KEYS, *(ROUTING_KEYS if config.experts else ()))
+    known = (*PASS_KEYS, *PARALLEL_KEYS, *(ROUTING_KEYS if config.experts else ()))
     for key in pairs:
         if key not in known and key not in OVERRIDABLE and key not in ROUTING_KEYS:
             hint = did_you_mean(key, [*known, *OVERRIDABLE])
@@ -153,8 +217,16 @@ def _huggingface(file: Path, pairs: Settings) -> Graph:
     changed = config.overridden({key: pairs[key] for key in pairs if key in OVERRIDABLE})
     chosen = {key: value for key, value in pairs.items() if key in PASS_KEYS}
     routing = {key: value for key, value in pairs.items() if key in ROUTING_KEYS}
+    if "dataset" in pairs and not config.experts:
+        routing.pop("seed", None)
+    training = _training(config.name, str(chosen.get("phase")), chosen)
+    if training and chosen.get("logits", "all") != "all":
+        given = shown(chosen["logits"])
+        raise AccelsimError(f"{config.name}: logits is {given}; accepted for training: all")
     step = forward_pass(changed, **chosen)  # type: ignore[arg-type]
-    return build_transformer(changed, step, routing_choice(changed, routing))
+    spread = parallel(changed, pairs.get("tp", 1), pairs.get("pp", 1), pairs.get("stage"))
+    graph = build_transformer(changed, step, routing_choice(changed, routing), spread)
+    return graph if training is None else training_step(graph, training)
 
 
 def _topology(file: Path, pairs: Settings) -> Graph:
@@ -166,8 +238,8 @@ def _topology(file: Path, pairs: Settings) -> Graph:
 _READERS: Mapping[str, Callable[[Path, Settings], Graph]] = {
     ".json": _huggingface,
     ".csv": _topology,
-    ".yaml": read_yaml_graph,
-    ".yml": read_yaml_graph,
+    ".yaml": _yaml,
+    ".yml": _yaml,
 }
 
 

@@ -16,6 +16,7 @@ from accelsim.workload._words import (
     parse_whole,
 )
 from accelsim.workload.coding import Coding, coding_of
+from accelsim.workload.layer_sparsity import layer_sparse, layer_wise
 from accelsim.workload.operators import KINDS, Gemm, Operator
 from accelsim.workload.single import Form
 from accelsim.workload.tensors import dtype_named
@@ -66,8 +67,8 @@ def _number_format(value: object, what: str) -> str:
     return dtype_named(parse_text(value, what), what).name
 
 
-def _group_sizes(value: object, what: str) -> tuple[int, ...]:
-    """Rows of each group, joined by "+" as text."""
+def _sizes(value: object, what: str) -> tuple[int, ...]:
+    """Sizes, joined by "+" as text."""
     parts = value.split("+") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
         parts = [parts]
@@ -92,6 +93,7 @@ _HEADS = {"d": _size("head_dim"), "batch": _size("batch", 1)}
 _CACHE = {
     "kv_dtype": _Key("kv_dtype", _number_format, ""),
     **{name: _offset(name) for name in ("page", "prefix", "page_seed")},
+    "contexts": _Key("contexts", _sizes, ()),
 }
 _RECURRENCE = {
     "heads": _size("heads"),
@@ -110,6 +112,7 @@ KEYS: dict[str, dict[str, _Key]] = {
         "k": _size("k"),
         "batch": _size("batch", 1),
         **_FUSED,
+        "transpose_a": _flag("transpose_a"),
         "transpose_b": _flag("transpose_b"),
         "broadcast_b": _flag("broadcast_b"),
         "groups": _size("groups", 1),
@@ -133,7 +136,9 @@ KEYS: dict[str, dict[str, _Key]] = {
         "padding": _offset("padding"),
         "groups": _size("groups", 1),
         "batch": _size("batch", 1),
+        "flipped": _flag("flipped"),
         **_FUSED,
+        **_STORED,
     },
     "pool2d": {
         "function": _Key("function", parse_text),
@@ -188,8 +193,14 @@ KEYS: dict[str, dict[str, _Key]] = {
     },
     "residual": _MATRIX,
     "embedding": {name: _size(name) for name in ("vocab", "hidden", "tokens")},
+    "prune_weight": {
+        **{name: _size(name) for name in ("rows", "cols", "kept", "group")},
+        "taps": _size("taps", 1),
+        "along_cols": _flag("along_cols"),
+        "turned": _flag("turned"),
+    },
     "grouped_gemm": {
-        "m": _Key("m", _group_sizes),
+        "m": _Key("m", _sizes),
         "n": _size("n"),
         "k": _size("k"),
         **_STORED,
@@ -239,13 +250,15 @@ def describe(kind: str, given: Mapping[str, object], where: str) -> Description:
     for name, key in keys.items():
         fields[key.field] = _value(name, key, pairs, fields, where)
     words = {name: fields.pop(name, None) for name in _CODING}
+    pattern = layer_wise(words, where)
     coding = coding_of(words, where)
     if coding and fields.get("transpose_b"):
         coding = replace(coding, axis=-1)
     extras = [name for name in _EXTRAS if fields.pop(name, False)]
     if "copies" in extras:
         extras.append("x")  # what is copied
-    return Description(_form(kind, fields), _text(dtype), tuple(extras), _text(out), coding)
+    form = layer_sparse(_form(kind, fields), pattern)
+    return Description(form, _text(dtype), tuple(extras), _text(out), coding)
 
 
 def _text(name: object) -> str | None:

@@ -83,6 +83,7 @@ class Gemm(MatrixProduct):
     Shapes, with the batch dimension present only when batch > 1:
         a [batch, m, k]; b [batch, k, n], or [batch, n, k] with `transpose_b`, without its batch
         dimension with `broadcast_b` (one b for every a); bias [n]; residual and c [batch, m, n].
+    With `transpose_a` a is [batch, k, m].
     With `groups` (and no batch) columns are multiplied group by group, as heads are:
         a [m, groups*k]; b [groups, k, n] (or [groups, n, k]); c [m, groups*n]; bias [groups*n].
     `accumulator` is the format in which a unit is asked to sum ("": fp32, int32, fp64).
@@ -96,6 +97,7 @@ class Gemm(MatrixProduct):
     transpose_b: bool = False
     accumulator: str = ""
     groups: int = 1
+    transpose_a: bool = False
 
     kind: ClassVar[str] = "gemm"
     dimensions: ClassVar[tuple[str, ...]] = ("m", "n", "k", "batch", "groups")
@@ -104,21 +106,30 @@ class Gemm(MatrixProduct):
         super().check_fields()
         if self.groups > 1 and (self.batch > 1 or self.broadcast_b):
             raise self.error(f"groups {self.groups}; accepted: without batch and broadcast_b")
+        if self.groups > 1 and self.transpose_a:
+            raise self.error(f"groups {self.groups}; accepted: without transpose_a")
 
     @property
     def is_gemv(self) -> bool:
         """Whether a is a single row, so that no b element is used twice."""
         return self.m == 1
 
+    @property
+    def b_k(self) -> int:
+        """Steps of the reduction that b holds: all of them."""
+        return self.k
+
     def _batched(self, *shape: int) -> Shape:
         return shape if self.batch == 1 else (self.batch, *shape)
 
     def input_shapes(self) -> tuple[Shape, ...]:
-        matrix = (self.n, self.k) if self.transpose_b else (self.k, self.n)
+        matrix = (self.n, self.b_k) if self.transpose_b else (self.b_k, self.n)
         b = matrix if self.broadcast_b else self._batched(*matrix)
         if self.groups > 1:
             b = (self.groups, *matrix)
         a = self._batched(self.m, self.groups * self.k)
+        if self.transpose_a:
+            a = self._batched(self.k, self.m)
         return (a, b, *self.added_shapes(self.groups * self.n))
 
     def output_shapes(self) -> tuple[Shape, ...]:
@@ -126,7 +137,7 @@ class Gemm(MatrixProduct):
 
     @property
     def macs(self) -> int:
-        return self.batch * self.groups * self.m * self.n * self.k
+        return self.batch * self.groups * self.m * self.n * self.b_k
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,9 @@ class Conv2d(MatrixProduct, Windowed):
     Shapes: input [batch, h, w, cin], weight [fh, fw, cin/groups, cout], bias [cout], residual
     and output [batch, out_h, out_w, cout] with out = floor((in + padding - filter) / stride) + 1.
     `stride` is (vertical, horizontal), `padding` zeros at (top, bottom, left, right).
+
+    With `flipped` the weight is that of the convolution whose gradient this is, [fh, fw,
+    cout/groups, cin]: its taps are taken in reverse and its channels are exchanged.
     """
 
     batch: int
@@ -149,6 +163,7 @@ class Conv2d(MatrixProduct, Windowed):
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
+    flipped: bool = False
 
     kind: ClassVar[str] = "conv2d"
     operands: ClassVar[tuple[Operand, ...]] = (
@@ -189,6 +204,8 @@ class Conv2d(MatrixProduct, Windowed):
 
     def input_shapes(self) -> tuple[Shape, ...]:
         weight = (self.fh, self.fw, self.cin // self.groups, self.cout)
+        if self.flipped:
+            weight = (self.fh, self.fw, self.cout // self.groups, self.cin)
         image = (self.batch, self.h, self.w, self.cin)
         return (image, weight, *self.added_shapes(self.cout))
 
@@ -198,3 +215,29 @@ class Conv2d(MatrixProduct, Windowed):
     @property
     def macs(self) -> int:
         return self.groups * self.gemm_m * self.gemm_n * self.gemm_k
+
+
+@dataclass(frozen=True)
+class ConvWeightGrad(Conv2d):
+    """What a loss changes with the filters of a convolution of these dimensions: for each tap, its
+    pixels of the input times the gradient of the result, summed over all pixels and images.
+
+    Shapes: x [batch, h, w, cin]; the result's gradient [batch, out_h, out_w, cout]; output
+    [fh, fw, cin/groups, cout]. It is the product of the transposed im2col matrix with that
+    gradient.
+    """
+
+    kind: ClassVar[str] = "conv2d_wgrad"
+    operands: ClassVar[tuple[Operand, ...]] = (Operand("x"), Operand("grad"))
+
+    def check_fields(self) -> None:
+        super().check_fields()
+        if self.activation or self.flipped:
+            raise self.error("accepted: without activation and flipped")
+
+    def input_shapes(self) -> tuple[Shape, ...]:
+        image = (self.batch, self.h, self.w, self.cin)
+        return image, (self.batch, self.out_h, self.out_w, self.cout)
+
+    def output_shapes(self) -> tuple[Shape, ...]:
+        return ((self.fh, self.fw, self.cin // self.groups, self.cout),)

@@ -20,6 +20,10 @@ def float_dtypes() -> tuple[str, ...]:
     return tuple(name for name, entry in DTYPES.items() if entry.is_float)
 
 
+PASSES = ("forward", "backward", "update", "optimizer")
+"""Parts of a training step: activations, their gradients, the gradients of weights, new weights."""
+
+
 @dataclass(frozen=True)
 class Operand:
     """One input position of an operator kind, in its documented order."""
@@ -42,12 +46,14 @@ class Operator:
         inputs: tensor names in the order of `operands`.
         outputs: tensor names.
         layer: index of the repeated block that it belongs to, None outside of any.
+        pass_: the part of a training step that it belongs to (see PASSES).
     """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     layer: int | None = field(default=None, kw_only=True)
+    pass_: str = field(default="forward", kw_only=True)
 
     kind: ClassVar[str] = ""
     operands: ClassVar[tuple[Operand, ...]] = ()
@@ -62,8 +68,10 @@ class Operator:
         if len(self.inputs) < least or len(self.inputs) != len(self.present()):
             names = listed(operand.name for operand in self.operands)
             raise self.error(f"{len(self.inputs)} inputs; accepted: {names}")
-        if len(self.outputs) != 1:
-            raise self.error(f"{len(self.outputs)} outputs; accepted: 1")
+        if len(self.outputs) != self.results:
+            raise self.error(f"{len(self.outputs)} outputs; accepted: {self.results}")
+        if self.pass_ not in PASSES:
+            raise self.error(f"pass_ is {self.pass_!r}; accepted: {listed(PASSES)}")
         self.check_fields()
 
     def __str__(self) -> str:
@@ -72,6 +80,11 @@ class Operator:
     def error(self, problem: str) -> AccelsimError:
         """An error about this operator."""
         return AccelsimError(f"{self}: {problem}")
+
+    @property
+    def results(self) -> int:
+        """How many tensors it writes."""
+        return 1
 
     def check_fields(self) -> None:
         """Raise AccelsimError when fields contradict each other."""
@@ -96,7 +109,7 @@ class Operator:
 
     @property
     def output(self) -> str:
-        """Name of the tensor that it writes."""
+        """Name of the (first) tensor that it writes."""
         return self.outputs[0]
 
     def input_shapes(self) -> tuple[Shape, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from accelsim.errors import AccelsimError
 from accelsim.workload._words import did_you_mean, listed, parse_whole, shown
 from accelsim.workload.graph import Graph
+from accelsim.workload.layer_sparsity import layer_pattern, layer_sparse
 from accelsim.workload.operators import Conv2d, Gemm, Operator
 from accelsim.workload.single import standalone
 from accelsim.workload.tensors import TensorSpec
@@ -64,6 +65,7 @@ def read_topology(
     form: str = "auto",
     dtype: str = "int8",
     symbols: Mapping[str, object] | None = None,
+    sparse: bool = True,
 ) -> Graph:
     """A SCALE-Sim topology as independent layers in file order.
 
@@ -80,10 +82,11 @@ def read_topology(
         form: "conv", "gemm", or "auto" to tell by the header and the number of columns.
         dtype: of inputs and weights; int8 gives int32 results.
         symbols: values for the letters of a template row (B, H, D).
+        sparse: whether N:M columns count; they prune whole rows of a layer's weights, as in v3
+            (workload.layer_sparsity).
 
     Raises:
-        AccelsimError: with file:line, for a row that is not understood, or weight sparsity
-            other than dense.
+        AccelsimError: with file:line, for a row that is not understood.
     """
     file = Path(path)
     tensors: dict[str, TensorSpec] = {}
@@ -91,9 +94,11 @@ def read_topology(
     chosen, rows = parse_topology(file, form, symbols or {})
     names: set[str] = set()
     for layer, row in enumerate(rows):
-        for name, operator in _layers(row, chosen, layer, names):
+        pattern = row.sparsity if sparse else (1, 1)
+        for name, form_of_layer in _layers(row, chosen, layer, names):
             try:
-                made, specs = standalone(operator, name, dtype, layer)
+                form_of_layer = layer_sparse(form_of_layer, pattern)
+                made, specs = standalone(form_of_layer, name, dtype, layer)
             except AccelsimError as error:
                 raise AccelsimError(f"{row.where}: {error}") from None
             operators.append(made)
@@ -167,8 +172,8 @@ class _RowParser:
         )
         sparsity, extras = (1, 1), {"stride": dims[-1], "batch": 1}
         for index, cell in enumerate(cells[count + 1 :], start=count + 1):
-            if match := _SPARSITY.fullmatch(cell):
-                sparsity = self.sparsity(match, where)
+            if _SPARSITY.fullmatch(cell):
+                sparsity = layer_pattern(cell, f"{where}: sparsity")
             elif meaning := self.meaning(index, cell):
                 extras[meaning] = self.number(cell, f"{where}: {meaning}")
         return TopologyRow(where, cells[0], dims, extras["stride"], extras["batch"], sparsity)
@@ -183,17 +188,6 @@ class _RowParser:
             self.used.add(cell)
             return parse_whole(self.symbols[cell], f"{what} ({cell})")
         return parse_whole(cell, what)
-
-    def sparsity(self, match: re.Match[str], where: str) -> tuple[int, int]:
-        """N:M weight sparsity; only dense is lowered today."""
-        kept, group = int(match[1][:9]), int(match[2][:9])
-        if not 1 <= kept <= group:
-            raise AccelsimError(f"{where}: sparsity {match[0]}; accepted: N:M with 1 <= N <= M")
-        if kept != group:
-            raise AccelsimError(
-                f"{where}: sparsity {match[0]} is not supported yet; accepted: dense, N:N"
-            )
-        return kept, group
 
     def meaning(self, index: int, cell: str) -> str | None:
         """What an extra column holds: "batch", "stride" (horizontal), or None for notes."""

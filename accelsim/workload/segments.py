@@ -22,11 +22,13 @@ class Segment:
     Consecutive layers are identical when, operator by operator, they have the same kind, the
     same fields, and tensors of the same shapes, dtypes and codings wired in the same way, namely:
         inside the layer, the same operand reads the result of the same operator;
-        tensors only this layer uses (weights, caches) have the same role, sharing and constant
-            values; tensors used elsewhere too (rotary tables, tied weights) are the same tensor;
+        tensors only this layer uses (weights, caches), in its forward pass or in its backward
+            pass, have the same role, sharing and constant values; tensors used elsewhere too
+            (rotary tables, tied weights) are the same tensor;
         the same results are visible outside of the layer (read there, or outputs);
         from the second layer on, what enters comes from the same place: the same operator of
-            the layer before, the same tensor for all, or an input of its own. What enters the
+            the layer before, the same tensor for all, an input of its own, or, behind the forward
+            pass, what an earlier pass left in main memory, wherever that was made. What enters the
             first layer is free where the second is fed by the first.
 
     Attributes:
@@ -130,13 +132,28 @@ def _blocks(graph: Graph) -> Iterator[_Block]:
         start += len(operators)
 
 
-def _users(graph: Graph) -> dict[str, tuple[int, int]]:
-    """First and last operator index that touches each tensor."""
-    span: dict[str, tuple[int, int]] = {}
+@dataclass
+class _Users:
+    """First and last operator index that touches a tensor, and the layers of all that do."""
+
+    first: int
+    last: int
+    layers: set[int | None]
+
+    @property
+    def one_layer(self) -> bool:
+        """Whether all of them belong to one layer, in whichever pass."""
+        return len(self.layers) == 1 and None not in self.layers
+
+
+def _users(graph: Graph) -> dict[str, _Users]:
+    found: dict[str, _Users] = {}
     for index, op in enumerate(graph.operators):
         for name in (*op.inputs, *op.outputs):
-            span[name] = (span.get(name, (index, index))[0], index)
-    return span
+            users = found.setdefault(name, _Users(index, index, set()))
+            users.last = index
+            users.layers.add(op.layer)
+    return found
 
 
 class _Scan:
@@ -147,12 +164,12 @@ class _Scan:
         graph: Graph,
         operators: tuple[Operator, ...],
         start: int,
-        spans: dict[str, tuple[int, int]],
+        users: dict[str, _Users],
     ) -> None:
         self.graph = graph
         self.operators = operators
         self.inside = range(start, start + len(operators))
-        self.spans = spans
+        self.users = users
         self.produced = {
             name: (position, index)
             for position, op in enumerate(operators)
@@ -187,22 +204,25 @@ class _Scan:
             if name not in self.entering:
                 self.entering.append(name)
             return "entering", self.entering.index(name), form
-        if not self._visible(name):
+        if not self._visible(name) or self.users[name].one_layer:
             number = self.private.setdefault(name, len(self.private))
             return "private", number, spec.role, spec.values, form
         return "shared", name
 
     def origins(self, name: str, previous: dict[str, tuple[int, int]]) -> Origins:
-        """Where a tensor from outside comes from: a tensor, the block before, its own input."""
+        """Where a tensor from outside comes from: a tensor, the block before, an earlier pass, its
+        own input."""
         found: set[tuple[Hashable, ...]] = {("tensor", name)}
         if name in previous:
             found.add(("previous", *previous[name]))
+        elif self.operators[0].pass_ != "forward" and self.graph.tensors[name].role != "input":
+            found.add(("kept",))
         if self.graph.tensors[name].role == "input" and not self._visible(name):
             found.add(("own",))
         return frozenset(found)
 
     def _visible(self, name: str) -> bool:
         """Whether anything outside of the block uses a tensor, or it is a result of the graph."""
-        first, last = self.spans[name]
-        alone = first in self.inside and last in self.inside
+        users = self.users[name]
+        alone = users.first in self.inside and users.last in self.inside
         return not alone or self.graph.tensors[name].role == "output"

@@ -10,6 +10,7 @@ from accelsim.errors import AccelsimError
 from accelsim.workload.coding import CODED_OPERANDS, Coding
 from accelsim.workload.constants import AlibiTable, ConstantValues, RotaryTable
 from accelsim.workload.operators import Operand, Operator, natural_dtypes
+from accelsim.workload.pruning_operators import PruneWeight
 from accelsim.workload.tensors import TensorSpec
 
 Form = tuple[type[Operator], Mapping[str, object]]
@@ -69,8 +70,9 @@ def declare(
         specs[weight] = replace(specs[weight], coding=coding)
     if operator.output not in specs:
         shape = operator.output_shapes()[0]
+        stored = operator.copy_coding if isinstance(operator, PruneWeight) else None
         specs[operator.output] = TensorSpec(
-            operator.output, shape, out or output_dtypes[0], result_role
+            operator.output, shape, out or output_dtypes[0], result_role, coding=stored
         )
     return list(specs.values())
 

@@ -46,6 +46,8 @@ class TensorSpec:
 
     `values` says what a `constant` holds (rotary tables, position numbers); None elsewhere.
     `coding` says how a weight is stored where that is not element by element (accelsim.encoding).
+    `place_of` names a tensor of the same size that is there before the run and whose place this one
+    takes: it is what an update in place leaves there.
     """
 
     name: str
@@ -54,6 +56,7 @@ class TensorSpec:
     role: str
     values: ConstantValues | None = None
     coding: Coding | None = None
+    place_of: str = ""
 
     def __post_init__(self) -> None:
         where = f"tensor '{self.name}'"
@@ -66,7 +69,9 @@ class TensorSpec:
             whole(size, f"{where}: dimension {axis}")
         if self.values is not None and self.role != "constant":
             raise AccelsimError(f"{where}: only a constant carries values, this is {self.role!r}")
-        if self.coding is not None and (self.role != "weight" or len(self.shape) < 2):
+        if self.coding is not None and (
+            self.role not in ("weight", "output") or len(self.shape) < 2
+        ):
             raise AccelsimError(f"{where}: only a weight that is a matrix is coded")
 
     @property
@@ -87,6 +92,19 @@ class TensorSpec:
         if self.coding is not None:
             return self.coding.room(self.shape, self.dtype)
         return self.bytes
+
+
+def same_elements(found: Shape, expected: Shape) -> bool:
+    """Whether a tensor of one shape may stand where another is expected.
+
+    Images and the like may stand where rows of their last axis are expected, or a row for each of
+    them (or the other way round), and anything where its elements are.
+    """
+    if found == expected:
+        return True
+    side = found[-1] == expected[-1] or found[0] == expected[0]
+    rows = side and 2 in (len(found), len(expected))
+    return math.prod(found) == math.prod(expected) and (rows or len(expected) == 1)
 
 
 def byte_count(elements: int, dtype: str) -> int:

@@ -4,6 +4,8 @@ Shares no code with accelsim.functional and accelsim.numerics. It reads the tabl
 (program/table.py says what they mean) and, by the names of its units, the architecture's file.
 """
 
+import math
+
 import scalar_numbers as num
 import yaml
 from scalar_codes import decoded, encoded
@@ -20,11 +22,14 @@ NOBODY_WROTE = b"\xc0\x7f"  # what a read of bytes finds that were never written
 SPECIAL = {
     Function.EXP: num.exp, Function.RECIPROCAL: num.reciprocal, Function.RSQRT: num.rsqrt,
     Function.TANH: num.tanh, Function.SIGMOID: num.sigmoid, Function.GELU: num.gelu,
-    Function.GELU_TANH: num.gelu_tanh, Function.SILU: num.silu,
+    Function.GELU_TANH: num.gelu_tanh, Function.SILU: num.silu, Function.SQRT: num.sqrt,
+    Function.STEP: num.step, Function.TANH_GRAD: num.tanh_grad, Function.GELU_GRAD: num.gelu_grad,
+    Function.SIGMOID_GRAD: num.sigmoid_grad, Function.SILU_GRAD: num.silu_grad,
+    Function.GELU_TANH_GRAD: num.gelu_tanh_grad,
 }  # fmt: skip
 FLOATING = (  # of integers, too
     *SPECIAL, Function.CAUSAL_MASK, Function.WINDOW_MASK, Function.ROTATE_HALF,
-    Function.DIV, Function.EXP_SUB,
+    Function.DIV, Function.EXP_SUB, Function.UNHOT,
 )  # fmt: skip
 IMMEDIATE = {
     Function.ADD_IMM: Function.ADD, Function.MUL_IMM: Function.MUL, Function.MAX_IMM: Function.MAX,
@@ -161,7 +166,28 @@ class Machine:
             at = info.base + tile.offset
             self.bytes[info.space][at : at + len(coded)] = coded
 
+    def decoded_tensor(self, info):
+        """The elements of a tensor that was written in coded tiles, groups down its rows or not."""
+        size, cols = num.size_of(info.format), info.shape[-1]
+        whole = bytearray(math.prod(info.shape) * size)
+        index = self.program.storages.index(info)
+        codes = {row[6] for row in self.operands if row[0] == index and row[6] >= CODED}
+        down = self.program.forms[min(codes) - CODED].k_rows
+        for tile in info.tiles:
+            count, k = (tile.cols, tile.rows) if down else (tile.rows, tile.cols)
+            at = info.base + tile.offset
+            raw = bytes(self.bytes[info.space][at : at + tile.nbytes])
+            lines = decoded(info.encoding, info.format, raw, count, k)
+            lines = list(zip(*lines, strict=True)) if down else lines
+            for r, line in enumerate(lines, tile.row):
+                for c, v in enumerate(line, tile.col):
+                    code = num.encode(info.format, v).to_bytes(size, "little")
+                    whole[(r * cols + c) * size : (r * cols + c + 1) * size] = code
+        return bytes(whole)
+
     def tensor(self, info):
+        if info.encoding:
+            return self.decoded_tensor(info)
         size, memory = num.size_of(info.format), self.bytes[info.space]
         return b"".join(bytes(memory[at : at + size]) for at in self.places(info))
 
@@ -206,6 +232,8 @@ class Machine:
             case Opcode.DECODE:
                 values = self.read(src0)
                 self.write(dst, lambda r, c: values[r][c])
+            case Opcode.ENCODE:
+                self.encode(dst, src0, row["flags"] & Flag.TRANSPOSE_A)
             case Opcode.MATMUL:
                 self.multiply(row, dst, src0, src1, imm)
             case Opcode.VECTOR:
@@ -216,6 +244,17 @@ class Machine:
                 self.write(dst, lambda r, c: at(result, r, c))
             case other:
                 raise AssertionError(f"opcode {other}")
+
+    def encode(self, dst, src, turned):
+        """Codes of values, line by line along the reduction, as coded bytes."""
+        form, values = self.form(dst), self.read(src)
+        if bool(turned) != form.k_rows:  # rows are the lines, or columns are
+            values = list(zip(*values, strict=True))
+        lines = [[num.encode(form.format, v) for v in line] for line in values]
+        coded = encoded(form.encoding, form.format, lines, None)
+        _, space, base, _, width, _, _ = self.operands[dst]
+        assert len(coded) == width
+        self.bytes[space][base : base + width] = coded
 
     def multiply(self, row, dst, src0, src1, imm):
         a, b, flags = self.read(src0), self.read(src1), row["flags"]
@@ -229,7 +268,8 @@ class Machine:
             held = [[num.mul(v, factor[i][0]) for v in line] for i, line in enumerate(held)]
         order = self.program.operators[row["operator"]].order if row["operator"] >= 0 else ""
         formats = [self.format(d) for d in (src0, src1, dst)]
-        dot = product_of(self.units[row["unit"]], order, formats)
+        form = self.form(src1)
+        dot = product_of(self.units[row["unit"]], order, formats, form.encoding if form else "")
         sums = [
             [dot(x, y, None if held is None else held[i][j]) for j, y in enumerate(b)]
             for i, x in enumerate(a)
@@ -281,6 +321,11 @@ def vector(function, operands, formats, imm, lanes):
         case Function.ROTATE_HALF:
             return [rotate_half(row, int(imm)) for row in a]
     b = operands[1]
+    if function == Function.UNHOT:
+        return [
+            [num.add(v, -1.0) if c + imm == at(b, r, c) else v for c, v in enumerate(row)]
+            for r, row in enumerate(a)
+        ]
     combine = (whole_binary if whole else float_binary)[function]
     rows, cols = max(len(a), len(b)), max(len(a[0]), len(b[0]))
     return [[combine(at(a, r, c), at(b, r, c)) for c in range(cols)] for r in range(rows)]

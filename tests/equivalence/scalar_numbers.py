@@ -237,6 +237,37 @@ def gelu_tanh(x):
     return cast("fp32", x * _sigmoid(2.0 * z))
 
 
+def sqrt(x):
+    return cast("fp32", math.sqrt(x)) if x >= 0 else NAN
+
+
+def step(x):
+    return x if x != x else float(x > 0)
+
+
+def tanh_grad(x):
+    return cast("fp32", 4.0 * _sigmoid(2.0 * x) * _sigmoid(-2.0 * x))
+
+
+def sigmoid_grad(x):
+    return cast("fp32", _sigmoid(x) * _sigmoid(-x))
+
+
+def silu_grad(x):
+    return cast("fp32", _sigmoid(x) + x * (_sigmoid(x) * _sigmoid(-x)))
+
+
+def gelu_grad(x):
+    density = math.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+    return cast("fp32", 0.5 * math.erfc(-x / math.sqrt(2.0)) + x * density)
+
+
+def gelu_tanh_grad(x):
+    z = 2.0 * math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
+    slope = 2.0 * math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * x * x)
+    return cast("fp32", _sigmoid(z) + x * slope * (_sigmoid(z) * _sigmoid(-z)))
+
+
 def wrapped(n):
     """A whole number modulo 2^32, as int32 reads it."""
     return (n + (1 << 31)) % (1 << 32) - (1 << 31)

@@ -30,9 +30,9 @@ STEPS = {
 }  # fmt: skip
 
 
-def product_of(settings, order, formats):
+def product_of(settings, order, formats, encoding=""):
     """``dot(x, y, c)`` of a unit, from its entry in an architecture file, the reduction order of
-    the operator and the formats of A, B and the accumulator; c None is nothing."""
+    the operator, the formats of A, B and the accumulator, and how B is stored; c None: nothing."""
     a, _, accumulator = formats
     if a.startswith("int"):
         return _exact
@@ -44,6 +44,11 @@ def product_of(settings, order, formats):
         assert not promoted, order
         in_place = settings.get("dataflow", "ws") == "os"
         return _adders(settings.get("operands"), 0 if in_place else settings["rows"])
+    if settings["kind"] == "sparse_systolic":
+        in_place = settings.get("dataflow", "ws") == "os"
+        kept, group = (int(n) for n in encoding.split(":")[1:]) if encoding else (1, 1)
+        rows = settings["rows"] if settings["groups"] == "time" else settings["rows"] // kept
+        return _adders(None, 0 if in_place else rows * group)
     if settings["kind"] == "stream":
         assert name == "sequential-fp32", name
         assert not promoted, order
@@ -51,7 +56,10 @@ def product_of(settings, order, formats):
     if name == "fma-fp32":
         return _multiply_adds
     operands = "tf32" if a == "fp32" else a
-    chain = _steps(operands, STEPS[name, operands], accumulator)
+    step = STEPS[name, operands]
+    if "sparse:2" in order.split(";"):  # a step's products come from twice as many k
+        step = step._replace(products=2 * step.products)
+    chain = _steps(operands, step, accumulator)
     return _promoted(chain, promoted.pop()) if promoted else chain
 
 

@@ -33,7 +33,7 @@ UNITS = {
     "array": {"kind": "systolic", "rows": 4, "dataflow": "ws"},
     "dma": {"kind": "dma"},
 }
-BINARY = (F.ADD, F.SUB, F.MUL, F.MAX, F.DIV, F.EXP_SUB)
+BINARY = (F.ADD, F.SUB, F.MUL, F.MAX, F.DIV, F.EXP_SUB, F.UNHOT)
 IMMEDIATES = {
     F.ADD_IMM: (0.1, -3.0, 2.0**31 - 1), F.MUL_IMM: (1 / 3, -7.0), F.MAX_IMM: (0.25, -5.0, 0.0),
     F.CAUSAL_MASK: (-1.0, 3.0), F.WINDOW_MASK: (-2.0, 4.0), F.ROTATE_HALF: (2.0, 10.0, 20.0),

@@ -230,13 +230,13 @@ def test_validate_one_claim(in_a_folder):
     assert "report: validation/report.md, validation/report.html" in text
     report = (in_a_folder / "validation/report.md").read_text()
     assert "| parameters | " in report
-    assert "| all | 32 | 0 | exact | exact |" in report
+    assert "| all | 38 | 0 | exact | exact |" in report
     assert "| llama-2-7b |  | 6,738,415,616 | 6,738,415,616 | +0.0 % |" in report
     assert "Plotly.newPlot" in (in_a_folder / "validation/report.html").read_text()
     content = json.loads(output("validate", "parameters", "--json", "-", "--no-report"))
     assert content["ok"] is True
     assert content["claims"][0]["rows"]
-    assert content["claims"][0]["splits"][""]["cases"] == 32
+    assert content["claims"][0]["splits"][""]["cases"] == 38
 
 
 def test_where_the_report_goes(in_a_folder, monkeypatch):

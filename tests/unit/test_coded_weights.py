@@ -267,6 +267,10 @@ def test_weights_that_fit_only_coded_are_placed() -> None:
         ("sparsity=5:4", "gemm: sparsity 5:4 keeps 5 of 4; accepted: N:M with 1 <= N <= M"),
         ("sparsity=2:3", "k 256 is not a whole number of groups of 3 (nm:2:3); accepted: k padded"),
         ("sparsity=2:3", "with zeros to 258"),
+        (
+            "encoding=bitmap,sparsity=2:3",
+            "k 256 is not a whole number of groups of 3 (spars",
+        ),
         ("sparsity=0", "sparsity is '0'; accepted: N:M (2:4), or the density that is kept"),
         ("sparsity=1.5", "sparsity is '1.5'; accepted"),
         ("sparsity=half", "sparsity is 'half'; accepted"),

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import tensor_core_oracle as oracle
 from accelsim.validation import gpu_goldens
-from accelsim.validation.gpu import capture, cases, fake, golden, operands, plans, reference, replay
+from accelsim.validation.gpu import (
+    cases,
+    golden,
+    operands,
+    plans,
+    recording,
+    reference,
+    replay,
+    sweeps,
+)
+from accelsim.validation.gpu.devices import fake
 from typer.testing import CliRunner
 
 import accelsim as xs
@@ -19,8 +29,16 @@ from accelsim.results.verdict import judge
 
 NAMES = (
     *(one.name for one in cases.capture_sets(1, 64) if one.name.startswith(("mma", "wgmma"))),
-    *("sparse-fp16-fp32", "sparse-int8-int32", "probes-mma", "probes-wgmma", "gemv-fp32"),
-    *("attention-fp16", "cast-fp16", "cast-fp8_e4m3"),
+    *(
+        "sparse-fp16-fp32",
+        "sparse-int8-int32",
+        "sparse-wgmma-fp8_e4m3-fp32",
+        "probes-mma",
+        "probes-wgmma",
+        "gemv-fp32",
+    ),
+    *("attention-fp16", "cast-fp16", "cast-fp8_e4m3", "sweep-fp16"),
+    *("sweep-bf16", "sweep-fp8_e4m3", "sweep-fp8_e5m2"),
 )
 SLOW = ("splitk-fp16", "promote-fp8_e4m3")
 """Whole matrices, of which the fake device computes two cases."""
@@ -38,7 +56,7 @@ def small(divisor=64):
 def recorded(path, sets, device=None):
     device = device or fake.FakeDevice()
     folder = golden.Folder.fresh(path, device.machine())
-    capture.record(folder, sets, device, lambda line: None)
+    recording.record(folder, sets, device, lambda line: None)
     return golden.Folder.read(path, allow_fake=True)
 
 
@@ -140,6 +158,23 @@ def test_the_step_of_sparse_instructions_is_found_out(tmp_path):
     assert {"narrow", "positive", "wide"} <= telling
 
 
+@pytest.mark.parametrize("name", ["sweep-fp8_e4m3", "sweep-fp16"])
+def test_a_cast_that_rounds_otherwise_is_found_in_its_sweep(name):
+    whole = next(one for one in cases.capture_sets() if one.name == name).cases[0]
+    case = replace(whole, m=1 << 12, k=1 << 20)
+    kept = np.zeros(case.m, dtype=np.uint64)
+    for block in sweeps.replayed_blocks(case):
+        words = sweeps.block_words(case, int(block))
+        kept[block] = sweeps.digest_of(words, fake.narrowed(case.out, words))
+    inputs = recording.recorded_inputs(operands.operands(case))
+    entry = golden.entry_of(kept, inputs, "", {})
+    one = golden.Golden(name, case.name, entry, kept)
+    assert replay.swept(one, case).same
+    wrong = replay.swept(one, case, "RZ")
+    assert wrong.stored > 0
+    assert "first in the words from 0x" in str(wrong)
+
+
 def test_what_is_not_stored_is_compared_too(tmp_path):
     case = next(c for one in small(1) for c in one.cases if c.name.startswith("cast-fp16-narrow"))
     output, _ = fake.FakeDevice().run(case, operands.operands(case), 0)
@@ -152,6 +187,9 @@ def test_what_is_not_stored_is_compared_too(tmp_path):
     other = output.copy()
     other[hidden] ^= 1
     assert one.differing(other) == (0, 1)
+    unseen = replay.Compared("s", case.name, output.size, 0, 1, "RNE")
+    assert not unseen.same
+    assert [row.ok for row in gpu_goldens._verdicts("GPU", "s", [unseen])] == [False, False]
     with pytest.raises(AccelsimError, match="outputs recomputed"):
         one.differing(output[:-1])
 
@@ -251,7 +289,7 @@ def test_attention_of_a_library_is_judged_by_its_bound():
 
     def ratio(output):
         kept = output.reshape(-1)[golden.positions(case.name, output.size)]
-        entry = golden.entry_of(output, capture.recorded_inputs(given), "", {})
+        entry = golden.entry_of(output, recording.recorded_inputs(given), "", {})
         return plans.bound_ratio(case, "9.0", golden.Golden("s", case.name, entry, kept))
 
     assert 0 < ratio(half) <= 1
@@ -275,6 +313,19 @@ def test_without_a_capture_the_claim_is_outstanding_and_does_not_fail(tmp_path, 
     assert report.exit_code == 0
     assert "Outstanding: no GPU" in (tmp_path / "r" / "report.md").read_text()
     assert "outstanding" in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_a_gpu_of_which_nothing_could_be_recorded_is_outstanding(tmp_path):
+    about = {**fake.machine(), "kind": "cuda"}
+    folder = golden.Folder.fresh(tmp_path / "gpu", about)
+    assert "no GPU has been recorded" in gpu_goldens.outstanding(tmp_path)
+    folder.note("mma-fp16-fp32", "skipped", reason="no compiler")
+    assert "no GPU has been recorded" in gpu_goldens.outstanding(tmp_path)
+    recorded(tmp_path / "other", small()[:1])
+    (tmp_path / "other").rename(tmp_path / "gpu2")
+    manifest = tmp_path / "gpu2" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"kind": "fake"', '"kind": "cuda"'))
+    assert gpu_goldens.outstanding(tmp_path) == ""
 
 
 def test_a_fake_capture_is_no_evidence(folder, monkeypatch):

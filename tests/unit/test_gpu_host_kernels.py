@@ -7,8 +7,9 @@ from dataclasses import replace
 import cuda_host
 import numpy as np
 import pytest
-from accelsim.validation.gpu import capture, cases, cuda, fake, golden, operands
-from accelsim.validation.gpu.metadata import LAYOUTS
+from accelsim.validation.gpu import capture, cases, golden, operands, recording, sweeps
+from accelsim.validation.gpu.devices import cuda, fake
+from accelsim.validation.gpu.devices.metadata import LAYOUTS
 
 pytestmark = pytest.mark.skipif(
     cuda_host.compiler() is None, reason="no g++ with C++20 and halves on this machine"
@@ -39,7 +40,7 @@ INSTRUCTIONS = [name for name in SETS if name.startswith(("mma", "wgmma", "spars
 @pytest.mark.parametrize("name", INSTRUCTIONS)
 def test_instructions(device, name):
     picked = [small(case) for case in chosen_cases(SETS[name])]
-    capture.checked(picked, device)  # which also finds the layout of the metadata
+    recording.checked(picked, device)  # which also finds the layout of the metadata
     for case in picked:
         given = operands.operands(case)
         output, said = device.run(case, given, 0)
@@ -51,7 +52,7 @@ def test_instructions(device, name):
 def test_blocks_may_be_shifted(device):
     case = replace(SETS["mma-fp16-fp32"].cases[0], batch=3)
     given = operands.operands(case)
-    first, _ = capture.repeated_runs(case, given, device)
+    first, _ = recording.repeated_runs(case, given, device)
     assert first.shape == (3, 16, 8)
 
 
@@ -67,7 +68,7 @@ def test_a_wrong_layout_of_metadata_is_not_exact(device):
 def test_kernels_in_declared_orders(device, name):
     case = SETS[name].cases[0]
     picked = [replace(c, m=min(c.m, 16)) for c in SETS[name].cases if c.values != "cancellation"]
-    capture.checked([replace(case, m=min(case.m, 16))], device)
+    recording.checked([replace(case, m=min(case.m, 16))], device)
     for case in picked:
         given = operands.operands(case)
         output, _ = device.run(case, given, 1)
@@ -92,16 +93,31 @@ def test_special_functions_are_called_by_their_names(device, name):
     output, _ = device.run(case, given, 0)
     assert output.shape == (20000,)
     if name == "ex2":
-        assert set(capture.table_of(case, output)) == {"table-first", "table-steps"}
+        assert set(recording.table_of(case, output)) == {"table-first", "table-steps"}
     with pytest.raises(RuntimeError, match="is off by"):
         cuda._near("tanh" if name == "ex2" else "ex2", start, output)
+
+
+@pytest.mark.parametrize("name", [name for name in SETS if name.startswith("sweep")])
+def test_sweeps_digest_what_the_plain_kernels_give(device, name):
+    case = SETS[name].cases[0]
+    found, _ = recording.repeated_runs(case, operands.operands(case), device)
+    words = sweeps.block_words(case, 7)
+    if case.kernel == "sweep_cast":
+        assert found.tolist() == fake.FakeDevice().run(case, {}, 0)[0].tolist()
+        results = device._narrowed(case.out, words)
+    else:
+        results = device._function(case.values, int(words[0]), len(words))
+    assert sweeps.digest_of(words, results) == found[7]
+    results[100] ^= 1
+    assert sweeps.digest_of(words, results) != found[7]
 
 
 def test_a_worker_records_from_its_device(tmp_path, monkeypatch, capsys):
     class Host(cuda_host.HostDevice):
         readings = fake.SteadyNvml()
 
-    monkeypatch.setattr("accelsim.validation.gpu.cuda.CudaDevice", Host)
+    monkeypatch.setattr("accelsim.validation.gpu.devices.cuda.CudaDevice", Host)
     sets = [replace(SETS["mma-int8-int32"]), SETS["cast-bf16"]]
     for _ in range(2):
         assert capture.work(tmp_path, sets, 100.0, [""]) == 0

@@ -10,12 +10,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from accelsim.validation.gpu import cases, nvcc
+from accelsim.validation.gpu import cases
+from accelsim.validation.gpu.devices import nvcc
 
 from accelsim.numerics import exp_kernels
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = ROOT / "validation" / "gpu" / "kernels"
+KERNELS = ROOT / "validation" / "gpu" / "devices" / "kernels"
 needs_nvcc = pytest.mark.skipif(not nvcc.find_nvcc(), reason="no nvcc on this machine")
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None or find_spec("torch") is None, reason="no triton on this machine"
@@ -26,9 +27,15 @@ INSTRUCTIONS = {
         "HMMA.16816.F32", "HMMA.16816.F16", "HMMA.16816.F32.BF16", "HMMA.1688.F32.TF32",
         "IMMA.16832.S8.S8", "HMMA.SP.16832.F32", "HMMA.SP.16832.F32.BF16", "IMMA.SP.16864.S8.S8",
     },
-    "wgmma.cu": {"HGMMA.64", "QGMMA.64", "IGMMA.64"},
+    "wgmma.cu": {
+        "HGMMA.64x8x16.F32", "HGMMA.64x8x16.F16", "HGMMA.64x8x16.F32.BF16", "HGMMA.64x8x8.F32.TF32",
+        "QGMMA.64x8x32.F32.E4M3.E4M3", "QGMMA.64x8x32.F16.E5M2.E5M2", "IGMMA.64x8x32.S8.S8",
+        "HGMMA.SP.64x8x32.F32", "HGMMA.SP.64x8x32.F32.BF16", "QGMMA.SP.64x8x64.F32.E4M3.E4M3",
+        "IGMMA.SP.64x8x64.S8.S8",
+    },
     "vector.cu": {"MUFU.EX2", "MUFU.RCP", "MUFU.RSQ", "MUFU.LG2", "MUFU.TANH", "FFMA"},
     "attention.cu": {"HMMA.16816.F32", "FFMA"},
+    "sweep.cu": {"MUFU.EX2", "MUFU.RCP", "MUFU.RSQ", "MUFU.LG2", "MUFU.TANH"},
 }  # fmt: skip
 
 
@@ -51,7 +58,7 @@ def test_sources_but_those_of_warp_groups_compile_for_ampere(tmp_path):
 def kernels():
     """Entry points of the sources, macros expanded by name."""
     text = "\n".join(file.read_text() for file in sorted(KERNELS.glob("*.cu")))
-    named = re.findall(r"^(?:WIDE|HALF|SPARSE|UNARY|CAST)\((\w+),", text, re.M)
+    named = re.findall(r"^(?:WIDE|HALF|SPARSE|UNARY|CAST|SWEEP)\((\w+),", text, re.M)
     return {*named, *re.findall(r'extern "C" __global__ void (\w+)\(', text)}
 
 
@@ -59,15 +66,17 @@ def test_every_case_has_its_kernel():
     have = kernels()
     for one in cases.capture_sets():
         case = one.cases[0]
+        group = "wgmma_" if case.arithmetic == "wgmma" else ""
         name = {
             "mma": f"mma_{case.a}_{case.out}", "wgmma": f"wgmma_{case.a}_{case.out}",
-            "sparse": f"sparse_{case.a}_{case.out}", "gemv": f"gemv_{case.a}",
+            "sparse": f"{group}sparse_{case.a}_{case.out}", "gemv": f"gemv_{case.a}",
             "attention": "attention_fp16", "unary": f"unary_{case.values}",
             "cast": f"cast_{cases.CASTS.get(case.out)}",
+            "sweep_unary": f"sweep_{case.values}", "sweep_cast": f"sweep_{case.values}",
         }.get(case.kernel)  # fmt: skip
         assert name is None or name in have, one.name
         for source in one.sources:
-            assert (KERNELS.parent / source).is_file()
+            assert (KERNELS.parents[1] / source).is_file()
 
 
 def test_the_exponential_of_attention_is_the_simulators():
@@ -87,7 +96,8 @@ def run_here(script, **environment):
 
 
 COMPILED = """
-from accelsim.validation.gpu import cases, triton_kernels
+from accelsim.validation.gpu import cases
+from accelsim.validation.gpu.devices import triton_kernels
 for one in cases.capture_sets():
     if one.cases[0].kernel == "gemm":
         about = triton_kernels.compile_for(one.cases[0])
@@ -112,7 +122,8 @@ def test_triton_compiles_to_the_declared_steps():
 
 INTERPRETED = """
 import numpy as np, torch
-from accelsim.validation.gpu import cases, operands, triton_kernels
+from accelsim.validation.gpu import cases, operands
+from accelsim.validation.gpu.devices import triton_kernels
 for name in ("gemm-fp16", "splitk-fp16", "splitk16-fp16", "promote-fp8_e4m3", "gemm-int8"):
     one = {one.name: one for one in cases.capture_sets(1, 64)}[name]
     case = operands.order_free(one.cases[0])

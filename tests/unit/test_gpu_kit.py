@@ -8,7 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from accelsim.validation.gpu import capture, cases, fake, golden, inputs, operands, provenance
+from accelsim.validation.gpu import (
+    capture,
+    cases,
+    golden,
+    inputs,
+    operands,
+    provenance,
+    recording,
+)
+from accelsim.validation.gpu.devices import fake
 
 from accelsim import AccelsimError
 from accelsim.numerics.formats import number_format
@@ -78,7 +87,9 @@ def test_whole_numbers_go_through_bit_patterns(fmt):
 def test_order_free_operands_are_exact_in_every_order():
     for one in cases.capture_sets():
         case = operands.order_free(one.cases[0])
-        if case.kernel in ("unary", "cast", "attention", "sdpa") or case.out == "int32":
+        products = ("mma", "wgmma", "sparse", "gemm", "gemv")
+        libraries = ("cublaslt", "scaled_mm", "scaled_mm_fast", "cusparselt")
+        if case.kernel not in (*products, *libraries) or case.out == "int32":
             continue
         given = operands.operands(replace(case, batch=1))
         a, b = (np.abs(operands.integers_of(case.a, given[name])) for name in ("a", "b"))
@@ -105,6 +116,24 @@ def test_probes_hold_the_numbers_that_they_name():
     assert values_of("bf16", given["a"][0, 0])[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "row", "column", "want"),
+    [
+        ("P1", 0, 0, {2.0**-30}), ("P1", 3, 2, {2.0**-35}), ("P2", 0, 1, {2.0**-153}),
+        ("P3", 0, 0, {2.0**-25, 2.0**-48}), ("P3", 5, 1, {2.0**-25, 2.0**-42}),
+        ("P4", 0, 0, {-(2.0**-26)}), ("P4", 7, 7, {-(2.0**-40)}), ("P4b", 1, 1, {-(2.0**-152)}),
+    ],
+)  # fmt: skip
+def test_probes_multiply_to_what_they_are_about(name, row, column, want):
+    for kernel in ("mma", "wgmma"):
+        case = next(c for c in SETS[f"probes-{kernel}"].cases if c.values == name)
+        given = operands.operands(case)
+        x, y = (values_of(case.a, given[key])[0] for key in ("a", "b"))
+        products = x[row].astype(np.float64) * y[column]
+        assert set(products[products != 0]) == want
+        assert not given["c"].any()
+
+
 def test_sparse_operands_spread_as_their_pairs_say():
     case = SETS["sparse-fp16-fp32"].cases[0]
     given = operands.operands(case)
@@ -116,7 +145,7 @@ def test_sparse_operands_spread_as_their_pairs_say():
 
 @pytest.mark.parametrize("groups", [8, 16])
 def test_metadata_layouts_hold_every_nibble_once(groups):
-    from accelsim.validation.gpu.metadata import LAYOUTS, metadata
+    from accelsim.validation.gpu.devices.metadata import LAYOUTS, metadata
 
     picks = np.arange(16 * groups) ** 2 // 7 % 6
     pairs = operands.PAIRS[picks.reshape(1, 16, groups)]
@@ -141,6 +170,9 @@ def test_sets_are_complete_and_small():
     assert kernels >= {"mma", "wgmma", "sparse", "gemm", "gemv", "attention", "unary", "cast"}
     assert sum(one.seconds for one in sets) < 240
     assert sum(one.bytes for one in sets) < 3_000_000
+    swept = [c for one in sets for c in one.cases if c.kernel.startswith("sweep")]
+    assert len(swept) == 9
+    assert {c.m * c.k for c in swept} == {1 << 32}
     own = ("mma", "wgmma", "gemm", "gemv")
     assert sum(c.count for one in sets for c in one.cases if c.kernel in own) >= 10**6
 
@@ -157,8 +189,8 @@ def test_a_recipe_changes_with_its_sources_and_cases():
     one = SETS["mma-fp16-fp32"]
     recipe = one.recipe(sources)
     assert recipe == one.recipe(sources)
-    assert recipe != one.recipe({**sources, "kernels/instructions.cu": "0"})
-    assert recipe == one.recipe({**sources, "kernels/wgmma.cu": "0"})
+    assert recipe != one.recipe({**sources, "devices/kernels/instructions.cu": "0"})
+    assert recipe == one.recipe({**sources, "devices/kernels/wgmma.cu": "0"})
     assert recipe != replace(one, cases=one.cases[:1]).recipe(sources)
 
 
@@ -184,11 +216,20 @@ sys.exit(capture.main(["--dry-run"]))
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--only", "nothing*", "--dry-run"], "no set is called"), ([], "--out DIR is missing")],
+    [
+        (["--only", "nothing*", "--dry-run"], "no set is called"),
+        ([], "--out DIR is missing"),
+        (["--out", __file__], "File exists"),
+        (["--out", f"{__file__}/below"], "Not a directory"),
+        (["--out", "never", "--budget", "nan"], "--budget is nan"),
+        (["--out", "never", "--budget", "-1"], "--budget is -1"),
+    ],
 )
 def test_bad_options_are_refused_in_one_line(words, said, capsys):
     assert capture.main(words) == 2
-    assert said in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert printed.count("\n") == 1
 
 
 # --- recording
@@ -200,7 +241,7 @@ def record(tmp_path, sets=SMALL, device=None, **more):
     device = device or fake.FakeDevice()
     folder = golden.Folder.fresh(tmp_path / "fake", device.machine())
     said = []
-    capture.record(folder, sets, device, said.append, **more)
+    recording.record(folder, sets, device, said.append, **more)
     return golden.Folder.read(tmp_path / "fake", allow_fake=True), said
 
 
@@ -305,28 +346,102 @@ def test_golden_files_that_cannot_be_believed_are_refused(tmp_path):
         golden.Folder.read(folder.path, allow_fake=True)
 
 
+def _without(*path):
+    def edit(manifest):
+        for key in path[:-1]:
+            manifest = manifest[next(iter(manifest))] if key == "*" else manifest[key]
+        del manifest[path[-1]]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (_without("sets"), "the manifest has no sets"),
+        (_without("device", "capability"), "device has no capability"),
+        (_without("sets", "cast-fp16", "status"), "set cast-fp16 has the status None"),
+        (_without("sets", "cast-fp16", "sha256"), "set cast-fp16 has no sha256"),
+        (_without("sets", "cast-fp16", "cases", "*", "inputs"), "case cast-.* has no inputs"),
+        (lambda m: m["sets"]["cast-fp16"].update(cases={}), "is recorded, but has no case"),
+        (lambda m: m["sets"]["cast-fp16"].update(file="../cast-fp16.npz"), "outside its folder"),
+        (lambda m: m["sets"]["cast-fp16"].update(status="good"), "has the status 'good'"),
+        (lambda m: next(iter(m["sets"]["cast-fp16"]["cases"].values()))["spans"].pop(), "15 spans"),
+    ],
+)
+def test_a_manifest_that_lacks_something_is_refused_by_name(tmp_path, edit, said):
+    folder, _ = record(tmp_path)
+    file = folder.path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    edit(manifest)
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(AccelsimError, match=said) as fault:
+        golden.Folder.read(folder.path, allow_fake=True)
+    assert str(file) in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda arrays, case: arrays.pop(case), "holds no outputs of cast-fp16"),
+        (lambda arrays, case: arrays.update({case: arrays[case][:5]}), "accepted: 1024 bit"),
+        (lambda arrays, case: arrays.update({case: arrays[case] * 1.0}), "outputs float64"),
+        (lambda arrays, case: arrays.clear(), "holds no outputs"),
+        (None, "no archive of arrays"),
+    ],
+)
+def test_files_of_something_else_are_refused_by_name(tmp_path, change, said):
+    folder, _ = record(tmp_path)
+    entry = folder.sets["cast-fp16"]
+    file = folder.path / entry["file"]
+    content = b"PK but not that"
+    if change is not None:
+        with np.load(file) as held:
+            arrays = dict(held)
+        change(arrays, next(iter(entry["cases"])))
+        content = golden.packed(arrays)
+    file.write_bytes(content)
+    entry["sha256"] = golden.digest(content)
+    with pytest.raises(AccelsimError, match=said) as fault:
+        folder.goldens("cast-fp16")
+    assert str(file) in str(fault.value)
+
+
 # --- the process that watches
 
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
-from accelsim.validation.gpu import capture, cases, fake, golden
+from accelsim.validation.gpu import capture, cases, golden, recording
+from accelsim.validation.gpu.devices import fake
 out, passed = Path(sys.argv[1]), sys.argv[2].split(",")
 device = fake.FakeDevice()
 class Deadly(fake.FakeDevice):
+    lost = False
+    def answers(self):
+        return not Deadly.lost
     def run(self, case, given, turn):
         if case.name.startswith("wgmma"):
             {death}
+        if Deadly.lost:
+            raise RuntimeError("the same fault again")
         return super().run(case, given, turn)
 sets = [one for one in cases.capture_sets(1, 64) if one.name in {names}]
 folder = golden.Folder.fresh(out / "fake", device.machine())
-capture.record(folder, sets, Deadly(), lambda line: print(line, flush=True), passed_over=passed)
+try:
+    recording.record(folder, sets, Deadly(), lambda x: print(x, flush=True), passed_over=passed)
+except recording.LostError:
+    sys.exit(capture.LOST)
 """
 
 
 @pytest.mark.parametrize(
     ("death", "said"),
-    [("os._exit(9)", "the process ended with 9"), ("time.sleep(600)", "no answer")],
+    [
+        ("os._exit(9)", "the process ended with 9"),
+        ("time.sleep(600)", "no answer"),
+        ("Deadly.lost = True; raise RuntimeError('illegal access')", "illegal access"),
+    ],
 )
 def test_a_set_that_kills_its_process_does_not_take_the_others_along(
     tmp_path, monkeypatch, capsys, death, said
@@ -349,12 +464,37 @@ def test_a_set_that_kills_its_process_does_not_take_the_others_along(
     assert "2 recorded" in capsys.readouterr().out
 
 
+class Library:
+    """NVIDIA's management library of a machine with two GPUs."""
+
+    NAMES = (b"GPU-aa", b"GPU-bb")
+
+    def nvmlInit_v2(self):  # noqa: N802
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index, out):  # noqa: N802
+        out._obj.value = 1 + index
+        return 0
+
+    def nvmlDeviceGetHandleByUUID(self, name, out):  # noqa: N802
+        if name not in self.NAMES:
+            return 6
+        out._obj.value = 1 + self.NAMES.index(name)
+        return 0
+
+
+@pytest.mark.parametrize(("identity", "handle"), [("", 1), ("bb", 2), ("GPU-bb", 2), ("cc", 1)])
+def test_readings_are_of_the_gpu_that_cuda_uses(monkeypatch, identity, handle):
+    monkeypatch.setattr(provenance.ctypes, "CDLL", lambda _: Library())
+    assert provenance.Nvml(identity)._device.value == handle
+
+
 def test_provenance_without_a_gpu():
-    assert provenance.Nvml("libnothing.so").driver() == ""
-    assert np.isnan(provenance.Nvml("libnothing.so").sample().watts)
+    assert provenance.Nvml(library="libnothing.so").driver() == ""
+    assert np.isnan(provenance.Nvml(library="libnothing.so").sample().watts)
     with provenance.Logger(fake.SteadyNvml(), interval=0.001) as log:
         pass
     assert log.summary()["sm_mhz"] == [1980.0, 1980.0, 1980.0]
     digests = provenance.source_digests()
-    assert {"inputs.py", "kernels/wgmma.cu"} <= set(digests)
+    assert {"inputs.py", "devices/kernels/wgmma.cu"} <= set(digests)
     assert capture.slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"

@@ -8,7 +8,7 @@ import sys
 from itertools import count, pairwise
 
 import pytest
-from accelsim.validation.gpu.fake import SteadyNvml, machine
+from accelsim.validation.gpu.devices.fake import SteadyNvml, machine
 from accelsim.validation.gpu.timing import __main__ as command
 from accelsim.validation.gpu.timing import effort, session
 from accelsim.validation.gpu.timing.cuda import told
@@ -17,6 +17,7 @@ from accelsim.validation.gpu.timing.method import (
     ATTEMPTS,
     MOST_DRIFT,
     STRETCH,
+    LostError,
     Timing,
     UnavailableError,
     lacking,
@@ -276,6 +277,37 @@ def test_an_interrupted_session_goes_on_where_it_stopped(tmp_path):
     )
     names = [f"{one['case']} {one['cache']}" for one in read_lines(tmp_path, "latency.csv")]
     assert names == [row.name for row in GRID]
+
+
+def test_a_kernel_that_faults_ends_one_run_and_not_the_next(tmp_path):
+    bad = GRID[50]
+
+    class Faulty(FakeGpu):
+        def time(self, row):
+            if row == bad:
+                raise LostError(f"the GPU failed at {row.name}: illegal access")
+            return super().time(row)
+
+        def kernels(self, case):
+            assert case != bad.case
+            return super().kernels(case)
+
+    with pytest.raises(LostError, match="illegal access"):
+        ran(tmp_path, Faulty())
+    record, _, done = ran(tmp_path, Faulty())
+    assert done
+    assert record.faults == {bad.name: f"the GPU failed at {bad.name}: illegal access"}
+    (line,) = read_lines(tmp_path, "skipped.csv")
+    assert (line["case"], line["cache"]) == (bad.case.name, bad.cache)
+    assert "illegal access" in line["reason"]
+    assert len(read_lines(tmp_path, "latency.csv")) == len(GRID) - 1
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-1"])
+def test_times_that_are_none_are_refused(tmp_path, capsys, seconds):
+    assert command.main(["--out", str(tmp_path / "new"), "--seconds", seconds]) == 2
+    assert "accepted: 0 or more" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_lines_of_a_stretch_that_was_not_finished_are_cut_off(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 from accelsim.validation import h200
-from accelsim.validation.gpu.fake import machine
+from accelsim.validation.gpu.devices.fake import machine
 from accelsim.validation.gpu.timing.grid import Case, Row, grid
 from accelsim.validation.gpu.timing.record import Record
 from accelsim.validation.h200 import calibrate

@@ -68,6 +68,7 @@ NOT_ON_GPU = ("conv2d", "pool2d")
 OTHER_GPU_ATTENTION = (
     *("gpu-attention", "gpu-flash-attention-unsplit", "gpu-unified-max-attention"),
 )
+GPU_STEP = "llama-2-7b:phase=train,layers=1,hidden=32,ffn=48,vocab=60,context=9,heads=4,kv_heads=2"
 MODELS = (
     f"gpt2:{SMALL},heads=4,positions=64,tokens=12",
     f"opt-125m:{SMALL},heads=4,tokens=12",
@@ -163,6 +164,12 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
         used.update(simulate("stream-sdpa", short, mapper=name).mapper.split("+"))
     for name in OTHER_GPU_ATTENTION:
         used.update(simulate("a100", ATTENTION, mapper=name).mapper.split("+"))
+    for network in ("resnet18-cifar:size=16", "vit-small:size=32,dtype=bf16"):
+        used.update(simulate("edge-npu", f"{network},phase=train").mapper.split("+"))
+    used.update(simulate("sat", "prune_weight:rows=16,cols=8,kept=2,group=8").mapper.split("+"))
+    used.update(simulate("h200", "rmsnorm:rows=4,cols=64").mapper.split("+"))
+    gpu = {"cores": 2}
+    used.update(simulate("a100", GPU_STEP, overrides=gpu).mapper.split("+"))
     assert used == set(MAPPERS)
 
 

@@ -7,7 +7,8 @@ import pytest
 from accelsim.api import arch, simulate
 from accelsim.errors import CapacityError
 from accelsim.mapping import products, tiling
-from accelsim.mapping.tiling import Tiling, all_tilings, best_tiling, extents
+from accelsim.mapping.tile_sizes import extents
+from accelsim.mapping.tiling import Tiling, all_tilings, best_tiling
 
 CASES = (
     ("tpu-v3", "gemm:m=16,n=1024,k=1024", {}),

@@ -161,6 +161,7 @@ WORK = [
     "attention:heads=2,q=9,kv=300,d=16,causal=true",
     "linear_attention:heads=2,q=40,d=16,decay=gated",
     "gpt2:layers=1,hidden=64,heads=4,ffn=96,vocab=120,phase=decode,contexts=9+30",
+    "opt-125m:layers=1,hidden=64,heads=4,ffn=96,vocab=120,phase=train,optimizer=sgd,context=20",
 ]  # fmt: skip
 
 
@@ -217,8 +218,20 @@ def test_bad_words_get_one_line(change, says):
     assert "\n" not in str(caught.value)
 
 
-def test_gelu_is_refused():
+TRAINED = "layers=1,hidden=64,heads=4,ffn=96,vocab=120,phase=train,context=20"
+
+
+@pytest.mark.parametrize(
+    ("work", "says"),
+    [
+        ("activation:function=gelu,rows=8,cols=64", "accepted: gelu_tanh"),
+        (f"opt-125m:{TRAINED},optimizer=adam", "have no sqrt; accepted: exp, "),
+        (f"gpt2:{TRAINED},optimizer=sgd", "have no gelu_tanh_grad; accepted: exp, "),
+    ],
+)
+def test_what_they_do_not_make_is_refused(work, says):
     machine = arch("edge-npu", {"vpu.functions": "taylor-fp32"})
     for call in (simulate, check):
-        with pytest.raises(AccelsimError, match="accepted: gelu_tanh"):
-            call(machine, "activation:function=gelu,rows=8,cols=64")
+        with pytest.raises(AccelsimError, match=says) as caught:
+            call(machine, work)
+        assert "\n" not in str(caught.value)

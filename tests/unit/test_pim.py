@@ -16,7 +16,8 @@ from accelsim.cli.main import app
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.checker import check_log
-from accelsim.hw.pim.layout import MatrixLayout
+from accelsim.hw.pim.layout import BankGrid
+from accelsim.hw.pim.layout_families import weight_layout
 from accelsim.hw.pim.loader import FOLDER, load_families
 from accelsim.hw.pim.log import PimLog
 from accelsim.hw.pim.operators import Gemv, parse
@@ -223,23 +224,38 @@ def test_lists_and_pages_name_the_families() -> None:
     assert "2 + 2 x max(k, 6)" in page.stdout
 
 
-@pytest.mark.parametrize(("name", "m", "n"), [("neupims", 70, 1030), ("aim", 1100, 1500)])
-def test_a_matrix_lies_in_the_rows_that_its_program_opens(name: str, m: int, n: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "command", "m", "n"),
+    [
+        ("newton", "COMP", 129, 1030),
+        ("neupims", "COMPS_READRES", 70, 1500),
+        ("aim", "MAC_ABK", 1100, 2500),
+        ("pim-gpt", "MAC_ABK", 300, 2500),
+    ],
+)
+def test_a_program_opens_rows_in_the_order_of_the_layout(
+    name: str, command: str, m: int, n: int
+) -> None:
     found = family(name)
-    layout = MatrixLayout(found, m, n)
-    i, j = (one.ravel() for one in np.meshgrid(np.arange(m), np.arange(n), indexing="ij"))
-    places = np.stack(layout.places(i, j))
-    assert len(np.unique(places, axis=1).T) == m * n
+    parts, bits = found.device.organization, found.units.operand_bits
+    channels = found.channels if command == "MAC_ABK" else 1
+    grid = BankGrid(channels, found.banks, parts.rows, parts.row_bytes, parts.column_bytes, bits)
+    layout = weight_layout(name, grid, m, n)
+    groups, chunks = -(-m // (channels * grid.banks)), -(-n // grid.row_elements)
+    assert groups > 1
+    assert chunks > 1
+    # What lies first in the first bank of the first channel, group by group and chunk by chunk.
+    first = layout.place(
+        grid.banks * np.arange(groups)[:, None], grid.row_elements * np.arange(chunks)
+    )
+    assert not first.channel.any()
+    assert not first.bank.any()
+    assert not first.column.any()
     ((stream, _),) = streams_of(found, Gemv(m, n))
-    opened = stream.row[np.isin(stream.command, [found.number(HEAVY[name])])]
-    assert sorted(set(opened.tolist())) == list(range(layout.rows))
-    # A row of W meets its chunks in the order of its columns.
-    own = layout.places(np.full(n, m - 1), np.arange(n)).row
-    assert np.all(np.diff(own) >= 0)
-    assert set(own.tolist()) <= set(opened.tolist())
-
-
-HEAVY = {"neupims": "COMPS_READRES", "aim": "MAC_ABK"}
+    opened = stream.row[stream.command == found.number(command)]
+    order = first.row if name == "aim" else first.row.T
+    assert opened.tolist() == order.ravel().tolist()
+    assert layout.last_row == opened.max()
 
 
 def test_rows_that_stay_open_cost_a_tile_its_columns() -> None:

@@ -82,12 +82,19 @@ DECODE = rows_of("DECODE")[0]
 LOAD = rows_of("LOAD")[1]  # of the first coded tile
 
 
-def changed(i: int, operand: str, column: str, value: int, **more: int) -> Program:
+def changed(
+    i: int,
+    operand: str,
+    column: str = "",
+    value: int = 0,
+    whole: Program | None = None,
+    **more: int,
+) -> Program:
     """The program with other entries in a descriptor that instruction i alone uses."""
-    whole = program()
+    whole = whole or program()
     rows, operands = whole.instructions.copy(), whole.operands.copy()
     new = operands[rows[i, COLUMN[operand]]].copy()
-    for name, entry in {column: value, **more}.items():
+    for name, entry in {**({column: value} if column else {}), **more}.items():
         new[OPERAND_COLUMN[name]] = entry
     rows[i, COLUMN[operand]] = len(operands)
     return replace(whole, instructions=rows, operands=np.vstack([operands, new]))
@@ -98,6 +105,56 @@ def test_coded_tiles_are_copied_decoded_and_multiplied(direct: bool) -> None:
     verify(program(direct))
 
 
+def encoding_program() -> Program:
+    """w[8, 4] pruned to 2:4 and stored as a coded tile."""
+    units = [UnitSlot(name, name, 0) for name in ("dma", "pruner", "out")]
+    build = Builder(
+        units, [AddressSpace("hbm", "hbm", 4096, -1), AddressSpace("spad", "spad", 4096, 0)]
+    )
+    build.begin_operator(OperatorInfo("prune", "prune_weight", "hand", 0))
+    w = build.storage(StorageInfo("w", 0, 0, 64, "input", (8, 4), "fp16"))
+    out = build.storage(StorageInfo("out", 0, 64, NBYTES, "output", (8, 4), "fp16", 0))
+    build.lay_out_tiles(out, "nm:2:4", TILES[:1])
+    dense = build.storage(StorageInfo("dense", 1, 0, 64, "buffer"))
+    waiting = build.storage(StorageInfo("coded", 1, 64, NBYTES, "buffer"))
+    coded = build.coded(waiting, 0, NBYTES, FORM)
+    build.load(0, dense.view(8, 4, FP16), w.view(8, 4, FP16))
+    build.encode(1, coded, dense.view(8, 4, FP16))
+    build.store(2, build.coded(out, 0, NBYTES, FORM), coded)
+    return build.finish()
+
+
+ENCODE = 1
+
+
+def test_tiles_are_encoded_on_chip() -> None:
+    verify(encoding_program())
+
+
+def test_a_copy_that_is_not_stored_is_missed() -> None:
+    whole = encoding_program()
+    found = violations(replace(whole, instructions=whole.instructions[:2]))
+    assert any("out" in str(one) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("operand", "entries", "text"),
+    [
+        (
+            "src0",
+            {"format": CODED, "rows": 1, "row_bytes": NBYTES, "stride": NBYTES},
+            "has a coded source 0",
+        ),
+        ("src0", {"rows": 4}, "does not agree with m=8, n=4"),
+    ],
+)
+def test_what_is_encoded_is_dense_and_fits(
+    operand: str, entries: dict[str, int], text: str
+) -> None:
+    found = violations(changed(ENCODE, operand, **entries, whole=encoding_program()))
+    assert any(text in str(one) for one in found)
+
+
 FAULTS: dict[int, tuple[Callable[[], Program], str]] = {
     17: (
         lambda: changed(LOAD, "dst", "row_bytes", NBYTES - 2),
@@ -105,7 +162,7 @@ FAULTS: dict[int, tuple[Callable[[], Program], str]] = {
     ),
     18: (
         lambda: changed(DECODE, "dst", "format", CODED, rows=1),
-        "has a coded destination, which only copies, DECODE and products take",
+        "has a coded destination, which only copies, DECODE, ENCODE and products take",
     ),
     19: (
         lambda: changed(DECODE, "src0", "format", FORMAT_CODES["uint8"]),
@@ -114,6 +171,14 @@ FAULTS: dict[int, tuple[Callable[[], Program], str]] = {
     20: (
         lambda: changed(DECODE, "dst", "format", FORMAT_CODES["bf16"]),
         "decodes into another format than its source has",
+    ),
+    21: (
+        lambda: changed(ENCODE, "dst", "format", FORMAT_CODES["uint8"], encoding_program()),
+        "encodes into what is not coded",
+    ),
+    22: (
+        lambda: changed(ENCODE, "src0", "format", FORMAT_CODES["bf16"], encoding_program()),
+        "encodes another format than its destination stands for",
     ),
     41: (
         lambda: changed(DECODE, "src0", "rows", 2),

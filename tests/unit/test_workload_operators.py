@@ -223,7 +223,7 @@ def test_embedding_reads_one_row_per_token():
 
 def test_every_kind_has_its_own_name():
     assert {cls.kind for cls in KINDS.values()} == set(KINDS)
-    assert len(KINDS) == 19
+    assert len(KINDS) == 39
     assert len(set(ACTIVATIONS)) == len(ACTIVATIONS)
 
 

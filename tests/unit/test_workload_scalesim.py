@@ -211,7 +211,6 @@ def test_template_letters_are_bound_by_the_user(write):
         ("L, 8, -8, 3, 3, 4, 6, 1,", ":2: IFMAP Width is -8"),
         ("L, 8, , 3, 3, 4, 6, 1,", ":2: IFMAP Width is ''"),
         ("L, 2, 8, 3, 3, 4, 6, 1,", ":2: filter 3x3 is larger than the ifmap 2x8"),
-        ("L, 8, 8, 3, 3, 4, 6, 1, 2:4,", ":2: sparsity 2:4 is not supported yet; accepted: dense"),
         ("L, 8, 8, 3, 3, 4, 6, 1, 5:4,", ":2: sparsity 5:4; accepted: N:M with 1 <= N <= M"),
         ("L, 8, 8, 3, 3, 4, 6, 1, 0:0,", ":2: sparsity 0:0; accepted"),
         ("DP, 8, 8, 3, 3, 99999, 6, 1,", ":2: 99999 channels; accepted: up to 65536"),

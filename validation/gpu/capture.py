@@ -21,182 +21,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from accelsim.errors import AccelsimError
 
-from .cases import CaptureSet, Case, capture_sets
-from .golden import (
-    DROPPED,
-    FAILED,
-    SKIPPED,
-    Array,
-    Folder,
-    array_digest,
-    digest,
-    entry_of,
-    positions,
-)
-from .inputs import Codes
-from .operands import Operands, exact_outputs, operands, order_free, output_shape
-from .provenance import Logger, Reads, commit, source_digests
+from .cases import CaptureSet, capture_sets
+from .golden import DROPPED, FAILED, Folder
+from .provenance import Logger, commit
+from .recording import LAST, LostError, record
 
-TURNS = (0, 0, 7)
-"""By how much blocks are shifted in each run of a case."""
 BUDGET_SECONDS, SILENT_SECONDS = 420, 120
-LAST = ".last"
-"""Names the set in progress, for the process that watches."""
-
-Say = Callable[[str], None]
-
-
-class Device(Protocol):
-    """Something that runs kernels and says what it is."""
-
-    capability: str
-
-    def machine(self) -> dict[str, Any]:
-        """Its provenance."""
-
-    def refusal(self, kernel: str) -> str:
-        """Why it has not got a kernel, "" if it has."""
-
-    def run(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
-        """A case's outputs as bit patterns, and what the kernel says of itself."""
-
-    def built(self, sources: Sequence[str]) -> dict[str, Any]:
-        """Machine code made of some sources: its digest and its instructions."""
-
-
-class InexactError(Exception):
-    """A kernel that is wrong on order-free operands."""
-
-
-class UnrepeatableError(Exception):
-    """A kernel whose bits change from run to run."""
-
-
-def record(
-    folder: Folder, sets: Sequence[CaptureSet], device: Device, say: Say = print,
-    deadline: float = float("inf"), passed_over: Sequence[str] = (),
-) -> None:  # fmt: skip
-    """Record what is not there yet; ``passed_over`` sets failed before."""
-    sources = source_digests()
-    for one in sets:
-        recipe = one.recipe(sources)
-        if folder.complete(one.name, recipe):
-            say(f"{one.name}: recorded before")
-            continue
-        if one.name in passed_over:
-            continue
-        if time.time() > deadline:
-            folder.note(one.name, SKIPPED, reason="the time was used up; run the same again")
-            say(f"{one.name}: not reached")
-            continue
-        (folder.path / LAST).write_text(one.name, encoding="utf-8")
-        say(f"{one.name}: {_recorded(folder, one, device, recipe)}")
-
-
-def _recorded(folder: Folder, one: CaptureSet, device: Device, recipe: str) -> str:
-    """Record a set, or note why not; says what became of it."""
-    reason = one.refusal(device.capability) or device.refusal(one.cases[0].kernel)
-    if reason:
-        folder.note(one.name, SKIPPED, reason=reason)
-        return f"skipped: {reason}"
-    began = time.time()
-    entries, kept, left_out = {}, {}, {}
-    try:
-        notes = checked(one.cases, device)
-        for case in one.cases:
-            given = operands(case)
-            try:
-                output, said = repeated_runs(case, given, device)
-            except (UnrepeatableError, ValueError) as fault:
-                left_out[case.name] = str(fault)
-                continue
-            entries[case.name] = entry_of(
-                output, recorded_inputs(given), case.order, {**notes, **said}
-            )
-            kept[case.name] = output.reshape(-1)[positions(case.name, output.size)]
-            kept |= table_of(case, output)
-    except InexactError as fault:
-        folder.note(one.name, FAILED, reason=str(fault))
-        return f"FAILED: {fault}"
-    except Exception as fault:  # a set that breaks must not take the others along
-        folder.note(one.name, FAILED, reason=f"{type(fault).__name__}: {fault}"[:500])
-        return f"FAILED: {type(fault).__name__}: {fault}"
-    if not entries:
-        folder.note(one.name, DROPPED, reason="no case gave the same bits twice", dropped=left_out)
-        return "dropped: no case gave the same bits twice"
-    whole = {
-        "dropped": left_out, "capability": device.capability, "kernels": device.built(one.sources)
-    }  # fmt: skip
-    folder.record(one.name, recipe, entries, kept, whole)
-    outputs = sum(entry["count"] for entry in entries.values())
-    dropped = f", {len(left_out)} dropped" if left_out else ""
-    return f"{len(entries)} cases, {outputs:,} outputs, {time.time() - began:.1f} s{dropped}"
-
-
-def checked(cases: Sequence[Case], device: Device) -> dict[str, Any]:
-    """Run every shape of a set on order-free operands; raises InexactError.
-
-    What was found on the way, a layout of metadata, is returned."""
-    found: dict[str, Any] = {}
-    seen = set()
-    for case in cases:
-        shape = (case.m, case.n, case.k, case.order)
-        if shape in seen or case.kernel == "unary":
-            continue
-        seen.add(shape)
-        free = order_free(case)
-        given = operands(free)
-        output, said = device.run(free, given, 0)
-        wrong = output.reshape(-1) != exact_outputs(free, given).reshape(-1)
-        if wrong.any():
-            raise InexactError(
-                f"{case.name}: {int(wrong.sum())} of {wrong.size} order-free outputs are not exact,"
-                f" the first at {int(wrong.argmax())}"
-            )
-        found |= {f"check_{key}": value for key, value in said.items() if key == "metadata"}
-    return found
-
-
-def repeated_runs(case: Case, given: Operands, device: Device) -> tuple[Codes, dict[str, Any]]:
-    """Outputs that are the same in every run; raises UnrepeatableError."""
-    first, said = device.run(case, given, TURNS[0])
-    if first.shape != output_shape(case):
-        raise ValueError(f"{case.name}: outputs {first.shape}, not {output_shape(case)}")
-    for number, turn in enumerate(TURNS[1:], 2):
-        again, _ = device.run(case, given, turn)
-        differ = int((again != first).sum())
-        if differ:
-            raise UnrepeatableError(f"run {number} differs from run 1 in {differ} outputs")
-    return first, said
-
-
-TABLE = "table"
-
-
-def table_of(case: Case, output: Codes) -> dict[str, Array]:
-    """The whole of EX2, as steps from word to word: what software needs to imitate it."""
-    if case.kernel != "unary" or case.values != "ex2":
-        return {}
-    steps = np.diff(output.reshape(-1).astype(np.int64))
-    if np.abs(steps).max() > 127:
-        raise ValueError("neighbouring results of ex2 are far apart")
-    first = np.array([output.reshape(-1)[0]], dtype="<u4")
-    return {f"{TABLE}-first": first, f"{TABLE}-steps": steps.astype(np.int8)}
-
-
-def recorded_inputs(given: Operands) -> str:
-    """The digest of a case's operands."""
-    return digest(*(f"{name}:{array_digest(given[name])}" for name in sorted(given)))
+LOST = 5
+"""Exit code of a worker whose GPU does not answer any more; the set at fault has been noted."""
 
 
 # --- the command
@@ -249,11 +89,13 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     if given.out is None:
         return _refused("--out DIR is missing: where to record")
+    if not given.budget >= 0:
+        return _refused(f"--budget is {given.budget:g}; accepted: seconds, 0 or more")
     try:
         if given.worker is not None:
             return work(given.out, sets, given.budget, given.worker)
         return watch(given)
-    except AccelsimError as fault:
+    except (AccelsimError, OSError) as fault:  # also a full disk, or a folder not to be written
         return _refused(str(fault))
 
 
@@ -264,10 +106,13 @@ def _refused(reason: str) -> int:
 
 def work(out: Path, sets: Sequence[CaptureSet], budget: float, passed_over: Sequence[str]) -> int:
     """Record in this process, on this machine's GPU."""
-    from .cuda import CudaDevice
+    from .devices.cuda import CudaDevice
 
     with TemporaryDirectory(prefix="accelsim-gpu-") as build:
-        _worked(out, sets, CudaDevice(Path(build)), budget, passed_over)
+        try:
+            _worked(out, sets, CudaDevice(Path(build)), budget, passed_over)
+        except LostError:
+            return LOST
     return 0
 
 
@@ -276,12 +121,14 @@ def _worked(
 ) -> None:
     about = device.machine()
     folder = Folder.fresh(out / slug(about["name"]), about)
-    with Logger(device.readings) as log:
-        record(folder, sets, device, _say, time.time() + budget, passed_over)
-    runs = folder.manifest.setdefault("runs", [])
-    runs.append({"commit": commit(), "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                 "clocks": log.summary()})  # fmt: skip
-    folder.write()
+    try:
+        with Logger(device.readings) as log:
+            record(folder, sets, device, _say, time.time() + budget, passed_over)
+    finally:
+        runs = folder.manifest.setdefault("runs", [])
+        runs.append({"commit": commit(), "clocks": log.summary(),
+                     "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())})  # fmt: skip
+        folder.write()
     (folder.path / LAST).unlink(missing_ok=True)
 
 
@@ -311,8 +158,13 @@ def watch(given: argparse.Namespace) -> int:
             return code if code > 0 else 1
         folder, name = lost
         how = "no answer" if code == HUNG else f"the process ended with {code}"
-        folder.note(name, FAILED, reason=f"{how} while it was recorded")
+        if code == LOST:
+            how = "the GPU does not answer that process any more"
+        else:
+            folder.note(name, FAILED, reason=f"{how} while it was recorded")
         _say(f"{name}: FAILED: {how}; going on without it")
+        if name in passed_over:
+            return 1
         passed_over.append(name)
     return _summary(given.out)
 
@@ -378,6 +230,3 @@ def _summary(out: Path) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-__all__ = ["Device", "Reads", "checked", "main", "plan", "record"]

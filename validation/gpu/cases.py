@@ -102,10 +102,12 @@ class CaptureSet:
         return ""
 
 
-SHARED = ("operands.py", "inputs.py")
+SHARED = ("operands.py", "inputs.py", "devices/cuda.py", "devices/nvcc.py")
 
 
 def _bytes(case: Case) -> int:
+    if case.kernel.startswith("sweep"):
+        return 8
     return {"fp16": 2, "bf16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1}.get(case.out, 4)
 
 
@@ -118,7 +120,7 @@ def capture_sets(tiles: int = 256, elements: int = 1) -> tuple[CaptureSet, ...]:
         for part in (
             _instructions(tiles), _sparse(tiles), _probes(), _products(elements),
             _vector(elements), _attention(elements), _unary(), _casts(elements),
-            _libraries(elements),
+            _sweeps(elements), _libraries(elements),
         )
         for one in part
     )  # fmt: skip
@@ -141,6 +143,11 @@ def _classes(fmt: str) -> tuple[Values, ...]:
     return INTEGER_CLASSES if fmt in INTEGERS else CLASSES
 
 
+def _source(unit: str) -> str:
+    """The file of the kernels of single instructions."""
+    return f"devices/kernels/{'wgmma' if unit == 'wgmma' else 'instructions'}.cu"
+
+
 def _instructions(tiles: int) -> Iterator[CaptureSet]:
     for kernel, m, least, only in (("mma", 16, "8.0", ""), ("wgmma", 64, "9.0", "9.0")):
         for fmt, out in INSTRUCTION_TYPES:
@@ -155,7 +162,7 @@ def _instructions(tiles: int) -> Iterator[CaptureSet]:
                     )
                     for values in _classes(fmt)
                 ),
-                sources=("kernels/instructions.cu" if kernel == "mma" else "kernels/wgmma.cu",),
+                sources=(_source(kernel),),
                 least="8.9" if fmt in FP8 and kernel == "mma" else least,
                 only=only,
                 seconds=0.4,
@@ -163,19 +170,26 @@ def _instructions(tiles: int) -> Iterator[CaptureSet]:
 
 
 def _sparse(tiles: int) -> Iterator[CaptureSet]:
-    for fmt, out in (("fp16", "fp32"), ("bf16", "fp32"), ("int8", "int32")):
-        name = f"sparse-{fmt}-{out}"
+    types = (("fp16", "fp32"), ("bf16", "fp32"), ("int8", "int32"))
+    kinds = [("mma", 16, fmt, out) for fmt, out in types]
+    kinds += [("wgmma", 64, fmt, out) for fmt, out in (*types, ("fp8_e4m3", "fp32"))]
+    for unit, m, fmt, out in kinds:
+        group = unit == "wgmma"
+        name = f"sparse-{'wgmma-' if group else ''}{fmt}-{out}"
         yield CaptureSet(
             name=name,
             cases=tuple(
                 Case(
-                    name=f"{name}-{values}", kernel="sparse", a=fmt, b=fmt, out=out, m=16, n=8,
-                    k=512 // bits_of(fmt), values=values, batch=tiles, arithmetic="mma",
+                    name=f"{name}-{values}", kernel="sparse", a=fmt, b=fmt, out=out, m=m, n=8,
+                    k=512 // bits_of(fmt), values=values, batch=max(1, tiles * 16 // m),
+                    arithmetic=unit,
                     order="sparse",
                 )
                 for values in _classes(fmt)
             ),
-            sources=("kernels/instructions.cu",),
+            sources=(_source(unit),),
+            least="9.0" if group else "8.0",
+            only="9.0" if group else "",
             seconds=0.5,
         )  # fmt: skip
 
@@ -196,7 +210,7 @@ def _probes() -> Iterator[CaptureSet]:
                 )
                 for probe, fmt in PROBES.items()
             ),
-            sources=("kernels/instructions.cu" if kernel == "mma" else "kernels/wgmma.cu",),
+            sources=(_source(kernel),),
             only=only,
             seconds=0.2,
         )  # fmt: skip
@@ -242,7 +256,7 @@ def _products(divisor: int) -> Iterator[CaptureSet]:
                     # A split whose last slices are empty is no split.
                     if not order.startswith("split") or shape[2] >= 256
                 ),
-                sources=("triton_kernels.py",),
+                sources=("devices/triton_kernels.py",),
                 least=least,
                 only="9.0" if kernel == "promote" else "",
                 seconds=6.0,
@@ -264,7 +278,7 @@ def _vector(divisor: int) -> Iterator[CaptureSet]:
                 for values in ("narrow", "cancellation", "positive", "integers")
                 if k % 2 == 0 or values != "cancellation"
             ),
-            sources=("kernels/vector.cu",),
+            sources=("devices/kernels/vector.cu", "devices/kernels/functions.cuh"),
             seconds=0.5,
         )  # fmt: skip
 
@@ -285,7 +299,7 @@ def _attention(divisor: int) -> Iterator[CaptureSet]:
             for rows, keys in sizes
             for values in ("narrow", "positive", "cancellation", "integers")
         ),
-        sources=("kernels/attention.cu",),
+        sources=("devices/kernels/attention.cu",),
         seconds=2.0,
     )  # fmt: skip
 
@@ -312,7 +326,7 @@ def _unary() -> Iterator[CaptureSet]:
                     n=1, k=1, values=name, order="", arithmetic="function",
                 ),
             ),
-            sources=("kernels/vector.cu",),
+            sources=("devices/kernels/vector.cu", "devices/kernels/functions.cuh"),
             seconds=1.0,
         )  # fmt: skip
 
@@ -332,9 +346,34 @@ def _casts(divisor: int) -> Iterator[CaptureSet]:
                 )
                 for values in ("patterns", "narrow", "subnormal", f"near-{out}")
             ),
-            sources=("kernels/vector.cu",),
+            sources=("devices/kernels/vector.cu", "devices/kernels/functions.cuh"),
             least="8.9" if out in FP8 else "8.0",
             seconds=0.3,
+        )  # fmt: skip
+
+
+BLOCKS, BLOCK_WORDS = 1024, 1 << 22
+
+
+def _sweeps(divisor: int) -> Iterator[CaptureSet]:
+    """Special functions and casts of all 2^32 words, as digests of blocks of 2^22 (sweeps)."""
+    functions = [("sweep_unary", name, "fp32") for name in UNARY]
+    functions += [("sweep_cast", f"cast_{CASTS[out]}", out) for out in CASTS]
+    for kernel, values, out in functions:
+        name = f"sweep-{out if kernel == 'sweep_cast' else values}"
+        yield CaptureSet(
+            name=name,
+            cases=(
+                Case(
+                    name=name, kernel=kernel, a="fp32", b="fp32", out=out,
+                    m=BLOCKS if divisor == 1 else 16, n=1,
+                    k=BLOCK_WORDS if divisor == 1 else 256, values=values, order="",
+                    arithmetic="function",
+                ),
+            ),
+            sources=("devices/kernels/sweep.cu", "devices/kernels/functions.cuh"),
+            least="8.9" if out in FP8 else "8.0",
+            seconds=1.0,
         )  # fmt: skip
 
 
@@ -381,7 +420,7 @@ def _libraries(divisor: int) -> Iterator[CaptureSet]:
                 if kernel not in ("int_mm", "cusparselt") or shape[0] > 16
                 for case in _library(name, kernel, fmt, out, shape)
             ),
-            sources=("libraries.py",),
+            sources=("devices/libraries.py",),
             least=least,
             seconds=3.0,
         )
@@ -395,7 +434,7 @@ def _libraries(divisor: int) -> Iterator[CaptureSet]:
             for rows, keys in (((128, 512), (256, 1024)) if divisor == 1 else ((16, 128),))
             for values in ("narrow", "positive", "integers")
         ),
-        sources=("libraries.py",),
+        sources=("devices/libraries.py",),
         seconds=3.0,
     )  # fmt: skip
 

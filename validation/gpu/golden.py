@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,16 @@ KEPT = 1024
 SPANS = 16
 
 RECORDED, SKIPPED, DROPPED, FAILED = "recorded", "skipped", "dropped", "failed"
+
+FIELDS: dict[str, dict[str, type]] = {
+    "the manifest": {"device": dict, "sets": dict},
+    "device": {"kind": str, "name": str, "capability": str},
+    RECORDED: {"recipe": str, "file": str, "sha256": str, "cases": dict, "capability": str},
+    "case": {"inputs": str, "outputs": str, "count": int, "spans": list, "order": str,
+             "notes": dict},
+    **{status: {"reason": str} for status in (SKIPPED, DROPPED, FAILED)},
+}  # fmt: skip
+"""What each part of a manifest must hold, and as what; a set's part is called by its status."""
 
 
 def digest(*parts: bytes | str) -> str:
@@ -144,12 +155,13 @@ class Folder:
             raise AccelsimError(f"{path} holds no {MANIFEST}: golden files without one are refused")
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as fault:
+        except (ValueError, RecursionError) as fault:
             raise AccelsimError(f"{file} is no JSON: {fault}") from fault
         if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
             version = manifest.get("schema") if isinstance(manifest, dict) else None
             raise AccelsimError(f"{file} is of version {version}; accepted: {SCHEMA}")
-        if manifest["device"].get("kind") != "cuda" and not allow_fake:
+        _whole(file, manifest)
+        if manifest["device"]["kind"] != "cuda" and not allow_fake:
             raise AccelsimError(f"{file} was not recorded on a GPU; it is no evidence")
         return cls(path, manifest)
 
@@ -198,17 +210,71 @@ class Folder:
         content = file.read_bytes()
         if digest(content) != entry["sha256"]:
             raise AccelsimError(f"{file} does not match its digest in {MANIFEST}: refused")
-        with np.load(io.BytesIO(content)) as arrays:
+        with _opened(file, content) as arrays:
             return [
-                Golden(name, case, about, arrays[case])
+                Golden(name, case, about, _kept(file, arrays, case, int(about["count"])))
                 for case, about in sorted(entry["cases"].items())
             ]
 
     def table(self, name: str, key: str) -> Array:
         """An array that a set keeps besides its cases."""
         self.goldens(name)  # which refuses a file that is not what was recorded
-        with np.load(self.path / self.sets[name]["file"]) as arrays:
+        file = self.path / self.sets[name]["file"]
+        with _opened(file, file.read_bytes()) as arrays:
+            if key not in arrays.files:
+                raise AccelsimError(f"{file} holds no {key}: refused")
             return np.asarray(arrays[key])
+
+
+def _whole(file: Path, manifest: Mapping[str, Any]) -> None:
+    """AccelsimError for the first part of a manifest that lacks a field."""
+    _holds(file, "the manifest", manifest)
+    _holds(file, "device", manifest["device"])
+    for name, entry in manifest["sets"].items():
+        status = entry.get("status") if isinstance(entry, dict) else None
+        if status not in (RECORDED, SKIPPED, DROPPED, FAILED):
+            raise AccelsimError(f"{file}: set {name} has the status {status!r}: refused")
+        _holds(file, status, entry, f"set {name}")
+        if Path(str(entry.get("file", ""))).name != str(entry.get("file", "")):
+            raise AccelsimError(f"{file}: set {name} names a file outside its folder: refused")
+        cases = entry["cases"] if status == RECORDED else {}
+        if status == RECORDED and not cases:
+            raise AccelsimError(f"{file}: set {name} is recorded, but has no case: refused")
+        for case, about in cases.items():
+            _holds(file, "case", about, f"case {case}")
+            if len(about["spans"]) != SPANS:
+                raise AccelsimError(f"{file}: case {case} has {len(about['spans'])} spans: refused")
+
+
+def _holds(file: Path, part: str, found: Any, name: str = "") -> None:
+    """AccelsimError for a field that is missing or something else."""
+    for key, kind in FIELDS[part].items():
+        if not isinstance(found, dict) or not isinstance(found.get(key), kind):
+            where = name or part
+            raise AccelsimError(f"{file}: {where} has no {key} ({kind.__name__}): refused")
+
+
+def _opened(file: Path, content: bytes) -> Any:
+    """The arrays of a file; AccelsimError if it holds none."""
+    try:
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, OSError, EOFError, BadZipFile) as fault:
+        raise AccelsimError(f"{file} is no archive of arrays: {fault}") from fault
+
+
+def _kept(file: Path, arrays: Any, case: str, count: int) -> Array:
+    """The stored elements of a case; AccelsimError if they are not those of its positions."""
+    try:
+        found = np.asarray(arrays[case])
+    except (KeyError, ValueError, OSError, BadZipFile) as fault:
+        raise AccelsimError(f"{file} holds no outputs of {case}: {fault}") from fault
+    asked = len(positions(case, count))
+    if found.shape != (asked,) or found.dtype.kind not in "iu":
+        raise AccelsimError(
+            f"{file}: {case} has outputs {found.dtype}{list(found.shape)}; accepted: {asked} bit"
+            " patterns"
+        )
+    return found
 
 
 def packed(kept: Mapping[str, Array]) -> bytes:

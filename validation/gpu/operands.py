@@ -50,6 +50,8 @@ def operands(case: Case) -> Operands:
     match case.kernel:
         case "unary":
             return {"words": np.array(UNARY[case.values], dtype=np.uint64)}
+        case "sweep_unary" | "sweep_cast":
+            return {"words": np.array((case.m, case.k), dtype=np.uint64)}
         case "cast":
             return {"words": _cast_words(case)}
         case "attention" | "sdpa":
@@ -280,13 +282,15 @@ def exact_outputs(case: Case, given: Operands) -> Codes:
 
 
 def output_dtype(case: Case) -> np.dtype[Any]:
-    """The type in which a case's outputs are kept: bit patterns."""
+    """The type in which a case's outputs are kept: bit patterns, or digests of 64 bits."""
+    if case.kernel.startswith("sweep"):
+        return np.dtype("<u8")
     return dtype_of(case.out)
 
 
 def output_shape(case: Case) -> tuple[int, ...]:
     """The shape of a case's output."""
-    if case.kernel in ("cast", "unary"):
+    if case.kernel in ("cast", "unary", "sweep_unary", "sweep_cast"):
         return (case.m,)
     inside = case.kernel in ("mma", "wgmma", "sparse")
     return (case.batch, case.m, case.n) if inside else (case.m, case.n)

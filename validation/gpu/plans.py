@@ -51,10 +51,11 @@ class Plan:
 
 def of(case: Case, capability: str, notes: Mapping[str, Any]) -> list[Plan]:
     """The plans of a case, the likeliest first; never empty."""
-    if case.kernel in ("unary", "sdpa"):
-        why = "special functions have no model of their bits" if case.kernel == "unary" else (
-            "judged by its bound")  # fmt: skip
-        return [Plan(case.values if case.kernel == "unary" else "bound", None, False, why)]
+    if case.kernel in ("unary", "sweep_unary"):
+        why = "special functions have no model of their bits"
+        return [Plan(case.values, None, False, why)]
+    if case.kernel == "sdpa":
+        return [Plan("bound", None, False, "judged by its bound")]
     if case.kernel == "cast":
         return [Plan(f"RNE to {case.out}", lambda given: replay.cast(case, given))]
     if not arithmetic_of(capability, case):

@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 
 def source_digests(folder: Path = HERE) -> dict[str, str]:
     """sha256 of every source that can change what is recorded, by file name."""
-    files = sorted([*folder.glob("*.py"), *folder.glob("kernels/*")])
+    files = sorted(folder.rglob("*"))
     return {
         str(one.relative_to(folder)): hashlib.sha256(one.read_bytes()).hexdigest()
         for one in files
@@ -47,8 +47,7 @@ def machine() -> dict[str, Any]:
     import torch
     import triton
 
-    properties = torch.cuda.get_device_properties(0)
-    identity = str(getattr(properties, "uuid", ""))
+    properties, identity = torch.cuda.get_device_properties(0), gpu_identity()
     return {
         "kind": "cuda",
         "name": properties.name,
@@ -57,7 +56,7 @@ def machine() -> dict[str, Any]:
         "multiprocessors": properties.multi_processor_count,
         "l2_bytes": getattr(properties, "L2_cache_size", 0),
         "memory_bytes": properties.total_memory,
-        "driver": Nvml().driver(),
+        "driver": Nvml(identity).driver(),
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
         "numpy": numpy.__version__,
@@ -66,6 +65,13 @@ def machine() -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version(),
         "cusparselt": _cusparselt(torch),
     }
+
+
+def gpu_identity() -> str:
+    """The first GPU that torch sees, as CUDA names it; "" where this torch does not tell."""
+    import torch
+
+    return str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
 
 
 def _cusparselt(torch: Any) -> int:
@@ -101,23 +107,29 @@ class Reads(Protocol):
 class Nvml:
     """NVIDIA's management library, read only: no clock, limit or mode is ever set.
 
-    Where the library is missing, every reading is nan.
+    It is told which GPU by the identity that CUDA knows it by, since the two may number several
+    GPUs differently; without one, or where it is unknown, it is the first. Where the library is
+    missing, every reading is nan.
     """
 
     _SM, _MEMORY = 1, 2
 
-    def __init__(self, library: str = "libnvidia-ml.so.1") -> None:
+    def __init__(self, identity: str = "", library: str = "libnvidia-ml.so.1") -> None:
         self._library: Any = None
         self._device = ctypes.c_void_p()
         try:
             found = ctypes.CDLL(library)
-            ready = found.nvmlInit_v2() == 0
-            ready = (
-                ready and found.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(self._device)) == 0
-            )
+            ready = found.nvmlInit_v2() == 0 and self._found(found, identity)
         except (OSError, AttributeError):
             return
         self._library = found if ready else None
+
+    def _found(self, library: Any, identity: str) -> bool:
+        device = ctypes.byref(self._device)
+        name = f"GPU-{identity.removeprefix('GPU-')}".encode()
+        if identity and library.nvmlDeviceGetHandleByUUID(name, device) == 0:
+            return True
+        return bool(library.nvmlDeviceGetHandleByIndex_v2(0, device) == 0)
 
     def driver(self) -> str:
         """The driver's version, "" if unknown."""

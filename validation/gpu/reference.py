@@ -30,11 +30,11 @@ from accelsim.simulation import compile_program, plan_memory
 from accelsim.workload.operators import Gemm
 
 from . import replay
-from .capture import Device, InexactError, checked
 from .cases import INTEGER_CLASSES, Case, arithmetic_of
 from .golden import Golden, positions
 from .inputs import Codes, Values
 from .operands import Operands, operands
+from .recording import Device, InexactError, checked
 
 Array = npt.NDArray[Any]
 
@@ -285,7 +285,7 @@ def check(
     """What ``accelsim check --reference golden|gpu`` compares."""
     device: Device | None = None
     if reference == "gpu":
-        from .cuda import CudaDevice
+        from .devices.cuda import CudaDevice
 
         device = CudaDevice(Path())  # which builds nothing: the reference kernel is Triton's
     products = list(compiled(arch, graph, mappers, fidelity, order))

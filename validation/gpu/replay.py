@@ -24,11 +24,12 @@ from accelsim.numerics.orders import order_of
 from accelsim.numerics.rules import EmulatedFp8, Rule, TensorCoreRule
 from accelsim.numerics.tensor_core import parts_of_codes
 
-from .capture import TABLE, recorded_inputs
+from . import sweeps
 from .cases import UNARY, Case, arithmetic_of, capture_sets
 from .golden import RECORDED, SPANS, Folder, Golden, positions
 from .inputs import Codes
 from .operands import Operands, operands, output_dtype, output_shape
+from .recording import TABLE, recorded_inputs
 
 Array = npt.NDArray[Any]
 
@@ -120,6 +121,8 @@ def compared(golden: Golden, case: Case, about: Mapping[str, Any]) -> Compared:
     """One recorded case beside the simulator, by the plan that explains it best."""
     from . import plans
 
+    if case.kernel == "sweep_cast":
+        return swept(golden, case)
     given = given_of(golden, case)
     best: Compared | None = None
     corners: list[str] = []
@@ -141,6 +144,26 @@ def compared(golden: Golden, case: Case, about: Mapping[str, Any]) -> Compared:
             best = found
     assert best is not None
     return replace(best, reason=f"explained by {' or '.join(corners)}") if corners else best
+
+
+def swept(golden: Golden, case: Case, rounding: Any = "RNE") -> Compared:
+    """Casts of some blocks of all words beside their recorded digests."""
+    given_of(golden, case)
+    chosen = sweeps.replayed_blocks(case)
+    wrong = []
+    for block in chosen:
+        words = sweeps.block_words(case, int(block))
+        results = cast(case, {"words": words}, rounding)
+        if sweeps.digest_of(words, results) != int(golden.kept[block]):
+            wrong.append(int(block))
+    first = ""
+    if wrong:
+        words = sweeps.block_words(case, wrong[0])
+        first = f"first in the words from 0x{int(words[0]):08X} to 0x{int(words[-1]):08X}"
+    return Compared(
+        golden.set_name, golden.case, len(chosen) * case.k, len(wrong), 0,
+        f"{rounding} to {case.out}, {len(chosen)} of {case.m} blocks of words", first=first,
+    )  # fmt: skip
 
 
 def _listed(golden: Golden, rule: str, reason: str) -> Compared:

@@ -34,7 +34,8 @@ COMMAND = "python -m accelsim.validation.gpu.capture --out validation/gpu/golden
 
 def outstanding(root: Path = replay.GOLDEN) -> str:
     """What is to be done, "" if a GPU has been recorded."""
-    if replay.folders(root):
+    entries = [entry for one in replay.folders(root) for entry in one.sets.values()]
+    if any(entry["status"] == RECORDED for entry in entries):
         return ""
     return f"no GPU has been recorded: run `{COMMAND}` on a CUDA machine"
 

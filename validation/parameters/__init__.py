@@ -1,4 +1,5 @@
-"""Models read from their published configurations have the published number of parameters."""
+"""Models read from their published configurations, and networks over images, have the published
+number of parameters."""
 
 from __future__ import annotations
 
@@ -6,11 +7,12 @@ from collections.abc import Iterator
 
 from accelsim.results.claims import Claim, Row, truth, within
 from accelsim.workload import library_folder, read_config
+from accelsim.workload.networks import NETWORKS, image_network
 
 CLAIM = Claim(
     name="parameters",
-    statement="parameter counts of published models, from their configuration files",
-    source="public model cards; the GPT-3 rows are derived from the table of the paper",
+    statement="parameter counts of published models, from configuration files and of networks",
+    source="public model cards (torchvision, timm); GPT-3 derived from the table of the paper",
     tolerance=0.0,
 )
 
@@ -18,5 +20,9 @@ CLAIM = Claim(
 def rows() -> Iterator[Row]:
     """One row per model of the library."""
     for r in truth(__name__, "parameters.csv"):
-        config = read_config(library_folder() / f"{r['model']}.json")
-        yield within(r["model"], int(r["parameters"]), config.parameters, CLAIM.tolerance)
+        name = r["model"]
+        if name in NETWORKS:
+            found = image_network(name, 1, "bf16").parameters
+        else:
+            found = read_config(library_folder() / f"{name}.json").parameters
+        yield within(name, int(r["parameters"]), found, CLAIM.tolerance)

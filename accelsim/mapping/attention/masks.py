@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from accelsim.program.opcodes import Function
-from accelsim.workload.operators import Attention
+from accelsim.workload.operators import Attention, ScoreSoftmax
 
 
 class Mask(NamedTuple):
@@ -17,7 +17,9 @@ class Mask(NamedTuple):
     imm: int
 
 
-def masks(op: Attention, position: int, rows: int, first: int, cols: int) -> Iterator[Mask]:
+def masks(
+    op: Attention | ScoreSoftmax, position: int, rows: int, first: int, cols: int
+) -> Iterator[Mask]:
     """What hides scores [rows, cols] of neighbouring queries, the first of them at ``position``,
     and of the keys from ``first`` on."""
     if not op.masked:

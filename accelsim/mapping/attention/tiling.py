@@ -32,7 +32,8 @@ import numpy.typing as npt
 from accelsim.errors import CapacityError
 from accelsim.mapping.attention.machine import ArrayResources
 from accelsim.mapping.placement import ALIGNMENT, readable
-from accelsim.mapping.tiling import TOLERANCE, extents, granules
+from accelsim.mapping.tile_sizes import extents
+from accelsim.mapping.tiling import TOLERANCE, granules
 from accelsim.program.opcodes import REDUCTIONS, Function
 
 F = Function

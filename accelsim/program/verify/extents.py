@@ -33,6 +33,8 @@ class Extents:
     ``initial`` and ``due`` list, as (storage, first byte, bytes), what is there from the start and
     what the producer must write. ``segments`` and ``component`` say which storages share addresses
     (see cell_kernels.find_neighbours); ``clash`` are two that both claim the start, or (-1, -1).
+    ``updated`` are pairs (old, new) of which the new one is written over the old one, window by
+    window, while that is still read: they are cut into the same cells.
     """
 
     table: Ints
@@ -44,6 +46,7 @@ class Extents:
     n_components: int
     n_segments: int
     clash: tuple[int, int]
+    updated: Ints
 
     @classmethod
     def of(cls, program: Program) -> Extents:
@@ -63,7 +66,10 @@ class Extents:
         clash = np.full(2, -1, dtype=np.int64)
         counts = find_neighbours(table, order, component, origin, segments, clash)
         pair = (int(clash[0]), int(clash[1]))
-        return cls(table, initial, due, component, origin, segments, *counts, pair)
+        updated = _updated(table, component)
+        # Their cells tell who overwrites what; nothing else is at these addresses.
+        segments[updated.ravel()] = 0
+        return cls(table, initial, due, component, origin, segments, *counts, pair, updated)
 
     def cells(self, program: Program, verdicts: Ints, *, exact: bool = False) -> Cells:
         """Memory cut into cells, storage by storage.
@@ -82,6 +88,8 @@ class Extents:
         else:
             group, origin = np.arange(len(self.table)), self.table[:, 1]
             n_groups = len(self.table)
+            group[self.updated[:, 0]] = self.updated[:, 1]
+        quiet[self.updated[:, 0]] = False
         group = np.where(quiet, -1, group)
         spans = np.array([*self.initial, *self.due], dtype=np.int64).reshape(-1, 3)
         s = spans[:, 0]
@@ -90,6 +98,19 @@ class Extents:
         extra = np.stack([group[s], offset, ones, spans[:, 2], spans[:, 2]], axis=1)
         owners = s[: len(self.initial)]
         return Cells.build(program, verdicts, group, origin, n_groups, extra, owners)
+
+
+def _updated(table: Ints, component: Ints) -> Ints:
+    """Pairs (old, new) of storages of one extent, one there from the start, one made by an
+    operator, where nothing else lies."""
+    size = np.bincount(component)
+    order = np.lexsort((table[:, 6] >= 0, component))
+    first, second = order[:-1], order[1:]
+    one = (component[first] == component[second]) & (size[component[first]] == 2)
+    equal = (table[first, :3] == table[second, :3]).all(axis=1)
+    roles = (table[first, 5] == 1) & (table[first, 6] == NOBODY) & (table[second, 6] >= 0)
+    pairs: Ints = np.stack([first, second], axis=1)[one & equal & roles]
+    return pairs
 
 
 def storage_violations(program: Program, extents: Extents, limit: int) -> list[Violation]:
@@ -146,6 +167,8 @@ def _held_and_owed(info: StorageInfo) -> tuple[list[Span], list[Span]]:
     everything = [(0, info.nbytes)]
     if info.producer < 0:
         return (everything if info.role in ENDURING_ROLES else []), []
+    if info.encoding:
+        return [], [(tile.offset, tile.nbytes) for tile in info.tiles]
     if not info.written:
         return [], [(0, _packed_bytes(info))]
     pitch = _row_bytes(info)

@@ -29,6 +29,7 @@ SHAPES: dict[Opcode, int] = {
     Opcode.MATMUL: 4,
     Opcode.VECTOR: 5,
     Opcode.DECODE: 6,
+    Opcode.ENCODE: 7,
 }
 # Vector functions that are not plain unary ones: 1 takes two sources, 2 reduces, 3 works on heads.
 FUNCTION_FORMS: dict[Function, int] = {
@@ -38,6 +39,7 @@ FUNCTION_FORMS: dict[Function, int] = {
     Function.MAX: 1,
     Function.DIV: 1,
     Function.EXP_SUB: 1,
+    Function.UNHOT: 1,
     **dict.fromkeys(REDUCTIONS, 2),
     Function.ROTATE_HALF: 3,
 }
@@ -62,9 +64,11 @@ ROW_FAULTS: dict[int, str] = {
     15: "multiplies different formats: {operand} {window}",
     16: "sums in a format of another kind: {operand} {window}",
     17: "copies coded bytes of another form or length than the other end: {operand} {window}",
-    18: "has a coded {operand}, which only copies, DECODE and products take: {window}",
+    18: "has a coded {operand}, which only copies, DECODE, ENCODE and products take: {window}",
     19: "decodes what is not coded: {operand} {window}",
     20: "decodes into another format than its source has: {operand} {window}",
+    21: "encodes into what is not coded: {operand} {window}",
+    22: "encodes another format than its destination stands for: {operand} {window}",
 }
 # Faults of the operand descriptors themselves: kind, problem.
 OPERAND_FAULTS: dict[int, tuple[str, str]] = {

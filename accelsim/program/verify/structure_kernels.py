@@ -21,7 +21,7 @@ EXP = 16  # of Function, the one that a MATMUL can go on with
 # Columns of the storage table (see extents.py).
 S_SPACE, S_BASE, S_BYTES, S_FORMAT, S_TENSOR = range(5)
 # How an opcode uses its operands (see structure.SHAPES).
-NOTHING, COPY, GATHER, FILL, MATMUL, VECTOR, DECODE = range(7)
+NOTHING, COPY, GATHER, FILL, MATMUL, VECTOR, DECODE, ENCODE = range(8)
 # Columns of the table of coded forms.
 F_ROWS, F_COLS, F_FORMAT = range(3)
 # How a vector function uses its sources (see structure.FUNCTION_FORMS).
@@ -155,7 +155,7 @@ def _form_fault(
         sources = 3 if row[FLAGS] & RESCALE else 2
     elif shape == GATHER:
         sources = 2
-    elif shape in (COPY, DECODE):
+    elif shape in (COPY, DECODE, ENCODE):
         sources = 1
     if _flags_mean_nothing(row, shape, sources):
         return 4 * 8
@@ -186,6 +186,8 @@ def _flags_mean_nothing(row: NDArray[np.int64], shape: int, sources: int) -> boo
             return True
     elif shape == COPY:
         allowed = SCALAR
+    elif shape == ENCODE:
+        allowed = TRANSPOSE_A
     elif shape == VECTOR and sources == 2:
         allowed = FORWARD
     for c in range(3):
@@ -223,7 +225,11 @@ def _coded_fault(
             same = operands[other, FORMAT] == operands[d, FORMAT]
             if not same or operands[other, ROW_BYTES] != operands[d, ROW_BYTES]:
                 return 17 * 8 + c
-        elif not (shape == DECODE and c == 1) and not (shape == MATMUL and 1 <= c <= 2):
+        elif not (
+            (shape == DECODE and c == 1)
+            or (shape == ENCODE and c == 0)
+            or (shape == MATMUL and 1 <= c <= 2)
+        ):
             return 18 * 8 + c
     if shape == DECODE:
         code = operands[row[SOURCE], FORMAT]
@@ -231,6 +237,12 @@ def _coded_fault(
             return 19 * 8 + 1
         if coded[code - CODED, F_FORMAT] != operands[row[DST], FORMAT]:
             return 20 * 8
+    if shape == ENCODE:
+        code = operands[row[DST], FORMAT]
+        if code < CODED:
+            return 21 * 8
+        if coded[code - CODED, F_FORMAT] != operands[row[SOURCE], FORMAT]:
+            return 22 * 8 + 1
     return 0
 
 
@@ -286,6 +298,10 @@ def _shape_fault(
             return 11 * 8 + 1
         if not _fits(operands, b, m, 1, bits, coded):
             return 11 * 8 + 2
+    elif shape == ENCODE:
+        turned = row[FLAGS] & TRANSPOSE_A
+        if not _fits(operands, a, n if turned else m, m if turned else n, bits, coded):
+            return 11 * 8 + 1
     elif shape in (COPY, VECTOR, DECODE):
         cols = k if reduces else n
         if not _fits(operands, a, m, cols, bits, coded):

@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from accelsim.validation.gpu import cuda
+from accelsim.validation.gpu.devices import cuda
 
 HERE = Path(__file__).resolve().parent
 KERNELS = Path(cuda.__file__).resolve().parent / "kernels"
 STUBS = ("cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h")
-ALONE = ("unary_", "cast_", "words")
+ALONE = ("unary_", "cast_", "sweep_")
 """Kernels whose threads never meet."""
 
 
@@ -43,7 +43,7 @@ def build(source, folder):
     text = '#include "emulated.h"\n' + (KERNELS / source).read_text()
     unit = folder / f"{Path(source).stem}.cpp"
     unit.write_text(text)
-    flags = ["-std=c++20", "-w", f"-I{folder}", f"-I{HERE}"]
+    flags = ["-std=c++20", "-w", f"-I{folder}", f"-I{HERE}", f"-I{KERNELS}"]
     done = subprocess.run(
         ["g++", *flags, "-E", "-P", str(unit)], capture_output=True, text=True, check=True
     )
@@ -134,7 +134,7 @@ class HostDevice(cuda.CudaDevice):
         self.capability = "9.0"
 
     def machine(self):
-        from accelsim.validation.gpu import fake
+        from accelsim.validation.gpu.devices import fake
 
         return fake.machine()
 

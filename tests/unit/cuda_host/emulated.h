@@ -256,16 +256,22 @@ inline void group_mma(const std::string& name, const std::vector<Out>& outs,
                       const std::vector<In>& ins) {
   const auto parts = words(name);
   const std::string out = parts[parts.size() - 3], type = parts[parts.size() - 2];
-  const bool half = out == "f16";
+  const bool half = out == "f16", sparse = name.find(".sp") != std::string::npos;
   const int row0 = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column0 = threadIdx.x % 4 * 2;
   const int width = type == "s8" ? 1 : format(type).bits / 8;
+  slots[threadIdx.x].e = sparse ? (uint32_t)ins[2].bits : 0;
   meet();
   uint32_t d[4];
   for (int i = 0; i < 4; ++i) {
     std::vector<uint32_t> a, b;
-    for (int byte = 0; byte < 32; byte += width) {
-      a.push_back(of_shared(ins[0].bits, row0 + i / 2 * 8, byte, width));
-      b.push_back(of_shared(ins[1].bits, column0 + i % 2, byte, width));
+    for (int at = 0; at < 32 / width; ++at) {
+      int k = at;
+      if (sparse) {  // as of mma.sp
+        const int group = at / 2, word = slots[threadIdx.x / 4 * 4 + group / 4].e;
+        k = group * 4 + (word >> (16 * (i / 2) + 4 * (group % 4) + 2 * (at % 2)) & 3);
+      }
+      a.push_back(of_shared(ins[0].bits, row0 + i / 2 * 8, at * width, width));
+      b.push_back(of_shared(ins[1].bits, column0 + i % 2, k * width, width));
     }
     d[i] = product(out, type, true, false, a, b, held(outs[half ? i / 2 : i], i, half));
   }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from accelsim.errors import AccelsimError
 
-from ..provenance import Nvml, commit, source_digests
+from ..provenance import Nvml, commit, gpu_identity, source_digests
 from . import effort
 from .grid import Row, digest, grid
 from .method import SAMPLE_SECONDS, Device
@@ -36,9 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(plan(rows))
         return 0
     try:
+        if not asked.seconds >= 0:
+            raise AccelsimError(f"--seconds is {asked.seconds:g}; accepted: 0 or more")
         device, folder = _device(asked.rehearse), Path(asked.out)
         record = Record.at(folder, identity(device, rows), about())
-        done = run(device, Nvml(), rows, record, _say, asked.seconds)
+        state = Nvml("" if asked.rehearse else gpu_identity())
+        done = run(device, state, rows, record, _say, asked.seconds)
     except (AccelsimError, OSError) as fault:
         print(f"accelsim: error: {fault}", file=sys.stderr)
         return WRONG

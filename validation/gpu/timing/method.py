@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from accelsim.errors import AccelsimError
+
 from .grid import Case, Row
 from .spread import Spread
 
@@ -44,6 +46,10 @@ class Timing:
 
 class UnavailableError(Exception):
     """A kernel that this GPU or this build of a library does not have."""
+
+
+class LostError(AccelsimError):
+    """The GPU does not answer this process any more, since a kernel faulted."""
 
 
 def first_line(fault: Exception) -> str:

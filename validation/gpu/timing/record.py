@@ -5,8 +5,8 @@
     skipped.csv     rows that this GPU does not have, and why
     kernels.csv     what a case ran: names of kernels, which tell their tiles, grids, shared memory
     state.csv       clocks, power and temperature, every fifth of a second
-    manifest.json   the machine, the sources, the grid, the stretches that are finished, and of each
-                    file its length and sha256
+    manifest.json   the machine, the sources, the grid, the stretches that are finished, rows whose
+                    kernel faulted, and of each file its length and sha256
 
 Lines are appended and then the manifest is replaced, so lines behind the length in it belong to a
 stretch that was not finished and are cut off. What does not match its digest, a manifest of another
@@ -57,6 +57,7 @@ class Record:
     identity: Mapping[str, Any]
     about: Mapping[str, Any] = field(default_factory=dict)
     finished: list[int] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def at(
@@ -79,7 +80,10 @@ class Record:
         for file, entry in manifest["files"].items():
             _whole(folder, file, entry)
             os.truncate(folder / file, entry["bytes"])
-        return cls(folder, identity, manifest["about"], list(manifest["finished"]))
+        return cls(
+            folder, identity, manifest["about"], list(manifest["finished"]),
+            dict(manifest["faults"]),
+        )  # fmt: skip
 
     def add(self, stretch: int, lines: Lines) -> None:
         """Append the lines of a finished stretch to their files."""
@@ -92,12 +96,18 @@ class Record:
         self.finished.append(stretch)
         self._write_manifest()
 
+    def fault(self, row: str, reason: str) -> None:
+        """Note a row that ended a run: the next one passes over it."""
+        self.faults[row] = reason
+        self._write_manifest()
+
     def _write_manifest(self) -> None:
         manifest = {
             "schema": SCHEMA,
             "identity": dict(self.identity),
             "about": dict(self.about),
             "finished": self.finished,
+            "faults": self.faults,
             "files": {file: _entry(self.folder / file) for file in COLUMNS},
         }
         new = self.folder / f"{MANIFEST}.new"
@@ -117,7 +127,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     version = found.get("schema") if isinstance(found, dict) else None
     if version != SCHEMA:
         raise AccelsimError(f"{path} is of version {version}; accepted: {SCHEMA}")
-    for key in ("identity", "about", "finished", "files"):
+    for key in ("identity", "about", "finished", "faults", "files"):
         if key not in found:
             raise AccelsimError(f"{path} has no '{key}'; accepted: what the timing kit wrote")
     return dict(found)

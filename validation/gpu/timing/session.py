@@ -14,6 +14,7 @@ from .method import (
     SAMPLE_SECONDS,
     STRETCH,
     Device,
+    LostError,
     Timing,
     UnavailableError,
     lacking,
@@ -72,14 +73,17 @@ def run(
         longest = max(longest, clock() - started)
         say(f"stretch {number + 1} of {len(pieces)}: {clock() - started:.1f} s")
     if len(pieces) not in record.finished:
-        record.add(len(pieces), {"kernels.csv": _names(device, rows)})
+        record.add(len(pieces), {"kernels.csv": _names(device, rows, record)})
     return True
 
 
-def _names(device: Device, rows: Sequence[Row]) -> list[Line]:
+def _names(device: Device, rows: Sequence[Row], record: Record) -> list[Line]:
     """What each case ran, asked last: a profiler slows what is timed after it."""
+    faulty = {row.case for row in rows if row.name in record.faults}
     cases = dict.fromkeys(row.case for row in rows if not lacking(row.case, device.capability))
-    return [{"case": case.name, "kernels": device.kernels(case)} for case in cases]
+    return [
+        {"case": case.name, "kernels": device.kernels(case)} for case in cases if case not in faulty
+    ]
 
 
 def _stretch(
@@ -88,7 +92,7 @@ def _stretch(
     """Time a stretch until its anchors agree; the steadiest attempt is kept, the last of equals."""
     attempts: list[Attempt] = []
     for again in range(ATTEMPTS):
-        attempts.append(_attempt(device, state, number, piece))
+        attempts.append(_attempt(device, state, number, piece, record))
         if attempts[-1].drift <= MOST_DRIFT:
             break
         say(f"stretch {number + 1}, attempt {again + 1}: anchors moved {attempts[-1].drift:.1%}")
@@ -106,18 +110,24 @@ def _stretch(
     )
 
 
-def _attempt(device: Device, state: Reads, number: int, piece: Sequence[Row]) -> Attempt:
+def _attempt(
+    device: Device, state: Reads, number: int, piece: Sequence[Row], record: Record
+) -> Attempt:
+    """One pass; a row that ended an earlier run is passed over, with that reason."""
     attempt = Attempt()
     with Logger(state, SAMPLE_SECONDS) as log:
         attempt.before = device.anchor()
         for row in piece:
             where: Line = {"stretch": number, "case": row.case.name, "cache": row.cache}
-            reason = lacking(row.case, device.capability)
+            reason = lacking(row.case, device.capability) or record.faults.get(row.name, "")
             if not reason:
                 try:
                     timing = device.time(row)
                 except UnavailableError as fault:
                     reason = str(fault)
+                except LostError as fault:
+                    record.fault(row.name, str(fault))
+                    raise
             if reason:
                 attempt.skipped.append({**where, "reason": reason})
             else:

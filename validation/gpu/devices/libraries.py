@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .cases import HEAD, Case
-from .operands import Operands, spread
+from ..cases import HEAD, Case
+from ..operands import Operands, spread
 
 Put = Callable[[Any], Any]
 NAMES = ("cublaslt", "scaled_mm", "scaled_mm_fast", "int_mm", "cusparselt", "sdpa")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from .inputs import Codes
+from ..inputs import Codes
 
 Words = npt.NDArray[np.uint32]
 Halves = npt.NDArray[np.uint64]

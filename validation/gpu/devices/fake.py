@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .cases import FP8, Case, arithmetic_of
-from .inputs import INTEGERS, LAYOUTS, Codes
-from .operands import Ints, Operands, chosen, exact_outputs, integers_of, output_dtype, spread
-from .provenance import Sample
+from .. import sweeps
+from ..cases import FP8, Case, arithmetic_of
+from ..inputs import INTEGERS, LAYOUTS, Codes
+from ..operands import Ints, Operands, chosen, exact_outputs, integers_of, output_dtype, spread
+from ..provenance import Sample
 
 Float32 = npt.NDArray[np.float32]
 
@@ -186,12 +187,16 @@ class FakeDevice:
 
     def refusal(self, kernel: str) -> str:
         """Why it has not got a kernel, "" if it has."""
-        own = ("mma", "wgmma", "sparse", "gemm", "gemv", "attention", "cast")
+        own = ("mma", "wgmma", "sparse", "gemm", "gemv", "attention", "cast", "sweep_cast")
         return "" if kernel in own else f"a machine without a GPU has no {kernel}"
 
     def built(self, sources: Sequence[str]) -> dict[str, Any]:
         """Nothing is compiled."""
         return {}
+
+    def answers(self) -> bool:
+        """Always."""
+        return True
 
     def run(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
         """Outputs, and what the kernel says of itself; ``turn`` shifts blocks, of which it has
@@ -285,6 +290,11 @@ class FakeDevice:
             out = unit.chain("fp16", a, b, scaled).view(np.float32).reshape(out.shape)
             top = new
         return (out / total[:, None]).view("<u4")
+
+    def _sweep_cast(self, case: Case, given: Operands) -> Codes:
+        blocks = (sweeps.block_words(case, block) for block in range(case.m))
+        found = [sweeps.digest_of(words, narrowed(case.out, words)) for words in blocks]
+        return np.array(found, dtype=np.uint64)
 
     def _cast(self, case: Case, given: Operands) -> Codes:
         if case.values == "integers":

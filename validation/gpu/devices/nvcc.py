@@ -16,7 +16,7 @@ from accelsim.errors import AccelsimError
 KERNELS = Path(__file__).resolve().parent / "kernels"
 FLAGS = ("-cubin", "-O3", "-std=c++17", "--fmad=false")
 NEEDS_WARP_GROUPS = ("wgmma.cu",)
-TENSOR_OPCODES = r"\b((?:H|I|Q|D)(?:G?)MMA|MUFU|FFMA)((?:\.[A-Z0-9]+)*)"
+TENSOR_OPCODES = r"\b((?:H|I|Q|D)(?:G?)MMA|MUFU|FFMA)((?:\.[A-Z0-9x]+)*)"
 
 
 def find_nvcc() -> str:

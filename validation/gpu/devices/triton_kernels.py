@@ -13,7 +13,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .cases import Case
+from ..cases import Case
 
 TILE, STEP, PROMOTED_STEP = 64, 64, 128
 FP8_TYPES = {"fp8_e4m3": "fp8e4nv", "fp8_e5m2": "fp8e5"}

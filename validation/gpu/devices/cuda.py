@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,19 @@ import numpy as np
 
 from accelsim.errors import AccelsimError
 
-from . import nvcc, provenance
-from .cases import CASTS, Case
-from .inputs import Codes
-from .operands import Operands, exact_outputs, output_dtype, output_shape
+from .. import provenance, sweeps
+from ..cases import CASTS, Case
+from ..inputs import Codes, dtype_of
+from ..operands import Operands, exact_outputs, output_dtype, output_shape
+from . import nvcc
 
 INSTRUCTION_THREADS = {"mma": 32, "sparse": 32, "wgmma": 128}
-COMPILED = (*INSTRUCTION_THREADS, "gemv", "attention", "unary", "cast")
+COMPILED = (*INSTRUCTION_THREADS, "gemv", "attention", "unary", "cast", "sweep_unary",
+            "sweep_cast")  # fmt: skip
+ROWS_OF_A_WARP = 16
 SIMT_BLOCKS, SIMT_THREADS = 1024, 256
+ONE, FEW = 0x3F800000, 1 << 12
+"""The word of 1, and how many words behind it a sweep is compared with the plain kernel on."""
 SCALE, LOG2_E = 0.125, 1.4426950408889634
 """Of the scores of an attention 64 wide."""
 
@@ -45,8 +51,8 @@ class CudaDevice:
         self._build = build
         self._modules: dict[str, Module] = {}
         self._poison = 0
-        self._layouts: dict[str, str] = {}
-        self.readings = provenance.Nvml()
+        self._layouts: dict[tuple[str, str], str] = {}
+        self.readings = provenance.Nvml(provenance.gpu_identity())
         major, minor = torch.cuda.get_device_capability()
         self.capability = f"{major}.{minor}"
 
@@ -56,7 +62,7 @@ class CudaDevice:
 
     def built(self, sources: Sequence[str]) -> dict[str, Any]:
         """Machine code by source: its digest, and the matrix instructions in it."""
-        modules = {f"kernels/{name}": one for name, one in self._modules.items()}
+        modules = {f"devices/kernels/{name}": one for name, one in self._modules.items()}
         return {name: modules[name].about for name in sources if name in modules}
 
     def refusal(self, kernel: str) -> str:
@@ -67,13 +73,21 @@ class CudaDevice:
             return "nvcc was not found: neither on the PATH nor in CUDA_HOME"
         return libraries.refusal(self._torch, kernel)
 
+    def answers(self) -> bool:
+        """Whether it still runs kernels: an illegal access ends that for the whole process."""
+        try:
+            return bool(self._torch.ones(1, device="cuda").item() == 1)
+        except RuntimeError:
+            return False
+
     def run(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
         """A case's outputs as bit patterns, and what the kernel says of itself."""
         self._poison = (self._poison + 0x35) & 0xFF
         kernels: dict[str, Callable[[Case, Operands, int], tuple[Codes, dict[str, Any]]]] = {
             "mma": self._instruction, "wgmma": self._instruction, "sparse": self._sparse,
             "gemv": self._gemv, "attention": self._attention, "unary": self._unary,
-            "cast": self._cast, "gemm": self._triton,
+            "cast": self._cast, "gemm": self._triton, "sweep_unary": self._sweep,
+            "sweep_cast": self._sweep,
         }  # fmt: skip
         return kernels.get(case.kernel, self._library)(case, given, turn)
 
@@ -98,20 +112,23 @@ class CudaDevice:
             for layout in LAYOUTS:
                 out = self._sparse_with(layout, case, given, turn)
                 if (out == exact).all():
-                    self._layouts[case.a] = layout
+                    self._layouts[case.arithmetic, case.a] = layout
                     break
-        layout = self._layouts.get(case.a, next(iter(LAYOUTS)))
+        layout = self._layouts.get((case.arithmetic, case.a), next(iter(LAYOUTS)))
         return self._sparse_with(layout, case, given, turn), {"metadata": layout}
 
     def _sparse_with(self, layout: str, case: Case, given: Operands, turn: int) -> Codes:
         from .metadata import metadata
 
         out = self._output(case)
-        words = metadata(layout, given["pairs"])
+        pairs, group = given["pairs"], case.arithmetic == "wgmma"
+        words = metadata(layout, pairs.reshape(-1, ROWS_OF_A_WARP, *pairs.shape[-2:]))
         ins = [self._put(x) for x in (given["a"], given["b"], words, given["c"])]
-        name = f"sparse_{case.a}_{case.out}"
+        source = "wgmma.cu" if group else "instructions.cu"
+        name = f"{'wgmma_' if group else ''}sparse_{case.a}_{case.out}"
         numbers = (np.int32(case.batch), np.int32(turn))
-        self._launch("instructions.cu", name, case.batch, 32, *ins, out, *numbers)
+        threads = INSTRUCTION_THREADS[case.arithmetic]
+        self._launch(source, name, case.batch, threads, *ins, out, *numbers)
         return self._got(case, out)
 
     def _gemv(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
@@ -142,12 +159,35 @@ class CudaDevice:
         return np.asarray(out.cpu().numpy().view("<u4"))
 
     def _cast(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
-        out = self._output(case)
-        words = self._put(given["words"])
-        name = f"cast_{CASTS[case.out]}"
-        blocks = SIMT_BLOCKS + turn
-        self._launch("vector.cu", name, blocks, SIMT_THREADS, words, out, np.uint32(case.m))
-        return self._got(case, out), {}
+        return self._narrowed(case.out, given["words"], SIMT_BLOCKS + turn), {}
+
+    def _narrowed(self, fmt: str, words: Codes, blocks: int = SIMT_BLOCKS) -> Codes:
+        """fp32 words in another format."""
+        kind, count = dtype_of(fmt), np.uint32(len(words))
+        ins, out = self._put(words), self._poisoned(len(words) * kind.itemsize)
+        self._launch("vector.cu", f"cast_{CASTS[fmt]}", blocks, SIMT_THREADS, ins, out, count)
+        return np.asarray(out.cpu().numpy().view(kind))
+
+    def _sweep(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
+        """Digests of blocks; the first words of one are those of the plain kernel's results."""
+        few = replace(case, k=min(case.k, FEW))
+        block = ONE // sweeps.stride(case)
+        words = sweeps.block_words(few, block)
+        if case.kernel == "sweep_cast":
+            plain = self._narrowed(case.out, words)
+        else:
+            plain = self._function(case.values, int(words[0]), len(words))
+        if sweeps.digest_of(words, plain) != int(self._digests(few, turn)[block]):
+            raise RuntimeError(f"{case.name}: digests are not of {case.values}")
+        return self._digests(case, turn), {}
+
+    def _digests(self, case: Case, turn: int) -> Codes:
+        out = self._poisoned(8 * case.m * SIMT_THREADS)
+        numbers = (np.uint32(case.k), np.uint32(sweeps.stride(case)), np.int32(case.m))
+        name = f"sweep_{case.values}"
+        self._launch("sweep.cu", name, case.m, SIMT_THREADS, out, *numbers, np.int32(turn))
+        sums = out.cpu().numpy().view("<u8").reshape(case.m, SIMT_THREADS)
+        return np.asarray(sums.sum(axis=1, dtype=np.uint64))
 
     def _triton(self, case: Case, given: Operands, turn: int) -> tuple[Codes, dict[str, Any]]:
         from .triton_kernels import product
