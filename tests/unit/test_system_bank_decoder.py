@@ -9,6 +9,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from accelsim.validation.pim_gpt import inside
 from typer.testing import CliRunner
 
 import accelsim as xs
@@ -224,3 +225,11 @@ def test_the_command_says_what_the_call_does(tmp_path: Path) -> None:
     slow = CliRunner().invoke(app, ["generate", "gpt2", "--tokens", "3", "--asic-clock", "1 MHz"])
     assert slow.exit_code == 0
     assert "ASIC busy 9" in slow.output
+
+
+def test_a_figure_outside_a_published_range_fails() -> None:
+    assert inside("x", 50.0, (41.0, 137.0), "").error == 0
+    assert inside("x", 50.0, (41.0, 137.0), "").ok
+    below, above = (inside("x", value, (41.0, 137.0), "") for value in (40.9, 137.1))
+    assert (below.ok, below.expected, above.ok, above.expected) == (False, 41.0, False, 137.0)
+    assert "41 to 137" in below.case
