@@ -13,7 +13,8 @@ Face's GPT-2 has them, all eight models lie in both published ranges. With a cac
 T4 ends below 41 for the three largest (its host calls a layer in 1.016 ms, whatever the GPU does),
 the Xeon at 76 to 154 on 18 cores and 468 to 531 on one. So the published baseline probably kept no
 cache, or had slower hosts; a user who keeps one gains less from PIM-GPT, by up to a factor of 8
-over the Xeon. This choice is one for all models, not one for each.
+over the Xeon. This choice is one for all models, not one for each, but it was
+made knowing the ranges: that they hold says that such a baseline explains them, not that it was so.
 
 **Sensitivity.** T4, GPT3-XL: 79 times with tensor.efficiency 0.37 (what 70 W leave: 24 TFLOP/s
 measured), 92 with 0.30, 69 with 0.45; 317 in fp32 without tensor cores. T4, GPT2-small: 120 times,
