@@ -65,7 +65,7 @@ def dma_kv_append(op: KvAppend, low: Lowering) -> None:
             low.build.load(core.load_queues[0], tile, new[start : start + count, everything])
             for head in range(op.kv_heads):
                 mine = tile[everything, head * d : (head + 1) * d]
-                first = op.position + top
+                first = op.position_of(sequence) + top
                 for run in append_runs(op, low, sequence, head, first, first + count):
                     rows = slice(run.first - first, run.first - first + run.view.rows)
                     low.build.store(core.store_queue, run.view, mine[rows, everything])

@@ -23,18 +23,16 @@ from accelsim.workload.operators import Attention
 @mapper("gpu-attention", lowers=("attention",), needs=(TensorCore, Simt, LoadStore), preference=1)
 def gpu_attention(op: Attention, low: Lowering) -> None:
     """Q K^T, softmax and P V as three kernels."""
-    rows = op.batch * op.heads * op.q_len
     groups, plain = head_groups(op), Plain(op, low)
-    scores = low.scratch(f"{op.name}.scores", rows, plain.kv_len, number_format("fp32"))
-    weights = low.scratch(f"{op.name}.weights", rows, plain.kv_len, plain.fmt)
-    everything = slice(None)
+    scores = plain.scores("scores", number_format("fp32"))
+    weights = plain.scores("weights", plain.fmt)
     lower_grids(
         low,
         [
             Product(
                 Stored(plain.queries(group)),
                 plain.keys(group),
-                scores[group, everything],
+                scores.of(group),
                 transpose_b=True,
             )
             for group in groups
@@ -45,7 +43,7 @@ def gpu_attention(op: Attention, low: Lowering) -> None:
         low,
         [
             Product(
-                Stored(weights[group, everything]),
+                Stored(weights.of(group)),
                 plain.values(group),
                 outputs(op, low, group),
             )

@@ -59,6 +59,6 @@ def gpu_kv_append(op: KvAppend, low: Lowering) -> None:
 def _runs(op: KvAppend, low: Lowering, rows: slice, head: int) -> Iterator[tuple[View, slice]]:
     """Where the rows of one head go in the cache, and which of them; all of one sequence."""
     sequence, token = divmod(rows.start, op.q_len)
-    first = op.position + token
+    first = op.position_of(sequence) + token
     for run in append_runs(op, low, sequence, head, first, first + rows.stop - rows.start):
         yield run.view, slice(run.first - first, run.first - first + run.view.rows)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from accelsim.hw.simt import LoadStore, Simt
 from accelsim.mapping.attention.simt_softmax import softmax_kernel
+from accelsim.mapping.attention.stretches import Stretches
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.simt_rows import (
@@ -59,9 +60,8 @@ ACTIVATION_FUNCTIONS = {
 @mapper("gpu-softmax", lowers=("softmax",), needs=(Simt, LoadStore), preference=1)
 def gpu_softmax(op: Softmax, low: Lowering) -> None:
     """Row softmax: one read for short rows, three for long ones."""
-    softmax_kernel(
-        low, low.matrix(op.inputs[0], op.rows, op.cols), low.matrix(op.output, op.rows, op.cols)
-    )
+    x, out = (Stretches((low.matrix(n, op.rows, op.cols),)) for n in (op.inputs[0], op.output))
+    softmax_kernel(low, x, out)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from accelsim.hw.vector import Vector
 from accelsim.mapping.attention.gathered import Plain
 from accelsim.mapping.attention.heads import head_groups, outputs
 from accelsim.mapping.attention.masks import masks
+from accelsim.mapping.attention.stretches import Stretches
 from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.products import steps
@@ -44,12 +45,13 @@ def multipass_attention(op: Attention, low: Lowering) -> None:
     """Scores with row maxima, sums of exponentials, and the product with V, a pass each."""
     rows = op.batch * op.heads * op.q_len
     groups, plain = head_groups(op), Plain(op, low)
-    scores = low.scratch(f"{op.name}.scores", rows, plain.kv_len, FP32)
+    scores = plain.scores("scores", FP32)
     top = low.scratch(f"{op.name}.max", rows, 1, FP32)
     total = low.scratch(f"{op.name}.sum", rows, 1, FP32)
     for core, mine in _shares(low, groups):
         _Scores(low, core, op, plain).emit(mine, scores, top)
-    exponential_sums(low, scores, top, total)
+    for some, score in scores:
+        exponential_sums(low, score, top[some, :], total[some, :])
     for core, mine in _shares(low, groups):
         _Values(low, core, op, plain).emit(mine, scores, top, total)
 
@@ -129,7 +131,7 @@ class _Pass:
 class _Scores(_Pass):
     """scale Q K^T, masked, and the largest score of every row."""
 
-    def emit(self, groups: list[slice], scores: View, top: View) -> None:
+    def emit(self, groups: list[slice], scores: Stretches, top: View) -> None:
         op = self.op
         q = self.ring("q", self.height, self.depth, self.fmt)
         k = self.ring("k", self.width, self.depth, self.fmt)
@@ -141,12 +143,13 @@ class _Scores(_Pass):
         turn = 0
         for group in groups:
             keys, rows = self.plain.keys(group), self.plain.queries(group)
+            width = self.plain.width(group)
             kept: View | None = None
             for tile in steps(rows.rows, self.height):
                 query = self.load(q, rows[tile, :])
                 best = high.next()[: query.rows, :]
-                for columns in steps(self.plain.kv_len, self.width):
-                    if kept is None or self.width < self.plain.kv_len:
+                for columns in steps(width, self.width):
+                    if kept is None or self.width < width:
                         kept = self.load(k, keys[columns, :])
                     score = s.next()[: query.rows, : kept.rows]
                     self.build.matmul(
@@ -157,7 +160,7 @@ class _Scores(_Pass):
                     self.build.vector(self.vector, F.ROW_MAX, larger, score)
                     if larger is not best:
                         self.build.vector(self.vector, F.MAX, best, best, larger)
-                    self.store(scores[_within(group, tile), columns], score)
+                    self.store(scores.of(_within(group, tile))[:, columns], score)
                     turn += 1
                 self.store(top[_within(group, tile), :], best)
 
@@ -177,7 +180,7 @@ class _Scores(_Pass):
 class _Values(_Pass):
     """exp(score - max) / sum, multiplied with V as it is made."""
 
-    def emit(self, groups: list[slice], scores: View, top: View, total: View) -> None:
+    def emit(self, groups: list[slice], scores: Stretches, top: View, total: View) -> None:
         op = self.op
         s = self.ring("s", self.height, self.width, FP32)
         p = self.ring("p", self.height, self.width, self.fmt)
@@ -188,6 +191,7 @@ class _Values(_Pass):
         turn = 0
         for group in groups:
             values, out = self.plain.values(group), outputs(op, self.low, group)
+            width = self.plain.width(group)
             kept: View | None = None
             for tile in steps(out.rows, self.height):
                 rows = _within(group, tile)
@@ -195,10 +199,10 @@ class _Values(_Pass):
                 factor = inverse.next()[: best.rows, :]
                 self.build.vector(self.vector, F.RECIPROCAL, factor, divisor)
                 result = acc.next()[: best.rows, :]
-                for columns in steps(self.plain.kv_len, self.width):
-                    if kept is None or self.width < self.plain.kv_len:
+                for columns in steps(width, self.width):
+                    if kept is None or self.width < width:
                         kept = self.load(v, values[columns, :])
-                    score = self.load(s, scores[rows, columns])
+                    score = self.load(s, scores.of(rows)[:, columns])
                     weight = p.next()[: score.rows, : score.cols]
                     self.build.vector(self.vector, F.SUB, score, score, best)
                     self.build.vector(self.vector, F.EXP, score, score)

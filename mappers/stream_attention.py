@@ -152,6 +152,7 @@ def _pool(op: Attention, low: Lowering, core: Core) -> tuple[list[int], Stream]:
     if op.kv_len == 1:
         raise AccelsimError("streaming attention of one key streams nothing; accepted: kv from 2")
     more = {"window": op.window, "alibi": op.alibi, "rope_dim": op.rope_dim, "page": op.page}
+    more["contexts"] = len(op.contexts)
     if found := [name for name, value in {**more, "kv_dtype": op.kv_dtype}.items() if value]:
         raise AccelsimError(f"streaming attention knows no {found[0]}; accepted: without it")
     if len(queues) < QUEUES:

@@ -35,24 +35,22 @@ F = Function
 @mapper("unfused-attention", lowers=("attention",), needs=(Systolic, Vector, Dma))
 def unfused_attention(op: Attention, low: Lowering) -> None:
     """Q K^T, softmax and P V as three passes over main memory."""
-    rows = op.batch * op.heads * op.q_len
     plain, groups = Plain(op, low), head_groups(op)
-    scores = low.scratch(f"{op.name}.scores", rows, plain.kv_len, FP32)
-    weights = low.scratch(f"{op.name}.weights", rows, plain.kv_len, plain.fmt)
+    scores, weights = plain.scores("scores", FP32), plain.scores("weights", plain.fmt)
     lower_products(
         low,
         [
-            Product(Stored(plain.queries(g)), plain.keys(g), scores[g, :], transpose_b=True)
+            Product(Stored(plain.queries(g)), plain.keys(g), scores.of(g), transpose_b=True)
             for g in groups
         ],
     )
-    if not op.alibi:
-        _softmax(op, low, scores, weights)
+    for rows, score in () if op.alibi else scores:
+        _softmax(op, low, score, weights.of(rows))
     for group in groups if op.alibi else ():
-        _softmax(op, low, scores[group, :], weights[group, :], plain.bias(group))
+        _softmax(op, low, scores.of(group), weights.of(group), plain.bias(group))
     lower_products(
         low,
-        [Product(Stored(weights[g, :]), plain.values(g), outputs(op, low, g)) for g in groups],
+        [Product(Stored(weights.of(g)), plain.values(g), outputs(op, low, g)) for g in groups],
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from accelsim.numerics.arithmetic import ProductTypes
 from accelsim.numerics.bounds import Summation
 from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format, number_format
+from accelsim.numerics.functions import CORRECT, FunctionErrors
 from accelsim.numerics.orders import CHAIN, Order, orders_of, within_instruction
 from accelsim.numerics.rules import Levels, Rule, StepError
 from accelsim.program.opcodes import COPIES, Flag, Function, Opcode
@@ -48,6 +49,13 @@ class RowUnit(Protocol):
     def row_sum_depth(self, cols: int) -> int: ...
 
 
+@runtime_checkable
+class FunctionUnit(Protocol):
+    """A vector unit that says how exact its functions are (see hw.vector.Vector)."""
+
+    def function_errors(self) -> FunctionErrors: ...
+
+
 @dataclass(frozen=True)
 class Lowering:
     """Facts about the instructions of one operator.
@@ -63,9 +71,9 @@ class Lowering:
     read and those that other functions read. ``row_piece``: shortest row sum (0: none),
     ``row_depth`` the additions in the deepest. ``shifted``: nothing exponentiates products as they
     are, without a maximum taken off. ``saturates``: integer products do. ``exponential_cols``: most
-    exponentials of a row that one instruction forms (0: none). ``arithmetic``: the units' own
-    words; ``order``: the declared order of reduction with what the units' adders do, "" for an
-    operator without products.
+    exponentials of a row that one instruction forms (0: none). ``errors``: of the functions of the
+    vector units. ``arithmetic``: the units' own words; ``order``: the declared order of reduction
+    with what the units' adders do, "" for an operator without products.
     """
 
     depth: int | None = None
@@ -87,6 +95,7 @@ class Lowering:
     shifted: bool = True
     saturates: bool = False
     exponential_cols: int = 0
+    errors: FunctionErrors = CORRECT
     arithmetic: str = "copy"
     order: str = ""
 
@@ -176,6 +185,7 @@ class _Reader:
             and any(row[_FUNCTION] in _MAXIMA for row in self._rows),
             saturates=any(getattr(rule, "saturates", False) for rule in rules),
             exponential_cols=max((row[_N] for row in exponentials), default=0),
+            errors=self._function_errors(),
             arithmetic=self._arithmetic(),
             order=self._reduction(rules) if products else "",
         )
@@ -348,6 +358,13 @@ class _Reader:
     def _row_depth(self, row: list[int]) -> int:
         unit = self._blocks[row[_UNIT]]
         return unit.row_sum_depth(row[_K]) if isinstance(unit, RowUnit) else row[_K] - 1
+
+    def _function_errors(self) -> FunctionErrors:
+        """Of the vector units that compute here."""
+        units = {row[_UNIT] for row in self._of(Opcode.VECTOR)}
+        found = [self._blocks[unit] for unit in sorted(units)]
+        sets = [b.function_errors() for b in found if isinstance(b, FunctionUnit)]
+        return reduce(operator.or_, sets) if len({*map(id, sets)}) > 1 else (sets or [CORRECT])[0]
 
     def _arithmetic(self) -> str:
         """The arithmetic of each unit that computes, matrix units first."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.functional import reference
-from accelsim.functional.attention import heads, visible_keys
+from accelsim.functional.attention import heads
 from accelsim.functional.linear_attention import recurrent_heads
 from accelsim.functional.lowering import Lowering
 from accelsim.numerics import bounds, recurrence
@@ -111,7 +111,7 @@ def _product(
     if not operator.activation:
         return ball
     ball = _resting(ball, lowering)
-    return bounds.activation(operator.activation, ball, lowering.vector_format)
+    return bounds.activation(operator.activation, ball, lowering.vector_format, lowering.errors)
 
 
 def _resting(ball: Ball, lowering: Lowering) -> Ball:
@@ -140,12 +140,12 @@ def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
         operand=lowering.operand_format,
         summed=lowering.summed_format,
         shifted=lowering.shifted,
+        errors=lowering.errors,
     )
     value = np.empty(op.output_shapes()[0])
     error = np.empty_like(value)
-    visible = visible_keys(op)
     for head in heads(op, inputs):
-        ball = bounds.attention(head.q, head.k, head.v, op.scale, visible, steps, head.bias)
+        ball = bounds.attention(head.q, head.k, head.v, op.scale, head.visible, steps, head.bias)
         value[head.rows, head.cols], error[head.rows, head.cols] = ball.value, ball.radius
     return Ball(value, error)
 
@@ -177,24 +177,28 @@ def _recurrence_steps(op: Recurrence, lowering: Lowering) -> recurrence.Recurren
         chunk=lowering.exponential_cols,
         mid=lowering.lane_format,
         operand=lowering.operand_format,
+        exponential=lowering.errors.exp,
+        entering=lowering.errors.entering,
     )
 
 
 def _softmax(op: Softmax, lowering: Lowering, x: Floats) -> Ball:
     depth = lowering.row_sum_depth(op.cols)
-    return bounds.softmax(Ball.exact(x), depth, lowering.vector_format)
+    return bounds.softmax(Ball.exact(x), depth, lowering.vector_format, lowering.errors)
 
 
 def _layernorm(op: LayerNorm, lowering: Lowering, x: Floats, weight: Floats, bias: Floats) -> Ball:
     x_, weight_, bias_ = (Ball.exact(values) for values in (x, weight, bias))
     depth = lowering.row_sum_depth(op.cols)
-    return bounds.layernorm(x_, weight_, bias_, op.eps, depth, lowering.vector_format)
+    return bounds.layernorm(
+        x_, weight_, bias_, op.eps, depth, lowering.vector_format, lowering.errors
+    )
 
 
 def _rmsnorm(op: RmsNorm, lowering: Lowering, x: Floats, weight: Floats) -> Ball:
     depth = lowering.row_sum_depth(op.cols)
     x_, weight_ = Ball.exact(x), Ball.exact(weight)
-    return bounds.rmsnorm(x_, weight_, op.eps, depth, lowering.vector_format)
+    return bounds.rmsnorm(x_, weight_, op.eps, depth, lowering.vector_format, lowering.errors)
 
 
 def _rotary(op: Rotary, lowering: Lowering, x: Floats, cos: Floats, sin: Floats) -> Ball:
@@ -209,11 +213,12 @@ def _rotary(op: Rotary, lowering: Lowering, x: Floats, cos: Floats, sin: Floats)
 
 
 def _activation(op: Activation, lowering: Lowering, x: Floats) -> Ball:
-    return bounds.activation(op.function, Ball.exact(x), lowering.vector_format)
+    return bounds.activation(op.function, Ball.exact(x), lowering.vector_format, lowering.errors)
 
 
 def _glu(op: GatedActivation, lowering: Lowering, x: Floats) -> Ball:
-    gate = bounds.activation(op.function, Ball.exact(x[:, : op.cols]), lowering.vector_format)
+    entering = Ball.exact(x[:, : op.cols])
+    gate = bounds.activation(op.function, entering, lowering.vector_format, lowering.errors)
     up = Ball.exact(x[:, op.cols :])
     return bounds.elementwise("mul", gate, up, lowering.vector_format)
 
@@ -238,7 +243,9 @@ def _expert_gate(
 ) -> Ball:
     picked = Ball.exact(scores.ravel()[chosen].reshape(op.tokens, op.top_k))
     depth = lowering.row_sum_depth(op.top_k) if op.normalise else 0
-    return bounds.gate(picked, op.scale, depth, op.normalise, lowering.vector_format)
+    return bounds.gate(
+        picked, op.scale, depth, op.normalise, lowering.vector_format, lowering.errors
+    )
 
 
 def _expert_combine(

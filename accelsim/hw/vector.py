@@ -12,6 +12,9 @@ integer arithmetic modulo 2**32; every other function of integers first rounds t
 result is rounded, or saturated, to the format of the destination when it is written.
 
     max         the larger; NaN if either is NaN, so that garbage stays visible; zero results are +0
+``functions: taylor-fp32`` or ``taylor-bf16``: exp, reciprocal, rsqrt and what is made of them are
+additions and multiplications (numerics.taylor), as many issue cycles as there are of them.
+
     row_sum     lane by lane, then neighbouring lanes pairwise (numerics.accumulate.row_sums)
 """
 
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +31,8 @@ import numpy.typing as npt
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Unit, Work, block, require
 from accelsim.numerics import accumulate, functions
+from accelsim.numerics.functions import FunctionErrors
+from accelsim.numerics.taylor import NO_GELU, Taylor, taylor
 from accelsim.program.opcodes import REDUCTIONS, Function, Opcode
 from accelsim.quantities import Cycles, Picojoules
 
@@ -70,7 +76,8 @@ class Vector(Unit):
     """Vector unit of ``lanes`` lanes.
 
     ``memory`` names the scratchpads it works on; row-wise operators are staged in the largest.
-    ``slots`` overrides the issue cycles of single functions, e.g. ``{exp: 1}``.
+    ``slots`` overrides the issue cycles of single functions, e.g. ``{exp: 1}``. ``functions`` names
+    how special ones are computed, ``terms`` how many terms or steps those of numerics.taylor take.
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.VECTOR})
@@ -79,6 +86,8 @@ class Vector(Unit):
     memory: tuple[str, ...]
     latency: Cycles = 8
     slots: dict[str, int] = field(default_factory=dict)
+    functions: str = "correct"
+    terms: dict[str, int] = field(default_factory=dict)
     op_pj: Picojoules = 0.0
 
     def check(self) -> None:
@@ -90,6 +99,7 @@ class Vector(Unit):
             if name not in SLOTS:
                 raise AccelsimError(f"slots names {name!r}; known functions: {', '.join(SLOTS)}")
             require(cycles >= 1, f"slots.{name} must be at least 1, not {cycles}")
+        taylor(self.functions, self.terms)
 
     def memories(self) -> tuple[str, ...]:
         return self.memory
@@ -100,11 +110,15 @@ class Vector(Unit):
     def slots_by_function(self) -> np.ndarray:
         """int64 array indexed by Function code."""
         table = np.ones(max(Function) + 1, dtype=np.int64)
-        for name, cycles in {**SLOTS, **self.slots}.items():
+        composed = self._taylor.operations if self._taylor else {}
+        counted = {name: adds + multiplies for name, (adds, multiplies) in composed.items()}
+        for name, cycles in {**SLOTS, **counted, **self.slots}.items():
             table[Function[name.upper()]] = cycles
         return table
 
     def cost(self, work: Work) -> Cost:
+        if self._taylor and (work.function == int(Function.GELU)).any():
+            raise AccelsimError(NO_GELU)
         reduces = np.isin(work.function, [int(f) for f in REDUCTIONS])
         elements = work.m * np.where(reduces, work.k, work.n)
         slots = self.slots_by_function()[work.function]
@@ -127,7 +141,12 @@ class Vector(Unit):
             a = a.astype(np.float32, copy=False)
             b = None if b is None else b.astype(np.float32, copy=False)
         if function == Function.EXP:
-            return functions.exp_fp32(a)
+            return self._exp(a)
+        if function == Function.GELU and self._taylor:
+            raise AccelsimError(NO_GELU)
+        if function in _SPECIAL and self._taylor:
+            composed: Operand = getattr(self._taylor, function.name.lower())(a)
+            return composed
         if function in _SPECIAL:
             return functions.to_fp32(_SPECIAL[function], a)
         with np.errstate(all="ignore"):
@@ -154,8 +173,22 @@ class Vector(Unit):
         if b is None:
             raise AccelsimError(f"vector function {function.name} needs a second operand")
         if function == Function.EXP_SUB:
-            return functions.exp_fp32(a - b)
+            return self._exp(a - b)
+        if function == Function.DIV and self._taylor:
+            quotient: Operand = a * self._taylor.reciprocal(b)
+            return quotient
         return binary(function, a, b)
+
+    @cached_property
+    def _taylor(self) -> Taylor | None:
+        return taylor(self.functions, self.terms)
+
+    def _exp(self, x: Operand) -> Operand:
+        return self._taylor.exp(x) if self._taylor else functions.exp_fp32(x)
+
+    def function_errors(self) -> FunctionErrors:
+        """How exact the special functions are."""
+        return self._taylor.errors if self._taylor else functions.CORRECT
 
     def row_sum(self, a: Operand) -> Operand:
         """Sums of the rows of ``a[rows, cols]`` as [rows, 1], in the order the module states."""
@@ -167,7 +200,7 @@ class Vector(Unit):
 
     def arithmetic_name(self) -> str:
         """How values are computed, in words, for reports."""
-        return f"fp32 ({self.lanes} lanes)"
+        return f"fp32 ({self.lanes} lanes{f', {self._taylor}' if self._taylor else ''})"
 
 
 def _is_integer_work(function: Function, a: Operand, b: Operand | None, imm: float) -> bool:

@@ -4,6 +4,9 @@
     tree16-fp32          adder trees of 16 products, then a chain; any power of two, also -fp16
     fma-fp32, fma-fp64   chain of fused multiply-adds
     lanes32-fp32         32 SIMT lanes of fused multiply-adds and a butterfly; any power of two
+    tree16-bf16-fp32     bank trees: products and tree in bf16, accumulator in fp32; with three
+                         formats products, tree and accumulator (numerics.bank_macs)
+    macs16-fp16          bank lanes that round products and sums, added in fp32; also -bf16, -fp32
     volta-mma, turing-mma, ampere-mma, ada-mma, hopper-mma, hopper-wgmma, blackwell-mma,
     blackwell-tcgen05    tensor cores (numerics.tensor_core)
     ...-satfinite        any of them that has integers, whose sums saturate after each instruction
@@ -28,6 +31,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError, unknown
+from accelsim.numerics.bank_macs import BankLanes, BankTree
 from accelsim.numerics.blocks import block_format
 from accelsim.numerics.cuts import Folded, Promoted, Sliced
 from accelsim.numerics.formats import FORMATS, Format, number_format
@@ -139,6 +143,8 @@ class Arithmetic:
             if found.adder is not FP32 or types.accumulator is not FP32:
                 raise AccelsimError(f"promotion adds in fp32, which {self.name} {types} does not")
             return Promoted(found, order.promote)
+        if order.fold and isinstance(found, (BankTree, BankLanes)):
+            raise AccelsimError(f"{self.name} stands beside a bank, which adds no folds")
         return Folded(found, order.fold, found.adder) if order.fold else found
 
     def reduction(self, types: ProductTypes, order: Order, k: int) -> Rule:
@@ -151,12 +157,15 @@ class Arithmetic:
         rule = self.rule(types, order.of_one_product)
         if order.slices == 1 or isinstance(rule, Exact):
             return rule
-        if types.accumulator is not FP32 or rule.adder is not FP32:
+        # What banks leave is added up by whoever reads it, in fp32.
+        beside = isinstance(rule, (BankTree, BankLanes))
+        if types.accumulator is not FP32 or not (beside or rule.adder is FP32):
             raise AccelsimError(f"slices are added in fp32, which {self.name} {types} does not")
         partials = number_format(order.partials)
         if partials.is_integer or partials.is_scale:
             raise AccelsimError(f"partial sums in {partials.name}: they are floating point here")
-        return Sliced(rule, order.cuts(k)[0].stop, order)
+        # No addition rounds more than those within a slice.
+        return Sliced(rule, order.cuts(k)[0].stop, order, rule.adder)
 
     def scaled_rule(self, name: str) -> ScaledRule:
         """The rule for operands of a block format; AccelsimError names those that there are."""
@@ -302,9 +311,11 @@ TENSOR_CORES: dict[str, Arithmetic] = {
 
 SATURATING = "-satfinite"
 _FORMS = (
-    "sequential-FORMAT, treeWIDTH-FORMAT, fma-fp32, fma-fp64, lanesCOUNT-fp32, each with -satfinite"
+    "sequential-FORMAT, treeWIDTH-FORMAT, treeWIDTH-TREE-ACCUMULATOR, macsLANES-FORMAT, fma-fp32,"
+    " fma-fp64, lanesCOUNT-fp32, each with -satfinite"
 )
-_SIMPLE = re.compile(r"(sequential|tree|fma|lanes)(\d{0,5})-(fp32|fp16|bf16|fp64)", re.ASCII)
+_SIMPLE = re.compile(r"(sequential|tree|fma|lanes|macs)(\d{0,5})-(fp32|fp16|bf16|fp64)", re.ASCII)
+_BANK = re.compile(r"tree(\d{1,5})((?:-(?:fp32|fp16|bf16)){2,3})", re.ASCII)
 
 
 @cache
@@ -317,8 +328,10 @@ def arithmetic(name: str) -> Arithmetic:
         return replace(wraps, name=name, saturates=True)
     if name in TENSOR_CORES:
         return TENSOR_CORES[name]
-    match = _SIMPLE.fullmatch(name)
+    match, bank = _SIMPLE.fullmatch(name), _BANK.fullmatch(name)
     simple = match and _from_words(match[1], int(match[2] or 0), FORMATS[match[3]])
+    if bank:
+        simple = _bank_tree(int(bank[1]), bank[2].strip("-").split("-"))
     if not simple:
         names = [*TENSOR_CORES, "sequential-fp32", "tree16-fp32", "lanes32-fp32", "fma-fp32"]
         raise AccelsimError(f"{unknown('arithmetic', name, names)}, or {_FORMS}")
@@ -338,4 +351,15 @@ def _from_words(word: str, count: int, adder: Format) -> Rule | None:
         return Tree(adder, width=count)
     if word == "lanes" and power and adder is FP32:
         return Fused(lanes=count)
+    if word == "macs" and power:
+        return BankLanes(count, adder)
     return None
+
+
+def _bank_tree(width: int, names: list[str]) -> Rule | None:
+    """The tree of a bank: formats of products, tree and accumulator; of two, the first is both."""
+    if not 2 <= width <= 1024 or width & (width - 1):
+        return None
+    three = names if names[2:] else [names[0], *names]
+    products, sums, accumulator = (FORMATS[name] for name in three)
+    return BankTree(width, products, sums, accumulator)

@@ -21,6 +21,7 @@ from accelsim.numerics import functions
 from accelsim.numerics.ball import FP32, U32, Ball, gamma
 from accelsim.numerics.cuts import Sliced
 from accelsim.numerics.formats import Format
+from accelsim.numerics.functions import CORRECT, FunctionErrors
 from accelsim.numerics.rules import Levels, Rule, StepError, TensorCoreRule
 
 Floats = npt.NDArray[np.float64]
@@ -176,13 +177,13 @@ def running_folds(a: Floats, b: Floats, fold: int) -> Floats:
     return error
 
 
-def softmax(x: Ball, depth: int, mid: Format = FP32) -> Ball:
+def softmax(x: Ball, depth: int, mid: Format = FP32, errors: FunctionErrors = CORRECT) -> Ball:
     """exp(x - max) * (1 / sum), as: row max, subtract, exp, row sum, reciprocal, multiply.
 
     The row maximum cancels in exact arithmetic, so its own error only shifts all exponents alike;
     the bound does not use that and counts it.
     """
-    p, inverse = softmax_parts(x, depth, mid)
+    p, inverse = softmax_parts(x, depth, mid, errors=errors)
     return _step(p * inverse, mid)
 
 
@@ -194,6 +195,7 @@ def softmax_parts(
     summed: Format = FP32,
     rescales: int = 0,
     shifted: bool = True,
+    errors: FunctionErrors = CORRECT,
 ) -> tuple[Ball, Ball]:
     """(exp(x - max), 1 / sum) over the last axis; invisible elements count as exact zeros.
 
@@ -213,19 +215,19 @@ def softmax_parts(
         exponent = _step(x - top, mid)
     if visible is not None:
         exponent = exponent.masked(visible)
-    p = _exponential(exponent, mid)
+    p = _exponential(exponent, mid, errors)
     if visible is not None:
         p = p.masked(visible)
-    added = rescaled(_kept(p, summed), rescales)
+    added = rescaled(_kept(p, summed), rescales, errors)
     if visible is not None:
         added = added.masked(visible)
     total = added.row_sum(depth + rescales)
     total = Ball(total.value, total.radius + rescales * FP32.smallest_quantum)
-    inverse = _step(_step(total, mid).reciprocal(), mid)
+    inverse = _reciprocal(_step(total, mid), mid, errors)
     return p, inverse
 
 
-def rescaled(p: Ball, rescales: int) -> Ball:
+def rescaled(p: Ball, rescales: int, errors: FunctionErrors = CORRECT) -> Ball:
     """exp(x - max) of an online softmax: from the running maximum of x's own block to the last.
 
     Block b takes exp(x - m_b), and every later block that knows a maximum m_t multiplies what it
@@ -251,12 +253,18 @@ def rescaled(p: Ball, rescales: int) -> Ball:
     if not rescales:
         return p
     size = np.abs(p.value) + p.radius
-    return Ball(p.value, p.radius + gamma(rescales) * size + rescales * FP32.smallest_quantum)
+    growth, floor = gamma(rescales), rescales * FP32.smallest_quantum
+    if errors is not CORRECT:
+        # Arguments that are rounded to a narrower format shift exponents as differences do.
+        growth = gamma(rescales, U32 + errors.exp)
+        floor += rescales * functions.EXP_LEAST
+    return Ball(p.value, p.radius + growth * size + floor)
 
 
 def layernorm(
-    x: Ball, weight: Ball, bias: Ball, eps: float, depth: int, mid: Format = FP32
-) -> Ball:
+    x: Ball, weight: Ball, bias: Ball, eps: float, depth: int, mid: Format = FP32,
+    errors: FunctionErrors = CORRECT,
+) -> Ball:  # fmt: skip
     """(x - mean) rsqrt(var + eps) weight + bias, two-pass.
 
     As: row sum, times 1/n, subtract; square, row sum, times 1/n, add eps, rsqrt; then three
@@ -265,16 +273,19 @@ def layernorm(
     n = x.value.shape[-1]
     mean = _step(_step(x.row_sum(depth), mid).scaled(1.0 / n), mid)
     centred = _step(x - mean, mid)
-    y = _normalised(centred, eps, depth, mid)
+    y = _normalised(centred, eps, depth, mid, errors)
     return _step(_step(y * weight, mid) + bias, mid)
 
 
-def rmsnorm(x: Ball, weight: Ball, eps: float, depth: int, mid: Format = FP32) -> Ball:
+def rmsnorm(
+    x: Ball, weight: Ball, eps: float, depth: int, mid: Format = FP32,
+    errors: FunctionErrors = CORRECT,
+) -> Ball:  # fmt: skip
     """x rsqrt(mean(x^2) + eps) weight, as: square, row sum, times 1/n, add eps, rsqrt, multiply."""
-    return _step(_normalised(x, eps, depth, mid) * weight, mid)
+    return _step(_normalised(x, eps, depth, mid, errors) * weight, mid)
 
 
-def _normalised(x: Ball, eps: float, depth: int, mid: Format) -> Ball:
+def _normalised(x: Ball, eps: float, depth: int, mid: Format, errors: FunctionErrors) -> Ball:
     squares = _step(x * x, mid)
     total = _step(squares.row_sum(depth), mid)
     variance = _step(total.scaled(1.0 / x.value.shape[-1]), mid)
@@ -283,24 +294,30 @@ def _normalised(x: Ball, eps: float, depth: int, mid: Format) -> Ball:
     # computed, is no smaller than eps rounded, however large the error of the variance.
     alone = _step(shift, mid)
     least = max(float((alone.value - alone.radius)[0]), 0.0)
-    inverse = _step(variance + shift, mid).rsqrt(least)
+    inside = _entering(_step(variance + shift, mid), errors)
+    least *= 1.0 - errors.entering.unit_roundoff
+    inverse = _off(inside.rsqrt(least), errors.rsqrt)
     return _step(x * _step(inverse, mid), mid)
 
 
-def activation(function: str, x: Ball, mid: Format = FP32) -> Ball:
-    """One scalar function, correctly rounded (exp: see functions).
+def activation(
+    function: str, x: Ball, mid: Format = FP32, errors: FunctionErrors = CORRECT
+) -> Ball:
+    """One scalar function, as exact as a set of functions is.
 
     quick_gelu is x sigmoid(1.702 x) in three steps.
     """
     if function == "exp":
-        return _exponential(x, mid)
+        return _exponential(x, mid, errors)
     if function == "quick_gelu":
-        gate = _step(_step(x.scaled(1.702), mid).through(functions.sigmoid, 0.25), mid)
-        return _step(x * gate, mid)
+        inner = _entering(_step(x.scaled(1.702), mid), errors)
+        gate = _off(inner.through(functions.sigmoid, 0.25), *errors.smooth.get("sigmoid", ()))
+        return _step(x * _step(gate, mid), mid)
     if function == "relu":
         return Ball(np.maximum(x.value, 0.0), x.radius)
     evaluate, slope = _SMOOTH[function]
-    return _step(x.through(evaluate, slope), mid)
+    computed = _entering(x, errors).through(evaluate, slope)
+    return _step(_off(computed, *errors.smooth.get(function, ())), mid)
 
 
 # Largest slopes: of x Phi(x) 1.1290 at sqrt 2, of its tanh form 1.1290, of x sigmoid(x) 1.0998.
@@ -320,13 +337,16 @@ def elementwise(function: str, a: Ball, b: Ball, mid: Format = FP32) -> Ball:
     return _step({"add": a + b, "sub": a - b, "mul": a * b}[function], mid)
 
 
-def gate(scores: Ball, scale: float, depth: int, normalise: bool, mid: Format = FP32) -> Ball:
+def gate(
+    scores: Ball, scale: float, depth: int, normalise: bool, mid: Format = FP32,
+    errors: FunctionErrors = CORRECT,
+) -> Ball:  # fmt: skip
     """Scores [tokens, chosen] times a factor, unless that is 1, divided by their row sum if asked
     for: multiplied with its reciprocal times the factor."""
     if not normalise:
         return scores if scale == 1.0 else _step(scores.scaled(scale), mid)
     total = _step(scores.row_sum(depth), mid)
-    factor = _step(total.reciprocal(), mid)
+    factor = _reciprocal(total, mid, errors)
     return _step(scores * (factor if scale == 1.0 else _step(factor.scaled(scale), mid)), mid)
 
 
@@ -370,6 +390,7 @@ class AttentionSteps:
     operand: Format = FP32
     summed: Format = FP32
     shifted: bool = True
+    errors: FunctionErrors = CORRECT
 
 
 def attention(
@@ -397,9 +418,10 @@ def attention(
     if np.any(bias):
         scores = _step(scores + Ball.exact(np.broadcast_to(bias, scores.value.shape)), steps.mid)
     p, inverse = softmax_parts(
-        scores, steps.row_depth, steps.mid, visible, steps.summed, rescales, steps.shifted
-    )
-    weights = rescaled(_kept(p, steps.operand), rescales).masked(visible)
+        scores, steps.row_depth, steps.mid, visible, steps.summed, rescales, steps.shifted,
+        steps.errors,
+    )  # fmt: skip
+    weights = rescaled(_kept(p, steps.operand), rescales, steps.errors).masked(visible)
     late = _step(_weighted(weights, v, steps) * inverse, steps.mid)
     if rescales and steps.mid is not FP32:
         return Ball(late.value, np.full_like(late.value, np.inf))
@@ -425,12 +447,31 @@ def _step(ball: Ball, mid: Format) -> Ball:
     return _kept(ball.rounded(FP32), mid)
 
 
-def _exponential(x: Ball, mid: Format) -> Ball:
-    """e^x as functions.exp_fp32 gives it: within EXP_ULP units of the last place, or flushed."""
-    exact = x.exp()
-    unit = functions.EXP_ULP * 2.0**-23
-    error = unit * (np.abs(exact.value) + exact.radius) + functions.EXP_LEAST
-    return _kept(Ball(exact.value, exact.radius + error), mid)
+def _exponential(x: Ball, mid: Format, errors: FunctionErrors = CORRECT) -> Ball:
+    """e^x as a set of functions gives it: within a relative error, or flushed."""
+    return _kept(_off(_entering(x, errors).exp(), errors.exp, functions.EXP_LEAST), mid)
+
+
+def _reciprocal(x: Ball, mid: Format, errors: FunctionErrors) -> Ball:
+    """1 / x; no bound where a set of functions flushes it."""
+    inverse = _off(_entering(x, errors).reciprocal(), errors.reciprocal)
+    if errors is not CORRECT:
+        flushed = (np.abs(inverse.value) >= 2.0**125) | (np.abs(inverse.value) <= 2.0**-125)
+        inverse = Ball(inverse.value, np.where(flushed, np.inf, inverse.radius))
+    return _step(inverse, mid)
+
+
+def _entering(x: Ball, errors: FunctionErrors) -> Ball:
+    """An argument as a set of functions takes it."""
+    return x if errors.entering is FP32 else x.rounded(errors.entering)
+
+
+def _off(ball: Ball, relative: float = 0.0, absolute: float = 0.0) -> Ball:
+    """A result that is off by so much more."""
+    if not (relative or absolute):
+        return ball
+    size = np.abs(ball.value) + ball.radius
+    return Ball(ball.value, ball.radius + relative * size + absolute)
 
 
 def _kept(ball: Ball, fmt: Format) -> Ball:

@@ -9,10 +9,13 @@ libraries, which reaches the fp32 result only where it lies that close to a roun
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from accelsim.numerics.formats import FORMATS, Format
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -23,6 +26,36 @@ arguments whose results are neither flushed nor infinite are 0.962553 (2^x at 0x
 1.084160 (e^x at 0x1.2e3816p+5): tests/bench/exponentials.py tries every one."""
 EXP_LEAST = 2.0**-126
 """Results below this are flushed to zero."""
+
+
+@dataclass(frozen=True)
+class FunctionErrors:
+    """What a set of functions may be off by, behind a rounding of the argument to ``entering`` and
+    before the one that a lane's result has anyway: relative to the result, and of ``smooth`` ones
+    by name also absolute."""
+
+    exp: float = EXP_ULP * 2.0**-23
+    reciprocal: float = 0.0
+    rsqrt: float = 0.0
+    smooth: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    entering: Format = FORMATS["fp32"]
+
+    def __or__(self, other: FunctionErrors) -> FunctionErrors:
+        """The larger of both."""
+        names = {*self.smooth, *other.smooth}
+        pairs = {n: (self.smooth.get(n, (0, 0)), other.smooth.get(n, (0, 0))) for n in names}
+        coarse = max(self.entering, other.entering, key=lambda fmt: fmt.unit_roundoff)
+        return FunctionErrors(
+            max(self.exp, other.exp),
+            max(self.reciprocal, other.reciprocal),
+            max(self.rsqrt, other.rsqrt),
+            {n: (max(a[0], b[0]), max(a[1], b[1])) for n, (a, b) in pairs.items()},
+            coarse,
+        )
+
+
+CORRECT = FunctionErrors()
+"""Functions rounded once, and the exponential of this module."""
 
 _ROOT_TWO = float(np.sqrt(2.0))
 _ROOT_TWO_OVER_PI = float(np.sqrt(2.0 / np.pi))

@@ -50,6 +50,10 @@ class RecurrenceSteps:
     chunk: int
     mid: Format = FP32
     operand: Format = FP32
+    exponential: float = functions.CORRECT.exp
+    """Relative error of an exponential."""
+    entering: Format = FP32
+    """The format to which its argument is rounded."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +126,11 @@ def _pairs(
     distance = np.where(seen, prefix[None, :] - prefix[queries][:, None], 0.0)  # |G_i - G_j|
     decay = np.where(seen, np.exp(-distance), 0.0)
     before = prefix[np.maximum(token - chunk, 0)] - prefix
-    exponent = (gamma(chunk + 1) + U32) * (distance + 2.0 * before[None, :])
+    rounded = U32 if steps.entering is FP32 else U32 + steps.entering.unit_roundoff
+    exponent = (gamma(chunk + 1) + rounded) * (distance + 2.0 * before[None, :])
     spans = (queries[:, None] - token[None, :]) // chunk + 3.0
     exponentials = np.where(seen, spans, 0.0) if steps.chunk else np.zeros(decay.shape)
-    growth = exponent * INFLATION + exponentials * np.log1p(functions.EXP_ULP * 2.0**-23)
+    growth = exponent * INFLATION + exponentials * np.log1p(steps.exponential)
     # Between chunks, a state is multiplied and added to where it is not a running sum.
     growth = growth + (STEPS + 2.0 * exponentials) * np.log1p(U32)
     if steps.operand is not FP32:

@@ -150,17 +150,23 @@ def _attend(
         kv_dtype=step.kv_dtype if cached else "",
         page=step.page if cached else 0,
         prefix=step.prefix if cached else 0,
+        contexts=step.contexts,
     )
     return build.emit(operator)
 
 
 def _rotate(build: Builder, name: str, x: str, heads: int, head_dim: int) -> str:
-    """Rotary positions on queries or keys; all layers share the two tables."""
+    """Rotary positions on queries or keys; all layers share the two tables.
+
+    Where positions differ from sequence to sequence, the tables have a row for each sequence.
+    """
     config, step = build.config, build.step
-    tables = []
+    tables, rows = [], len(step.positions) or step.kv_len
     for function in ("cos", "sin"):
-        values = RotaryTable(function, config.rope_theta, config.rope_scaling)
-        table, shape = f"rotary.{function}", (step.kv_len, head_dim)
+        values = RotaryTable(
+            function, config.rope_theta, config.rope_scaling, positions=step.positions
+        )
+        table, shape = f"rotary.{function}", (rows, head_dim)
         build.tensors[table] = TensorSpec(table, shape, "fp32", "constant", values)
         tables.append(table)
     operator = Rotary(
@@ -170,9 +176,9 @@ def _rotate(build: Builder, name: str, x: str, heads: int, head_dim: int) -> str
         heads=heads,
         head_dim=head_dim,
         tokens=step.rows,
-        q_len=step.q_len,
-        table_rows=step.kv_len,
-        position=step.position,
+        q_len=len(step.positions) or step.q_len,
+        table_rows=rows,
+        position=0 if step.positions else step.position,
     )
     return build.emit(operator)
 
@@ -192,7 +198,8 @@ def _append(build: Builder, name: str, new: str, kv_heads: int, head_dim: int) -
         q_len=step.q_len,
         head_dim=head_dim,
         kv_capacity=step.kv_len,
-        position=step.position,
+        position=0 if step.contexts else step.position,
+        contexts=step.contexts,
         kv_dtype=step.kv_dtype,
         page=step.page,
         prefix=step.prefix,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 from random import Random
 from typing import ClassVar
 
@@ -19,8 +20,9 @@ from accelsim.workload.vector_operators import SOFTMAX_OPS
 class Pages:
     """A cache in pages of ``size`` tokens that lie anywhere.
 
-    Every sequence of ``tokens`` tokens has pages of its own, but for the first ``shared`` tokens:
-    whole pages that all sequences have in common. Which page lies where is drawn from ``seed``.
+    Every sequence of ``tokens`` tokens, or of ``lengths`` of them each, has pages of its own, but
+    for the first ``shared`` tokens: whole pages that all sequences have in common. Which page lies
+    where is drawn from ``seed``.
 
     Source: Kwon et al., Efficient memory management for large language model serving with
     PagedAttention, SOSP 2023 (shared pages: section 4.4).
@@ -31,31 +33,32 @@ class Pages:
     tokens: int
     shared: int = 0
     seed: int = 0
+    lengths: tuple[int, ...] = ()
 
     @property
     def common(self) -> int:
         """Pages of all sequences together."""
         return self.shared // self.size
 
-    @property
-    def own(self) -> int:
-        """Pages that a sequence has to itself."""
-        return -(-(self.tokens - self.shared) // self.size)
+    @cached_property
+    def own(self) -> tuple[int, ...]:
+        """Pages that each sequence has to itself."""
+        lengths = self.lengths or (self.tokens,) * self.sequences
+        return tuple(-(-(tokens - self.shared) // self.size) for tokens in lengths)
 
     @property
     def count(self) -> int:
         """Pages of the whole cache."""
-        return self.common + self.sequences * self.own
+        return self.common + sum(self.own)
 
     @cached_property
     def table(self) -> tuple[tuple[int, ...], ...]:
         """Page numbers of every sequence, in the order of its tokens."""
         place = list(range(self.count))
         Random(self.seed).shuffle(place)
-        common, own = place[: self.common], place[self.common :]
-        return tuple(
-            (*common, *own[s * self.own : (s + 1) * self.own]) for s in range(self.sequences)
-        )
+        common = place[: self.common]
+        stops = list(accumulate(self.own, initial=self.common))
+        return tuple((*common, *place[first:stop]) for first, stop in pairwise(stops))
 
 
 class CacheUser(Operator):
@@ -64,19 +67,24 @@ class CacheUser(Operator):
     A cache of keys or of values is [batch, kv_heads, tokens, head_dim], or with `page` > 0
     [pages, kv_heads, page, head_dim] (see Pages), of which `prefix` tokens belong to all
     sequences. `kv_dtype` is its format where that is not the queries' ("").
+
+    With `contexts`, sequence s holds contexts[s] tokens: the cache is [tokens of all, head_dim],
+    sequence after sequence, in each head after head, without a gap.
     """
 
     batch: int
     kv_heads: int
+    q_len: int
     head_dim: int
     page: int
     prefix: int
     page_seed: int
     kv_dtype: str
+    contexts: tuple[int, ...]
 
     @property
     def cache_tokens(self) -> int:
-        """Tokens per sequence that the cache has room for."""
+        """Tokens per sequence that the cache has room for, of the longest one."""
         raise NotImplementedError("abstract: attention and append name it differently")
 
     @cached_property
@@ -84,13 +92,26 @@ class CacheUser(Operator):
         """The pages of the cache; None if it is not paged."""
         if not self.page:
             return None
-        return Pages(self.page, self.batch, self.cache_tokens, self.prefix, self.page_seed)
+        tokens = self.cache_tokens
+        return Pages(self.page, self.batch, tokens, self.prefix, self.page_seed, self.contexts)
 
-    def cache_shape(self, width: int) -> Shape:
-        """Shape of a cache whose rows are ``width`` elements long."""
-        if self.pages is None:
-            return (self.batch, self.kv_heads, self.cache_tokens, width)
-        return (self.pages.count, self.kv_heads, self.page, width)
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens that each sequence has in the cache."""
+        return self.contexts or (self.cache_tokens,) * self.batch
+
+    @cached_property
+    def _starts(self) -> tuple[int, ...]:
+        """Tokens of all sequences before each."""
+        return tuple(accumulate(self.lengths, initial=0))
+
+    def cache_shape(self, width: int, heads: int) -> Shape:
+        """Shape of a cache of ``heads`` heads whose rows are ``width`` elements long."""
+        if self.pages is not None:
+            return (self.pages.count, heads, self.page, width)
+        if self.contexts:
+            return (heads * sum(self.contexts), width)
+        return (self.batch, heads, self.cache_tokens, width)
 
     def cache_rows(
         self, sequence: int, head: int, first: int, stop: int, heads: int
@@ -98,7 +119,7 @@ class CacheUser(Operator):
         """Where tokens first .. stop - 1 lie in a cache of ``heads`` heads seen as [rows, width]:
         (token, rows from it on) of all at once, or of each page."""
         if self.pages is None:
-            row = (sequence * heads + head) * self.cache_tokens
+            row = self._starts[sequence] * heads + head * self.lengths[sequence]
             return [(first, slice(row + first, row + stop))]
         found, page = [], self.page
         for p in range(first // page, -(-stop // page)):
@@ -109,8 +130,10 @@ class CacheUser(Operator):
 
     def cache_elements(self, width: int, tokens: int) -> int:
         """Distinct elements of the last ``tokens`` tokens of all sequences in such a cache."""
-        shared = min(self.prefix, max(0, tokens - (self.cache_tokens - self.prefix)))
-        return (shared + self.batch * (tokens - shared)) * self.kv_heads * width
+        own = [length - self.prefix for length in self.lengths]
+        shared = min(self.prefix, max(0, *(tokens - length for length in own)))
+        seen = sum(min(tokens, length) for length in own)
+        return (shared + seen) * self.kv_heads * width
 
     def check_cache(self) -> None:
         """Raise AccelsimError where the fields of the cache contradict each other."""
@@ -120,13 +143,29 @@ class CacheUser(Operator):
             raise self.error(
                 f"prefix {self.prefix}; accepted: 0, or with page=, the tokens of a page"
             )
-        if self.prefix and (self.prefix % self.page or self.prefix > self.cache_tokens):
+        self._check_contexts()
+        least = min(self.lengths)
+        if self.prefix and (self.prefix % self.page or self.prefix > least):
             raise self.error(
                 f"prefix {self.prefix}; accepted: whole pages of {self.page},"
-                f" at most {self.cache_tokens} tokens"
+                f" at most {least} tokens"
             )
         if self.kv_dtype:
             dtype_named(self.kv_dtype, f"{self}: kv_dtype")
+
+    def _check_contexts(self) -> None:
+        """Lengths of their own are for sequences that get a token each."""
+        if not self.contexts:
+            return
+        given = tuple(whole(tokens, f"{self}: contexts") for tokens in self.contexts)
+        object.__setattr__(self, "contexts", given)
+        if len(given) != self.batch or max(given) != self.cache_tokens:
+            raise self.error(
+                f"contexts of {len(given)} sequences, at most {max(given)} tokens;"
+                f" accepted: of {self.batch}, the longest of {self.cache_tokens}"
+            )
+        if self.q_len != 1:
+            raise self.error(f"contexts with q_len {self.q_len}; accepted: 1 token per sequence")
 
 
 @dataclass(frozen=True)
@@ -150,6 +189,8 @@ class Attention(CacheUser):
     k_rope, one head for all, cached like k. `latent`: keys are values, too, one tensor. Both make
     multi-head latent attention: expanded to heads with the first, absorbed with both.
 
+    `contexts`: of one query per sequence, sequence s sees contexts[s] keys; kv_len is the longest.
+
     Sources: Jiang et al., Mistral 7B, 2023 (window); Press et al., ALiBi, ICLR 2022; DeepSeek-AI,
     DeepSeek-V2, 2024, section 2.1 (latent, rope).
     """
@@ -171,6 +212,7 @@ class Attention(CacheUser):
     page: int = 0
     prefix: int = 0
     page_seed: int = 0
+    contexts: tuple[int, ...] = ()
 
     kind: ClassVar[str] = "attention"
     operands: ClassVar[tuple[Operand, ...]] = (
@@ -205,17 +247,17 @@ class Attention(CacheUser):
         whole(self.rope_dim, f"{self}: rope_dim", least=0)
         if self.window and not self.causal:
             raise self.error(f"window {self.window}; accepted: with causal=true")
+        self.check_cache()
         if self.window > self.kv_len:
             raise self.error(
                 f"window {self.window}; accepted: up to the context, kv_len {self.kv_len}"
             )
         if self.latent != (self.inputs[1] == self.inputs[2]):
             raise self.error("keys and values in one tensor; accepted: with latent, and only then")
-        self.check_cache()
-        if not self.cached and (self.page or self.kv_dtype or self.latent):
+        if not self.cached and (self.page or self.kv_dtype or self.latent or self.contexts):
             raise self.error(
-                "cached false; accepted: without page, prefix, kv_dtype and latent, which say"
-                " what a cache is like"
+                "cached false; accepted: without page, prefix, kv_dtype, latent and contexts, which"
+                " say what a cache is like"
             )
         if self.scale == 0.0:
             object.__setattr__(self, "scale", self._default_scale())
@@ -231,11 +273,12 @@ class Attention(CacheUser):
     def cache_tokens(self) -> int:
         return self.kv_len
 
-    def keys_seen(self, query: int) -> range:
+    def keys_seen(self, query: int, sequence: int = 0) -> range:
         """Keys that query number ``query`` of a sequence sees."""
+        length = self.lengths[sequence]
         if not self.causal:
-            return range(self.kv_len)
-        stop = self.kv_len - self.q_len + query + 1
+            return range(length)
+        stop = length - self.q_len + query + 1
         return range(max(0, stop - self.window) if self.window else 0, stop)
 
     @property
@@ -243,14 +286,23 @@ class Attention(CacheUser):
         """Whether queries see different keys, so that a product of both needs a mask."""
         return self.causal and self.q_len > 1
 
+    @cached_property
+    def keys_read_by(self) -> tuple[int, ...]:
+        """The last so many keys of each sequence are seen by a query at all."""
+        if not self.contexts:
+            return (self.kv_len - self.keys_seen(0).start,) * self.batch
+        return tuple(len(self.keys_seen(0, sequence)) for sequence in range(self.batch))
+
     @property
     def keys_read(self) -> int:
-        """The last so many keys of a sequence are seen by a query at all."""
-        return self.kv_len - self.keys_seen(0).start
+        """The same of the sequence that has most."""
+        return max(self.keys_read_by)
 
     @property
     def scores(self) -> int:
         """Query-key pairs that may see each other, over all heads and sequences."""
+        if self.contexts:
+            return self.heads * sum(self.keys_read_by)
         first, last = len(self.keys_seen(0)), len(self.keys_seen(self.q_len - 1))
         # The number grows by one from query to query until it stays at the last.
         rising = last - first
@@ -262,8 +314,8 @@ class Attention(CacheUser):
         keys: Shape = (tokens, self.kv_heads * self.head_dim)
         turned: Shape = (tokens, self.rope_dim)
         if self.cached:
-            keys, rope = self.cache_shape(self.head_dim), self.cache_shape(self.rope_dim)
-            turned = (rope[0], 1, *rope[2:])
+            keys = self.cache_shape(self.head_dim, self.kv_heads)
+            turned = self.cache_shape(self.rope_dim, 1)
         shapes: dict[str, Shape] = {
             "q": (self.batch * self.q_len, self.heads * self.head_dim),
             "k": keys,
@@ -311,7 +363,8 @@ class KvAppend(CacheUser):
 
     Shapes: new [batch*q_len, kv_heads*head_dim]; the cache of kv_capacity tokens (see CacheUser)
     is the second input and also the output. Only positions [position, position + q_len) are
-    written, behind a common prefix; the rest keeps what it held.
+    written, behind a common prefix; the rest keeps what it held. With `contexts`, the one of
+    sequence s is contexts[s] - 1, and kv_capacity the longest context.
     """
 
     batch: int
@@ -324,6 +377,7 @@ class KvAppend(CacheUser):
     page: int = 0
     prefix: int = 0
     page_seed: int = 0
+    contexts: tuple[int, ...] = ()
 
     kind: ClassVar[str] = "kv_append"
     operands: ClassVar[tuple[Operand, ...]] = (Operand("new"), Operand("cache", "cache"))
@@ -339,9 +393,10 @@ class KvAppend(CacheUser):
                 f"accepted: below kv_capacity {self.kv_capacity}"
             )
         self.check_cache()
-        if self.position < self.prefix:
+        first = min(self.position_of(sequence) for sequence in range(self.batch))
+        if first < self.prefix:
             raise self.error(
-                f"position {self.position}; accepted: behind the common prefix of {self.prefix}"
+                f"position {first}; accepted: behind the common prefix of {self.prefix}"
             )
         if self.inputs[1] != self.outputs[0]:
             raise self.error(
@@ -352,14 +407,18 @@ class KvAppend(CacheUser):
     def cache_tokens(self) -> int:
         return self.kv_capacity
 
+    def position_of(self, sequence: int) -> int:
+        """Position of the first new token of a sequence."""
+        return self.contexts[sequence] - 1 if self.contexts else self.position
+
     def rows_written(self) -> tuple[tuple[int, int], ...]:
         """Rows (first, last) of the cache, seen as [rows, head_dim], that it writes; ascending."""
-        stop = self.position + self.q_len
         runs = [
             (rows.start, rows.stop - 1)
             for sequence in range(self.batch)
+            for first in (self.position_of(sequence),)
             for head in range(self.kv_heads)
-            for _, rows in self.cache_rows(sequence, head, self.position, stop, self.kv_heads)
+            for _, rows in self.cache_rows(sequence, head, first, first + self.q_len, self.kv_heads)
         ]
         return tuple(sorted(runs))
 
@@ -371,7 +430,7 @@ class KvAppend(CacheUser):
         return (self.batch * self.q_len, self.kv_heads * self.head_dim), self.output_shapes()[0]
 
     def output_shapes(self) -> tuple[Shape, ...]:
-        return (self.cache_shape(self.head_dim),)
+        return (self.cache_shape(self.head_dim, self.kv_heads),)
 
     def accepted_dtypes(self, main: str) -> tuple[DtypeRule, DtypeRule]:
         kept = self.kv_dtype or main

@@ -39,6 +39,19 @@ class IndexPattern:
 
 
 @dataclass(frozen=True)
+class IndexList:
+    """Integer ids, one by one: the positions of sequences of different lengths."""
+
+    ids: tuple[int, ...]
+
+    def array(self, shape: Shape) -> NDArray[np.int32]:
+        """The ids, int32, in the given shape."""
+        import numpy as np
+
+        return np.array(self.ids, dtype=np.int32).reshape(shape)
+
+
+@dataclass(frozen=True)
 class RopeScaling:
     """Stretching of the rotary frequencies for contexts beyond the trained length.
 
@@ -88,24 +101,27 @@ class RotaryTable:
     """Cosine or sine of the rotary angles, [positions, head_dim] fp32, both halves equal.
 
     Row p, column i (modulo head_dim/2) is function(p * theta^(-2i/head_dim)). Frequencies and
-    angles are rounded to fp32, as the published implementations do; the function is not.
+    angles are rounded to fp32, as the published implementations do; the function is not. With
+    `positions` there is a row for each of these, gathered as a kernel does that looks them up.
     """
 
     function: str
     theta: float
     scaling: RopeScaling | None = None
+    positions: tuple[int, ...] = ()
 
     def array(self, shape: Shape) -> NDArray[np.float32]:
         """The table for shape (positions, head_dim)."""
         import numpy as np
 
-        positions, head_dim = shape
+        count, head_dim = shape
+        positions = np.array(self.positions or range(count), dtype=np.float32)
         exponents = np.arange(0, head_dim, 2).astype(np.float32) / np.float32(head_dim)
         powers = (float(self.theta) ** exponents.astype(np.float64)).astype(np.float32)
         frequencies = np.float32(1.0) / powers
         if self.scaling is not None:
             frequencies = self.scaling.apply(frequencies)
-        angles = np.outer(np.arange(positions, dtype=np.float32), frequencies)
+        angles = np.outer(positions, frequencies)
         function: Any = {"cos": np.cos, "sin": np.sin}[self.function]
         half: NDArray[np.float32] = function(angles.astype(np.float64)).astype(np.float32)
         return np.concatenate([half, half], axis=1)
@@ -134,4 +150,4 @@ class AlibiTable:
         return (slopes[:, None] * np.arange(1 - keys, 1, dtype=np.float32)).astype(np.float32)
 
 
-ConstantValues = IndexPattern | RotaryTable | RoutedIds | AlibiTable
+ConstantValues = IndexPattern | IndexList | RotaryTable | RoutedIds | AlibiTable

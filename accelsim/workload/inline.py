@@ -11,6 +11,7 @@ from accelsim.workload._words import did_you_mean, listed, shown
 from accelsim.workload.graph import Graph
 from accelsim.workload.huggingface import read_config
 from accelsim.workload.kinds import DEFAULT_DTYPE, KEYS, describe
+from accelsim.workload.parallel import PARALLEL_KEYS, parallel
 from accelsim.workload.routing_choice import ROUTING_KEYS, routing_choice
 from accelsim.workload.scalesim_topology import parse_topology, read_topology
 from accelsim.workload.single import standalone
@@ -22,7 +23,7 @@ Settings = dict[str, object]
 
 PASS_KEYS = (
     *("phase", "batch", "tokens", "context", "dtype", "logits"),
-    *("kv_dtype", "page", "prefix"),
+    *("kv_dtype", "page", "prefix", "dataset", "seed", "contexts"),
 )
 
 
@@ -31,7 +32,9 @@ def parse_workload(text: str) -> Graph:
 
     NAME is an inline operator kind (`gemm:m=128,n=768,k=768`), a file of the workload library
     (`llama-2-7b:phase=decode,batch=16,context=2048`), or a path: a Hugging Face `config.json`
-    or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph. A mixture of
+    or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph. In a decode
+    `dataset` and `seed`, or `contexts`, give every sequence a length of its own; `tp`, `pp` and
+    `stage` describe one device of several (see workload.parallel). A mixture of
     experts also takes `routing` (balanced, uniform, zipf or a file), `skew`, `seed` and `draw`
     (see workload.routing_choice).
 
@@ -139,7 +142,7 @@ def _file(name: str) -> Path:
 def _huggingface(file: Path, pairs: Settings) -> Graph:
     """A transformer; keys are those of the pass and the fields of its config."""
     config = read_config(file)
-    known = (*PASS_KEYS, *(ROUTING_KEYS if config.experts else ()))
+    known = (*PASS_KEYS, *PARALLEL_KEYS, *(ROUTING_KEYS if config.experts else ()))
     for key in pairs:
         if key not in known and key not in OVERRIDABLE and key not in ROUTING_KEYS:
             hint = did_you_mean(key, [*known, *OVERRIDABLE])
@@ -150,8 +153,11 @@ def _huggingface(file: Path, pairs: Settings) -> Graph:
     changed = config.overridden({key: pairs[key] for key in pairs if key in OVERRIDABLE})
     chosen = {key: value for key, value in pairs.items() if key in PASS_KEYS}
     routing = {key: value for key, value in pairs.items() if key in ROUTING_KEYS}
+    if "dataset" in pairs and not config.experts:
+        routing.pop("seed", None)
     step = forward_pass(changed, **chosen)  # type: ignore[arg-type]
-    return build_transformer(changed, step, routing_choice(changed, routing))
+    spread = parallel(changed, pairs.get("tp", 1), pairs.get("pp", 1), pairs.get("stage"))
+    return build_transformer(changed, step, routing_choice(changed, routing), spread)
 
 
 def _topology(file: Path, pairs: Settings) -> Graph:

@@ -62,8 +62,8 @@ def _number_format(value: object, what: str) -> str:
     return dtype_named(parse_text(value, what), what).name
 
 
-def _group_sizes(value: object, what: str) -> tuple[int, ...]:
-    """Rows of each group, joined by "+" as text."""
+def _sizes(value: object, what: str) -> tuple[int, ...]:
+    """Sizes, joined by "+" as text."""
     parts = value.split("+") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)):
         parts = [parts]
@@ -82,6 +82,7 @@ _HEADS = {"d": _size("head_dim"), "batch": _size("batch", 1)}
 _CACHE = {
     "kv_dtype": _Key("kv_dtype", _number_format, ""),
     **{name: _offset(name) for name in ("page", "prefix", "page_seed")},
+    "contexts": _Key("contexts", _sizes, ()),
 }
 _RECURRENCE = {
     "heads": _size("heads"),
@@ -176,7 +177,7 @@ KEYS: dict[str, dict[str, _Key]] = {
     },
     "residual": _MATRIX,
     "embedding": {name: _size(name) for name in ("vocab", "hidden", "tokens")},
-    "grouped_gemm": {"m": _Key("m", _group_sizes), "n": _size("n"), "k": _size("k")},
+    "grouped_gemm": {"m": _Key("m", _sizes), "n": _size("n"), "k": _size("k")},
     "expert_gate": {
         **{name: _size(name) for name in ("tokens", "experts", "top_k")},
         "normalise": _flag("normalise"),

@@ -147,7 +147,9 @@ def routing_choice(config: TransformerConfig, words: Mapping[str, object]) -> Ro
             that do not go together.
     """
     if words and not config.experts:
-        raise AccelsimError(f"{config}: '{next(iter(words))}' without experts; accepted: a mixture")
+        word = next(iter(words))
+        other = ", or with dataset=" if word == "seed" else ""
+        raise AccelsimError(f"{config}: '{word}' without experts; accepted: a mixture{other}")
     asked = words.get("routing", "uniform")
     if not isinstance(asked, str):
         choice = _given(asked, f"{config}: routing")

@@ -7,12 +7,10 @@ reads the embedding table [vocab, hidden] transposed. Query, key and value are t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from accelsim.errors import AccelsimError
-from accelsim.workload._words import did_you_mean, listed, parse_whole, shown
 from accelsim.workload.attention_layers import attention_layer
-from accelsim.workload.constants import ConstantValues, IndexPattern
+from accelsim.workload.constants import ConstantValues, IndexList, IndexPattern
 from accelsim.workload.experts import expert_feed_forward, routing_assumptions
 from accelsim.workload.graph import Graph
 from accelsim.workload.operators import (
@@ -25,208 +23,70 @@ from accelsim.workload.operators import (
     Residual,
     RmsNorm,
 )
+from accelsim.workload.parallel import Parallel, device_part
+from accelsim.workload.passes import LOGITS, PHASES, Pass, forward_pass
 from accelsim.workload.routing import Routing
 from accelsim.workload.routing_choice import RoutingChoice
-from accelsim.workload.tensors import Shape, TensorSpec, dtype_named
+from accelsim.workload.tensors import Shape, TensorSpec
 from accelsim.workload.transformer_config import TransformerConfig
-
-PHASES = ("prefill", "decode", "encode")
-LOGITS = ("last", "all")
-DEFAULT_TOKENS = 512
-DEFAULT_CONTEXT = 1024
 
 __all__ = ["LOGITS", "PHASES", "Pass", "TransformerConfig", "build_transformer", "forward_pass"]
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One forward pass: how many sequences, which positions are new, what is computed.
-
-    Attributes:
-        phase: "prefill", "decode" or "encode".
-        batch: sequences.
-        q_len: new tokens per sequence.
-        kv_len: tokens per sequence that attention sees, the new ones included.
-        dtype: storage format of weights, activations and cache.
-        logits: "last" computes the language-model head for the last token only, or "all".
-        kv_dtype: storage format of the cache where it is another one ("").
-        page: tokens of a page of the cache, 0 if sequences lie in one piece.
-        prefix: tokens at the beginning of the context that all sequences have in common.
-    """
-
-    phase: str
-    batch: int
-    q_len: int
-    kv_len: int
-    dtype: str
-    logits: str
-    kv_dtype: str = ""
-    page: int = 0
-    prefix: int = 0
-
-    @property
-    def position(self) -> int:
-        """Position of the first new token."""
-        return self.kv_len - self.q_len
-
-    @property
-    def rows(self) -> int:
-        """Rows of the activation matrices: new tokens of all sequences."""
-        return self.batch * self.q_len
-
-    @property
-    def settings(self) -> dict[str, str | int]:
-        """What was asked for, as a report prints it."""
-        length = {"context": self.kv_len} if self.phase == "decode" else {"tokens": self.q_len}
-        cache: dict[str, str | int] = {"kv_dtype": self.kv_dtype}
-        cache |= {"page": self.page, "prefix": self.prefix}
-        told: dict[str, str | int] = {"phase": self.phase, "batch": self.batch, **length}
-        told["dtype"] = self.dtype
-        return told | {key: value for key, value in cache.items() if value}
-
-
-def forward_pass(
-    config: TransformerConfig,
-    *,
-    phase: str | None = None,
-    batch: object = 1,
-    tokens: object = None,
-    context: object = None,
-    dtype: str = "bf16",
-    logits: str = "last",
-    kv_dtype: str = "",
-    page: object = 0,
-    prefix: object = 0,
-) -> Pass:
-    """The pass that a user's words describe, checked against the model.
-
-    Args:
-        phase: "prefill" (`tokens` new tokens per sequence into an empty cache), "decode" (one
-            new token per sequence; `context` counts the tokens in the cache after it was
-            appended, so the new token is the last of the context), or "encode" for BERT (all
-            tokens see each other). By default prefill, or encode for BERT.
-        tokens: new tokens per sequence, by default 512; not for decode.
-        context: tokens attended to by the new one, itself included, by default 1024.
-        dtype: fp32, fp16 or bf16.
-        logits: "last" or "all": positions for which a decoder computes the vocabulary logits.
-        kv_dtype: format of the KV cache, by default `dtype`; integers too.
-        page: tokens of a page of the cache (PagedAttention), by default no pages.
-        prefix: tokens, in whole pages, with which all sequences begin and which the cache holds
-            once. In a prefill they are there already and `tokens` come behind them.
-
-    Raises:
-        AccelsimError: unknown word, a size that is no whole number, or one beyond the model.
-    """
-    default = "prefill" if config.causal else "encode"
-    chosen = _choice(config, "phase", default if phase is None else phase, PHASES)
-    _check_phase(config, chosen, tokens, context)
-    if not dtype_named(dtype, str(config)).is_float:
-        raise AccelsimError(f"{config}: dtype is '{dtype}'; accepted: fp32, fp16, bf16")
-    if chosen == "decode":
-        q_len = 1
-        kv_len = parse_whole(DEFAULT_CONTEXT if context is None else context, f"{config}: context")
-    else:
-        q_len = parse_whole(DEFAULT_TOKENS if tokens is None else tokens, f"{config}: tokens")
-        kv_len = q_len
-    paged = {
-        "page": parse_whole(page, f"{config}: page", least=0),
-        "prefix": parse_whole(prefix, f"{config}: prefix", least=0),
-    }
-    if chosen == "prefill":
-        kv_len += paged["prefix"]
-    _check_length(config, kv_len)
-    _check_cache(config, kv_len - q_len, kv_dtype, **paged)
-    return Pass(
-        phase=chosen,
-        batch=parse_whole(batch, f"{config}: batch"),
-        q_len=q_len,
-        kv_len=kv_len,
-        dtype=dtype,
-        logits=_choice(config, "logits", logits, LOGITS),
-        kv_dtype="" if kv_dtype == dtype else kv_dtype,
-        **paged,
-    )
-
-
-def _choice(config: TransformerConfig, what: str, value: str, accepted: tuple[str, ...]) -> str:
-    if value in accepted:
-        return value
-    hint = did_you_mean(str(value), accepted)
-    raise AccelsimError(f"{config}: {what} is {shown(value)}{hint}; accepted: {listed(accepted)}")
-
-
-def _check_phase(config: TransformerConfig, phase: str, tokens: object, context: object) -> None:
-    if config.causal == (phase == "encode"):
-        accepted = "prefill, decode" if config.causal else "encode"
-        raise AccelsimError(f"{config}: phase is '{phase}'; accepted for it: {accepted}")
-    if phase == "decode" and tokens is not None:
-        raise AccelsimError(f"{config}: decode takes one token per sequence; accepted: context=")
-    if phase != "decode" and context is not None:
-        raise AccelsimError(f"{config}: {phase} starts from an empty cache; accepted: tokens=")
-
-
-def _check_cache(
-    config: TransformerConfig, held: int, kv_dtype: str, page: int, prefix: int
-) -> None:
-    """A cache that holds ``held`` tokens before the pass."""
-    if kv_dtype:
-        dtype_named(kv_dtype, f"{config}: kv_dtype")
-    if prefix and not page:
-        raise AccelsimError(f"{config}: prefix {prefix}; accepted: with page=, tokens of a page")
-    if prefix and (prefix % page or prefix > held):
-        raise AccelsimError(
-            f"{config}: prefix {prefix}; accepted: whole pages of {page}, at most the {held} tokens"
-            " before the new ones"
-        )
-
-
-def _check_length(config: TransformerConfig, kv_len: int) -> None:
-    if not config.rotary and kv_len > config.positions:
-        raise AccelsimError(
-            f"{config}: {kv_len} tokens; accepted: up to its {config.positions} learned positions"
-        )
-
-
 def build_transformer(
-    config: TransformerConfig, step: Pass, routing: RoutingChoice | None = None
+    config: TransformerConfig,
+    step: Pass,
+    routing: RoutingChoice | None = None,
+    spread: Parallel | None = None,
 ) -> Graph:
     """The operators of one forward pass of a transformer.
 
     The graph reads `token_ids` int32 [batch*q_len] (sequence-major) and the KV caches, which
     hold the earlier positions, and gives `logits` [batch or batch*q_len, vocab]; an encoder
     gives `sequence` [batch*q_len, hidden] and, with a pooler, `pooled` [batch, hidden].
-    `routing` says which experts tokens visit, by default a uniform draw for all layers.
+    `routing` says which experts tokens visit, by default a uniform draw for all layers. With
+    `spread` the graph is that of one device; stages but the first read `hidden_states` [batch*
+    q_len, hidden] instead of ids, stages but the last give them.
 
     Raises:
-        AccelsimError: a routing that does not fit.
+        AccelsimError: a routing or a spread that does not fit.
     """
-    return Builder(config, step, routing or RoutingChoice()).graph()
+    return Builder(config, step, routing or RoutingChoice(), spread or Parallel()).graph()
 
 
 class Builder:
     """Collects the tensors and operators of one pass, layer by layer."""
 
-    def __init__(self, config: TransformerConfig, step: Pass, routing: RoutingChoice) -> None:
-        self.config = config
+    def __init__(
+        self, config: TransformerConfig, step: Pass, routing: RoutingChoice, spread: Parallel
+    ) -> None:
+        self.config = device_part(config, spread)
         self.step = step
         self.routing = routing
+        self.spread = spread
+        self.reduced = 0
         self.tensors: dict[str, TensorSpec] = {}
         self.operators: list[Operator] = []
         self.layer: int | None = None
 
     def graph(self) -> Graph:
         """The finished graph."""
-        x = self.embed()
+        x = self.embed() if self.spread.first else self.handed_on()
         for layer in range(self.config.layers):
             self.layer = layer
             x = self.decoder_layer(x, f"layer{layer}")
         self.layer = None
-        self.head(x)
-        settings = dict(self.step.settings)
-        assumptions: tuple[str, ...] = ()
+        if self.spread.last:
+            self.head(x)
+        else:
+            self.finish(x, "hidden_states_out")
+        settings = self.step.settings | self.spread.settings
+        rows, hidden = self.step.rows, self.config.hidden
+        words = self.spread.words(self.reduced, rows, hidden, self.step.dtype)
+        assumptions = self.step.assumptions + words
         if self.config.experts:
             settings |= self.routing.settings
-            assumptions = routing_assumptions(self.config, self.routing, self.step.rows)
+            assumptions += routing_assumptions(self.config, self.routing, self.step.rows)
         return Graph(self.config.name, self.tensors, tuple(self.operators), settings, assumptions)
 
     def tensor(self, name: str, shape: Shape, role: str, dtype: str | None = None) -> str:
@@ -290,6 +150,19 @@ class Builder:
         rows, cols = self.tensors[branch].shape
         return self.emit(Residual(name, (branch, skipped), (f"{name}.out",), rows, cols))
 
+    def all_reduce(self, name: str, part: str) -> str:
+        """A result of all devices from this one's part of the sum: the others' parts arrive as an
+        input."""
+        if self.spread.tp == 1:
+            return part
+        self.reduced += 1
+        others = self.tensor(f"{name}.others", self.tensors[part].shape, "input")
+        return self.combine(name, part, others, "add")
+
+    def handed_on(self) -> str:
+        """The rows that the stage before hands on."""
+        return self.tensor("hidden_states", (self.step.rows, self.config.hidden), "input")
+
     def gather(self, name: str, table: str, ids: str) -> str:
         """Rows of a table."""
         vocab, hidden = self.tensors[table].shape
@@ -304,6 +177,7 @@ class Builder:
         config, rows = self.config, self.step.rows
         table = self.tensor("embedding.weight", (config.vocab, config.hidden), "weight")
         x = self.gather("embedding", table, self.tensor("token_ids", (rows,), "input", "int32"))
+        x = self.all_reduce("embedding_all_reduce", x)
         if config.token_types:
             shape = (config.token_types, config.hidden)
             types = self.tensor("segment_embedding.weight", shape, "weight")
@@ -318,7 +192,10 @@ class Builder:
         config, step = self.config, self.step
         shape = (config.table_rows, config.hidden)
         table = self.tensor("position_embedding.weight", shape, "weight")
-        pattern = IndexPattern(step.position + config.position_offset, period=step.q_len)
+        first, offset = step.position, config.position_offset
+        pattern: ConstantValues = IndexPattern(first + offset, period=step.q_len)
+        if step.positions:
+            pattern = IndexList(tuple(p + offset for p in step.positions))
         ids = self.ids("position_ids", step.rows, pattern)
         return self.gather("position_embedding", table, ids)
 
@@ -328,9 +205,11 @@ class Builder:
         for branch, label in branches:
             if self.config.pre_norm:
                 inner = branch(self, label, self.normalise(f"{label}_norm", x))
+                inner = self.all_reduce(f"{label}_all_reduce", inner)
                 x = self.residual(f"{label}_residual", inner, x)
             else:
-                x = self.residual(f"{label}_residual", branch(self, label, x), x)
+                inner = self.all_reduce(f"{label}_all_reduce", branch(self, label, x))
+                x = self.residual(f"{label}_residual", inner, x)
                 x = self.normalise(f"{label}_norm", x)
         return x
 
@@ -382,7 +261,7 @@ class Builder:
         if not config.tied_embeddings:
             return self.linear("lm_head", x, config.vocab, bias=False)
         m, k = self.tensors[x].shape
-        inputs, n = (x, "embedding.weight"), config.vocab
+        inputs, n = (x, self.tensor("embedding.weight", (config.vocab, k), "weight")), config.vocab
         return self.emit(Gemm("lm_head", inputs, ("lm_head.out",), m=m, n=n, k=k, transpose_b=True))
 
 

@@ -85,7 +85,7 @@ def latent_attention(graph: Graph, values: dict[str, Any], context: int, new: in
     for cache, fresh in (("latent", c), ("k", key)):
         append = graph.operator(f"{name}.{cache}_append")
         assert isinstance(append, KvAppend)
-        whole = tokens_of(append, w[f"{cache}_cache"])[:, 0].copy()
+        whole = np.stack(tokens_of(append, w[f"{cache}_cache"]))[:, 0].copy()
         if not append.kv_dtype:
             whole[:, context - new :] = fresh.reshape(batch, new, -1)
         caches.append(whole)

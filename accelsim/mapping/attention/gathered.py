@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 
 from accelsim.hw.simt import Simt
 from accelsim.mapping.attention.heads import (
@@ -18,8 +19,10 @@ from accelsim.mapping.attention.heads import (
     cache_runs,
     group_of,
     head_groups,
+    place_of,
     queries,
 )
+from accelsim.mapping.attention.stretches import Stretches
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.simt_rows import Threads, tile_height
@@ -36,9 +39,9 @@ Copy = tuple[View, View]
 
 @dataclass
 class Plain:
-    """Queries [rows, d], keys [kv_len, d] and values [kv_len, head_dim] of a group of score rows,
+    """Queries [rows, d], keys [n, d] and values [n, head_dim] of a group of score rows,
     d = head_dim + rope_dim, all in the format of the queries. Keys that no query sees are left out:
-    the first one here is number ``first`` of the cache."""
+    the last n = ``keys_read_by`` of a sequence are here, ``kv_len`` at most."""
 
     op: Attention
     low: Lowering
@@ -56,14 +59,24 @@ class Plain:
             copy_windows(self.low, self.copies)
 
     @property
-    def first(self) -> int:
-        """The first key that a query sees."""
-        return self.op.keys_seen(0).start
-
-    @property
     def kv_len(self) -> int:
-        """Keys that are left."""
-        return self.op.kv_len - self.first
+        """Keys that are left of a sequence at most."""
+        return self.op.keys_read
+
+    def width(self, window: slice) -> int:
+        """Keys that a group of score rows is multiplied with."""
+        return self.op.keys_read_by[place_of(self.op, window)[0]]
+
+    def scores(self, name: str, fmt: Format) -> Stretches:
+        """Room in main memory for a number per score."""
+        op = self.op
+        height = op.heads * op.q_len
+        return Stretches.scratch(self.low, f"{op.name}.{name}", op.keys_read_by, height, fmt)
+
+    @cached_property
+    def _tops(self) -> list[int]:
+        """Keys of all sequences before each, in what has been copied together."""
+        return list(accumulate(self.op.keys_read_by, initial=0))
 
     @cached_property
     def fmt(self) -> Format:
@@ -89,16 +102,24 @@ class Plain:
     def _put(self, name: str, wide: int) -> None:
         op, low = self.op, self.low
         groups = op.batch * op.kv_heads
-        whole = low.scratch(f"{op.name}.{name}", groups * self.kv_len, wide, self.fmt)
+        rows = op.kv_heads * self._tops[-1]
+        whole = low.scratch(f"{op.name}.{name}", rows, wide, self.fmt)
         self._room[name] = whole
         parts = [(name, slice(0, op.head_dim))]
         if name == "k" and op.rope_dim:
             parts.append(("k_rope", slice(op.head_dim, wide)))
         for group in range(groups):
+            first, stop, top = self._place(group)
             for operand, columns in parts:
-                for run in cache_runs(op, low, group, operand, self.first, op.kv_len):
-                    row = group * self.kv_len + run.first - self.first
+                for run in cache_runs(op, low, group, operand, first, stop):
+                    row = top + run.first - first
                     self.copies.append((whole[row : row + run.view.rows, columns], run.view))
+
+    def _place(self, group: int) -> tuple[int, int, int]:
+        """Keys (first, behind the last) of a key head that are here, and their first row."""
+        sequence, head = divmod(group, self.op.kv_heads)
+        count, stop = self.op.keys_read_by[sequence], self.op.lengths[sequence]
+        return stop - count, stop, self._tops[sequence] * self.op.kv_heads + head * count
 
     def queries(self, window: slice) -> View:
         """Queries of a group of score rows."""
@@ -118,15 +139,16 @@ class Plain:
 
     def _of(self, name: str, window: slice) -> View:
         group = group_of(self.op, window)
+        first, stop, top = self._place(group)
         if name in self._room:
-            first = group * self.kv_len
-            return self._room[name][first : first + self.kv_len, EVERYTHING]
-        return cache_runs(self.op, self.low, group, name, self.first, self.op.kv_len)[0].view
+            return self._room[name][top : top + stop - first, EVERYTHING]
+        return cache_runs(self.op, self.low, group, name, first, stop)[0].view
 
     def bias(self, window: slice) -> View:
-        """What is added to a group of score rows: one row [1, kv_len] for all of them, or, if they
-        are of several heads with one query each, a row for each."""
-        return bias_rows(self.op, self.low, window)[EVERYTHING, self.first :]
+        """What is added to a group of score rows: one row [1, n] for all of them, or, if they are
+        of several heads with one query each, a row for each."""
+        rows = bias_rows(self.op, self.low, window)
+        return rows[EVERYTHING, rows.cols - self.width(window) :]
 
 
 def copy_windows(low: Lowering, copies: list[Copy]) -> None:

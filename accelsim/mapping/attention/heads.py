@@ -54,12 +54,12 @@ def outputs(op: Attention, low: Lowering, window: slice) -> View:
 
 
 def bias_rows(op: Attention, low: Lowering, window: slice) -> View:
-    """What is added to a group of score rows: one row [1, kv_len] for all of them, or, if they are
+    """What is added to a group of score rows: one row [1, keys] for all of them, or, if they are
     of several heads with one query each, a row for each."""
-    _, head = place_of(op, window)
+    sequence, head = place_of(op, window)
     heads = 1 if op.q_len > 1 else window.stop - window.start
     whole = low.matrix(op.operand("bias") or "", op.heads, op.kv_len)
-    return whole[head : head + heads, EVERYTHING]
+    return whole[head : head + heads, : op.lengths[sequence]]
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,8 @@ def _query_tile(
     op: Attention, low: Lowering, group: int, members: Sequence[Member], first: int, last: int
 ) -> QueryTile:
     """Queries first .. last - 1 of some heads."""
-    sees, visible = op.keys_seen(first).start, op.keys_seen(last - 1).stop
+    sequence = members[0][0]
+    sees, visible = op.keys_seen(first, sequence).start, op.keys_seen(last - 1, sequence).stop
     names = ("q", "q_rope") if op.rope_dim else ("q",)
     pieces: list[Piece] = []
 
@@ -224,7 +225,7 @@ def _query_tile(
         for _, same in groupby(members, key=lambda member: member[0]):
             run = list(same)
             row = run[0][0] * op.heads + run[0][1]
-            add(slice(row, row + len(run)), slice(0, len(run)), op.kv_len)
+            add(slice(row, row + len(run)), slice(0, len(run)), op.lengths[run[0][0]])
         # All rows see the same keys: blocks begin with the first of them.
         return QueryTile(group, pieces[-1].rows.stop, visible, tuple(pieces), sees, sees)
     for sequence, head in members:

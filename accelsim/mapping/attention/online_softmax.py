@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import ClassVar
 
 from accelsim.mapping.attention.heads import QueryTile, cache_runs, split_keys
@@ -91,7 +92,7 @@ def online_softmax(
         low.build.reduce(works.order(op, low, phase, order, sites[0].lanes, split=splits > 1))
     partial = None
     if splits > 1:
-        partial = Partials.of(op, low, splits, maxima=works.maxima)
+        partial = Partials.of(op, low, chain(*tiles), maxima=works.maxima)
         low.build.note(f"keys split into {splits} ranges, then merged")
     for phase, some in zip(phases, tiles if partial else [p.tiles for p in phases], strict=True):
         low.build.reserve(instructions(some, phase.tiling), "attention with an online softmax")

@@ -8,11 +8,12 @@ Source: Dao, Haziza, Massa and Sizov, Flash-Decoding for long-context inference,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from accelsim.errors import CapacityError
-from accelsim.mapping.attention.heads import Piece
+from accelsim.mapping.attention.heads import Piece, QueryTile
+from accelsim.mapping.attention.stretches import Stretches
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.numerics.formats import number_format
@@ -28,29 +29,31 @@ EVERYTHING = slice(None)
 
 @dataclass(frozen=True)
 class Partials:
-    """Results [rows, splits x head_dim], maxima and sums [rows, splits] of all score rows, fp32.
-
-    Without maxima all ranges have the same one.
+    """Results [rows, ranges x head_dim], maxima and sums [rows, ranges] of all score rows, fp32:
+    sequences of fewer keys have fewer ranges. Without maxima all ranges have the same one.
     """
 
-    results: View
-    maxima: View | None
-    sums: View
+    results: Stretches
+    maxima: Stretches | None
+    sums: Stretches
 
     @property
-    def kept(self) -> list[View]:
+    def kept(self) -> list[Stretches]:
         """What is kept of a range."""
         return [view for view in (self.results, self.maxima, self.sums) if view is not None]
 
     @classmethod
-    def of(cls, op: Attention, low: Lowering, splits: int, *, maxima: bool = True) -> Partials:
-        """Room in main memory for ``splits`` ranges of keys."""
-        rows = op.batch * op.heads * op.q_len
-        return cls(
-            low.scratch(f"{op.name}.partial", rows, splits * op.head_dim, FP32),
-            low.scratch(f"{op.name}.max", rows, splits, FP32) if maxima else None,
-            low.scratch(f"{op.name}.sum", rows, splits, FP32),
-        )
+    def of(
+        cls, op: Attention, low: Lowering, split: Iterable[QueryTile], *, maxima: bool = True
+    ) -> Partials:
+        """Room in main memory for what tiles of ranges of keys leave."""
+        ranges = ranges_of(op, split)
+
+        def room(name: str, cols: int) -> Stretches:
+            widths = [n * cols for n in ranges]
+            return Stretches.scratch(low, f"{op.name}.{name}", widths, 1, FP32)
+
+        return cls(room("partial", op.head_dim), room("max", 1) if maxima else None, room("sum", 1))
 
     def store(
         self, low: Lowering, queue: int, piece: Piece, split: int, parts: Sequence[View]
@@ -59,7 +62,7 @@ class Partials:
         rows = slice(piece.first_row, piece.first_row + piece.count)
         for whole, part in zip(self.kept, parts, strict=True):
             column = split * part.cols
-            low.build.store(queue, whole[rows, column : column + part.cols], part)
+            low.build.store(queue, whole.of(rows)[:, column : column + part.cols], part)
 
     def merge(self, low: Lowering, pieces: Sequence[Piece]) -> None:
         """Merge the ranges of all pieces, row by row, shared out over the cores."""
@@ -74,6 +77,16 @@ class Partials:
         for core, mine in zip(low.cores, shares, strict=True):
             if mine:
                 _Merge(low, core, self).emit(mine)
+
+
+def ranges_of(op: Attention, split: Iterable[QueryTile]) -> list[int]:
+    """Ranges of keys that each score row has."""
+    found = [0] * (op.batch * op.heads * op.q_len)
+    for tile in split:
+        for piece in tile.pieces:
+            for row in range(piece.first_row, piece.first_row + piece.count):
+                found[row] = max(found[row], tile.part + 1)
+    return found
 
 
 def most_ranges(head_dim: int, capacity: int) -> int:
@@ -130,14 +143,18 @@ class _Merge:
         build, v = self.low.build, self.slot
         height, d, p = rows.stop - rows.start, self.head_dim, self.partial
         where = slice(piece.first_row + rows.start, piece.first_row + rows.stop)
+        n = p.sums.of(where).cols
+        widths = (n * d, n, n, d, 1)
         parts, tops, totals, out, column = (
-            ring.next()[:height, EVERYTHING]
-            for ring in (self.parts, self.tops, self.totals, self.out, self.column)
+            ring.next()[:height, :width]
+            for ring, width in zip(
+                (self.parts, self.tops, self.totals, self.out, self.column), widths, strict=True
+            )
         )
         targets = (parts, totals) if p.maxima is None else (parts, tops, totals)
         for target, source in zip(targets, p.kept, strict=True):
-            build.load(self.core.load_queues[0], target, source[where, EVERYTHING])
-        each = [parts[EVERYTHING, i * d : (i + 1) * d] for i in range(self.splits)]
+            build.load(self.core.load_queues[0], target, source.of(where))
+        each = [parts[EVERYTHING, i * d : (i + 1) * d] for i in range(n)]
         if p.maxima is not None:
             build.vector(v, F.ROW_MAX, column, tops)
             build.vector(v, F.SUB, tops, tops, column)
@@ -147,8 +164,8 @@ class _Merge:
         build.vector(v, F.RECIPROCAL, column, column)
         for i, part in enumerate(each) if p.maxima is not None else ():
             build.vector(v, F.MUL, part if i else out, part, tops[EVERYTHING, i : i + 1])
-        for i in range(1, self.splits):
+        for i in range(1, n):
             first = each[0] if i == 1 and p.maxima is None else out
             build.vector(v, F.ADD, out, first, each[i])
-        build.vector(v, F.MUL, out, out, column)
+        build.vector(v, F.MUL, out, each[0] if n == 1 and p.maxima is None else out, column)
         build.store(self.core.store_queue, piece.outputs[rows, EVERYTHING], out)

@@ -30,24 +30,26 @@ class Tiler:
 
 @dataclass(frozen=True)
 class Phase:
-    """Query tiles and the keys that they read in one go, with the tiling for it."""
+    """Query tiles and the keys that they read in one go, with the tiling for it: ``keys`` at most,
+    for which tiles of ``typical`` ones are chosen."""
 
     tiles: list[QueryTile]
     tiling: AttentionTiling
     keys: int
+    typical: int
 
     @classmethod
     def of(cls, op: Attention, low: Lowering, tiler: Tiler) -> Phase:
         """All queries and all keys that they see."""
-        keys = op.keys_read
+        keys, typical = op.keys_read, -(-sum(op.keys_read_by) // op.batch)
         shared = op.heads // op.kv_heads
-        tiling = tiler.best(_problem(op, low, op.batch * op.kv_heads, shared, keys))
-        return cls(query_tiles(op, low, tiling.heads, tiling.rows), tiling, keys)
+        tiling = tiler.best(_problem(op, low, op.batch * op.kv_heads, shared, typical))
+        return cls(query_tiles(op, low, tiling.heads, tiling.rows), tiling, keys, typical)
 
     @property
     def span(self) -> int:
         """Keys of a range."""
-        return min(self.tiling.span, self.keys)
+        return self.tiling.span if self.tiling.span < self.typical else self.keys
 
     @property
     def splits(self) -> int:
@@ -57,7 +59,7 @@ class Phase:
 
 def has_common_keys(op: Attention) -> bool:
     """Whether all queries of several sequences see the same first keys."""
-    return op.batch > 1 and 0 < op.prefix <= op.kv_len - op.q_len and not op.window
+    return op.batch > 1 and 0 < op.prefix <= min(op.lengths) - op.q_len and not op.window
 
 
 def phases_of(op: Attention, low: Lowering, tiler: Tiler) -> list[Phase]:
@@ -67,7 +69,8 @@ def phases_of(op: Attention, low: Lowering, tiler: Tiler) -> list[Phase]:
     if not has_common_keys(op):
         return [whole]
     two = two_phases(op, low, tiler)
-    problem = _problem(op, low, op.batch * op.kv_heads, op.heads // op.kv_heads, op.kv_len)
+    typical = -(-sum(op.lengths) // op.batch)
+    problem = _problem(op, low, op.batch * op.kv_heads, op.heads // op.kv_heads, typical)
     parts = sum(phase.splits for phase in two)
     cycles = sum(phase.tiling.cycles for phase in two) + tiler.merge_cycles(problem, parts)
     if cycles >= whole.tiling.cycles:
@@ -83,13 +86,14 @@ def two_phases(op: Attention, low: Lowering, tiler: Tiler) -> list[Phase]:
     Source: Ye, Tao, Huang and Li, ChunkAttention, ACL 2024, section 3.2.
     """
     shared, own = op.heads // op.kv_heads, op.kv_len - op.prefix
+    typical = -(-sum(op.lengths) // op.batch) - op.prefix
     common = _problem(op, low, op.kv_heads, op.batch * shared, op.prefix, common=True)
     first = tiler.best(common)
-    then = tiler.best(_problem(op, low, op.batch * op.kv_heads, shared, own))
+    then = tiler.best(_problem(op, low, op.batch * op.kv_heads, shared, typical))
     behind = behind_prefix(op, query_tiles(op, low, then.heads, then.rows))
     return [
-        Phase(prefix_tiles(op, low, first.heads, first.rows), first, op.prefix),
-        Phase(behind, then, own),
+        Phase(prefix_tiles(op, low, first.heads, first.rows), first, op.prefix, op.prefix),
+        Phase(behind, then, own, typical),
     ]
 
 

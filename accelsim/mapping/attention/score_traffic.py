@@ -13,7 +13,7 @@ def score_bytes(op: Attention, operand_bits: int) -> int:
     """Bytes that an unfused attention moves between its kernels: every score of a key that some
     query of a sequence sees, hidden ones too, is written and read once in fp32, and so is every
     weight in the format of the operands."""
-    pairs = op.batch * op.heads * op.q_len * op.keys_read
+    pairs = op.heads * op.q_len * sum(op.keys_read_by)
     return 2 * pairs * FP32_BYTES + 2 * (pairs * operand_bits // 8)
 
 

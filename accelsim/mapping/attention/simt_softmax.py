@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from accelsim.mapping.attention.gathered import Plain
+from accelsim.mapping.attention.stretches import Stretches
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.simt_rows import (
     FP32,
@@ -30,7 +31,9 @@ IN_REGISTERS = 1024
 """Columns of a row that PyTorch's warp softmax keeps in registers."""
 
 
-def softmax_kernel(low: Lowering, x: View, out: View, scores: Plain | None = None) -> None:
+def softmax_kernel(
+    low: Lowering, x: Stretches, out: Stretches, scores: Plain | None = None
+) -> None:
     """Softmax of the rows of ``x``, which as ``scores`` are scaled, biased and masked before."""
     low.launch()
     threads: dict[int, tuple[Threads, _Softmax]] = {}
@@ -53,7 +56,7 @@ def _bias(scores: Plain, rows: slice) -> View:
 
 def _period(scores: Plain | None) -> int:
     """Rows that a tile must not cross: of a head if they differ in more than their values."""
-    if scores is None or not (scores.op.masked or scores.op.alibi):
+    if scores is None or not (scores.op.masked or scores.op.alibi or scores.op.contexts):
         return 0
     op = scores.op
     return op.q_len if op.q_len > 1 else op.heads
@@ -62,7 +65,7 @@ def _period(scores: Plain | None) -> int:
 class _Softmax:
     """The softmax kernel of one multiprocessor: its buffers and the steps of a tile."""
 
-    def __init__(self, t: Threads, x: View, out: View, scores: Plain | None) -> None:
+    def __init__(self, t: Threads, x: Stretches, out: Stretches, scores: Plain | None) -> None:
         self.t, self.x, self.out, self.scores = t, x, out, scores
         biased = scores is not None and scores.op.alibi
         element = 2 * x.fmt.bits // 8 + 2 * out.fmt.bits // 8 + 4 + 8 * biased
@@ -82,13 +85,15 @@ class _Softmax:
         """Maximum, sum and result of a tile of rows, each over all pieces of the rows."""
         h = rows.stop - rows.start
         top, total = (self.narrow[n].next()[:h, :] for n in ("top", "total"))
+        x = self.x.of(rows)
+        cols = x.cols
         # One descriptor for all reads of a piece.
-        pieces = [(c, self.x[rows, c]) for c in cut(slice(0, self.x.cols), self.width)]
-        if self.x.cols <= IN_REGISTERS:
+        pieces = [(c, x[:, c]) for c in cut(slice(0, cols), self.width)]
+        if cols <= IN_REGISTERS:
             return [self._step(rows, pieces[0], lambda e, c: self._whole(e, c, rows, top, total))]
         passes: list[Callable[[View, slice], None]] = [
             lambda e, c: self._reduce(F.ROW_MAX, F.MAX, e, top, c),
-            lambda e, c: self._sum(e, top, total, c),
+            lambda e, c: self._sum(e, top, total, c, last=c.stop == cols),
             lambda e, c: self._divide(e, rows, c, top, total),
         ]
         return [self._step(rows, piece, work) for work in passes for piece in pieces]
@@ -141,9 +146,9 @@ class _Softmax:
         self.t.do(F.SUB, e, self.source, top)
         return self.t.do(F.EXP, e, e)
 
-    def _sum(self, e: View, top: View, total: View, cols: slice) -> None:
+    def _sum(self, e: View, top: View, total: View, cols: slice, *, last: bool) -> None:
         self._reduce(F.ROW_SUM, F.ADD, self._exponent(e, top), total, cols)
-        if cols.stop == self.x.cols:
+        if last:
             self.t.do(F.RECIPROCAL, total, total)
 
     def _divide(self, e: View, rows: slice, cols: slice, top: View, total: View) -> None:
@@ -151,9 +156,9 @@ class _Softmax:
 
     def _whole(self, e: View, cols: slice, rows: slice, top: View, total: View) -> None:
         self._reduce(F.ROW_MAX, F.MAX, e, top, cols)
-        self._sum(e, top, total, cols)
+        self._sum(e, top, total, cols, last=True)
         self._store(e, rows, cols, total)
 
     def _store(self, e: View, rows: slice, cols: slice, total: View) -> None:
         y = self.t.do(F.MUL, self.result.next()[: e.rows, : e.cols], e, total)
-        self.t.store(self.out[rows, cols], y)
+        self.t.store(self.out.of(rows)[:, cols], y)

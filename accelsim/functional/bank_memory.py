@@ -1,0 +1,295 @@
+"""The bytes of banks that compute, and matrix-vector products as their units form them.
+
+A layout says where an element is stored (hw/pim/layout). What a product reads is the family's
+command sequence, written down here in hardware terms: which DRAM row and columns a command opens
+and multiplies in all banks, which inputs the banks have been given, and which output a bank's
+accumulator then holds. It does not ask the layout. So a product is right only if both agree.
+
+    sweeps     a row of all banks against a chunk of the inputs; what banks leave for one output in
+               several rows is added in fp32 by who reads it, in ascending order (Newton, AiM,
+               PIM-GPT: host or ASIC)
+    registers  128 inputs in even banks, 128 in odd ones; 8 outputs per pair of banks, whose lanes
+               are added at the end (HBM-PIM)
+    groups     a head's tokens over groups of four banks (AttAcc): scores by trees, of which the
+               four of a group are added; weighted values by lanes, groups added at the end
+
+What nobody wrote is NaN, so that a product that reads it shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import AccelsimError
+from accelsim.functional.memory import POISON
+from accelsim.hw.pim.layout import BankGrid, Layout
+from accelsim.hw.pim.layout_families import GROUP_BANKS, REGISTERS
+from accelsim.numerics.bank_macs import BankLanes, held, lane_sum
+from accelsim.numerics.formats import Format
+from accelsim.numerics.orders import Order, order_of
+from accelsim.numerics.rules import Rule
+
+Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+class BankMemory:
+    """Rows first_row .. last_row of every bank of a grid, elements of one 16-bit format."""
+
+    def __init__(self, grid: BankGrid, fmt: Format, first_row: int, last_row: int) -> None:
+        if fmt.bits != grid.bits or fmt.bits != 16:
+            raise AccelsimError(
+                f"banks of {grid.bits}-bit elements keep no {fmt.name}; accepted: fp16, bf16"
+            )
+        self.grid, self.fmt, self.first_row = grid, fmt, first_row
+        shape = (grid.channels, grid.banks, last_row - first_row + 1, grid.row_elements)
+        self.bits = np.full(shape, POISON, dtype=np.uint16)
+
+    @classmethod
+    def holding(cls, fmt: Format, *layouts: Layout) -> BankMemory:
+        """The rows that some layouts of one grid use."""
+        first = min(layout.first_row for layout in layouts)
+        last = max(layout.last_row for layout in layouts)
+        return cls(layouts[0].grid, fmt, first, last)
+
+    def store(self, layout: Layout, values: Array) -> None:
+        """Write a matrix; what else lies in a column that it begins becomes 0."""
+        i, j = np.indices((layout.rows, layout.cols))
+        place = layout.place(i, j)
+        row, size = place.row - self.first_row, self.grid.column_elements
+        columns = self.bits.reshape(*self.bits.shape[:3], -1, size)
+        columns[place.channel, place.bank, row, place.column // size] = 0
+        words = self.fmt.codes(self.fmt.encode(values.astype(np.float32)))
+        self.bits[place.channel, place.bank, row, place.column] = words
+
+    def load(self, layout: Layout) -> Float32:
+        """A matrix as it lies there."""
+        i, j = np.indices((layout.rows, layout.cols))
+        place = layout.place(i, j)
+        row = place.row - self.first_row
+        return self._decoded(self.bits[place.channel, place.bank, row, place.column])
+
+    def columns(self, element: int, count: int) -> Float32:
+        """What a command that opens a row of all banks multiplies: ``count`` columns from the one
+        of number ``element`` // column size within a bank; [channels, banks, elements]."""
+        row, column = divmod(element, self.grid.row_elements)
+        stop = column + count * self.grid.column_elements
+        if stop > self.grid.row_elements:
+            raise AccelsimError(f"{count} columns from {column} on leave row {row}")
+        return self._decoded(self.bits[:, :, row - self.first_row, column:stop])
+
+    def _decoded(self, words: npt.NDArray[np.uint16]) -> Float32:
+        return np.asarray(self.fmt.decode(self.fmt.stored(words)), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Rows of all banks against chunks of the inputs: Newton and its relatives.
+
+    ``channels`` of the banks take part, from ``channel`` on; outputs take turns over banks, then
+    channels, or lie in a block per channel (``blocks``). Row ``tile`` x chunks + chunk, or chunk x
+    tiles + tile (``by_chunk``), behind ``first_row``.
+    """
+
+    grid: BankGrid
+    rows: int
+    cols: int
+    first_row: int
+    channel: int
+    channels: int
+    blocks: bool = False
+    by_chunk: bool = False
+
+    @property
+    def tiles(self) -> int:
+        """Outputs of a bank."""
+        return -(-self.rows // (self.grid.banks * self.channels))
+
+    @property
+    def chunks(self) -> int:
+        """Rows that a bank opens for an output."""
+        return -(-self.cols // self.grid.row_elements)
+
+    def outputs(self, tile: int) -> Ints:
+        """The output of every bank [channels, banks]."""
+        channel = np.arange(self.channels)[:, None]
+        bank = np.arange(self.grid.banks)
+        if self.blocks:
+            return (channel * self.tiles + tile) * self.grid.banks + bank
+        return (tile * self.channels + channel) * self.grid.banks + bank
+
+    def row(self, tile: int, chunk: int) -> int:
+        """The DRAM row that holds a chunk of a tile."""
+        behind = chunk * self.tiles + tile if self.by_chunk else tile * self.chunks + chunk
+        return self.first_row + behind
+
+    def product(
+        self, memory: BankMemory, rule: Rule, x: Array, outputs: range, inputs: range
+    ) -> Float32:
+        """W[outputs, inputs] x, fp32; ``x`` has an element for each of ``inputs``."""
+        y = np.zeros(len(outputs), dtype=np.float32)
+        begun = np.zeros(len(outputs), dtype=bool)
+        for first, vector in self._vectors(x, inputs):
+            chunk, column = divmod(first, self.grid.row_elements)
+            for tile in range(self.tiles):
+                number = self.outputs(tile)
+                wanted = (number >= outputs.start) & (number < min(outputs.stop, self.rows))
+                if not wanted.any():
+                    continue
+                element = self.row(tile, chunk) * self.grid.row_elements + column
+                held_there = memory.columns(element, len(vector) // self.grid.column_elements)
+                mine = held_there[self.channel : self.channel + self.channels][wanted]
+                part = rule.multiply(mine, vector[:, None], None)[:, 0]
+                index = number[wanted] - outputs.start
+                y[index] = np.where(begun[index], y[index] + part, part)
+                begun[index] = True
+        return y
+
+    def _vectors(self, x: Array, inputs: range) -> Iterator[tuple[int, Float32]]:
+        """What the vector buffer is given for each chunk, whole columns, and its first input."""
+        size, column = self.grid.row_elements, self.grid.column_elements
+        for chunk in range(inputs.start // size, -(-inputs.stop // size)):
+            first = max(inputs.start, chunk * size)
+            stop = min(inputs.stop, (chunk + 1) * size)
+            start = first // column * column
+            vector = np.zeros(-(-stop // column) * column - start, dtype=np.float32)
+            vector[first - start : stop - start] = x[first - inputs.start : stop - inputs.start]
+            yield start, vector
+
+
+def register_product(memory: BankMemory, layout: Layout, rule: BankLanes, x: Array) -> Float32:
+    """W x by the units of HBM-PIM, each between two banks."""
+    grid, adder = memory.grid, rule.adder
+    lanes, units = grid.column_elements, grid.banks // 2
+    inputs = REGISTERS * lanes
+    pairs = -(-layout.cols // (2 * inputs))
+    vector = np.zeros(pairs * 2 * inputs, dtype=np.float32)
+    vector[: layout.cols] = x
+    given = vector.reshape(pairs, 2, REGISTERS, lanes)
+    per_tile = REGISTERS * units * grid.channels
+    y = np.zeros(-(-layout.rows // per_tile) * per_tile, dtype=np.float32)
+    for tile in range(len(y) // per_tile):
+        for register in range(REGISTERS):
+            sums = np.zeros((grid.channels, units, lanes), dtype=np.float32)
+            for burst in range(-(-layout.cols // lanes)):
+                half, place = divmod(burst, REGISTERS)
+                pair, odd = divmod(half, 2)
+                block = (tile * pairs + pair) * REGISTERS + register
+                element = layout.origin + block * inputs + place * lanes
+                banks = memory.columns(element, 1)[:, odd::2]
+                banks = _written(banks, tile, register, layout, per_tile)
+                sums = held(sums + held(banks * given[pair, odd, place], adder), adder)
+            first = tile * per_tile + register
+            number = first + REGISTERS * np.arange(grid.channels * units)
+            y[number] = lane_sum(np.moveaxis(sums.reshape(-1, lanes), 1, 0))
+    return y[: layout.rows]
+
+
+def _written(banks: Float32, tile: int, register: int, layout: Layout, per_tile: int) -> Float32:
+    """Columns of units that have an output; a host gives the others zeros."""
+    channels, units, _ = banks.shape
+    number = tile * per_tile + register + REGISTERS * np.arange(channels * units)
+    return np.where((number < layout.rows).reshape(channels, units, 1), banks, np.float32(0))
+
+
+def group_scores(memory: BankMemory, keys: Layout, rule: Rule, q: Array, tokens: int) -> Float32:
+    """K q of a head's first ``tokens`` tokens by AttAcc's groups of banks."""
+    grid, lanes = memory.grid, memory.grid.column_elements
+    groups = grid.banks // GROUP_BANKS
+    columns = -(-keys.cols // (GROUP_BANKS * lanes))
+    vector = np.zeros(GROUP_BANKS * columns * lanes, dtype=np.float32)
+    vector[: keys.cols] = q
+    parts = vector.reshape(GROUP_BANKS, -1)
+    used = -(-keys.cols // (columns * lanes))
+    scores = np.zeros((-(-tokens // groups), groups), dtype=np.float32)
+    for turn in range(len(scores)):
+        held_there = _columns_across(memory, keys.origin + turn * columns * lanes, columns)
+        banks = held_there[keys.channel].reshape(groups, GROUP_BANKS, -1)
+        for bank in range(used):
+            width = min(columns * lanes, -(-(keys.cols - bank * columns * lanes) // lanes) * lanes)
+            mine = np.ascontiguousarray(banks[:, bank, :width])
+            part = rule.multiply(mine, parts[bank, :width, None], None)[:, 0]
+            scores[turn] = part if bank == 0 else scores[turn] + part
+    return scores.reshape(-1)[:tokens]
+
+
+def group_values(memory: BankMemory, values: Layout, rule: BankLanes, p: Array) -> Float32:
+    """V^T p of a head's first tokens by AttAcc's lanes, a weight for each token."""
+    grid, lanes = memory.grid, memory.grid.column_elements
+    groups = grid.banks // GROUP_BANKS
+    columns, turns = -(-values.rows // (GROUP_BANKS * lanes)), -(-values.cols // groups)
+    weights = np.zeros((-(-len(p) // groups), groups), dtype=np.float32)
+    weights.reshape(-1)[: len(p)] = p
+    out = np.zeros((GROUP_BANKS, columns, lanes), dtype=np.float32)
+    for column in range(columns):
+        sums = np.zeros((groups, GROUP_BANKS, lanes), dtype=np.float32)
+        for turn, given in enumerate(weights):
+            element = values.origin + (column * turns + turn) * lanes
+            banks = memory.columns(element, 1)[values.channel].reshape(groups, GROUP_BANKS, lanes)
+            some = turn * groups + np.arange(groups) < len(p)
+            banks = np.where(some[:, None, None], banks, np.float32(0))
+            product = held(banks * given[:, None, None], rule.adder)
+            sums = held(sums + product, rule.adder)
+        out[:, column] = lane_sum(sums)
+    return out.reshape(-1)[: values.rows]
+
+
+def _columns_across(memory: BankMemory, element: int, count: int) -> Float32:
+    """Columns one by one, as a partition may begin anywhere in a row and go on in the next."""
+    lanes = memory.grid.column_elements
+    return np.concatenate([memory.columns(element + i * lanes, 1) for i in range(count)], axis=2)
+
+
+def sweeps_of(family: str, layout: Layout) -> Sweeps:
+    """The sweeps of a family over weights, keys or values of a layout's shape and place."""
+    weights = layout.name == "weights"
+    one = family in ("newton", "neupims") and not weights
+    return Sweeps(
+        grid=layout.grid,
+        rows=layout.rows,
+        cols=layout.cols,
+        first_row=layout.first_row,
+        channel=layout.channel,
+        channels=1 if one else layout.grid.channels,
+        blocks=weights and family in ("aim", "pim-gpt"),
+        by_chunk=layout.name == "V^T",
+    )
+
+
+def bank_order(family: str, layout: Layout, inputs: int) -> Order:
+    """The order in which a product over so many inputs is summed, as a tag of numerics.orders."""
+    grid, lanes = layout.grid, layout.grid.column_elements
+    if family == "hbm-pim" or (family == "attacc" and layout.name == "V^T"):
+        return order_of(f"lanes:{lanes if family == 'hbm-pim' else grid.banks // GROUP_BANKS}")
+    tree = f"tree:{lanes}"
+    if family == "attacc":
+        parts = min(GROUP_BANKS, -(-inputs // lanes))
+        return order_of(f"split:{parts}:{lanes};{tree}" if parts > 1 else tree)
+    chunks = -(-inputs // grid.row_elements)
+    return order_of(f"split:{chunks}:{grid.row_elements};{tree}") if chunks > 1 else order_of(tree)
+
+
+def gemv(family: str, memory: BankMemory, layout: Layout, rule: Rule, x: Array) -> Float32:
+    """W x of a matrix that lies in banks, as the family's units compute it.
+
+    Raises AccelsimError where the family's units have lanes and the rule is none of lanes, or the
+    other way round.
+    """
+    by_lanes = family == "hbm-pim" or (family == "attacc" and layout.name == "V^T")
+    if by_lanes != isinstance(rule, BankLanes):
+        units = "lanes (macs16-fp16)" if by_lanes else "adder trees (tree16-fp32)"
+        raise AccelsimError(f"{family} multiplies {layout.name} by {units}, not by {rule.tag}")
+    if isinstance(rule, BankLanes):
+        if family == "attacc":
+            return group_values(memory, layout, rule, x)
+        return register_product(memory, layout, rule, x)
+    if family == "attacc":
+        return group_scores(memory, layout, rule, x, layout.rows)
+    rows, cols = range(layout.rows), range(layout.cols)
+    return sweeps_of(family, layout).product(memory, rule, x, rows, cols)

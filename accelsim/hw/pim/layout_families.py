@@ -1,0 +1,250 @@
+"""Layouts of weights, keys and values in the families of memories that compute.
+
+    newton, neupims  W [out, in]: outputs over the banks of all channels, inputs along rows
+                     K [tokens, heads x d]: a request lies in one channel; tokens over its banks,
+                     heads side by side along rows
+                     V^T [heads x d, tokens]: features over the banks, tokens along rows
+    aim, pim-gpt     W: outputs in blocks over channels, in each over banks, inputs in chunks of a
+                     row; K and V^T as above, but over the banks of all channels; room for all
+                     tokens is reserved
+    attacc           a head in one channel, of which banks come in groups (pseudo-channel, rank,
+                     bank group) of four: K: tokens over groups, features over the banks of one;
+                     V^T: the same with 16 features side by side, as lanes multiply them
+    hbm-pim          W: 128 inputs in even banks, the next 128 in odd ones; 8 outputs per pair of
+                     banks, one per register
+
+Sources: He et al., Newton, MICRO 2020; Heo et al., NeuPIMs, ASPLOS 2024, section 5; Wu et al.,
+PIM-GPT, npj Unconventional Computing 2024, section on mapping (heads side by side, reserved room,
+chunks of a row); Kwon et al., GDDR6-AiM, ISSCC 2022; Park et al., AttAcc, ASPLOS 2024, and the
+commands of its published traces (numbers of columns and groups); Lee et al., HBM-PIM, ISCA 2021.
+Which token of a head lies in which group of AttAcc is not published: here they take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from accelsim.errors import AccelsimError, CapacityError, unknown
+from accelsim.hw.pim.layout import BankGrid, Digit, Layout
+
+GROUP_BANKS = 4
+"""Banks of an AttAcc group: they share a head's features."""
+REGISTERS = 8
+"""Of each of the two files of an HBM-PIM unit: vectors of inputs, and of sums."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What a cache holds: ``count`` heads of ``size`` features, room for ``tokens``."""
+
+    count: int
+    size: int
+    tokens: int
+
+    @property
+    def width(self) -> int:
+        """Features of a token."""
+        return self.count * self.size
+
+
+def newton_weights(grid: BankGrid, rows: int, cols: int, first_row: int = 0) -> Layout:
+    """Outputs take turns over banks, then channels."""
+    chunks = -(-cols // grid.row_elements)
+    tiles = -(-rows // (grid.banks * grid.channels))
+    digits = (
+        Digit("row", grid.banks, "bank"),
+        Digit("row", grid.channels, "channel"),
+        Digit("row", tiles, "element", chunks * grid.row_elements),
+        *_along(grid, chunks),
+    )
+    return Layout("weights", grid, rows, cols, digits, origin=first_row * grid.row_elements)
+
+
+def aim_weights(grid: BankGrid, rows: int, cols: int, first_row: int = 0) -> Layout:
+    """Outputs in a block per channel, in which they take turns over banks."""
+    chunks = -(-cols // grid.row_elements)
+    tiles = -(-rows // (grid.banks * grid.channels))
+    digits = (
+        Digit("row", grid.banks, "bank"),
+        Digit("row", tiles, "element", chunks * grid.row_elements),
+        Digit("row", grid.channels, "channel"),
+        *_along(grid, chunks),
+    )
+    return Layout("weights", grid, rows, cols, digits, origin=first_row * grid.row_elements)
+
+
+def hbm_pim_weights(grid: BankGrid, rows: int, cols: int, first_row: int = 0) -> Layout:
+    """Inputs over even and odd banks, outputs over registers, units, channels."""
+    if grid.banks % 2:
+        raise AccelsimError(f"weights: {grid.banks} banks; accepted: an even number, in pairs")
+    lanes = grid.column_elements
+    inputs = REGISTERS * lanes
+    block = REGISTERS * inputs
+    pairs, units = -(-cols // (2 * inputs)), grid.banks // 2
+    digits = (
+        Digit("row", REGISTERS, "element", inputs),
+        Digit("row", units, "bank", 2),
+        Digit("row", grid.channels, "channel"),
+        Digit("row", -(-rows // (REGISTERS * units * grid.channels)), "element", pairs * block),
+        Digit("col", inputs, "element"),
+        Digit("col", 2, "bank"),
+        Digit("col", pairs, "element", block),
+    )
+    return Layout("weights", grid, rows, cols, digits, origin=first_row * grid.row_elements)
+
+
+def neupims_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:
+    """Keys and values of a request in channel ``place``."""
+    return _token_cache(grid, heads, origin, channel=place, channels=1)
+
+
+def aim_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:
+    """Keys and values of a request over all channels, with those of requests before it ahead."""
+    probe = _token_cache(grid, heads, 0, channel=0, channels=grid.channels)
+    rows = sum(layout.last_row - layout.first_row + 1 for layout in probe)
+    start = origin + place * rows * grid.row_elements
+    return _token_cache(grid, heads, start, channel=0, channels=grid.channels)
+
+
+def attacc_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:
+    """Keys and values of head number ``place`` of a stack: its channel, and its turn there.
+
+    Partitions of heads lie one behind the other, wherever a row begins, keys before values.
+    """
+    if grid.banks % GROUP_BANKS:
+        raise AccelsimError(f"K: {grid.banks} banks; accepted: groups of {GROUP_BANKS}")
+    lanes, groups = grid.column_elements, grid.banks // GROUP_BANKS
+    columns = -(-heads.size // (GROUP_BANKS * lanes))
+    turns = -(-heads.tokens // groups)
+    slot, channel = divmod(place, grid.channels)
+    partition = turns * columns * lanes
+    keys = (
+        Digit("row", groups, "bank", GROUP_BANKS),
+        Digit("row", turns, "element", columns * lanes),
+        Digit("col", columns * lanes, "element"),
+        Digit("col", GROUP_BANKS, "bank"),
+    )
+    values = (
+        Digit("row", lanes, "element"),
+        Digit("row", columns, "element", turns * lanes),
+        Digit("row", GROUP_BANKS, "bank"),
+        Digit("col", groups, "bank", GROUP_BANKS),
+        Digit("col", turns, "element", lanes),
+    )
+    start = origin + 2 * slot * partition
+    tokens, size = heads.tokens, heads.size
+    return (
+        Layout("K", grid, tokens, size, keys, channel, start),
+        Layout("V^T", grid, size, tokens, values, channel, start + partition),
+    )
+
+
+def _along(grid: BankGrid, chunks: int) -> tuple[Digit, Digit]:
+    """A column index along rows, chunk after chunk."""
+    size = grid.row_elements
+    return Digit("col", size, "element"), Digit("col", chunks, "element", size)
+
+
+def _token_cache(
+    grid: BankGrid, heads: Heads, origin: int, channel: int, channels: int
+) -> tuple[Layout, Layout]:
+    """K with tokens over banks, and V^T with features over banks behind it."""
+    size, banks = grid.row_elements, grid.banks
+    _check_heads(grid, heads)
+    chunks = -(-heads.width // size)
+    keys = (
+        Digit("row", banks, "bank"),
+        Digit("row", channels, "channel"),
+        Digit("row", -(-heads.tokens // (banks * channels)), "element", chunks * size),
+        *_along(grid, chunks),
+    )
+    tiles = -(-heads.width // (banks * channels))
+    values = (
+        Digit("row", banks, "bank"),
+        Digit("row", channels, "channel"),
+        Digit("row", tiles, "element", size),
+        Digit("col", size, "element"),
+        Digit("col", -(-heads.tokens // size), "element", tiles * size),
+    )
+    k = Layout("K", grid, heads.tokens, heads.width, keys, channel, origin)
+    behind = (k.last_row + 1) * size
+    return k, Layout("V^T", grid, heads.width, heads.tokens, values, channel, behind)
+
+
+def _check_heads(grid: BankGrid, heads: Heads) -> None:
+    """A head must not lie across the end of a row of keys, nor share a tile of banks of values."""
+    if grid.row_elements % heads.size and heads.size % grid.row_elements:
+        raise AccelsimError(
+            f"K: heads of {heads.size} across the ends of rows of {grid.row_elements} elements;"
+            " accepted: a divisor or a multiple of a row"
+        )
+    if heads.size % grid.banks:
+        raise AccelsimError(
+            f"V^T: heads of {heads.size} over {grid.banks} banks; accepted: a multiple of the banks"
+        )
+
+
+WEIGHTS: dict[str, Callable[[BankGrid, int, int, int], Layout]] = {
+    "newton": newton_weights,
+    "neupims": newton_weights,
+    "aim": aim_weights,
+    "pim-gpt": aim_weights,
+    "hbm-pim": hbm_pim_weights,
+}
+CACHES: dict[str, Callable[[BankGrid, Heads, int, int], tuple[Layout, Layout]]] = {
+    "newton": neupims_cache,
+    "neupims": neupims_cache,
+    "aim": aim_cache,
+    "pim-gpt": aim_cache,
+    "attacc": attacc_cache,
+}
+
+
+def weight_layout(family: str, grid: BankGrid, rows: int, cols: int, first_row: int = 0) -> Layout:
+    """Where a family keeps the weights of y[rows] = W[rows, cols] x; a CapacityError tells how many
+    outputs would fit."""
+    if family not in WEIGHTS:
+        raise AccelsimError(unknown("layout of weights", family, list(WEIGHTS)))
+    build = WEIGHTS[family]
+    try:
+        return build(grid, rows, cols, first_row)
+    except CapacityError as error:
+        fit = _most(lambda n: build(grid, n, cols, first_row), rows)
+        raise CapacityError(f"{error}; {fit:,} of {rows:,} outputs fit") from None
+
+
+def cache_layouts(
+    family: str, grid: BankGrid, heads: Heads, place: int = 0, first_row: int = 0
+) -> tuple[Layout, Layout]:
+    """Where a family keeps K and V^T of a request, or of a head, that takes ``place`` among others.
+
+    Raises AccelsimError for heads that do not fit the rows, CapacityError, telling how many tokens
+    would fit, for a cache beyond the banks.
+    """
+    if family not in CACHES:
+        raise AccelsimError(unknown("layout of a cache", family, list(CACHES)))
+    build, origin = CACHES[family], first_row * grid.row_elements
+    try:
+        return build(grid, heads, place, origin)
+    except CapacityError as error:
+        fit = _most(
+            lambda n: build(grid, Heads(heads.count, heads.size, n), place, origin), heads.tokens
+        )
+        raise CapacityError(
+            f"KV cache of {heads.tokens:,} tokens: {error}; {fit:,} tokens fit"
+        ) from None
+
+
+def _most(build: Callable[[int], object], beyond: int) -> int:
+    """The largest number that can be built, below one that cannot."""
+    low, high = 0, beyond
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            build(middle)
+        except CapacityError:
+            high = middle
+        else:
+            low = middle
+    return low
