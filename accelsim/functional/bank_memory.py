@@ -258,7 +258,7 @@ def sweeps_of(family: str, layout: Layout) -> Sweeps:
         channel=layout.channel,
         channels=1 if one else layout.grid.channels,
         blocks=weights and family in ("aim", "pim-gpt"),
-        by_chunk=layout.name == "V^T",
+        by_chunk=layout.name in ("K", "V^T"),
     )
 
 

@@ -17,7 +17,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,9 +28,13 @@ from accelsim.hw.block import Block
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
+    from accelsim.mapping.bank_layouts import Placed
     from accelsim.mapping.lowering import Lowering
+    from accelsim.workload.graph import Graph
 
 Lower = Callable[[Any, "Lowering"], None]
+Declines = Callable[[Any, "Architecture", bool], str]
+Places = Callable[[Any, "Architecture"], "Mapping[str, Placed]"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ class Mapper:
     """A strategy for some operator kinds on architectures that have certain blocks.
 
     ``preference`` decides between mappers that both fit when the architecture names none;
-    ``lacks`` says what an architecture that has the blocks still lacks, "" if nothing.
+    ``lacks`` says what an architecture that has the blocks still lacks, "" if nothing;
+    ``declines`` why an operator is not for it, "" if it is; ``places`` tensors of an operator that
+    it needs in places of its own in main memory.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Mapper:
     preference: int = 0
     summary: str = ""
     lacks: Callable[[Architecture], str] | None = None
+    declines: Declines | None = None
+    places: Places | None = None
 
     def missing(self, arch: Architecture) -> list[str]:
         """What the architecture lacks for this mapper: kinds of blocks, or how they are joined."""
@@ -56,6 +64,10 @@ class Mapper:
         if kinds or self.lacks is None:
             return kinds
         return [lack] if (lack := self.lacks(arch)) else []
+
+    def declined(self, operator: Any, arch: Architecture, forced: bool) -> str:
+        """Why an operator is not for this mapper; ``forced``: if it were, however slow."""
+        return "" if self.declines is None else self.declines(operator, arch, forced)
 
 
 MAPPERS: dict[str, Mapper] = {}
@@ -67,6 +79,8 @@ def mapper(
     needs: Iterable[type[Block]],
     preference: int = 0,
     lacks: Callable[[Architecture], str] | None = None,
+    declines: Declines | None = None,
+    places: Places | None = None,
 ) -> Callable[[Lower], Lower]:
     """Register a lowering function under a name (see Mapper)."""
 
@@ -76,7 +90,9 @@ def mapper(
             raise AccelsimError(f"mapper {name!r} is taken by {known.lower.__qualname__}")
         summary = (function.__doc__ or "").strip().split("\n")[0]
         kinds, blocks = tuple(lowers), tuple(needs)
-        MAPPERS[name] = Mapper(name, kinds, blocks, function, preference, summary, lacks)
+        MAPPERS[name] = Mapper(
+            name, kinds, blocks, function, preference, summary, lacks, declines, places
+        )
         return function
 
     return register
@@ -164,8 +180,14 @@ def choose(operator: Any, arch: Architecture, wanted: tuple[str, ...] = ()) -> M
             )
     candidates = preferred or mappers_for(kind)
     fitting = [m for m in candidates if not m.missing(arch)]
-    if fitting:
-        return fitting[0]
+    forced = bool(preferred)
+    for found in fitting:
+        if not (reason := found.declined(operator, arch, forced)):
+            return found
+        if forced:
+            raise AccelsimError(
+                f"operator {operator.name!r} ({kind}): {found.name} accepts {reason}"
+            )
     if not candidates:
         known = sorted({k for m in MAPPERS.values() for k in m.lowers})
         raise AccelsimError(
@@ -175,3 +197,16 @@ def choose(operator: Any, arch: Architecture, wanted: tuple[str, ...] = ()) -> M
     raise AccelsimError(
         f"operator {operator.name!r} ({kind}): no unit of {arch.name} can run it ({lacks})"
     )
+
+
+def own_places(graph: Graph, arch: Architecture, wanted: tuple[str, ...] = ()) -> dict[str, Placed]:
+    """Tensors that lie where the mapper of an operator needs them, not where there is room."""
+    load_builtin_mappers()
+    kinds = {kind for m in MAPPERS.values() if m.places is not None for kind in m.lowers}
+    found: dict[str, Placed] = {}
+    for operator in graph.operators:
+        if operator.kind in kinds:
+            chosen = choose(operator, arch, wanted)
+            if chosen.places is not None:
+                found |= chosen.places(operator, arch)
+    return found

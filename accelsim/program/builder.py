@@ -161,7 +161,7 @@ class Builder:
         pieces = self.pieces(src)
         for rows, cols, view in pieces:
             i = self._emit(
-                queue, Opcode.LOAD, dst[rows, cols], (view,), view.rows, view.cols,
+                queue, Opcode.LOAD, dst[rows, cols].like(view), (view,), view.rows, view.cols,
                 flags=flags, part=part or len(pieces) > 1,
             )  # fmt: skip
         return i
@@ -197,14 +197,27 @@ class Builder:
             for dst in dsts[1:]
         ]
 
-    def store(self, queue: int, dst: View, src: View, *, scalar: bool = False) -> int:
-        """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ."""
+    def store(
+        self,
+        queue: int,
+        dst: View,
+        src: View,
+        *,
+        scalar: bool = False,
+        apart: bool = False,
+        in_place: bool = False,
+    ) -> int:
+        """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ.
+
+        ``apart``: nobody has read these bytes of dst's storage since it was begun. ``in_place``:
+        dst says itself where they lie.
+        """
         _same_shape(dst, src)
         flags, i = int(Flag.SCALAR) if scalar else 0, -1
-        for rows, cols, view in self.pieces(dst):
+        for rows, cols, view in _whole(dst) if in_place else self.pieces(dst):
             i = self._emit(
-                queue, Opcode.STORE, view, (src[rows, cols],), view.rows, view.cols,
-                flags=flags, part=True,
+                queue, Opcode.STORE, view, (src[rows, cols].like(view),), view.rows, view.cols,
+                flags=flags, part=True, apart=apart,
             )  # fmt: skip
         return i
 
@@ -249,6 +262,21 @@ class Builder:
             | (Flag.STATIONARY_A if stationary_a else 0)
         )
         return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=int(flags), part=part)
+
+    def pim(
+        self, unit: int, dst: View, vectors: View, matrix: View, *, abreast: bool = False
+    ) -> int:
+        """``dst[m, n]``: m vectors times n rows of a matrix each, in the banks (Opcode.PIM)."""
+        m, n = dst.rows, dst.cols
+        k = vectors.cols // (m if abreast else 1)
+        wanted = (1, m * k, n, m * k) if abreast else (m, k, m * n, k)
+        if wanted != (vectors.rows, vectors.cols, matrix.rows, matrix.cols):
+            raise AccelsimError(
+                f"vectors [{vectors.rows}, {vectors.cols}] and matrix [{matrix.rows},"
+                f" {matrix.cols}] do not give [{m}, {n}]"
+            )
+        flags = int(Flag.ABREAST) if abreast else 0
+        return self._emit(unit, Opcode.PIM, dst, (vectors, matrix), m, n, k, flags=flags)
 
     def vector(
         self,
@@ -341,9 +369,11 @@ class Builder:
         function: int = 0,
         flags: int = 0,
         part: bool = False,
+        apart: bool = False,
         after: Iterable[int] = (),
     ) -> int:
-        deps = [*after, *self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)]
+        store = opcode is Opcode.STORE and not apart
+        deps = [*after, *self._waits(unit, dst.storage, sources, part, store)]
         row = self._joined(unit, opcode, deps, function, flags, m, n, k)
         operands = (*(self.operand(s) for s in sources), -1, -1, -1)[:3]
         i = self._row((*row, self.operand(dst), *operands))

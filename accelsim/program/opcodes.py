@@ -18,9 +18,13 @@ class Opcode(IntEnum):
     DELIVER = 7  # dst[r, c] = src0[r, c], one more destination of the MULTICAST before it
     # dst[m, n] (+)= src0[m, k] @ src1[k, n], or function(imm x that) if a pipeline goes on so
     MATMUL = 8
+    # dst[m, n] = m vectors (src0) times n rows of a matrix each (src1), by the banks that hold
+    # them: src0[m, k] and src1[m * n, k], or with Flag.ABREAST src0[1, m * k] and src1[n, m * k]
+    PIM = 9
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
 
+PRODUCTS = (Opcode.MATMUL, Opcode.PIM)
 COPIES = (Opcode.LOAD, Opcode.STORE, Opcode.MULTICAST, Opcode.DELIVER)
 TRANSFERS = (*COPIES, Opcode.GATHER, Opcode.FILL)
 
@@ -79,6 +83,7 @@ class Flag(IntFlag):
     ISSUED0 = 128
     ISSUED1 = 256
     ISSUED2 = 512
+    ABREAST = 1024  # PIM: the m vectors lie side by side, and so do parts of a row of the matrix
 
 
 ISSUED = (Flag.ISSUED0, Flag.ISSUED1, Flag.ISSUED2)

@@ -109,6 +109,13 @@ class View:
         base = self.base + r0 * self.stride + row_bytes(c0, self.fmt)
         return View(self.storage, base, r1 - r0, c1 - c0, self.stride, self.fmt)
 
+    def like(self, other: View) -> View:
+        """This window as ``other`` has it: a row whose elements lie apart there is a column."""
+        if self.rows == 1 and other.cols == 1 and other.rows == self.cols:
+            step = row_bytes(1, self.fmt)
+            return View(self.storage, self.base, self.cols, 1, step, self.fmt)
+        return self
+
     def row(self) -> tuple[int, ...]:
         """The operand-descriptor row of this window (see table.OPERAND_COLUMNS)."""
         return (

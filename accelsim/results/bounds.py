@@ -14,7 +14,7 @@ import numpy.typing as npt
 from accelsim.engine.bind import BoundProgram
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints
-from accelsim.program.opcodes import Opcode
+from accelsim.program.opcodes import PRODUCTS
 from accelsim.results import memory
 from accelsim.results.result import SegmentRun
 
@@ -27,7 +27,7 @@ def lower_bound_ticks(run: SegmentRun) -> dict[str, float]:
 def operators_on(bound: BoundProgram, kind: int) -> Ints:
     """Operators whose products run on the unit at position ``kind`` of the architecture."""
     program = bound.program
-    products = (program.column("opcode") == Opcode.MATMUL) & (bound.unit_index == kind)
+    products = np.isin(program.column("opcode"), PRODUCTS) & (bound.unit_index == kind)
     return np.unique(program.column("operator")[products])
 
 

@@ -259,7 +259,7 @@ def test_a_layout_prints_itself() -> None:
     assert lines[0].startswith("K [70, 1,024] in 4 channels x 32 banks, rows 4 to 9")
     assert "32 -> bank" in lines[1]
     assert lines[4].split()[:4] == ["4", "(0,", "0)", ".."]
-    assert "(31, 512) .. (31, 1023)" in lines[5]
+    assert "(32, 0) .. (32, 511)" in lines[5]
     assert keys.filled == pytest.approx(70 / 96)
 
 

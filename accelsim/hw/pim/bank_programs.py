@@ -32,9 +32,7 @@ def _chunks(family: Family, operator: Gemv) -> list[int]:
     """Columns of each chunk of the vector."""
     parts = family.device.organization
     columns = math.ceil(operator.n * family.units.operand_bits / 8 / parts.column_bytes)
-    return [
-        min(parts.columns, columns - first) for first in range(0, columns, parts.columns)
-    ]
+    return [min(parts.columns, columns - first) for first in range(0, columns, parts.columns)]
 
 
 def _groups(family: Family, operator: Gemv) -> int:

@@ -15,7 +15,6 @@ from accelsim.hw.pim.pick_kernels import (
     pick_request,
 )
 from accelsim.hw.pim.state import (
-    BANK,
     CLOCK,
     COMMAND,
     CONCURRENT,
@@ -67,7 +66,6 @@ from accelsim.hw.pim.state import (
     RETURNED,
     RETURNS,
     ROLE,
-    ROW,
     ROW_BUS,
     SKIPPING,
     SLACK,

@@ -3,8 +3,8 @@
 A layout cuts the two indices of a matrix [rows, cols] into digits, as an address map cuts an
 address, and gives every digit a place: a channel, a bank, or elements further on within the bank.
 
-    element (token 70, feature 5) of keys over 32 banks with rows of 512 elements and two rows per
-    token: token = 6 + 32 x 2 -> bank 6, tile 2; feature 5 -> element 5 of row 2 x 2 + 0
+    element (token 70, feature 600) of 96 keys over 32 banks with rows of 512 elements: token = 6 +
+    32 x 2 -> bank 6, turn 2 of 3; feature 600 = 88 + 512 x 1 -> element 88 of row 2 + 3 x 1
 
 No two elements lie at one address, and every address tells its element.
 """
@@ -121,15 +121,17 @@ class Layout:
 
     def _of_field(self, field: Field) -> list[Digit]:
         """Digits of a field, the largest stride first."""
-        return sorted((d for d in self.digits if d.field == field), key=lambda d: -d.stride)
+        return sorted(
+            (d for d in self.digits if d.field == field), key=lambda d: (-d.stride, -d.size)
+        )
 
     def _check_field(self, field: Field) -> None:
         """Addresses are distinct where each stride passes over all that smaller ones reach."""
         reach = 1
         for digit in reversed(self._of_field(field)):
-            if digit.stride < reach:
+            if digit.stride < reach and digit.size > 1:
                 raise AccelsimError(f"{self.name}: two elements at one {field}: {digit}")
-            reach = digit.stride * digit.size
+            reach = max(reach, digit.stride * digit.size)
         held = {"channel": self.grid.channels - self.channel, "bank": self.grid.banks}
         if field in held and reach > held[field]:
             raise AccelsimError(f"{self.name}: {reach} {field}s; the grid has {held[field]} there")

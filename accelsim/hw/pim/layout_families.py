@@ -152,12 +152,13 @@ def _token_cache(
     """K with tokens over banks, and V^T with features over banks behind it."""
     size, banks = grid.row_elements, grid.banks
     _check_heads(grid, heads)
-    chunks = -(-heads.width // size)
+    turns = -(-heads.tokens // (banks * channels))
     keys = (
         Digit("row", banks, "bank"),
         Digit("row", channels, "channel"),
-        Digit("row", -(-heads.tokens // (banks * channels)), "element", chunks * size),
-        *_along(grid, chunks),
+        Digit("row", turns, "element", size),
+        Digit("col", size, "element"),
+        Digit("col", -(-heads.width // size), "element", turns * size),
     )
     tiles = -(-heads.width // (banks * channels))
     values = (

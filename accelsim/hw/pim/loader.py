@@ -299,9 +299,7 @@ class _One:
         sets = {name: [int(one) for one in held] for name, held in COMMAND_NAMES.items()}
         sets |= {one.name: [one.number] for one in commands}
         sets[ALL_UNITS] = [
-            one.number
-            for one in commands
-            if one.role is Role.COLUMN and one.reach is Reach.CHANNEL
+            one.number for one in commands if one.role is Role.COLUMN and one.reach is Reach.CHANNEL
         ]
         words = item.value if isinstance(item.value, list) else [item]
         found: list[int] = []

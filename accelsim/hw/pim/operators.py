@@ -1,9 +1,9 @@
 """What is computed in memory: products of a matrix that lies in it with one vector, and attention.
 
-    gemv:m=1024,n=4096           y[m] = W[m, n] x[n]
-    logit:tokens=256,heads=8     scores of one query with all keys of its heads
-    attend:tokens=256,heads=8    the values of all tokens, weighted by the scores
-    attention:tokens=256,heads=8 both, with the softmax between them
+gemv:m=1024,n=4096           y[m] = W[m, n] x[n]
+logit:tokens=256,heads=8     scores of one query with all keys of its heads
+attend:tokens=256,heads=8    the values of all tokens, weighted by the scores
+attention:tokens=256,heads=8 both, with the softmax between them
 """
 
 from __future__ import annotations

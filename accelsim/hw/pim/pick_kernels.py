@@ -39,7 +39,6 @@ from accelsim.hw.pim.state import (
     OPENS,
     POINTER,
     QUEUED,
-    R_BANK,
     R_ROW,
     R_WRITE,
     REACH,

@@ -267,9 +267,7 @@ def _result(
         clock_hz=device.clock_hz,
         cycles=cycles,
         macs=work.macs,
-        commands={
-            one.name: int(count[one.number]) for one in family.commands if count[one.number]
-        },
+        commands={one.name: int(count[one.number]) for one in family.commands if count[one.number]},
         energy_pj=energy_of(family, parts, cycles),
         background=background,
         background_reads=reads,

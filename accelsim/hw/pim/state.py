@@ -175,9 +175,7 @@ def _settings(family: Family, refresh: bool) -> Int64:
     units = family.banks // per_unit
     deadline = rules.deadline or Deadline(0, 0, 0, 0, 0, 0, 0)
     second = int(family.units.row_buffer == "dual")
-    closing = [
-        one.closes for one in family.commands if one.second_buffer and one.closes >= 0
-    ]
+    closing = [one.closes for one in family.commands if one.second_buffer and one.closes >= 0]
     interval = device.refresh.interval_cycles if refresh and rules.refresh else 0
     words = {
         CONCURRENT: rules.concurrent, DUAL: rules.dual_command, LOOK_AT: rules.window,

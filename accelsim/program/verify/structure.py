@@ -28,6 +28,7 @@ SHAPES: dict[Opcode, int] = {
     Opcode.FILL: 3,
     Opcode.MATMUL: 4,
     Opcode.VECTOR: 5,
+    Opcode.PIM: 6,
 }
 # Vector functions that are not plain unary ones: 1 takes two sources, 2 reduces, 3 works on heads.
 FUNCTION_FORMS: dict[Function, int] = {
