@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import product, zip_longest
 from typing import TYPE_CHECKING
 
 from accelsim.hw.dma import Dma
@@ -43,8 +43,6 @@ F = Function
 FP32 = number_format("fp32")
 HALVES = 2
 """Parts of the scratchpad: while one takes scores, the softmax runs in the other."""
-SHARE = 16
-"""A request takes this share of the scratchpad at most, or has fewer of its heads in work."""
 
 
 def _memory(arch: Architecture) -> PimDram:
@@ -116,7 +114,8 @@ class _Attention:
         self.vector = core.vector(unit.results)[0]
         queues = core.beside_queues
         # Results wait for the banks; nothing else is to wait behind them.
-        self.load, self.store, self.results = queues[0], queues[len(queues) // 2], queues[-1]
+        self.load, self.store = queues[0], queues[len(queues) // 3]
+        self.weights, self.results = queues[len(queues) // 2], queues[-1]
         self.whole = core.arenas[unit.results]
         self.halves = self.whole.split(HALVES)
         self.chip = self.halves[0]
@@ -155,20 +154,28 @@ class _Attention:
         one per channel, then the next of each."""
         batch: list[tuple[Request, slice, int]] = []
         used = 0
-        for one in sorted(self.places.requests, key=lambda r: (r.turn, r.number)):
-            for part, heads in enumerate(self._parts(one)):
-                size = self._bytes(one.tokens, heads.stop - heads.start)
-                if batch and used + size > self.halves[0].capacity:
-                    yield batch
-                    batch, used = [], 0
-                batch.append((one, heads, part))
-                used += size
+        for one, heads, part in self._rounds():
+            size = self._bytes(one.tokens, heads.stop - heads.start)
+            if batch and used + size > self.halves[0].capacity:
+                yield batch
+                batch, used = [], 0
+            batch.append((one, heads, part))
+            used += size
         yield batch
 
+    def _rounds(self) -> Iterator[tuple[Request, slice, int]]:
+        """What every channel does first, its longest request, then what each does next, and so on."""
+        queues: dict[int, list[tuple[Request, slice, int]]] = {}
+        for one in sorted(self.places.requests, key=lambda r: -r.tokens):
+            steps = [(one, heads, part) for part, heads in enumerate(self._parts(one))]
+            queues.setdefault(one.channel, []).extend(steps)
+        for turn in zip_longest(*queues.values()):
+            yield from (step for step in turn if step is not None)
+
     def _parts(self, one: Request) -> Iterator[slice]:
-        """Heads of a request that are in work at once."""
+        """Heads of a request that are in work at once, so that all channels have some."""
         of_a_row, kv_heads = self.places.heads_of_a_row, self.op.kv_heads
-        room = self.whole.capacity // SHARE
+        room = self.halves[0].capacity // len(self.channels)
         fit = max(1, room // self._bytes(one.tokens, of_a_row)) * of_a_row
         for first in range(0, kv_heads, fit):
             yield slice(first, min(first + fit, kv_heads))
@@ -291,7 +298,7 @@ class _Attention:
                     count, some, self.kept, offset=first + vector * pitch, stride=pitch
                 )
                 vector += count
-                self.build.store(self.store, there, step.weights[rows, tokens], apart=True)
+                self.build.store(self.weights, there, step.weights[rows, tokens], apart=True)
                 self.build.pim(
                     self.channels[one.channel], next(sums), there,
                     self.places.values(self.values, one, heads, tokens, self.kept),

@@ -11,13 +11,12 @@ a key to one run of a row, the features of a value to as many banks.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.cost import product_cost
@@ -252,8 +251,7 @@ def region_pieces(window: View, regions: Sequence[Region], columns: int) -> list
     row, col = divmod((window.base - window.storage.base) // element, columns)
     if window.rows > 1 and window.stride != columns * element:
         raise AccelsimError(f"{window.storage.name} lies in banks: a window of another form")
-    starts = np.array([one.row for one in regions])
-    at, found = int(np.searchsorted(starts, row, side="right")) - 1, []
+    at, found = bisect_right(regions, row, key=lambda one: one.row) - 1, list[Piece]()
     while at < len(regions) and regions[at].row < row + window.rows:
         one = regions[at]
         first, stop = max(row, one.row), min(row + window.rows, one.row + one.rows)
