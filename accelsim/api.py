@@ -1,4 +1,4 @@
-"""What people import: architectures, workloads, simulate, check, sweep, memory streams."""
+"""What people import: architectures, workloads, simulate, check, sweep, memories and PIM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from accelsim.functional.check import Check
     from accelsim.hw.dram.device import Device
     from accelsim.hw.dram.streams import Requests
+    from accelsim.hw.pim.family import Family
+    from accelsim.hw.pim.operators import Operator
     from accelsim.views.memory import StreamRun
+    from accelsim.views.pim import PimReport
     from accelsim.views.run import Run
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "grid",
     "load_plugin",
     "memory_stream",
+    "pim_run",
     "simulate",
     "sweep",
     "workload",
@@ -183,3 +187,26 @@ def memory_stream(
         hashing=hashing, channels=channels, log=log, check=check,
     )  # fmt: skip
     return StreamRun.of(run)
+
+
+def pim_run(
+    family: str | Family,
+    operator: str | Operator,
+    *,
+    background: int = 0,
+    refresh: bool = True,
+    log: bool = False,
+    check: bool = False,
+) -> PimReport:
+    """Compute an operator in memory, command by command.
+
+    ``family`` is a name ("neupims", "attacc-bank", "aim", "hbm-pim", ...) or ``FILE.yaml:NAME``;
+    ``operator`` "gemv:m=1024,n=512", "logit:tokens=256,heads=8", "attend:..." or "attention:...".
+    ``background`` sequential reads are under way in every channel meanwhile. ``log`` keeps the
+    commands in ``.logs``, ``check`` has them checked. Raises AccelsimError.
+    """
+    from accelsim.hw.pim.run import run_pim
+    from accelsim.views.pim import PimReport
+
+    run = run_pim(family, operator, background=background, refresh=refresh, log=log, check=check)
+    return PimReport.of(run)

@@ -37,10 +37,18 @@ def list_library(
 def show(arch: options.Arch, sets: options.Sets = None) -> None:
     """Show an architecture: block diagram, peaks, and every parameter with its source.
 
-    Also a DRAM device: organisation, timings, constraints, energy, with sources.
+    Also a DRAM device or a PIM family: organisation, timings, constraints, energy, with sources.
     """
     from accelsim.hw.dram.catalog import device, list_devices
+    from accelsim.hw.pim.catalog import family, list_families
 
+    if arch in list_families():
+        from accelsim.hw.pim.describe import describe as describe_family
+
+        if sets:
+            raise AccelsimError(f"--set {sets[0]}: {arch} is a family; accepted: an architecture")
+        typer.echo(describe_family(family(arch)), nl=False)
+        return
     if arch in list_devices() or ".yaml:" in arch:
         from accelsim.hw.dram.describe import describe as describe_device
 
@@ -102,6 +110,8 @@ def _memories() -> list[Entry]:
     from accelsim.hw.catalog import block_kinds
     from accelsim.hw.dram.catalog import shipped_devices
     from accelsim.hw.dram.describe import summary
+    from accelsim.hw.pim.catalog import shipped_families
+    from accelsim.hw.pim.describe import summary as family_summary
 
     kinds = [
         (f"kind: {kind}", (one.__doc__ or "").split("\n")[0])
@@ -113,6 +123,7 @@ def _memories() -> list[Entry]:
         ("--memory bandwidth", "latency and bandwidth that all requesters share"),
         *kinds,
         *((name, summary(device)) for name, device in shipped_devices().items()),
+        *((name, family_summary(one)) for name, one in shipped_families().items()),
     ]
 
 

@@ -1,4 +1,4 @@
-"""``accelsim memory``: a request stream on a DRAM device, command by command."""
+"""``accelsim memory``: a request stream on a DRAM device, or an operator that is computed in it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,18 @@ def memory(
         str,
         typer.Argument(
             metavar="DEVICE",
-            help="A device from `accelsim list memories`, FILE.yaml:NAME, or DRAMsim3's FILE.ini.",
+            help="A device from `accelsim list memories`, FILE.yaml:NAME, or DRAMsim3's FILE.ini; "
+            "or a PIM family.",
         ),
     ],
+    operator: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[OPERATOR]",
+            help="In a PIM family: gemv:m=1024,n=512, logit:tokens=256,heads=8, attend:..., "
+            "attention:....",
+        ),
+    ] = None,
     stream: Annotated[
         str,
         typer.Option(
@@ -79,18 +88,28 @@ def memory(
     check: Annotated[
         bool, typer.Option("--check", help="Check every command; exit 1 on a violation.")
     ] = False,
+    background: Annotated[
+        int, typer.Option(metavar="N", help="Reads under way beside a PIM operator.")
+    ] = 0,
     json: options.Json = None,
 ) -> None:
-    """Drive a memory by a request stream: bandwidth, latency, rows, energy."""
+    """Drive a memory by a request stream, or compute an operator in it."""
     if log is not None and str(log) == terminal.STDOUT:
         raise AccelsimError("only --json writes to stdout (-); accepted: the name of a file")
     terminal.check_files(json, log)
     if refresh not in _SWITCH:
         raise AccelsimError(f"unknown refresh {refresh!r}; accepted: {', '.join(_SWITCH)}")
+    settings = {"policy": policy, "page": page, "window": window, "hit_cap": hit_cap}
+    if operator is not None:
+        others = {"requests": requests, "mapping": mapping, "channels": channels, **settings}
+        from accelsim.cli.pim import compute
+
+        compute(device, operator, background, _SWITCH[refresh], others, log, check, json)
+        return
+    _check_stream(device, background)
     terminal.note_first_run()
     from accelsim.api import memory_stream
 
-    settings = {"policy": policy, "page": page, "window": window, "hit_cap": hit_cap}
     run = memory_stream(
         device,
         stream,
@@ -113,6 +132,18 @@ def memory(
         typer.echo(str(run), nl=False)
     if run.violations:
         raise typer.Exit(FAILED)
+
+
+def _check_stream(device: str, background: int) -> None:
+    """What only an operator in memory has does not go with a stream."""
+    from accelsim.hw.pim.catalog import list_families
+
+    if device in list_families():
+        raise AccelsimError(
+            f"{device} computes in memory; accepted: an operator after it, gemv:m=1024,n=512"
+        )
+    if background:
+        raise AccelsimError("--background goes with an operator; accepted: --stream, --requests")
 
 
 def _write_logs(run: MemoryRun, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Attention in a stack of AttAcc: heads over channels, two of a channel in turn, software pipelined.
+"""Attention in a stack of AttAcc: heads over channels, two of a channel in turn, pipelined.
 
 A channel works on one head at a time. While the scores of a head leave its units, the vectors of
 the next one come in: the head's scores, the next one's scores beside the first's softmax, the
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -46,6 +47,8 @@ def attacc_streams(family: Family, operator: Operator) -> list[tuple[PimStream, 
     if operator.bytes > family.device.organization.column_bytes:
         raise AccelsimError(f"{operator.bytes} bytes per element; accepted: 1, 2 or 4")
     work = _Stack(family, operator)
+    values = VALUES_AT // family.device.organization.row_bytes
+    family.check_rows(2 * work.key_rows if work.key_rows > values else values + work.key_rows)
     alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for channel in range(family.channels):
         alike.setdefault(work.signature(channel), []).append(channel)
@@ -59,18 +62,18 @@ class _Stack:
     family: Family
     work: Attention
 
-    @property
+    @cached_property
     def as_published(self) -> bool:
         """Whether to send what the authors' generator sends: the second context of a pair from the
         first one's rows, and the weights of a lone head once more with every step."""
         return self.family.numbers["as_published"] > 0
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Elements of a column."""
         return self.family.device.organization.column_bytes // self.work.bytes
 
-    @property
+    @cached_property
     def level(self) -> int:
         return self.family.numbers["level"]
 
@@ -85,17 +88,17 @@ class _Stack:
         """And the elements of a head over the banks of a group."""
         return self.family.device.organization.banks if self.level == BANK else 1
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Columns of a token's key, and of a head's results, in one part."""
         return math.ceil(self.work.head_dim / self.split() / self.macs)
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Tokens of one part."""
         return math.ceil(self.work.tokens / self.share())
 
-    @property
+    @cached_property
     def pieces(self) -> int:
         """Steps that the scores of a head are sent in."""
         return math.ceil(self.work.tokens / self.share() / self.family.numbers["piece"])
@@ -104,19 +107,19 @@ class _Stack:
         """Heads of all channels in a turn."""
         return min(self.family.channels, self.work.heads - turn * self.family.channels)
 
-    @property
+    @cached_property
     def turns(self) -> int:
         return math.ceil(self.work.heads / self.family.channels)
 
     def signature(self, channel: int) -> tuple[tuple[int, ...], ...]:
         """What tells the streams of two channels apart: heads, and commands of dealt pieces."""
-        found = []
+        found: list[tuple[int, ...]] = []
         for turn in sorted({0, 1, self.turns - 2, self.turns - 1} & set(range(self.turns))):
             head = _Head(self, turn, channel)
             found.append((int(head.here),))
             for pieces in (self.pieces, self.columns):
-                vector = (sum(1 for _ in head.vector_piece(j, pieces)) for j in range(pieces))
-                weights = (sum(1 for _ in head.weights_piece(j, pieces)) for j in range(pieces))
+                vector = (len(head.dealt(head.vector_banks, j, pieces)) for j in range(pieces))
+                weights = (len(head.weights_dealt(j, pieces)) for j in range(pieces))
                 found += [tuple(vector), tuple(weights)]
         return tuple(found)
 
@@ -136,7 +139,7 @@ class _Stack:
             parts.append(PimStream.of(self.alone(self.turns - 1, channel)))
         return concatenated(parts)
 
-    @property
+    @cached_property
     def head_bytes(self) -> int:
         """Bytes of a bank that each head has for its keys."""
         parts = self.family.device.organization
@@ -145,6 +148,11 @@ class _Stack:
         return math.ceil(longest * self.work.head_dim / spread)
 
     @property
+    def key_rows(self) -> int:
+        """Rows of a bank that the keys of all heads take; the values take as many."""
+        return math.ceil(self.turns * self.head_bytes / self.family.device.organization.row_bytes)
+
+    @cached_property
     def moves_by_rows(self) -> bool:
         return self.head_bytes % self.family.device.organization.row_bytes == 0
 
@@ -160,7 +168,7 @@ class _Stack:
         one, two = _Head(self, turn, channel), _Head(self, turn + 1, channel)
         yield from one.vector()
         if turn == 0:
-            yield from one.score(0, 1)
+            yield from one.score(1)
         yield _BARRIER
         yield from self.steps(
             self.pieces, one.scores, one.scores_out, lambda j: two.vector_piece(j, self.pieces)
@@ -248,77 +256,85 @@ class _Head:
     turn: int
     channel: int
 
-    @property
+    @cached_property
     def here(self) -> bool:
         return self.channel < self.stack.heads(self.turn)
 
-    def command(self, name: str, bank: int) -> Row:
-        return (self.stack.family.number(name), NO_ROW, bank, 1, 0, 0)
+    def commands(self, name: str, banks: list[int]) -> Iterator[Row]:
+        """A command that moves something, to each of some banks."""
+        number = self.stack.family.number(name)
+        yield from ((number, NO_ROW, bank, 1, 0, 0) for bank in banks)
 
     # --- products
 
-    def column(self, at: int, values: bool) -> Row:
-        """The ``at``-th column of the head's keys or values."""
+    def products(self, begin: int, end: int, values: bool) -> Iterator[Row]:
+        """Columns begin to end of the head's keys or values, as they lie in the banks."""
+        if not self.here:
+            return
         stack, parts = self.stack, self.stack.family.device.organization
         first = (self.turn * stack.head_bytes + (VALUES_AT if values else 0)) // parts.column_bytes
-        bank = 0
+        at = np.arange(begin, end)
+        bank = np.zeros_like(at)
         if stack.level == GROUP:
             bank = at // parts.columns % parts.banks
             at = at // parts.columns // parts.banks * parts.columns + at % parts.columns
         elif stack.level == BUFFER:
             groups = parts.bank_groups * parts.ranks
             bank = at % groups * parts.banks + at // groups % parts.banks
-            at //= groups * parts.banks
-        name = ("MAC_AB", "MAC_SB", "MAC_PB")[stack.level]
-        return (stack.family.number(name), (first + at) // parts.columns, bank, 1, 0, 0)
+            at = at // (groups * parts.banks)
+        number = stack.family.number(("MAC_AB", "MAC_SB", "MAC_PB")[stack.level])
+        rows = (first + at) // parts.columns
+        for row, one in zip(rows.tolist(), bank.tolist(), strict=True):
+            yield (number, row, one, 1, 0, 0)
 
-    def score(self, token: int, columns: int) -> Iterator[Row]:
-        if self.here:
-            for at in range(columns):
-                yield self.column(token * self.stack.columns + at, values=False)
+    def score(self, columns: int) -> Iterator[Row]:
+        """The first columns of the keys."""
+        return self.products(0, columns, values=False)
 
     def scores(self, j: int) -> Iterator[Row]:
         """A piece of the tokens."""
-        piece = self.stack.family.numbers["piece"]
-        for token in range(j * piece, min((j + 1) * piece, self.stack.tokens)):
-            yield from self.score(token, self.stack.columns)
+        piece, columns = self.stack.family.numbers["piece"], self.stack.columns
+        end = min((j + 1) * piece, self.stack.tokens)
+        return self.products(j * piece * columns, end * columns, values=False)
 
     def context(self, j: int) -> Iterator[Row]:
         """One column of results: all tokens."""
-        if self.here:
-            for token in range(self.stack.tokens):
-                yield self.column(j * self.stack.tokens + token, values=True)
+        tokens = self.stack.tokens
+        return self.products(j * tokens, (j + 1) * tokens, values=True)
 
     # --- what moves
 
     def scores_out(self, _: int) -> Iterator[Row]:
         parts = self.stack.family.device.organization
-        if self.here and self.stack.level == BUFFER:
-            yield self.command("MV_SB", 0)
-        elif self.here:
-            for group in range(parts.bank_groups):
-                for rank in range(parts.ranks):
-                    bank = rank * parts.banks_per_rank + group * parts.banks
-                    yield self.command("MV_SB", bank)
+        banks = [
+            rank * parts.banks_per_rank + group * parts.banks
+            for group in range(parts.bank_groups)
+            for rank in range(parts.ranks)
+        ]
+        return self.sent("MV_SB", [0] if self.stack.level == BUFFER else banks)
 
     def context_out(self, _: int) -> Iterator[Row]:
         parts, level = self.stack.family.device.organization, self.stack.level
-        if not self.here:
-            return
-        banks = parts.banks if level == BANK else 1
         ranks = 1 if level == BUFFER else parts.ranks
-        for bank in range(banks):
-            for rank in range(ranks):
-                yield self.command("MV_SB", rank * parts.banks_per_rank + bank)
+        banks = [
+            rank * parts.banks_per_rank + bank
+            for bank in range(parts.banks if level == BANK else 1)
+            for rank in range(ranks)
+        ]
+        return self.sent("MV_SB", banks)
 
     def softmax(self) -> Iterator[Row]:
-        if self.here:
-            yield self.command("SFM", 0)
+        return self.sent("SFM", [0])
 
+    def sent(self, name: str, banks: list[int]) -> Iterator[Row]:
+        return self.commands(name, banks if self.here else [])
+
+    @cached_property
     def vector_banks(self) -> list[int]:
         """Where the parts of the query go."""
         return [bank for bank in range(self.stack.split()) for _ in range(self.stack.columns)]
 
+    @cached_property
     def weight_banks(self) -> list[int]:
         """Where the parts of the scores go."""
         parts, stack = self.stack.family.device.organization, self.stack
@@ -333,28 +349,27 @@ class _Head:
         ]
 
     def vector(self) -> Iterator[Row]:
-        if self.here:
-            yield from (self.command("WR_GB", bank) for bank in self.vector_banks())
+        return self.sent("WR_GB", self.vector_banks)
 
     def weights(self) -> Iterator[Row]:
-        if self.here:
-            yield from (self.command("MV_GB", bank) for bank in self.weight_banks())
+        return self.sent("MV_GB", self.weight_banks)
 
     def vector_piece(self, j: int, pieces: int) -> Iterator[Row]:
-        banks = self.vector_banks()
-        dealt = int(len(banks) * self.stack.heads(self.turn) / pieces)
-        yield from self.dealt("WR_GB", banks, j * dealt, (j + 1) * dealt)
+        return self.commands("WR_GB", self.dealt(self.vector_banks, j, pieces))
 
     def weights_piece(self, j: int, pieces: int) -> Iterator[Row]:
         """Weights come in during the second half of the steps."""
-        banks, half = self.weight_banks(), pieces // 2
-        if j >= half:
-            dealt = int(len(banks) * self.stack.heads(self.turn) / math.ceil(pieces / 2))
-            yield from self.dealt("MV_GB", banks, (j - half) * dealt, (j - half + 1) * dealt)
+        return self.commands("MV_GB", self.weights_dealt(j, pieces))
 
-    def dealt(self, name: str, banks: list[int], begin: int, end: int) -> Iterator[Row]:
-        """Those of the channel among commands begin to end of the list over all channels."""
+    def weights_dealt(self, j: int, pieces: int) -> list[int]:
+        later = j - pieces // 2
+        return self.dealt(self.weight_banks, later, math.ceil(pieces / 2)) if later >= 0 else []
+
+    def dealt(self, banks: list[int], j: int, pieces: int) -> list[int]:
+        """Those of the channel in piece j of the list over all channels, element by element."""
         heads = self.stack.heads(self.turn)
-        for at, bank in enumerate(banks):
-            if self.here and begin <= at * heads + self.channel < end:
-                yield self.command(name, bank)
+        each = int(len(banks) * heads / pieces)
+        if not self.here:
+            return []
+        begin, end = (-(-(at * each - self.channel) // heads) for at in (j, j + 1))
+        return banks[max(0, begin) : max(0, end)]

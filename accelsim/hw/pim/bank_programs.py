@@ -24,6 +24,7 @@ def bank_streams(family: Family, operator: Operator) -> list[tuple[PimStream, in
     """Streams of channels that differ, each with the number of channels that have it."""
     if not isinstance(operator, Gemv):
         raise AccelsimError(f"{family.name} multiplies a matrix by a vector; accepted: gemv:m=,n=")
+    family.check_rows(_groups(family, operator) * len(_chunks(family, operator)))
     rows = _inputs_first if family.numbers["inputs_first"] else _outputs_first
     return [(PimStream.of(rows(family, operator)), family.channels)]
 

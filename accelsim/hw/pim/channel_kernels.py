@@ -363,7 +363,8 @@ def _move(k: Channels, c: int, clock: int) -> bool:
                 return False
             s[QUEUED] += 1
             return True
-    if k.setting[CONCURRENT] == 0 and (s[HEAD] < s[QUEUED] or s[LOOKED] > 0):
+    offered = s[QUEUED] if k.setting[LOOK_AT] == 1 else s[END]
+    if k.setting[CONCURRENT] == 0 and (s[HEAD] < offered or s[LOOKED] > 0):
         return False
     write = s[DRAIN] > 0
     waiting = WRITES if write else READS

@@ -1,9 +1,9 @@
 """Independent checker of PIM command logs: is this what the family's rules allow?
 
 Every constraint of device and family is looked for on every command of the log, straight from its
-definition. Beyond the list: a command has its clock of its bus, rows are open where columns work and
-closed where rows are opened or refreshed, no row is open in both buffers of a bank, bursts do not
-overlap, and refreshes come in time. Nothing here is shared with the scheduler.
+definition. Beyond the list: a command has its clock of its bus, rows are open where columns work
+and closed where rows are opened or refreshed, no row is open in both buffers of a bank, bursts do
+not overlap, and refreshes come in time. Nothing here is shared with the scheduler.
 """
 
 from __future__ import annotations
@@ -159,8 +159,9 @@ class _Check:
     def begins(self, command: int) -> Ints:
         """Where runs of a command begin: the first of it, and each after one that ended a run."""
         at = np.flatnonzero(self.log.command == command)
-        before = np.append(1, self.log.repeat[at][:-1])
-        return at[before == 1]
+        before = np.append(1, self.log.repeat[at])[: len(at)]
+        found: Ints = at[before == 1]
+        return found
 
     def states(self) -> None:
         """Row buffers, command by command."""

@@ -51,10 +51,10 @@ def _command_faults(family: Family) -> Iterator[str]:
 
 
 def _constraint_faults(family: Family) -> Iterator[str]:
-    several = [one for one in family.constraints if one.window > 1]
-    for one in several:
-        if (one.before, one.after, one.scope) != (Command.ACT, Command.ACT, Scope.RANK):
-            yield f"{one.name}: a window of a PIM command; accepted: window 1"
+    for rule in family.constraints:
+        plain = (rule.before, rule.after, rule.scope) == (Command.ACT, Command.ACT, Scope.RANK)
+        if rule.window > 1 and not plain:
+            yield f"{rule.name}: a window of a PIM command; accepted: window 1"
     present = {(one.before, one.after) for one in family.all_constraints()}
     for one in family.commands[len(Command) :]:
         if one.role is Role.COLUMN and (one.opens, one.number) not in present:

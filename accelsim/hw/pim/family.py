@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
+from accelsim.errors import AccelsimError
 from accelsim.hw.dram.commands import Command, Scope
 from accelsim.hw.dram.device import Device
 
@@ -124,11 +125,12 @@ class Rules:
     """What the controllers of a family do beyond the order of their PIM queue.
 
     ``window`` PIM commands are looked at, up to the next barrier; the first that is ready goes (1:
-    in order). ``rows_ahead``: rows for those beyond the barrier are opened before it is passed. ``concurrent``: reads and writes are served in the slots that PIM commands leave;
-    otherwise none is served while a PIM tile is in work. ``deadline``: work that would not end
-    before the next refresh waits until after it. ``refresh_together``: all refresh units fall due
-    at once; ``refresh_alone``: nothing else is sent while one is owed. ``dual_command``: a row and
-    a column command may share a clock. The other numbers are depths of queues.
+    in order). ``rows_ahead``: rows for those beyond the barrier are opened before it is passed.
+    ``concurrent``: reads and writes are served in the slots that PIM commands leave; otherwise none
+    is served while a PIM tile is in work. ``deadline``: work that would not end before the next
+    refresh waits until after it. ``refresh_together``: all refresh units fall due at once;
+    ``refresh_alone``: nothing else is sent while one is owed. ``dual_command``: a row and a column
+    command may share a clock. The other numbers are depths of queues.
     """
 
     window: int = 1
@@ -195,6 +197,14 @@ class Family:
         """Banks of a channel."""
         parts = self.device.organization
         return parts.pseudo_channels * parts.ranks * parts.banks_per_rank
+
+    def check_rows(self, rows: int) -> None:
+        """Raise AccelsimError if an operator needs more rows than a bank has."""
+        held = self.device.organization.rows
+        if rows > held:
+            raise AccelsimError(
+                f"the operator needs {rows:,} rows of every bank; accepted: up to {held:,} rows"
+            )
 
     def all_constraints(self) -> tuple[PimConstraint, ...]:
         """Those of the device and those of the family, in one list."""

@@ -34,6 +34,8 @@ def _rows(family: Family, operator: Gemv) -> Iterator[Row]:
     pairs = math.ceil(operator.n / (2 * inputs))
     columns = registers * registers
     per_tile = math.ceil(columns / parts.columns)
+    # Results lie in the upper half.
+    family.check_rows(2 * math.ceil(operator.m / outputs) * pairs * per_tile)
 
     def one(name: str, row: int = NO_ROW, repeat: int = 1, last: int = 0) -> Row:
         return (family.number(name), row, 0, repeat, last, last)

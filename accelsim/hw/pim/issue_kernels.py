@@ -52,7 +52,7 @@ def issue(k: Channels, c: int, kind: int, bank: int, row: int, repeat: int, cloc
     """Send a command, or a run of them; returns the clock of the last one."""
     step = k.kind[kind, STEP]
     last = clock + (repeat - 1) * step if step > 0 else clock
-    k.count[c, kind] += repeat if step > 0 else 1
+    k.sent[c, kind] += repeat if step > 0 else 1
     _push(k, c, kind, bank, repeat, clock, last)
     role = k.kind[kind, ROLE]
     if role in (OPEN, CLOSE):

@@ -105,6 +105,8 @@ class _Writer:
     def chunk(self, tiles: list[list[int]]) -> Iterator[Row]:
         """A vector into the global buffer, then its tiles, each a list of columns per result."""
         number = self.family.number
+        # The last row of a bank holds the vectors.
+        self.family.check_rows(self.row + len(tiles) + 1)
         if not self.family.rules.concurrent:
             yield self.header(tiles[0])  # host traffic stops with the first header
         yield (number("GWRITE"), *self.vector, 1, 0, 0)

@@ -23,8 +23,6 @@ PROGRAMS: dict[str, Program] = {
 }
 """Streams of the channels that differ, and how many channels have each."""
 
-MOST_COMMANDS = 20_000_000
-
 
 def streams_of(family: Family, operator: Operator) -> list[tuple[PimStream, int]]:
     """The streams of an operator.
@@ -35,11 +33,4 @@ def streams_of(family: Family, operator: Operator) -> list[tuple[PimStream, int]
     """
     if family.programs not in PROGRAMS:
         raise AccelsimError(unknown("programs", family.programs, PROGRAMS))
-    found = PROGRAMS[family.programs](family, operator)
-    rows = family.device.organization.rows
-    for stream, _ in found:
-        if int(stream.row.max(initial=0)) >= rows:
-            raise AccelsimError(
-                f"the operator needs row {int(stream.row.max())} of a bank; accepted: {rows} rows"
-            )
-    return found
+    return PROGRAMS[family.programs](family, operator)

@@ -5,9 +5,9 @@ In a clock the following happens, in this order:
 1. Requests of the host enter the read queue and the write buffer, while there is room.
 2. A held command that has ended lets the others go; reads that have ended make room.
 3. Refreshes fall due.
-4. One command goes out. First what an owed refresh needs, then the PIM queue, then the host, bank by
-   bank in turn. Rules of the family say who keeps whom waiting. Where rows and columns have a bus
-   each, another PIM command may go over the other one.
+4. One command goes out. First what an owed refresh needs, then the PIM queue, then the host, bank
+   by bank in turn. Rules of the family say who keeps whom waiting. Where rows and columns have a
+   bus each, another PIM command may go over the other one.
 5. One entry moves into the PIM queue, or one request to the queue of its bank.
 
 A command is ready when every constraint in the list of device and family allows it: the list itself
@@ -17,85 +17,36 @@ which must give the same commands at the same clocks.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Iterable, Iterator
 
-from accelsim.hw.dram.commands import Command, Scope
-from accelsim.hw.pim.family import Family, PimCommand, PimConstraint, Reach, Role
+from accelsim.hw.dram.commands import Command
+from accelsim.hw.pim.family import Family, PimCommand, Reach, Role
+from accelsim.hw.pim.reference_banks import Banks, Entry, HostRequest
 from accelsim.hw.pim.stream import BARRIER, PimStream
 
 IDLE_WRITES = 8
 ENDLESS = 1 << 62
 
 
-class Sent(NamedTuple):
-    """A command of the log."""
-
-    clock: int
-    command: int
-    bank: int
-    row: int
-    repeat: int
-
-
-class HostRequest(NamedTuple):
-    """A burst of the host."""
-
-    bank: int
-    row: int
-    column: int
-    write: bool
-
-
-@dataclass
-class _Entry:
-    command: int
-    row: int
-    bank: int
-    repeat: int
-    results: int
-    last: bool
-    begun: int = -1  # clock of the first of a run
-    total: int = 0
-
-
-@dataclass
-class _Issue:
-    """When a command was last sent: the first and the last of a run, and how many."""
-
-    first: int
-    last: int
-    repeat: int
-
-
-@dataclass
-class PimChannel:
+class PimChannel(Banks):
     """One channel in plain Python: ``tick`` clock by clock, read the log."""
 
-    family: Family
-    stream: PimStream
-    requests: list[HostRequest] = field(default_factory=list)
-    outstanding: int = 0
-    refresh: bool = True
-
-    def __post_init__(self) -> None:
-        parts, rules = self.family.device.organization, self.family.rules
-        self.clock, self.log = 0, list[Sent]()
-        self.rows: list[list[int | None]] = [[None] * self.family.banks for _ in range(2)]
-        self.hits = [0] * self.family.banks
-        self.rank_of = [b // parts.banks_per_rank for b in range(self.family.banks)]
-        self.latest: dict[tuple[int, Scope, int], _Issue] = {}
-        self.acts: dict[int, list[int]] = defaultdict(list)
-        self.rules_of: dict[int, list[PimConstraint]] = defaultdict(list)
-        for one in self.family.all_constraints():
-            self.rules_of[one.after].append(one)
-        table = self.stream.table().tolist()
-        self.offered = deque(_Entry(*row[:5], bool(row[5]), total=row[3]) for row in table)
-        self.queue: deque[_Entry] = deque()
-        self.looked: list[_Entry] = []
-        self.host = deque(self.requests)
+    def __init__(
+        self,
+        family: Family,
+        stream: PimStream,
+        requests: Iterable[HostRequest] = (),
+        outstanding: int = 0,
+        refresh: bool = True,
+    ) -> None:
+        super().__init__(family)
+        self.outstanding, rules = outstanding, family.rules
+        table = stream.table().tolist()
+        self.offered = deque(Entry(c, r, b, n, k, bool(e), -1, n) for c, r, b, n, k, e in table)
+        self.queue: deque[Entry] = deque()
+        self.looked: list[Entry] = []
+        self.host = deque(requests)
         self.reads: list[HostRequest] = []
         self.writes: list[HostRequest] = []
         self.banks: list[list[HostRequest]] = [[] for _ in range(self.family.banks)]
@@ -105,101 +56,19 @@ class PimChannel:
         self.unit = self.family.commands[Command.REFAB].reach
         self.units = len({self.unit_of(b) for b in range(self.family.banks)})
         self.interval = interval if rules.refresh_together else interval // self.units
-        if not (self.refresh and rules.refresh):
+        if not (refresh and rules.refresh):
             self.interval = ENDLESS
         self.due, self.owed, self.next_unit = self.interval, 0, 0
         self.refreshing = self.skipping = self.in_tile = False
         self.slack, self.reserved = 0, -1
-        self.holding: _Entry | None = None
+        self.holding: Entry | None = None
         self.hold_end: int | None = None
         self.finish = 0
-
-    # --- the structure of the channel
-
-    def instance(self, scope: Scope, bank: int) -> int:
-        parts = self.family.device.organization
-        if scope is Scope.BANK:
-            return bank
-        if scope is Scope.BANK_GROUP:
-            return bank // parts.banks
-        if scope in (Scope.RANK, Scope.OTHER_RANKS):
-            return self.rank_of[bank]
-        return self.rank_of[bank] // parts.ranks if scope is Scope.PSEUDO_CHANNEL else 0
-
-    def reached(self, reach: Reach, bank: int) -> list[int]:
-        parts = self.family.device.organization
-        half = parts.ranks * parts.banks_per_rank
-        key = {
-            Reach.BANK: lambda b: b,
-            Reach.BANK_GROUP: lambda b: b // parts.banks,
-            Reach.RANK: lambda b: self.rank_of[b],
-            Reach.PSEUDO_CHANNEL: lambda b: b // half,
-            Reach.CHANNEL: lambda b: 0,
-            Reach.SAME_BANK: lambda b: b % parts.banks,
-            Reach.TWIN_BANKS: lambda b: b % half,
-        }[reach]
-        return [b for b in range(self.family.banks) if key(b) == key(bank)]
 
     def unit_of(self, bank: int) -> int:
         parts = self.family.device.organization
         rank = bank // parts.banks_per_rank
         return rank // parts.ranks if self.unit is Reach.PSEUDO_CHANNEL else rank
-
-    # --- timing
-
-    def ready(self, number: int, bank: int) -> bool:
-        """Whether the list lets a command go to all banks that it reaches, in this clock."""
-        command = self.family.commands[number]
-        banks = self.reached(command.reach, bank)
-        return all(self.allowed(one, b) for one in self.rules_of[number] for b in banks)
-
-    def allowed(self, one: PimConstraint, bank: int) -> bool:
-        if one.window > 1:
-            acts = self.acts[self.rank_of[bank]]
-            return len(acts) < one.window or self.clock >= acts[-one.window] + one.cycles
-        for place in self.places(one.scope, bank):
-            before = self.latest.get((one.before, one.scope, place))
-            if before is None:
-                continue
-            least = one.cycles + one.each * max(before.repeat, one.least)
-            if self.clock < (before.first if one.each else before.last) + least:
-                return False
-        return True
-
-    def places(self, scope: Scope, bank: int) -> list[int]:
-        if scope is not Scope.OTHER_RANKS:
-            return [self.instance(scope, bank)]
-        ranks = self.family.device.organization.ranks
-        own = self.rank_of[bank]
-        first = own // ranks * ranks
-        return [rank for rank in range(first, first + ranks) if rank != own]
-
-    def send(self, number: int, bank: int, row: int, entry: _Entry | None = None) -> None:
-        command = self.family.commands[number]
-        repeat = 1 if entry is None else entry.repeat
-        issued = _Issue(self.clock, self.clock, 1)
-        if entry is not None and command.repeat == "run":
-            issued = _Issue(entry.begun, self.clock, entry.total)
-        elif entry is not None and command.repeat == "composite":
-            issued = _Issue(self.clock, self.clock, repeat)
-        for b in self.reached(command.reach, bank):
-            for scope in Scope:
-                self.latest[number, scope, self.instance(scope, b)] = issued
-            self.drive(command, b, row)
-        if number == Command.ACT:
-            self.acts[self.rank_of[bank]].append(self.clock)
-        self.log.append(Sent(self.clock, number, bank, row, repeat))
-
-    def drive(self, command: PimCommand, bank: int, row: int) -> None:
-        buffer = int(command.second_buffer)
-        if command.role is Role.OPEN:
-            self.rows[buffer][bank] = row
-        elif command.role is Role.CLOSE:
-            self.rows[buffer][bank] = None
-        else:
-            return
-        if buffer == 0:
-            self.hits[bank] = 0
 
     # --- a clock
 
@@ -330,7 +199,7 @@ class PimChannel:
             return ENDLESS
         return (self.due - self.clock - 2) % self.interval + 1
 
-    def estimate(self, entry: _Entry, command: PimCommand) -> int:
+    def estimate(self, entry: Entry, command: PimCommand) -> int:
         deadline = self.family.rules.deadline
         assert deadline is not None
         rows = self.rows[int(command.second_buffer)]
@@ -347,7 +216,7 @@ class PimChannel:
         time += deadline.first + deadline.slot * max(entry.repeat, deadline.least)
         return time + deadline.result * (entry.results - 1)
 
-    def steps(self, entry: _Entry) -> Iterator[tuple[int, int]]:
+    def steps(self, entry: Entry) -> Iterator[tuple[int, int]]:
         """(command, bank) that its banks need before an entry, in the order of banks."""
         command = self.family.commands[entry.command]
         if command.role not in (Role.COLUMN, Role.HEADER):
@@ -368,7 +237,7 @@ class PimChannel:
             return None if command.role is Role.HEADER else command.opens
         return command.closes
 
-    def serve(self, entry: _Entry) -> int | None:
+    def serve(self, entry: Entry) -> int | None:
         """Send what an entry needs next, or itself."""
         step = self.next_of(entry)
         if step is None:
@@ -387,7 +256,7 @@ class PimChannel:
             self.complete(entry, command)
         return number
 
-    def next_of(self, entry: _Entry) -> tuple[int, int] | None:
+    def next_of(self, entry: Entry) -> tuple[int, int] | None:
         """The first of its steps that is ready, or itself; None if nothing is."""
         steps = list(self.steps(entry))
         for number, bank in steps:
@@ -398,7 +267,7 @@ class PimChannel:
             return None
         return entry.command, entry.bank
 
-    def complete(self, entry: _Entry, command: PimCommand) -> None:
+    def complete(self, entry: Entry, command: PimCommand) -> None:
         if self.looked:
             self.looked.remove(entry)
         else:
@@ -417,7 +286,7 @@ class PimChannel:
         """Out of order, up to a barrier: the oldest entry that is ready. ``rows_only``: over the
         bus of rows (True) or of columns (False)."""
         self.fill()
-        tried: list[_Entry] = []
+        tried: list[Entry] = []
         beyond = False
         for n, entry in enumerate(list(self.looked)):
             if entry.command == BARRIER:
@@ -445,10 +314,10 @@ class PimChannel:
         return None
 
     @staticmethod
-    def same(one: _Entry, other: _Entry) -> bool:
+    def same(one: Entry, other: Entry) -> bool:
         return (one.command, one.row, one.bank) == (other.command, other.row, other.bank)
 
-    def still_needed(self, entry: _Entry) -> bool:
+    def still_needed(self, entry: Entry) -> bool:
         for other in self.looked:
             if other.command == BARRIER or other.bank != entry.bank:
                 continue

@@ -173,7 +173,7 @@ def _simulated(
         times,
         end,
         int(k.word[0, state.DONE_READS]),
-        k.count[0].copy(),
+        k.sent[0].copy(),
         _active(k, end),
         PimLog.of(np.concatenate(tables)) if log else PimLog.of(np.zeros((0, 6), np.int64)),
         _columns(family, stream),
@@ -252,7 +252,7 @@ def _result(
 ) -> PimRun:
     cycles = max(part.cycles for part in parts)
     channels = sum(part.times for part in parts)
-    count = sum(part.count * part.times for part in parts)
+    count = np.sum([part.count * part.times for part in parts], axis=0)
     reads = sum(part.reads * part.times for part in parts)
     device = family.device
     moved = reads * device.organization.column_bytes

@@ -89,7 +89,7 @@ class Channels(NamedTuple):
     queue: Int64  # [c, b, place]
     length: Int64  # [c, b]
     returns: Int64  # [c, ring]: clocks at which reads end
-    count: Int64  # [c, k]
+    sent: Int64  # [c, k]: how often
     log: Int64  # [command, (clock, command, channel, bank, row, repeat)]
     logged: Int64  # [1]
 
@@ -138,7 +138,7 @@ def channels(
         kind=_kinds(family),
         delay=first,
         each=several,
-        several=(several[:, :, :, 1] > 0).any(axis=(0, 2)).astype(np.int64),
+        several=np.asarray((several[:, :, :, 1] > 0).any(axis=(0, 2)), np.int64),
         shared=np.stack([_shared(family, reach) for reach in Reach]),
         reached=np.stack([_reached(family, reach) for reach in Reach]),
         windows=np.array(family.device.windows(), np.int64).reshape(-1, 2),
@@ -157,7 +157,7 @@ def channels(
         queue=np.zeros((n, banks, depth), np.int64),
         length=np.zeros((n, banks), np.int64),
         returns=np.zeros((n, 1 << 10), np.int64),
-        count=np.zeros((n, kinds), np.int64),
+        sent=np.zeros((n, kinds), np.int64),
         log=np.zeros((log, 6), np.int64),
         logged=np.zeros(1, np.int64),
     )
@@ -252,7 +252,8 @@ def touches(family: Family, reach: Reach) -> NDArray[np.bool_]:
         Reach.PSEUDO_CHANNEL: pseudo, Reach.CHANNEL: np.zeros(family.banks, np.int64),
         Reach.SAME_BANK: number, Reach.TWIN_BANKS: place,
     }[reach]  # fmt: skip
-    return np.equal.outer(unit, unit)
+    found: NDArray[np.bool_] = np.equal.outer(unit, unit)
+    return found
 
 
 def _reached(family: Family, reach: Reach) -> Int64:

@@ -1,0 +1,102 @@
+"""Channels that compute against the simulators of four families, and what a second row buffer buys.
+
+Newton and NeuPIMs: GEMV, logit and attend of one channel, with and without reads beside them, equal
+in clocks. AttAcc: attention in a stack, at banks, bank groups and buffer die; the numbers of all
+commands are equal, and cycles within 5 % for 95 % of the points. The authors' table holds results
+of two generations of their simulator, one of which opens rows before a barrier is passed; short
+contexts at the banks tell them apart. AiM and HBM-PIM: GEMV. Calibrated are two delays of AiM, four
+of HBM-PIM's kernels and the time since its last refresh, on the rows named fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from accelsim.hw.pim.run import PimRun, run_pim
+from accelsim.results.claims import Claim, Row, truth, within
+
+CLAIM = Claim(
+    name="pim-channels",
+    statement="clocks and commands of GEMV and attention in memory; reads beside them",
+    source="runs of NeuPIMs' NewtonSim f299af3, aim_simulator 0f28a07 and PIMSimulator b464dde; "
+    "results of attacc_simulator c600051 (MIT, SNU SCAL)",
+    tolerance=0.05,
+)
+
+NEWTON_TOLERANCE = 0.02
+READS_TOLERANCE = 0.02
+ATTACC_SHARE = 0.95
+
+LEVELS = {"BA": "attacc-bank", "BG": "attacc-bg", "BUFFER": "attacc-buffer"}
+MACS = ("MAC_AB", "MAC_SB", "MAC_PB")
+COUNTED = {"softmax": "SFM", "mvgb": "MV_GB", "mvsb": "MV_SB", "wrgb": "WR_GB"}
+
+
+def rows() -> Iterator[Row]:
+    """Every recorded run, and the two statements about concurrency."""
+    yield from newton_rows()
+    yield from concurrency_rows()
+    yield from attacc_rows()
+    for file, family in (("aim.csv", "aim"), ("hbm_pim.csv", "hbm-pim")):
+        for r in truth(__name__, file):
+            run = run_pim(family, f"gemv:m={r['m']},n={r['n']}")
+            case = f"{family} {run.operator}"
+            row = within(case, int(r["cycles"]), run.cycles, CLAIM.tolerance)
+            yield replace(row, split=r["split"])
+
+
+def newton_rows() -> Iterator[Row]:
+    for r in truth(__name__, "newton.csv"):
+        run = run_pim(r["family"], r["operator"], background=int(r["background"]))
+        case = f"{r['family']} {r['operator']} background={r['background']}"
+        row = within(case, int(r["cycles"]), run.cycles, NEWTON_TOLERANCE)
+        yield replace(row, split=r["family"])
+        if int(r["background"]):
+            reads = within(f"{case} reads", int(r["reads"]), run.background_reads, READS_TOLERANCE)
+            yield replace(reads, split=r["family"])
+
+
+def concurrency_rows() -> Iterator[Row]:
+    """1024 tokens beside 128 reads: a second row buffer lets three quarters of the bandwidth flow,
+    one row buffer lets no read end before the product does."""
+    work = "logit:tokens=1024,heads=8"
+    alone, busy = run_pim("neupims", work), run_pim("neupims", work, background=128)
+    slower = busy.cycles / alone.cycles
+    yield Row("neupims slowed by reads", 1.0, slower, slower <= 1.01, "concurrency")
+    share = busy.background_bytes_per_second / busy.peak_bytes_per_second
+    yield Row("neupims bandwidth beside it", 0.75, share, share >= 0.75, "concurrency")
+    blocked = run_pim("newton", work, background=128)
+    ended = blocked.background_reads
+    yield Row("newton reads before the end", 0, ended, ended == 0, "concurrency")
+
+
+def attacc_rows() -> Iterator[Row]:
+    """Cycles of every point, whose commands must be equal; then the share that keeps 5 %."""
+    inside, points = 0, 0
+    for r in truth(__name__, "attacc.csv"):
+        run = attacc_run(r)
+        case = f"{run.family} {run.operator}"
+        row = within(case, int(r["cycle"]), run.cycles, CLAIM.tolerance)
+        inside, points = inside + row.ok, points + 1
+        yield replace(row, ok=commands_equal(r, run), split="attacc")
+    share = inside / points
+    yield Row("AttAcc share of points within 5 %", 1.0, share, share >= ATTACC_SHARE, "attacc")
+
+
+def attacc_run(r: Mapping[str, str]) -> PimRun:
+    """The run of one point of the authors' table."""
+    family = LEVELS[r["pim_type"]]
+    if r["power_constraint"] == "False" and r["pim_type"] != "BUFFER":
+        family += "-unlimited"
+    return run_pim(
+        family,
+        f"attention:tokens={r['L']},heads={r['nhead']},head_dim={r['dhead']},bytes={r['dbyte']}",
+    )
+
+
+def commands_equal(r: Mapping[str, str], run: PimRun) -> bool:
+    """Whether all five numbers of commands are those of the table."""
+    macs = sum(run.commands.get(name, 0) for name in MACS)
+    others = all(int(r[key]) == run.commands.get(name, 0) for key, name in COUNTED.items())
+    return macs == int(r["mac"]) and others
