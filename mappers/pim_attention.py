@@ -102,7 +102,7 @@ class _Step:
     scores: View
     weights: View
     narrow: tuple[View, View]
-    sums: list[View]
+    sums: list[View]  # [key heads, head_dim], by range of tokens within member of the groups
 
 
 class _Attention:
@@ -289,6 +289,7 @@ class _Attention:
         count, sums = heads.stop - heads.start, iter(step.sums)
         storage, first = self._row(step, "weights")
         pitch, vector = self.memory.bank_pitch, 0
+        at_once = self.places.at_once(one.tokens, count)
         for member in range(self.group):
             rows = slice(member * count, (member + 1) * count)
             for start in range(0, one.tokens, size):
@@ -299,10 +300,15 @@ class _Attention:
                 )
                 vector += count
                 self.build.store(self.weights, there, step.weights[rows, tokens], apart=True)
-                self.build.pim(
-                    self.channels[one.channel], next(sums), there,
-                    self.places.values(self.values, one, heads, tokens, self.kept),
-                )  # fmt: skip
+                found, top = next(sums), 0
+                for width in at_once:
+                    some_heads = slice(heads.start + top, heads.start + top + width)
+                    values = self.places.values(self.values, one, some_heads, tokens, self.kept)
+                    part = slice(top, top + width)
+                    self.build.pim(
+                        self.channels[one.channel], found[part, :], there[part, :], values
+                    )
+                    top += width
 
     def _result(self, step: _Step) -> None:
         """The sums of all ranges of tokens added up, and stored."""

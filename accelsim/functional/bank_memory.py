@@ -93,8 +93,9 @@ class Sweeps:
     """Rows of all banks against chunks of the inputs: Newton and its relatives.
 
     ``channels`` of the banks take part, from ``channel`` on; outputs take turns over banks, then
-    channels, or lie in a block per channel (``blocks``). Row ``tile`` x chunks + chunk, or chunk x
-    tiles + tile (``by_chunk``), behind ``first_row``.
+    channels, or lie in a block per channel (``blocks``). Behind ``first_row`` come, for
+    ``together`` tiles of outputs (0: all) at a time, all chunks of the inputs, for each of them the
+    tiles.
     """
 
     grid: BankGrid
@@ -104,7 +105,7 @@ class Sweeps:
     channel: int
     channels: int
     blocks: bool = False
-    by_chunk: bool = False
+    together: int = 0
 
     @property
     def tiles(self) -> int:
@@ -126,8 +127,9 @@ class Sweeps:
 
     def row(self, tile: int, chunk: int) -> int:
         """The DRAM row that holds a chunk of a tile."""
-        behind = chunk * self.tiles + tile if self.by_chunk else tile * self.chunks + chunk
-        return self.first_row + behind
+        together = self.together or self.tiles
+        group, one = divmod(tile, together)
+        return self.first_row + (group * self.chunks + chunk) * together + one
 
     def product(
         self, memory: BankMemory, rule: Rule, x: Array, outputs: range, inputs: range
@@ -246,10 +248,12 @@ def _columns_across(memory: BankMemory, element: int, count: int) -> Float32:
     return np.concatenate([memory.columns(element + i * lanes, 1) for i in range(count)], axis=2)
 
 
-def sweeps_of(family: str, layout: Layout) -> Sweeps:
-    """The sweeps of a family over weights, keys or values of a layout's shape and place."""
+def sweeps_of(family: str, layout: Layout, head_size: int = 0) -> Sweeps:
+    """The sweeps of a family over weights, keys or values of a layout's shape and place; values of
+    NeuPIMs come head by head, of ``head_size`` features each (0: one head)."""
     weights = layout.name == "weights"
     one = family in ("newton", "neupims") and not weights
+    own = head_size // layout.grid.banks if one and layout.name == "V^T" else 0
     return Sweeps(
         grid=layout.grid,
         rows=layout.rows,
@@ -258,7 +262,7 @@ def sweeps_of(family: str, layout: Layout) -> Sweeps:
         channel=layout.channel,
         channels=1 if one else layout.grid.channels,
         blocks=weights and family in ("aim", "pim-gpt"),
-        by_chunk=layout.name in ("K", "V^T"),
+        together=1 if weights and family == "aim" else own,
     )
 
 
@@ -275,8 +279,10 @@ def bank_order(family: str, layout: Layout, inputs: int) -> Order:
     return order_of(f"split:{chunks}:{grid.row_elements};{tree}") if chunks > 1 else order_of(tree)
 
 
-def gemv(family: str, memory: BankMemory, layout: Layout, rule: Rule, x: Array) -> Float32:
-    """W x of a matrix that lies in banks, as the family's units compute it.
+def gemv(
+    family: str, memory: BankMemory, layout: Layout, rule: Rule, x: Array, head_size: int = 0
+) -> Float32:
+    """W x of a matrix that lies in banks, as the family's units compute it (see sweeps_of).
 
     Raises AccelsimError where the family's units have lanes and the rule is none of lanes, or the
     other way round.
@@ -292,4 +298,4 @@ def gemv(family: str, memory: BankMemory, layout: Layout, rule: Rule, x: Array) 
     if family == "attacc":
         return group_scores(memory, layout, rule, x, layout.rows)
     rows, cols = range(layout.rows), range(layout.cols)
-    return sweeps_of(family, layout).product(memory, rule, x, rows, cols)
+    return sweeps_of(family, layout, head_size).product(memory, rule, x, rows, cols)

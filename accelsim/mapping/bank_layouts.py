@@ -3,7 +3,7 @@
 A request lies in one channel. Its keys have a token in every bank, the heads side by side along the
 rows; its values a feature in every bank, the tokens along the rows (hw/pim/layout_families). The
 requests of a channel lie one behind the other; which request goes to which channel is decided by
-how long its attention takes there (``balanced``).
+how long its attention takes there (mapping/balance).
 
 The regions say where every element lies, so that whoever appends a token writes it to its place:
 a key to one run of a row, the features of a value to as many banks.
@@ -23,6 +23,7 @@ from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.layout import Layout
 from accelsim.hw.pim.layout_families import Heads, cache_layouts
 from accelsim.hw.pim.newton_programs import Sweep
+from accelsim.mapping.balance import balanced
 from accelsim.numerics.formats import FORMATS, Format
 from accelsim.program.storage import Piece, View
 from accelsim.program.table import Region
@@ -43,20 +44,6 @@ class Placed:
     nbytes: int
     boundary: int
     tokens: int
-
-
-def balanced(loads: Sequence[int], channels: int) -> list[int]:
-    """The channel of every request: the longest first, each to the channel with least to do.
-
-    Source: Heo et al., NeuPIMs, ASPLOS 2024, section 6.3 (greedy min-load bin packing).
-    """
-    total = [0] * channels
-    chosen = [0] * len(loads)
-    for request in sorted(range(len(loads)), key=lambda i: (-loads[i], i)):
-        channel = min(range(channels), key=lambda c: (total[c], c))
-        chosen[request] = channel
-        total[channel] += loads[request]
-    return chosen
 
 
 @dataclass(frozen=True)
@@ -102,8 +89,12 @@ class CachePlaces:
             found.append(Sweep(1, some, tokens, self.head_dim, abreast=True))
         for first in range(0, tokens, size):
             some = min(size, tokens - first)
-            found.append(Sweep(heads, 1, self.head_dim, some))
+            found += [Sweep(one, 1, self.head_dim, some) for one in self.at_once(tokens, heads)]
         return found * self.shared
+
+    def at_once(self, tokens: int, heads: int) -> list[int]:
+        """Heads whose values are one window, as often as it takes for ``heads``."""
+        return [heads] if tokens <= self.row_elements else [1] * heads
 
     def cycles(self, tokens: int) -> int:
         """Clocks that the attention of a sequence takes in its channel."""
@@ -130,7 +121,13 @@ class CachePlaces:
         channels = self.memory.channels
         used, turns = [[0, 0] for _ in range(channels)], [0] * channels
         found = []
-        for number, channel in enumerate(balanced(self.loads, channels)):
+        channel_of = {
+            number: channel
+            for channel, mine in enumerate(balanced(self.loads, channels))
+            for number in mine
+        }
+        for number in range(len(self.lengths)):
+            channel = channel_of[number]
             tokens = self.lengths[number]
             pair = self._layouts(tokens, channel)
             rows = [layout.last_row - layout.first_row + 1 for layout in pair]
@@ -145,7 +142,7 @@ class CachePlaces:
 
     def _layouts(self, tokens: int, channel: int) -> tuple[Layout, Layout]:
         heads = Heads(self.kv_heads, self.head_dim, tokens)
-        return cache_layouts(self.memory.family, self.memory.grid, heads, channel)
+        return cache_layouts(self.memory.pim.programs, self.memory.grid, heads, channel)
 
     def address(self, layout: Layout, row: int, col: int) -> int:
         """Bytes from the start of the tensor to an element of a layout."""
@@ -206,7 +203,8 @@ class CachePlaces:
     def values(
         self, cache: Storage, one: Request, heads: slice, tokens: slice, fmt: Format
     ) -> View:
-        """Values [features of all these heads, tokens] of a sequence: tokens of one row."""
+        """Values [features of all these heads, tokens] of a sequence: tokens of one row, and of
+        one head where there are more rows than one (a head's rows lie together)."""
         d = self.head_dim
         return cache.view(
             (heads.stop - heads.start) * d, tokens.stop - tokens.start, fmt,

@@ -45,7 +45,9 @@ def unit_of(family: str, layout: Layout) -> str:
     return "macs16-fp16" if lanes else "tree16-fp32"
 
 
-def product(family: str, layout: Layout, unit: str, fmt: str = "fp16", stored: Any = None) -> Any:
+def product(
+    family: str, layout: Layout, unit: str, fmt: str = "fp16", stored: Any = None, head: int = 0
+) -> Any:
     """(what the banks compute, what the rule with the declared order does, exact, bound)."""
     w, x = values(fmt, layout.rows, layout.cols), values(fmt, layout.cols, seed=2)
     memory = BankMemory.holding(FORMATS[fmt], *(stored or layout,), layout)
@@ -53,7 +55,7 @@ def product(family: str, layout: Layout, unit: str, fmt: str = "fp16", stored: A
     assert np.array_equal(memory.load(stored or layout), w)
     types, order = types_of(fmt, fmt, "fp32"), bank_order(family, layout, layout.cols)
     whole = arithmetic(unit).reduction(types, order, layout.cols)
-    got = gemv(family, memory, layout, arithmetic(unit).rule(types), x)
+    got = gemv(family, memory, layout, arithmetic(unit).rule(types), x, head)
     wide = w.astype(np.float64), x.astype(np.float64)[:, None]
     bound = bounds.product(*wide, whole)
     return got, whole.multiply(w, x[:, None], None)[:, 0], (wide[0] @ wide[1])[:, 0], bound[:, 0]
@@ -73,6 +75,11 @@ LAYOUTS = [
     *[(f, weight_layout(f, GRIDS[f], n, k, 5)) for f, n, k in WEIGHT_CASES],
     *[(f, one) for f, h in CACHE_CASES for one in cache_layouts(f, GRIDS[f], h, 2, 3)],
 ]
+HEAD = {
+    id(LAYOUTS[len(WEIGHT_CASES) + 2 * i + 1][1]): heads.size
+    for i, (_, heads) in enumerate(CACHE_CASES)
+}
+"""Features of a head of values."""
 NAMES = [f"{family} {one.name} {one.rows}x{one.cols}" for family, one in LAYOUTS]
 
 
@@ -133,7 +140,8 @@ def test_random_layouts_are_bijections(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize(("family", "layout"), LAYOUTS, ids=NAMES)
 def test_banks_compute_what_the_rule_says(family: str, layout: Layout) -> None:
-    got, rule, exact, bound = product(family, layout, unit_of(family, layout))
+    unit, head = unit_of(family, layout), HEAD.get(id(layout), 0)
+    got, rule, exact, bound = product(family, layout, unit, head=head)
     assert np.array_equal(got, rule)
     assert (np.abs(got - exact) <= bound).all()
 
@@ -162,7 +170,8 @@ def turned(layout: Layout, field: str) -> Layout:
 )
 def test_a_bit_in_the_wrong_place_is_found(family: str, layout: Layout, field: str) -> None:
     wrong = turned(layout, field)
-    got, rule, _, _ = product(family, layout, unit_of(family, layout), stored=wrong)
+    unit, head = unit_of(family, layout), HEAD.get(id(layout), 0)
+    got, rule, _, _ = product(family, layout, unit, stored=wrong, head=head)
     assert not np.array_equal(got, rule)
 
 
@@ -187,7 +196,7 @@ def test_attention_of_a_request_in_one_channel() -> None:
         )
         assert np.array_equal(scores, rule.multiply(k[:used, mine], q[mine, None], None)[:, 0])
         p = np.exp(scores / 8 - (scores / 8).max()).astype(np.float16).astype(np.float32)
-        out = sweeps_of("neupims", v_at).product(memory, rule, p, mine, range(used))
+        out = sweeps_of("neupims", v_at, 64).product(memory, rule, p, mine, range(used))
         assert np.array_equal(out, rule.multiply(v[:used, mine].T, p[:, None], None)[:, 0])
     assert (memory.bits[[0, 1, 3]] == memory.bits[0, 0, 0, 0]).all()
 
@@ -259,7 +268,7 @@ def test_a_layout_prints_itself() -> None:
     assert lines[0].startswith("K [70, 1,024] in 4 channels x 32 banks, rows 4 to 9")
     assert "32 -> bank" in lines[1]
     assert lines[4].split()[:4] == ["4", "(0,", "0)", ".."]
-    assert "(32, 0) .. (32, 511)" in lines[5]
+    assert "(63, 0) .. (63, 511)" in lines[5]
     assert keys.filled == pytest.approx(70 / 96)
 
 
@@ -270,3 +279,12 @@ def test_rows_per_request_are_the_published_tiles() -> None:
         k, v = cache_layouts("neupims", NEUPIMS, Heads(8, 128, tokens))
         assert k.last_row - k.first_row + 1 == -(-tokens // 32) * 2
         assert v.last_row - v.first_row + 1 == -(-tokens // 512) * 32
+
+
+@pytest.mark.parametrize("family", ["neupims", "pim-gpt"])
+def test_one_channel_keeps_the_order_of_its_family(family: str) -> None:
+    """Head by head or chunk by chunk is a family's choice, however many channels there are."""
+    grid = BankGrid(1, 16, 4096, 256)
+    for layout in cache_layouts(family, grid, Heads(2, 128, 145), 0, 8):
+        got, rule, _, _ = product(family, layout, "tree16-fp32", head=128)
+        assert np.array_equal(got, rule)

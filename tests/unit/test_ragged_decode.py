@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from accelsim.api import check, simulate, workload
 from accelsim.errors import AccelsimError
+from accelsim.functional.reference import rotary_rows
 from accelsim.mapping.attention import heads as attention_heads
 from accelsim.mapping.attention import partials
-from accelsim.workload import KvAppend, Operator
+from accelsim.workload import KvAppend, Operator, Rotary
 from accelsim.workload.attention_operators import Attention
 from accelsim.workload.requests import ALPACA, DATA_SETS, SHAREGPT, contexts, requests
 
@@ -194,7 +195,10 @@ def test_positions_are_those_of_each_sequence() -> None:
     ids = graph.tensors["position_ids"]
     assert ids.values is not None
     assert ids.values.array((3,)).tolist() == [4 + 2, 39 + 2, 16 + 2]
-    table = workload(f"llama-2-7b:{SMALL},contexts=5+40+17").tensors["rotary.cos"]
+    graph = workload(f"llama-2-7b:{SMALL},contexts=5+40+17")
+    table, turn = graph.tensors["rotary.cos"], graph.operator("layer0.attention.k_rotary")
+    assert isinstance(turn, Rotary)
+    assert rotary_rows(turn).tolist() == [0, 1, 2]
     whole = workload(f"llama-2-7b:{SMALL},context=40").tensors["rotary.cos"]
     assert table.values is not None
     assert whole.values is not None

@@ -81,8 +81,8 @@ def _run(
         if one.repeat == "composite"
     }
     count = tuple(
-        (one.name, columns.get(one.number, int(k.count[0, one.number])))
+        (one.name, columns.get(one.number, int(k.sent[0, one.number])))
         for one in family.commands
-        if np.any(k.count[0, one.number])
+        if np.any(k.sent[0, one.number])
     )
     return int(k.word[0, state.PIM_FINISH]) + 1, count

@@ -3,8 +3,8 @@
 A layout cuts the two indices of a matrix [rows, cols] into digits, as an address map cuts an
 address, and gives every digit a place: a channel, a bank, or elements further on within the bank.
 
-    element (token 70, feature 600) of 96 keys over 32 banks with rows of 512 elements: token = 6 +
-    32 x 2 -> bank 6, turn 2 of 3; feature 600 = 88 + 512 x 1 -> element 88 of row 2 + 3 x 1
+    element (token 70, feature 5) of keys over 32 banks with rows of 512 elements and two rows per
+    token: token = 6 + 32 x 2 -> bank 6, tile 2; feature 5 -> element 5 of row 2 x 2 + 0
 
 No two elements lie at one address, and every address tells its element.
 """
@@ -30,7 +30,7 @@ FIELDS: tuple[Field, ...] = ("channel", "bank", "element")
 class BankGrid:
     """Banks with compute units: ``channels`` of ``banks`` each, of ``rows`` rows.
 
-    An access takes ``column_bytes`` of the open row; elements have ``bits``.
+    A unit multiplies ``column_bytes`` of the open row at once; elements have ``bits``.
     """
 
     channels: int
@@ -120,18 +120,17 @@ class Layout:
         return int(np.prod([d.size for d in self.digits if d.axis == axis], dtype=np.int64))
 
     def _of_field(self, field: Field) -> list[Digit]:
-        """Digits of a field, the largest stride first."""
-        return sorted(
-            (d for d in self.digits if d.field == field), key=lambda d: (-d.stride, -d.size)
-        )
+        """Digits of a field that are not always 0, the largest stride first."""
+        mine = (d for d in self.digits if d.field == field and d.size > 1)
+        return sorted(mine, key=lambda d: -d.stride)
 
     def _check_field(self, field: Field) -> None:
         """Addresses are distinct where each stride passes over all that smaller ones reach."""
         reach = 1
         for digit in reversed(self._of_field(field)):
-            if digit.stride < reach and digit.size > 1:
+            if digit.stride < reach:
                 raise AccelsimError(f"{self.name}: two elements at one {field}: {digit}")
-            reach = max(reach, digit.stride * digit.size)
+            reach = digit.stride * digit.size
         held = {"channel": self.grid.channels - self.channel, "bank": self.grid.banks}
         if field in held and reach > held[field]:
             raise AccelsimError(f"{self.name}: {reach} {field}s; the grid has {held[field]} there")
@@ -203,7 +202,8 @@ class Layout:
         index = {"row": np.zeros_like(place.row), "col": np.zeros_like(place.row)}
         weight = {"row": 1, "col": 1}
         for digit in self.digits:
-            index[digit.axis] = index[digit.axis] + digits[digit] * weight[digit.axis]
+            if digit.size > 1:
+                index[digit.axis] = index[digit.axis] + digits[digit] * weight[digit.axis]
             weight[digit.axis] *= digit.size
         known = known & (index["row"] < self.rows) & (index["col"] < self.cols)
         return np.where(known, index["row"], -1), np.where(known, index["col"], -1)

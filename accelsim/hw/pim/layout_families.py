@@ -1,17 +1,22 @@
 """Layouts of weights, keys and values in the families of memories that compute.
 
-    newton, neupims  W [out, in]: outputs over the banks of all channels, inputs along rows
+    newton, neupims  W [out, in]: outputs over the banks of all channels, inputs along rows, chunk
+                     by chunk of a row
                      K [tokens, heads x d]: a request lies in one channel; tokens over its banks,
-                     heads side by side along rows
-                     V^T [heads x d, tokens]: features over the banks, tokens along rows
-    aim, pim-gpt     W: outputs in blocks over channels, in each over banks, inputs in chunks of a
-                     row; K and V^T as above, but over the banks of all channels; room for all
-                     tokens is reserved
+                     heads side by side along rows, chunk by chunk
+                     V^T [heads x d, tokens]: features over the banks, tokens along rows, head by
+                     head
+    aim, pim-gpt     W: outputs in blocks over channels, in each over banks, the rows of an output
+                     one behind the other (aim) or chunk by chunk (pim-gpt); K and V^T over the
+                     banks of all channels, chunk by chunk
     attacc           a head in one channel, of which banks come in groups (pseudo-channel, rank,
                      bank group) of four: K: tokens over groups, features over the banks of one;
-                     V^T: the same with 16 features side by side, as lanes multiply them
+                     V^T: the same with 16 features side by side, as lanes multiply them, in the
+                     second half of the banks
     hbm-pim          W: 128 inputs in even banks, the next 128 in odd ones; 8 outputs per pair of
                      banks, one per register
+
+Caches have room for as many tokens as are asked for, so that a request grows into it.
 
 Sources: He et al., Newton, MICRO 2020; Heo et al., NeuPIMs, ASPLOS 2024, section 5; Wu et al.,
 PIM-GPT, npj Unconventional Computing 2024, section on mapping (heads side by side, reserved room,
@@ -55,8 +60,8 @@ def newton_weights(grid: BankGrid, rows: int, cols: int, first_row: int = 0) -> 
     digits = (
         Digit("row", grid.banks, "bank"),
         Digit("row", grid.channels, "channel"),
-        Digit("row", tiles, "element", chunks * grid.row_elements),
-        *_along(grid, chunks),
+        Digit("row", tiles, "element", grid.row_elements),
+        *_along(grid, chunks, tiles),
     )
     return Layout("weights", grid, rows, cols, digits, origin=first_row * grid.row_elements)
 
@@ -70,6 +75,19 @@ def aim_weights(grid: BankGrid, rows: int, cols: int, first_row: int = 0) -> Lay
         Digit("row", tiles, "element", chunks * grid.row_elements),
         Digit("row", grid.channels, "channel"),
         *_along(grid, chunks),
+    )
+    return Layout("weights", grid, rows, cols, digits, origin=first_row * grid.row_elements)
+
+
+def pim_gpt_weights(grid: BankGrid, rows: int, cols: int, first_row: int = 0) -> Layout:
+    """As AiM's blocks, but all outputs of a chunk of the inputs before the next chunk."""
+    chunks = -(-cols // grid.row_elements)
+    tiles = -(-rows // (grid.banks * grid.channels))
+    digits = (
+        Digit("row", grid.banks, "bank"),
+        Digit("row", tiles, "element", grid.row_elements),
+        Digit("row", grid.channels, "channel"),
+        *_along(grid, chunks, tiles),
     )
     return Layout("weights", grid, rows, cols, digits, origin=first_row * grid.row_elements)
 
@@ -96,21 +114,21 @@ def hbm_pim_weights(grid: BankGrid, rows: int, cols: int, first_row: int = 0) ->
 
 def neupims_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:
     """Keys and values of a request in channel ``place``."""
-    return _token_cache(grid, heads, origin, channel=place, channels=1)
+    return _token_cache(grid, heads, origin, place)
 
 
 def aim_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:
     """Keys and values of a request over all channels, with those of requests before it ahead."""
-    probe = _token_cache(grid, heads, 0, channel=0, channels=grid.channels)
+    probe = _token_cache(grid, heads, 0)
     rows = sum(layout.last_row - layout.first_row + 1 for layout in probe)
     start = origin + place * rows * grid.row_elements
-    return _token_cache(grid, heads, start, channel=0, channels=grid.channels)
+    return _token_cache(grid, heads, start)
 
 
 def attacc_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:
     """Keys and values of head number ``place`` of a stack: its channel, and its turn there.
 
-    Partitions of heads lie one behind the other, wherever a row begins, keys before values.
+    Partitions of heads lie one behind the other, wherever a row begins.
     """
     if grid.banks % GROUP_BANKS:
         raise AccelsimError(f"K: {grid.banks} banks; accepted: groups of {GROUP_BANKS}")
@@ -132,41 +150,46 @@ def attacc_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple
         Digit("col", groups, "bank", GROUP_BANKS),
         Digit("col", turns, "element", lanes),
     )
-    start = origin + 2 * slot * partition
+    start, half = origin + slot * partition, grid.bank_elements // 2
     tokens, size = heads.tokens, heads.size
+    if start + partition > half:
+        raise CapacityError(f"K: {start + partition:,} elements of a bank; half of it has {half:,}")
     return (
         Layout("K", grid, tokens, size, keys, channel, start),
-        Layout("V^T", grid, size, tokens, values, channel, start + partition),
+        Layout("V^T", grid, size, tokens, values, channel, start + half),
     )
 
 
-def _along(grid: BankGrid, chunks: int) -> tuple[Digit, Digit]:
-    """A column index along rows, chunk after chunk."""
+def _along(grid: BankGrid, chunks: int, apart: int = 1) -> tuple[Digit, Digit]:
+    """A column index along rows; chunks of a row are so many rows apart."""
     size = grid.row_elements
-    return Digit("col", size, "element"), Digit("col", chunks, "element", size)
+    return Digit("col", size, "element"), Digit("col", chunks, "element", apart * size)
 
 
 def _token_cache(
-    grid: BankGrid, heads: Heads, origin: int, channel: int, channels: int
+    grid: BankGrid, heads: Heads, origin: int, alone: int | None = None
 ) -> tuple[Layout, Layout]:
-    """K with tokens over banks, and V^T with features over banks behind it."""
+    """K with tokens over banks, and V^T with features over banks behind it: in channel ``alone``,
+    or over all channels."""
     size, banks = grid.row_elements, grid.banks
+    channel, channels = (0, grid.channels) if alone is None else (alone, 1)
     _check_heads(grid, heads)
-    turns = -(-heads.tokens // (banks * channels))
+    tiles = -(-heads.tokens // (banks * channels))
     keys = (
         Digit("row", banks, "bank"),
         Digit("row", channels, "channel"),
-        Digit("row", turns, "element", size),
-        Digit("col", size, "element"),
-        Digit("col", -(-heads.width // size), "element", turns * size),
+        Digit("row", tiles, "element", size),
+        *_along(grid, -(-heads.width // size), tiles),
     )
-    tiles = -(-heads.width // (banks * channels))
+    # In one channel a head has tiles of its own; over all of them heads share tiles.
+    chunks, groups = -(-heads.tokens // size), 1 if alone is None else heads.count
+    own = -(-heads.width // (banks * channels * groups))
     values = (
         Digit("row", banks, "bank"),
         Digit("row", channels, "channel"),
-        Digit("row", tiles, "element", size),
-        Digit("col", size, "element"),
-        Digit("col", -(-heads.tokens // size), "element", tiles * size),
+        Digit("row", own, "element", size),
+        Digit("row", groups, "element", own * chunks * size),
+        *_along(grid, chunks, own),
     )
     k = Layout("K", grid, heads.tokens, heads.width, keys, channel, origin)
     behind = (k.last_row + 1) * size
@@ -190,7 +213,7 @@ WEIGHTS: dict[str, Callable[[BankGrid, int, int, int], Layout]] = {
     "newton": newton_weights,
     "neupims": newton_weights,
     "aim": aim_weights,
-    "pim-gpt": aim_weights,
+    "pim-gpt": pim_gpt_weights,
     "hbm-pim": hbm_pim_weights,
 }
 CACHES: dict[str, Callable[[BankGrid, Heads, int, int], tuple[Layout, Layout]]] = {

@@ -32,7 +32,8 @@ class Extents:
     data lie from the start; ``producer`` is the operator that writes it, NOBODY or UNCHECKED.
     ``initial`` and ``due`` list, as (storage, *Span), what is there from the start and what the
     producer must write, ``fresh`` what of the first is nevertheless not there. ``segments`` and
-    ``component`` say which storages share addresses (see cell_kernels.find_neighbours); ``clash`` are two that both claim the start, or (-1, -1).
+    ``component`` say which storages share addresses (see cell_kernels.find_neighbours); ``clash``
+    are two that both claim the start, or (-1, -1).
     """
 
     table: Ints
