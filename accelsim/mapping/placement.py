@@ -186,10 +186,32 @@ def plan_tensors(
     for spec in graph.tensors.values():
         if spec.role != "activation" and spec.name not in base:
             base[spec.name] = heap.take(spec.name, spec.bytes)
-    last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
     follows: dict[str, tuple[str, ...]] = {}
+    lanes = {*graph.lanes.values()}
+    if not lanes:
+        _place_activations(graph, heap, base, follows, None)
+    for lane in sorted(lanes):
+        # What runs side by side must not wait for the other's places.
+        own, there = Heap(memory, capacity), dict.fromkeys(base, 0)
+        _place_activations(graph, own, there, follows, lane)
+        start = heap.take(f"activations of part {lane}", own.peak, PAGE) if own.peak else 0
+        base |= {name: start + first for name, first in there.items() if name not in base}
+    return Plan(base, follows, heap.peak, placed)
+
+
+def _place_activations(
+    graph: Graph,
+    heap: Heap,
+    base: dict[str, int],
+    follows: dict[str, tuple[str, ...]],
+    lane: int | None,
+) -> None:
+    """Room for the activations of a lane, or of all, from first to last use."""
+    last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
     retired: list[str] = []
     for i, op in enumerate(graph.operators):
+        if lane is not None and lane != graph.lanes.get(op.output, lane):
+            continue
         for name in op.outputs:
             if name not in base:
                 nbytes = graph.tensors[name].bytes
@@ -201,10 +223,10 @@ def plan_tensors(
                 follows[name] = tuple(over)
         for name in {*op.inputs, *op.outputs}:
             spec = graph.tensors[name]
-            if spec.role == "activation" and last_use.get(name, i) == i:
+            mine = lane is None or graph.lanes.get(name) == lane
+            if spec.role == "activation" and mine and last_use.get(name, i) == i:
                 heap.give_back(base[name], spec.bytes)
                 retired.append(name)
-    return Plan(base, follows, heap.peak, placed)
 
 
 def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, Placed]) -> None:
