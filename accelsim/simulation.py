@@ -14,6 +14,7 @@ from accelsim.mapping.lowering import UNLIMITED_BYTES, lower
 from accelsim.mapping.placement import Plan, plan_tensors, readable
 from accelsim.mapping.registry import own_places
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
+from accelsim.program.opcodes import Opcode
 from accelsim.program.verify import verify
 from accelsim.results.collect import NOTHING, Totals, collect, weighted
 from accelsim.results.result import Result, SegmentRun
@@ -243,6 +244,13 @@ def _approximations(
         )
     else:
         found.append("memory bandwidth: latency plus shared bandwidth, no banks, rows or refresh")
+    if memory == "dram" and any(
+        (run.bound.program.column("opcode") == Opcode.PIM).any() for run in runs
+    ):
+        found.append(
+            "memory dram: products in the banks take what their command streams take alone, refresh"
+            " included, beside the reads and writes of their channel; neither delays the other"
+        )
     found += [
         f"network {name}: links serve whole transfers in turn, routers hold what waits; gathers"
         " draw on all nodes of a memory alike"

@@ -164,7 +164,7 @@ class _Attention:
         yield batch
 
     def _rounds(self) -> Iterator[tuple[Request, slice, int]]:
-        """What every channel does first, its longest request, then what each does next, and so on."""
+        """What every channel does first, its longest request, then what each does next."""
         queues: dict[int, list[tuple[Request, slice, int]]] = {}
         for one in sorted(self.places.requests, key=lambda r: -r.tokens):
             steps = [(one, heads, part) for part, heads in enumerate(self._parts(one))]

@@ -132,6 +132,7 @@ class _Binding:
         self.dynamic = fidelity == "dram" or (fidelity != "ideal" and bool(arch.caches))
 
     def bound(self) -> BoundProgram:
+        self._check_channels()
         self._locate_accesses()
         self.flows = tuple(
             flows(self.program, self.arch, name, first)
@@ -173,6 +174,16 @@ class _Binding:
             Accesses(self.space, self.nbytes), tuple(self.ports.names), tuple(self.ports.groups),
             self.flows, self.unit_index, self.work, self.actions,
         )  # fmt: skip
+
+    def _check_channels(self) -> None:
+        """Channels whose reads and writes wait for products are not simulated by command."""
+        units = self.arch.units.items()
+        waiting = [n for n, u in units if isinstance(u, InMemory) and u.blocks_memory]
+        if self.fidelity == "dram" and waiting:
+            raise AccelsimError(
+                f"{self.arch.name}: banks of {waiting[0]} keep reads and writes waiting, which"
+                " --memory dram does not simulate; accepted: --memory bandwidth"
+            )
 
     def _early(self) -> npt.NDArray[np.bool_] | None:
         """Dependencies that wait until an instruction has been issued; None if all wait longer."""

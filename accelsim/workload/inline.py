@@ -164,8 +164,8 @@ def _huggingface(file: Path, pairs: Settings) -> Graph:
     def build(part: Pass) -> Graph:
         return build_transformer(changed, part, routed, spread)
 
-    asked = (pairs.get(key) for key in SUB_BATCH_KEYS)
-    parts = sub_batches(step, *asked, str(changed))
+    count, least = (pairs.get(key) for key in SUB_BATCH_KEYS)
+    parts = sub_batches(step, count, least, str(changed))
     return build(step) if len(parts) == 1 else interleaved(step, parts, build)
 
 

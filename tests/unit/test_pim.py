@@ -16,9 +16,9 @@ from accelsim.cli.main import app
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.checker import check_log
-from accelsim.hw.pim.matrix_places import MatrixLayout
 from accelsim.hw.pim.loader import FOLDER, load_families
 from accelsim.hw.pim.log import PimLog
+from accelsim.hw.pim.matrix_places import MatrixLayout
 from accelsim.hw.pim.operators import Gemv, parse
 from accelsim.hw.pim.programs import streams_of
 from accelsim.hw.pim.run import run_pim

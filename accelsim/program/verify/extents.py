@@ -52,7 +52,8 @@ class Extents:
         """Gather the storages of a program."""
         from accelsim.program.verify.cell_kernels import find_neighbours
 
-        rows, initial, due, fresh = [], [], [], []
+        rows = []
+        initial, due, fresh = (list[tuple[int, ...]]() for _ in range(3))
         for s, info in enumerate(program.storages):
             held, owed = _held_and_owed(info)
             initial += [(s, *span) for span in held]
