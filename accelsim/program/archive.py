@@ -20,6 +20,7 @@ from accelsim.program.table import (
     AddressSpace,
     OperatorInfo,
     Program,
+    Region,
     StorageInfo,
     UnitSlot,
 )
@@ -126,7 +127,9 @@ def _program(header: dict[str, Any], tables: dict[str, Any]) -> Program:
 def _storage(fields: dict[str, Any]) -> StorageInfo:
     written = tuple((first, last) for first, last in fields["written"])
     shape, panels = tuple(fields["shape"]), tuple(fields.get("panels", ()))
-    return StorageInfo(**{**fields, "shape": shape, "written": written, "panels": panels})
+    regions = tuple(Region(*numbers) for numbers in fields.get("regions", ()))
+    lists = {"shape": shape, "written": written, "panels": panels, "regions": regions}
+    return StorageInfo(**(fields | lists))
 
 
 def _recoded(operands: Any, formats: list[str]) -> Any:

@@ -163,6 +163,8 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
         used.update(simulate("stream-sdpa", short, mapper=name).mapper.split("+"))
     for name in OTHER_GPU_ATTENTION:
         used.update(simulate("a100", ATTENTION, mapper=name).mapper.split("+"))
+    decode = "gpt3-7b:phase=decode,layers=1,heads=2,hidden=256,ffn=64,vocab=64,batch=2,context=9"
+    used.update(simulate("neupims", decode, mapper="pim-attention").mapper.split("+"))
     assert used == set(MAPPERS)
 
 
