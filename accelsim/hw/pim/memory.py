@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import block, require
@@ -27,8 +27,6 @@ class PimDram(Dram):
     Addresses go along a row of a bank, then over channels, then over banks, so that a matrix with
     one row per bank is a window with constant steps. Other parameters are those of ``kind: dram``.
     """
-
-    derived: ClassVar[dict[str, str]] = {}
 
     family: str
     device: str = ""
