@@ -11,7 +11,7 @@ a key to one run of a row, the features of a value to as many banks.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -59,6 +59,17 @@ class Request:
     turn: int
     keys: Layout
     values: Layout
+
+
+def address(memory: PimDram, layout: Layout, row: int, col: int) -> int:
+    """Bytes from row 0 of all banks to an element of a layout."""
+    place = layout.place(row, col)
+    return (
+        int(place.row) * memory.row_pitch
+        + int(place.bank) * memory.bank_pitch
+        + int(place.channel) * memory.part.organization.row_bytes
+        + int(place.column) * ELEMENT_BYTES
+    )
 
 
 @dataclass(frozen=True)
@@ -146,13 +157,7 @@ class CachePlaces:
 
     def address(self, layout: Layout, row: int, col: int) -> int:
         """Bytes from the start of the tensor to an element of a layout."""
-        memory, place = self.memory, layout.place(row, col)
-        return (
-            int(place.row) * memory.row_pitch
-            + int(place.bank) * memory.bank_pitch
-            + int(place.channel) * memory.part.organization.row_bytes
-            + int(place.column) * ELEMENT_BYTES
-        )
+        return address(self.memory, layout, row, col)
 
     @cached_property
     def key_regions(self) -> tuple[Region, ...]:
@@ -244,35 +249,40 @@ def attention_problem(op: Attention, memory: PimDram) -> str:
 
 
 def region_pieces(window: View, regions: Sequence[Region], columns: int) -> list[Piece]:
-    """Where a window of the row-major form of a tensor in regions lies."""
+    """Where a window of the row-major form of a tensor in regions lies; these are sorted."""
     element = window.fmt.bits // 8
     row, col = divmod((window.base - window.storage.base) // element, columns)
     if window.rows > 1 and window.stride != columns * element:
         raise AccelsimError(f"{window.storage.name} lies in banks: a window of another form")
-    at, found = bisect_right(regions, row, key=lambda one: one.row) - 1, list[Piece]()
+    at = bisect_right(regions, row, key=lambda one: one.row) - 1
+    at = bisect_left(regions, regions[at].row, key=lambda one: one.row)
+    found: list[Piece] = []
     while at < len(regions) and regions[at].row < row + window.rows:
         one = regions[at]
-        first, stop = max(row, one.row), min(row + window.rows, one.row + one.rows)
-        found += _lines(window, one, slice(first, stop), row, col)
+        rows = slice(max(row, one.row), min(row + window.rows, one.row + one.rows))
+        cols = slice(max(col, one.col), min(col + window.cols, one.col + one.cols))
+        if rows.start < rows.stop and cols.start < cols.stop:
+            found += _lines(window, one, rows, cols, row, col)
         at += 1
     return found
 
 
-def _lines(window: View, one: Region, rows: slice, row: int, col: int) -> list[Piece]:
+def _lines(window: View, one: Region, rows: slice, cols: slice, row: int, col: int) -> list[Piece]:
     """Pieces of a window in one region: one, or one per row where its elements lie apart."""
-    storage, fmt = window.storage, window.fmt
-    element, everything = fmt.bits // 8, slice(0, window.cols)
-    offset = one.offset + (rows.start - one.row) * one.row_step + (col - one.col) * one.col_step
-    if one.col_step == element:
+    storage, fmt, width = window.storage, window.fmt, cols.stop - cols.start
+    across = slice(cols.start - col, cols.stop - col)
+    offset = one.offset + (rows.start - one.row) * one.row_step
+    offset += (cols.start - one.col) * one.col_step
+    if one.col_step == fmt.bits // 8:
         count = rows.stop - rows.start
-        view = storage.view(count, window.cols, fmt, offset=offset, stride=one.row_step)
-        return [(slice(rows.start - row, rows.stop - row), everything, view)]
+        view = storage.view(count, width, fmt, offset=offset, stride=one.row_step)
+        return [(slice(rows.start - row, rows.stop - row), across, view)]
     return [
         (
             slice(r - row, r - row + 1),
-            everything,
+            across,
             storage.view(
-                window.cols, 1, fmt,
+                width, 1, fmt,
                 offset=offset + (r - rows.start) * one.row_step, stride=one.col_step,
             ),
         )

@@ -231,14 +231,15 @@ def _place_activations(
 
 def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, Placed]) -> None:
     """Say how many tokens fit where the caches in banks leave no room for the other tensors."""
-    needed = sum(one.nbytes for one in placed.values())
+    caches = {name: one for name, one in placed.items() if one.tokens}
+    needed = sum(one.nbytes for one in caches.values())
     others = sum(
-        spec.bytes
+        placed[spec.name].nbytes if spec.name in placed else spec.bytes
         for spec in graph.tensors.values()
-        if spec.role != "activation" and spec.name not in placed
+        if spec.role != "activation" and spec.name not in caches
     )
-    if placed and needed + others > capacity:
-        tokens = max(one.tokens for one in placed.values())
+    if caches and needed + others > capacity:
+        tokens = max(one.tokens for one in caches.values())
         fit = tokens * max(0, capacity - others) // needed
         raise CapacityError(
             f"KV cache of {tokens:,} tokens of all requests takes {readable(needed)} of {memory},"

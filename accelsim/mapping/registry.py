@@ -44,7 +44,8 @@ class Mapper:
     ``preference`` decides between mappers that both fit when the architecture names none;
     ``lacks`` says what an architecture that has the blocks still lacks, "" if nothing;
     ``declines`` why an operator is not for it, "" if it is; ``places`` tensors of an operator that
-    it needs in places of its own in main memory.
+    it needs in places of its own in main memory. What a ``strict`` one declines is refused where a
+    user names it; else another mapper takes it.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Mapper:
     lacks: Callable[[Architecture], str] | None = None
     declines: Declines | None = None
     places: Places | None = None
+    strict: bool = True
 
     def missing(self, arch: Architecture) -> list[str]:
         """What the architecture lacks for this mapper: kinds of blocks, or how they are joined."""
@@ -81,6 +83,7 @@ def mapper(
     lacks: Callable[[Architecture], str] | None = None,
     declines: Declines | None = None,
     places: Places | None = None,
+    strict: bool = True,
 ) -> Callable[[Lower], Lower]:
     """Register a lowering function under a name (see Mapper)."""
 
@@ -91,7 +94,7 @@ def mapper(
         summary = (function.__doc__ or "").strip().split("\n")[0]
         kinds, blocks = tuple(lowers), tuple(needs)
         MAPPERS[name] = Mapper(
-            name, kinds, blocks, function, preference, summary, lacks, declines, places
+            name, kinds, blocks, function, preference, summary, lacks, declines, places, strict
         )
         return function
 
@@ -179,15 +182,19 @@ def choose(operator: Any, arch: Architecture, wanted: tuple[str, ...] = ()) -> M
                 f" it lowers {', '.join(preferred[0].lowers)}"
             )
     candidates = preferred or mappers_for(kind)
-    fitting = [m for m in candidates if not m.missing(arch)]
-    forced = bool(preferred)
-    for found in fitting:
-        if not (reason := found.declined(operator, arch, forced)):
+    for found in preferred:
+        if found.missing(arch):
+            continue
+        if not (reason := found.declined(operator, arch, True)):
             return found
-        if forced:
+        if found.strict:
             raise AccelsimError(
                 f"operator {operator.name!r} ({kind}): {found.name} accepts {reason}"
             )
+        candidates = mappers_for(kind)
+    for found in candidates:
+        if not found.missing(arch) and not found.declined(operator, arch, False):
+            return found
     if not candidates:
         known = sorted({k for m in MAPPERS.values() for k in m.lowers})
         raise AccelsimError(

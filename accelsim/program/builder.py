@@ -264,9 +264,19 @@ class Builder:
         return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=int(flags), part=part)
 
     def pim(
-        self, unit: int, dst: View, vectors: View, matrix: View, *, abreast: bool = False
+        self,
+        unit: int,
+        dst: View,
+        vectors: View,
+        matrix: View,
+        *,
+        abreast: bool = False,
+        part: bool = False,
     ) -> int:
-        """``dst[m, n]``: m vectors times n rows of a matrix each, in the banks (Opcode.PIM)."""
+        """``dst[m, n]``: m vectors times n rows of a matrix each, in the banks (Opcode.PIM).
+
+        ``part``: other channels give the rest of dst's buffer at the same time.
+        """
         m, n = dst.rows, dst.cols
         k = vectors.cols // (m if abreast else 1)
         wanted = (1, m * k, n, m * k) if abreast else (m, k, m * n, k)
@@ -276,7 +286,8 @@ class Builder:
                 f" {matrix.cols}] do not give [{m}, {n}]"
             )
         flags = int(Flag.ABREAST) if abreast else 0
-        return self._emit(unit, Opcode.PIM, dst, (vectors, matrix), m, n, k, flags=flags)
+        sources = vectors, matrix
+        return self._emit(unit, Opcode.PIM, dst, sources, m, n, k, flags=flags, part=part)
 
     def vector(
         self,

@@ -166,6 +166,38 @@ def test_more_requests_go_to_memory_few_to_the_arrays() -> None:
     assert mapper_of(32) == "pim-attention"
 
 
+@pytest.mark.parametrize(
+    "shape", ["m=1,n=96,k=700,bias=true,residual=true", "m=3,n=2080,k=1300", "m=2,n=1024,k=512"]
+)
+def test_weights_stay_in_the_banks(shape: str) -> None:
+    machine = xs.arch("neupims")
+    graph = xs.workload(f"gemm:{shape},dtype=fp16")
+    verdict = xs.check(machine, graph, mapper="pim-gemv")
+    assert verdict.ok, verdict.first
+    assert "banks of neupims" in verdict.operators[0].arithmetic
+
+
+def test_one_vector_is_sooner_in_memory_many_on_the_arrays() -> None:
+    machine = xs.arch("neupims")
+    run = {
+        (m, name): xs.simulate(machine, f"gemm:m={m},n=5120,k=5120,dtype=fp16", mapper=name)
+        for m, name in ((1, ()), (1, "systolic-gemm"), (16, ()), (16, "pim-gemv"))
+    }
+    assert run[1, ()].mapper == "pim-gemv"
+    assert run[16, ()].mapper == "systolic-gemm"
+    assert 3 * run[1, ()].cycles < run[1, "systolic-gemm"].cycles
+    assert run[16, ()].cycles < run[16, "pim-gemv"].cycles
+    assert run[1, ()].traffic_bytes["hbm"]["read"] < 5120 * 5120 * 2 / 10
+
+
+def test_a_decoder_step_in_memory() -> None:
+    graph = decode(batch=1, context=40, ffn=512)
+    verdict = xs.check(xs.arch("neupims"), graph, mapper=("pim-attention", "pim-gemv"))
+    assert verdict.ok, verdict.first
+    mine = [one for one in verdict.operators if "banks of" in one.arithmetic]
+    assert len(mine) == 7
+
+
 class TestSubBatches:
     def test_numbers_are_right_and_layers_repeat(self) -> None:
         graph = decode(contexts="45+70+32+5+129", subbatch=2, subbatch_min=2, layers=3)
