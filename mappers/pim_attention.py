@@ -25,7 +25,9 @@ from accelsim.mapping.bank_layouts import (
     Placed,
     Request,
     attention_problem,
+    bank_memory,
     cache_places,
+    lacks_banks,
 )
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import aligned
@@ -45,25 +47,9 @@ HALVES = 2
 """Parts of the scratchpad: while one takes scores, the softmax runs in the other."""
 
 
-def _memory(arch: Architecture) -> PimDram:
-    memory = arch.main_memory()[1]
-    assert isinstance(memory, PimDram)
-    return memory
-
-
-def _lacks(arch: Architecture) -> str:
-    """What is missing for products in the banks of main memory; "" if nothing."""
-    units = list(arch.units_of(Pim).values())
-    if not isinstance(arch.main_memory()[1], PimDram) or not units:
-        return "a main memory of kind: pim_dram and a unit of kind: pim"
-    if any(unit.results in v.memory for v in arch.units_of(Vector).values() for unit in units):
-        return ""
-    return f"a vector unit that works on {units[0].results}"
-
-
 def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute an attention; "" if they are to."""
-    memory = _memory(arch)
+    memory = bank_memory(arch)
     if problem := attention_problem(op, memory):
         return problem
     places = cache_places(op, memory)
@@ -76,13 +62,13 @@ def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
 
 def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:
     """Keys and values in the channels of their requests."""
-    places = cache_places(op, _memory(arch))
+    places = cache_places(op, bank_memory(arch))
     return {op.operand("k") or "": places.placed(True), op.operand("v") or "": places.placed(False)}
 
 
 @mapper(
     "pim-attention", lowers=("attention",), needs=(Pim, PimDram, Vector, Dma),
-    preference=2, lacks=_lacks, declines=_declines, places=_places,
+    preference=2, lacks=lacks_banks, declines=_declines, places=_places,
 )  # fmt: skip
 def pim_attention(op: Attention, low: Lowering) -> None:
     """Q K^T and P V by the banks of each request's channel, softmax on the vector unit beside."""
@@ -119,7 +105,7 @@ class _Attention:
         self.whole = core.arenas[unit.results]
         self.halves = self.whole.split(HALVES)
         self.chip = self.halves[0]
-        self.places: CachePlaces = cache_places(op, _memory(low.arch))
+        self.places: CachePlaces = cache_places(op, bank_memory(low.arch))
         self.memory = self.places.memory
         self.fmt: Format = low.format(op.operand("q") or "")
         self.keys = low.tensors[op.operand("k") or ""]

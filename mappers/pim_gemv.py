@@ -15,7 +15,7 @@ from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
-from accelsim.mapping.bank_layouts import Placed
+from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks
 from accelsim.mapping.bank_weights import WeightPlaces, weight_places
 from accelsim.mapping.epilogue import Finisher, finish_of
 from accelsim.mapping.lowering import Lowering
@@ -35,25 +35,9 @@ MOST_ROWS = 64
 """Vectors of one product; beyond, arrays are always sooner."""
 
 
-def _memory(arch: Architecture) -> PimDram:
-    memory = arch.main_memory()[1]
-    assert isinstance(memory, PimDram)
-    return memory
-
-
-def _lacks(arch: Architecture) -> str:
-    """What is missing for products in the banks of main memory; "" if nothing."""
-    units = list(arch.units_of(Pim).values())
-    if not isinstance(arch.main_memory()[1], PimDram) or not units:
-        return "a main memory of kind: pim_dram and a unit of kind: pim"
-    if any(unit.results in v.memory for v in arch.units_of(Vector).values() for unit in units):
-        return ""
-    return f"a vector unit that works on {units[0].results}"
-
-
 def _declines(op: Gemm, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute a product; "" if they are to."""
-    memory = _memory(arch)
+    memory = bank_memory(arch)
     if op.m > MOST_ROWS or op.batch > 1 or op.groups > 1 or op.transpose_b or op.accumulator:
         return f"x W of up to {MOST_ROWS} rows, one weight [k, n] summed as the banks do"
     if op.n % memory.grid.banks:
@@ -67,12 +51,12 @@ def _declines(op: Gemm, arch: Architecture, forced: bool) -> str:
 
 def _places(op: Gemm, arch: Architecture) -> Mapping[str, Placed]:
     """The weight in blocks of outputs."""
-    return {op.inputs[1]: weight_places(_memory(arch), op.k, op.n).placed()}
+    return {op.inputs[1]: weight_places(bank_memory(arch), op.k, op.n).placed()}
 
 
 @mapper(
     "pim-gemv", lowers=("gemm",), needs=(Pim, PimDram, Vector, Dma),
-    preference=2, lacks=_lacks, declines=_declines, places=_places, strict=False,
+    preference=2, lacks=lacks_banks, declines=_declines, places=_places, strict=False,
 )  # fmt: skip
 def pim_gemv(op: Gemm, low: Lowering) -> None:
     """Each row of x by the banks of all channels, partial sums added beside."""
@@ -86,7 +70,7 @@ class _Gemv:
         self.channels = [slot for slot, _ in self.core.of(Pim)]
         self.chip = self.core.of(Pim)[0][1].results
         self.vector = self.core.vector(self.chip)[0]
-        self.memory = _memory(low.arch)
+        self.memory = bank_memory(low.arch)
         self.places: WeightPlaces = weight_places(self.memory, op.k, op.n)
         self.x = low.matrix(op.inputs[0], op.m, op.k)
         self.out = low.matrix(op.output, op.m, op.n)

@@ -22,14 +22,17 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.layout import Layout
 from accelsim.hw.pim.layout_families import Heads, cache_layouts
+from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.newton_programs import Sweep
+from accelsim.hw.pim.unit import Pim
+from accelsim.hw.vector import Vector
 from accelsim.mapping.balance import balanced
 from accelsim.numerics.formats import FORMATS, Format
 from accelsim.program.storage import Piece, View
 from accelsim.program.table import Region
 
 if TYPE_CHECKING:
-    from accelsim.hw.pim.memory import PimDram
+    from accelsim.arch.model import Architecture
     from accelsim.program.storage import Storage
     from accelsim.workload.operators import Attention
 
@@ -59,6 +62,23 @@ class Request:
     turn: int
     keys: Layout
     values: Layout
+
+
+def bank_memory(arch: Architecture) -> PimDram:
+    """The main memory of an architecture whose banks compute."""
+    memory = arch.main_memory()[1]
+    assert isinstance(memory, PimDram)
+    return memory
+
+
+def lacks_banks(arch: Architecture) -> str:
+    """What is missing for products in the banks of main memory; "" if nothing."""
+    units = list(arch.units_of(Pim).values())
+    if not isinstance(arch.main_memory()[1], PimDram) or not units:
+        return "a main memory of kind: pim_dram and a unit of kind: pim"
+    if any(unit.results in v.memory for v in arch.units_of(Vector).values() for unit in units):
+        return ""
+    return f"a vector unit that works on {units[0].results}"
 
 
 def address(memory: PimDram, layout: Layout, row: int, col: int) -> int:

@@ -215,6 +215,20 @@ class TestSubBatches:
                      if o.kind == "attention")  # fmt: skip
         assert hidden < 0.6 * attention
 
+    def test_halves_never_take_each_others_place(self) -> None:
+        graph = decode(batch=4, context=9, subbatch=2, subbatch_min=2, layers=3)
+        machine = xs.arch("neupims")
+        plan = plan_memory(graph, machine, "bandwidth", FORCED)
+        assert any(plan.follows.values())
+        for name, earlier in plan.follows.items():
+            assert {graph.lanes[one] for one in earlier} <= {graph.lanes[name]}
+        extents = {1: [], 2: []}  # type: dict[int, list[tuple[int, int]]]
+        for name, lane in graph.lanes.items():
+            first = plan.base[name]
+            extents[lane].append((first, first + graph.tensors[name].bytes))
+        first, second = sorted(extents.values())
+        assert max(end for _, end in first) <= min(start for start, _ in second)
+
     def test_pairs_of_requests_are_split(self) -> None:
         graph = decode(contexts="1+2+3+4+100+200", subbatch=2, subbatch_min=2)
         lengths = [op.lengths for op in graph.operators if op.kind == "attention"]
