@@ -48,6 +48,9 @@ def product_of(settings, order, formats):
         assert name == "sequential-fp32", name
         assert not promoted, order
         return _adders(None, 0)
+    if settings["kind"] == "pim":
+        assert settings.get("arithmetic", "tree16-fp32") == "tree16-fp32"
+        return _trees(16)
     operands = "tf32" if a == "fp32" else a
     chain = _steps(operands, STEPS[name, operands], accumulator)
     return _promoted(chain, promoted.pop()) if promoted else chain
@@ -55,6 +58,23 @@ def product_of(settings, order, formats):
 
 def _exact(x, y, c):
     return wrapped(sum(u * v for u, v in zip(x, y, strict=True)) + (c or 0))
+
+
+def _trees(width):
+    """Products, then neighbours added until one sum is left, which the accumulator takes."""
+
+    def dot(x, y, c):
+        total = 0.0 if c is None else c
+        for first in range(0, len(x), width):
+            part = slice(first, first + width)
+            leaves = [mul(u, v) for u, v in zip(x[part], y[part], strict=True)]
+            leaves += [0.0] * (width - len(leaves))
+            while len(leaves) > 1:
+                leaves = [add(u, v) for u, v in zip(leaves[::2], leaves[1::2], strict=True)]
+            total = add(total, leaves[0])
+        return total
+
+    return dot
 
 
 def _adders(entering, fold):
