@@ -55,6 +55,9 @@ def product_of(settings, order, formats, encoding=""):
         return _adders(None, 0)
     if name == "fma-fp32":
         return _multiply_adds
+    if settings["kind"] == "pim":
+        assert settings.get("arithmetic", "tree16-fp32") == "tree16-fp32"
+        return _trees(16)
     operands = "tf32" if a == "fp32" else a
     step = STEPS[name, operands]
     if "sparse:2" in order.split(";"):  # a step's products come from twice as many k
@@ -73,6 +76,23 @@ def _multiply_adds(x, y, c):
     for u, v in zip(x, y, strict=True):
         total = fma(u, v, total) if all(map(finite, (u, v, total))) else u * v + total
     return total
+
+
+def _trees(width):
+    """Products, then neighbours added until one sum is left, which the accumulator takes."""
+
+    def dot(x, y, c):
+        total = 0.0 if c is None else c
+        for first in range(0, len(x), width):
+            part = slice(first, first + width)
+            leaves = [mul(u, v) for u, v in zip(x[part], y[part], strict=True)]
+            leaves += [0.0] * (width - len(leaves))
+            while len(leaves) > 1:
+                leaves = [add(u, v) for u, v in zip(leaves[::2], leaves[1::2], strict=True)]
+            total = add(total, leaves[0])
+        return total
+
+    return dot
 
 
 def _adders(entering, fold):

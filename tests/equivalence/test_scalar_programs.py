@@ -33,6 +33,7 @@ from accelsim.simulation import compile_program, plan_memory
 FLOATS = ("fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "fp32")
 A100 = ("fp16", "bf16", "fp32")  # it has no fp8
 ALL = (*FLOATS, "int8")
+BANKS = ("fp16", "bf16")
 SCORES = ("fp16", "bf16", "fp8_e5m2", "fp32")  # small ones are 0 in e4m3, and 0 / 0 a NaN
 # Narrow operands and every bit of their sums.
 SUMS = (*(f"{name},out=fp32" for name in FLOATS), "int8")
@@ -184,6 +185,11 @@ CASES = [
      "expert_combine:tokens=9,hidden=21,top_k=3,rows=11,copies=true", FLOATS),
     ("tpu-v3", "vector-expert-combine", "expert_combine:tokens=5,hidden=9,top_k=1,rows=3", FLOATS),
     ("a100", "gpu-expert-combine", "expert_combine:tokens=9,hidden=21,top_k=2,rows=11", A100),
+    # In the banks of main memory: several rows of tokens, heads side by side, rows of inputs.
+    ("neupims", "pim-attention", "attention:heads=4,kv_heads=2,q=1,kv=37,d=32", BANKS),
+    ("npu-pim", "pim-attention", "attention:heads=1,q=1,kv=519,d=32", BANKS[:1]),
+    ("neupims", "pim-gemv", "gemm:m=2,n=64,k=530,bias=true", BANKS),
+    ("neupims", "pim-kv-append", "kv_append:kv_heads=2,q=1,d=6,batch=2,capacity=9,position=4", ALL),
     # Operators one after another, on numbers that a machine has made.
     ("tpu-v3", "-", f"gpt2:{SMALL},positions=8", ("bf16",)),
     ("quad-npu", "-", f"llama-2-7b:{SMALL},kv_heads=2", ("fp16",)),
@@ -205,8 +211,8 @@ def machine_of(arch):
 
 def compiled(arch, mapper, workload, scale=1.0):
     machine, graph = machine_of(arch), api.as_graph(workload)
-    plan = plan_memory(graph, machine, "bandwidth")
     wanted = () if mapper == "-" else (mapper,)
+    plan = plan_memory(graph, machine, "bandwidth", wanted)
     program = compile_program(graph, graph.operators, machine, plan, "bandwidth", wanted)
     values = Values(graph_values(graph, 1, scale=scale))
     for spec in graph.tensors.values():

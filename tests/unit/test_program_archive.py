@@ -86,7 +86,7 @@ def _rewrite(path: Path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda h: h.update(schema=4), "it has schema 4, this version reads up to 3"),
+        (lambda h: h.update(schema=5), "it has schema 5, this version reads up to 4"),
         (lambda h: h["instruction_columns"].pop(), "its tables have other columns"),
         (lambda h: h["formats"].append("fp7"), "unknown number formats fp7"),
         (lambda h: h.update(kind="something else"), "not a whole accelsim tile program"),
