@@ -77,8 +77,8 @@ class WeightPlaces:
             for k in self.chunks
             for n in self.blocks
         )  # fmt: skip
-        rows = self.layout.last_row + 1
-        return Placed(regions, rows * memory.row_pitch, memory.row_pitch, 0)
+        pitch, rows = memory.row_pitch, self.layout.last_row + 1
+        return Placed(regions, rows * pitch, pitch, 0, memory.grid.bits)
 
     def window(self, weight: Storage, outputs: slice, inputs: slice, fmt: Format) -> View:
         """W[outputs, inputs] of one channel and one row's length of inputs."""

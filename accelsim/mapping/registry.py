@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block
+from accelsim.numerics.formats import FORMATS
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
@@ -84,7 +85,7 @@ class Mapper:
             return reason
         if placed is None or self.places is None or {*self.places(operator, arch)} <= {*placed}:
             return ""
-        return "weights and caches in places of their own, not coded and not updated in place"
+        return "weights and caches of the width of its banks, not coded and not updated in place"
 
 
 MAPPERS: dict[str, Mapper] = {}
@@ -241,17 +242,18 @@ def own_places(graph: Graph, arch: Architecture, wanted: tuple[str, ...] = ()) -
         if operator.kind in kinds:
             chosen = choose(operator, arch, wanted)
             there = {} if chosen.places is None else chosen.places(operator, arch)
-            if movable.issuperset(there):
+            if all(movable.get(name) == one.bits for name, one in there.items()):
                 found |= there
     return found
 
 
-def _movable(graph: Graph) -> set[str]:
-    """Tensors that stay where they are for good, uncoded, and are not written over as a whole."""
+def _movable(graph: Graph) -> dict[str, int]:
+    """Bits per element of the tensors that stay where they are for good, uncoded, and are not
+    written over as a whole."""
     tensors = graph.tensors.values()
     updated = {spec.place_of for spec in tensors}
     return {
-        spec.name
+        spec.name: FORMATS[spec.dtype].bits
         for spec in tensors
         if spec.role != "activation" and not (spec.coding or spec.place_of or spec.name in updated)
     }

@@ -177,6 +177,36 @@ def test_weights_stay_in_the_banks(shape: str) -> None:
     assert "banks of neupims" in verdict.operators[0].arithmetic
 
 
+def products_of(graph: Graph, machine: xs.Architecture) -> int:
+    """Products in the banks of the program that the machine runs."""
+    plan = plan_memory(graph, machine, "bandwidth")
+    program = compile_program(graph, graph.operators, machine, plan, "bandwidth")
+    return int((program.column("opcode") == Opcode.PIM).sum())
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_weights_of_other_widths_go_to_the_arrays(dtype: str) -> None:
+    graph = xs.workload("gemm", m=1, n=2048, k=2048, dtype=dtype)
+    assert products_of(graph, xs.arch("neupims")) == 0
+    assert products_of(xs.workload("gemm", m=1, n=2048, k=2048, dtype="fp16"), xs.arch("neupims"))
+
+
+def test_weights_that_a_step_updates_do_not_lie_in_the_banks() -> None:
+    small = {"layers": 1, "heads": 2, "hidden": 512, "ffn": 512, "vocab": 64, "dtype": "fp16"}
+    step = xs.workload("gpt2", phase="train", batch=1, context=4, optimizer="sgd", **small)
+    machine = xs.arch("neupims")
+    wanted = ("pim-gemv",)
+    assert not plan_memory(step, machine, "bandwidth", wanted).placed
+    prefill = xs.workload("gpt2", tokens=4, **small)
+    assert plan_memory(prefill, machine, "bandwidth", wanted).placed
+    assert xs.check(machine, step, mapper="pim-gemv").ok
+
+
+def test_coded_weights_are_not_looked_for_in_the_banks() -> None:
+    with pytest.raises(AccelsimError, match="neupims has no decoder of it"):
+        xs.simulate("neupims", "gemm:m=1,n=2048,k=2048,dtype=fp16,encoding=int4:g128")
+
+
 def test_one_vector_is_sooner_in_memory_many_on_the_arrays() -> None:
     machine = xs.arch("neupims")
     run = {
