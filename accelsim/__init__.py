@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from accelsim.api import (
         arch,
         check,
+        generate,
         grid,
         load_plugin,
         memory_stream,
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "arch",
     "check",
+    "generate",
     "grid",
     "load_plugin",
     "memory_stream",

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from accelsim.hw.dram.streams import Requests
     from accelsim.hw.pim.family import Family
     from accelsim.hw.pim.operators import Operator
+    from accelsim.system.bank_decoder import BankDecoder
+    from accelsim.system.eager import EagerGeneration
+    from accelsim.system.generation import Generation
     from accelsim.views.memory import StreamRun
     from accelsim.views.pim import PimReport
     from accelsim.views.run import Run
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "arch",
     "check",
+    "generate",
     "grid",
     "load_plugin",
     "memory_stream",
@@ -210,3 +214,16 @@ def pim_run(
 
     run = run_pim(family, operator, background=background, refresh=refresh, log=log, check=check)
     return PimReport.of(run)
+
+
+def generate(
+    model: str, machine: BankDecoder | EagerGeneration | None = None, tokens: int = 1024
+) -> Generation:
+    """Generate ``tokens`` tokens of a text with a model of the library, one step after the other.
+
+    ``machine`` is a memory that computes with an ASIC (PIM-GPT if not given), or an architecture
+    under a framework that calls one operator at a time. Raises AccelsimError.
+    """
+    from accelsim.system.generation import PIM_GPT, generate
+
+    return generate(model, PIM_GPT if machine is None else machine, tokens)

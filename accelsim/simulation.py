@@ -12,7 +12,9 @@ from accelsim.engine.merge import run as run_engine
 from accelsim.errors import AccelsimError
 from accelsim.mapping.lowering import UNLIMITED_BYTES, lower
 from accelsim.mapping.placement import Plan, plan_tensors, readable
+from accelsim.mapping.registry import own_places
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
+from accelsim.program.opcodes import Opcode
 from accelsim.program.verify import verify
 from accelsim.results.collect import NOTHING, Totals, collect, weighted
 from accelsim.results.result import Result, SegmentRun
@@ -54,7 +56,7 @@ def simulate_graph(
     segments finish.
     """
     began = time.perf_counter()
-    plan = plan_memory(graph, arch, memory)
+    plan = plan_memory(graph, arch, memory, mappers)
     segments = graph.segments() if compose else ()
     slices = [(s.name, s.operators, s.count) for s in segments] or [
         (graph.name, graph.operators, 1)
@@ -100,7 +102,7 @@ def check_graph(
             f" limits {readable(CHECK_BYTES_LIMIT)}, {CHECK_MACS_LIMIT:.0e} MACs): check a scaled"
             " down one, e.g. layers=2,hidden=256"
         )
-    plan = plan_memory(graph, arch, memory)
+    plan = plan_memory(graph, arch, memory, mappers)
     program = compile_program(graph, graph.operators, arch, plan, memory, mappers)
     schedule = None
     if order == "clock":
@@ -108,10 +110,13 @@ def check_graph(
     return check(arch, graph, program, schedule, seed, scale)
 
 
-def plan_memory(graph: Graph, arch: Architecture, memory: Fidelity) -> Plan:
+def plan_memory(
+    graph: Graph, arch: Architecture, memory: Fidelity, mappers: Sequence[str] = ()
+) -> Plan:
     """Place all tensors of a graph in the architecture's main memory."""
     name, block = arch.main_memory()
-    return plan_tensors(graph, name, UNLIMITED_BYTES if memory == "ideal" else block.capacity)
+    capacity = UNLIMITED_BYTES if memory == "ideal" else block.capacity
+    return plan_tensors(graph, name, capacity, own_places(graph, arch, tuple(mappers)))
 
 
 def compile_program(
@@ -239,6 +244,13 @@ def _approximations(
         )
     else:
         found.append("memory bandwidth: latency plus shared bandwidth, no banks, rows or refresh")
+    if memory == "dram" and any(
+        (run.bound.program.column("opcode") == Opcode.PIM).any() for run in runs
+    ):
+        found.append(
+            "memory dram: products in the banks take what their command streams take alone, refresh"
+            " included, beside the reads and writes of their channel; neither delays the other"
+        )
     found += [
         f"network {name}: links serve whole transfers in turn, routers hold what waits; gathers"
         " draw on all nodes of a memory alike"

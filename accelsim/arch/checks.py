@@ -11,8 +11,11 @@ from accelsim.arch.parameters import SECTION_OF, parameters_of, shown, values_of
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block, Unit
 from accelsim.hw.cache import check_chains
+from accelsim.hw.dma import Dma
 from accelsim.hw.link import ENDS
 from accelsim.hw.noc import CORES
+from accelsim.hw.pim.memory import PimDram
+from accelsim.hw.pim.unit import Pim
 from accelsim.quantities import closest
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ def check_architecture(arch: Architecture) -> None:
         _check_clock(arch, f"links.{index}", link)
         for end in ("source", "target"):
             _check_end(arch, f"links.{index}.{end}", getattr(link, end))
+    _check_banks(arch)
     _check_caches(arch)
     _check_networks(arch)
     _check_sources(arch)
@@ -153,6 +157,34 @@ def _parameter_naming(unit: Unit, memory: str) -> str:
 def _check_end(arch: Architecture, path: str, end: str) -> None:
     if end not in arch.units and end not in arch.memories:
         raise ParameterError(path, unknown("unit or memory", end, (*arch.units, *arch.memories)))
+
+
+def _check_banks(arch: Architecture) -> None:
+    """Units in banks belong to the memory whose channels they are, and to its family."""
+    for name, unit in arch.units.items():
+        if not isinstance(unit, Pim):
+            continue
+        memory = arch.memories[unit.memory]
+        if not isinstance(memory, PimDram):
+            raise ParameterError(
+                f"{name}.memory",
+                f"{unit.memory} (kind: {memory.kind}) has no units beside its banks;"
+                " accepted: a memory of kind: pim_dram",
+            )
+        if (unit.family, unit.count) != (memory.family, memory.channels):
+            raise ParameterError(
+                f"{name}.family",
+                f"{unit.count} channels of {unit.family} on {unit.memory}, which has"
+                f" {memory.channels} of {memory.family}; accepted: the same",
+            )
+        if unit.dma and not isinstance(arch.units.get(unit.dma), Dma):
+            raise ParameterError(
+                f"{name}.dma", f"{shown(unit.dma)} is no DMA engine; accepted: a unit of kind: dma"
+            )
+        if arch.cores > 1:
+            raise ParameterError(
+                f"{name}.count", "one core alone commands banks; accepted: cores: 1"
+            )
 
 
 def _check_caches(arch: Architecture) -> None:

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from accelsim import AccelsimError, __version__, _jit
-from accelsim.cli import check, importing, library, memory, run, sweep, validate
+from accelsim.cli import check, generate, importing, library, memory, run, sweep, validate
 
 BAD_INPUT, DEFECT, INTERRUPTED, BROKEN_PIPE = 2, 70, 130, 141
 TRACEBACK = "ACCELSIM_TRACEBACK"
@@ -133,6 +133,7 @@ app.command("show")(library.show)
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("sweep")(sweep.sweep)
+app.command("generate")(generate.generate)
 app.command("memory")(memory.memory)
 app.command("validate")(validate.validate)
 app.add_typer(importing.app, name="import")

@@ -30,7 +30,7 @@ from accelsim.hw.dram.block import Dram
 from accelsim.numerics.arithmetic import ProductTypes, types_of
 from accelsim.numerics.formats import FORMAT_NAMES
 from accelsim.numerics.rules import Rule
-from accelsim.program.opcodes import ISSUED, TRANSFERS, Opcode
+from accelsim.program.opcodes import ISSUED, PRODUCTS, TRANSFERS, Opcode
 from accelsim.program.table import Program
 
 Fidelity = Literal["ideal", "bandwidth", "dram"]
@@ -46,6 +46,19 @@ class Multiplies(Protocol):
 
     def rule(self, types: ProductTypes) -> Rule:
         """How their product is formed; raises AccelsimError naming what there is."""
+
+
+@runtime_checkable
+class InMemory(Protocol):
+    """Units in the banks of main memory: operands stay there, only results cross its pins."""
+
+    count: int
+
+    @property
+    def blocks_memory(self) -> bool: ...
+
+    def channel_bytes(self, work: Work) -> Ints:
+        """Bytes of the results of every instruction on the pins of its channel."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,7 @@ class _Binding:
         self.space = np.full((n, ACCESSES), -1, dtype=np.int64)
         self.nbytes = np.zeros((n, ACCESSES), dtype=np.int64)
         self.conflict = np.zeros((n, ACCESSES), dtype=np.int64)
+        self.blocked = np.zeros(n, dtype=np.int64)
         self.actions: dict[str, dict[str, Ints]] = {}
         self.formats = program.element_formats()
         self.coded = np.full(n, -1, dtype=np.int64)  # the coded operand that a row decodes
@@ -121,6 +135,7 @@ class _Binding:
         self.dynamic = fidelity == "dram" or (fidelity != "ideal" and bool(arch.caches))
 
     def bound(self) -> BoundProgram:
+        self._check_channels()
         self._locate_accesses()
         self._find_coded()
         self.flows = tuple(
@@ -163,6 +178,16 @@ class _Binding:
             Accesses(self.space, self.nbytes), tuple(self.ports.names), tuple(self.ports.groups),
             self.flows, self.unit_index, self.work, self.actions,
         )  # fmt: skip
+
+    def _check_channels(self) -> None:
+        """Channels whose reads and writes wait for products are not simulated by command."""
+        units = self.arch.units.items()
+        waiting = [n for n, u in units if isinstance(u, InMemory) and u.blocks_memory]
+        if self.fidelity == "dram" and waiting:
+            raise AccelsimError(
+                f"{self.arch.name}: banks of {waiting[0]} keep reads and writes waiting, which"
+                " --memory dram does not simulate; accepted: --memory bandwidth"
+            )
 
     def _early(self) -> npt.NDArray[np.bool_] | None:
         """Dependencies that wait until an instruction has been issued; None if all wait longer."""
@@ -248,7 +273,7 @@ class _Binding:
             )
         self._check_encodings(name, unit, rows)
         if isinstance(unit, Multiplies):
-            self._check_formats(unit, rows[self.opcode[rows] == Opcode.MATMUL])
+            self._check_formats(unit, rows[np.isin(self.opcode[rows], PRODUCTS)])
         spaces = self.program.spaces
         core = np.array([s.core for s in spaces] + [-1])[self.space[rows]]
         own = np.array([s.core for s in self.program.units])[self.unit[rows], None]
@@ -362,6 +387,9 @@ class _Binding:
         self.space[rows, READ_BACK] = np.where(
             self.nbytes[rows, READ_BACK] > 0, self.space[rows, READ_BACK], -1
         )
+        if isinstance(unit, InMemory):
+            self.nbytes[rows, 0], self.nbytes[rows, 1] = unit.channel_bytes(work), 0
+            self.blocked[rows] = self.work[rows] // unit.count if unit.blocks_memory else 0
         self.actions[name] = {}
         for action, count in cost.actions.items():
             counts = np.zeros(len(self.program), dtype=np.int64)
@@ -395,6 +423,8 @@ class _Binding:
         if self.dynamic:
             space = np.where(space == self.main, -1, space)
         port, hold, delay = self.ports.of(space, self.nbytes, self.conflict)
+        # A channel in which nothing else may happen is its share of the memory.
+        hold[:, 0] += self.blocked
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
         holds = [Holds.of(port, hold), Holds.of(crossed, crossing)]

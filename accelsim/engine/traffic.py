@@ -117,6 +117,8 @@ def traffic_of(
     opcode = program.column("opcode")
     operand_of = np.stack([sources[:, 0], sources[:, 1], dst, dst], axis=1)
     here = (space == main) & (nbytes > 0)
+    # What the banks multiply stays in them.
+    here[opcode == Opcode.PIM] = False
     row, column = np.nonzero(here)
     operand = operand_of[row, column]
     gathers = (opcode[row] == Opcode.GATHER) & (column == 0)

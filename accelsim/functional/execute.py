@@ -179,6 +179,7 @@ class _Machine:
             Opcode.VECTOR: self._vector,
             Opcode.DECODE: self._decode,
             Opcode.ENCODE: self._encode,
+            Opcode.PIM: self._pim,
         }
 
     def read(self, i: int) -> list[Values]:
@@ -259,6 +260,26 @@ class _Machine:
             how = ProductTypes(a_format, b_format, sums, encoding), order
         memory.write(row[_DST], self._gone_on(i, unit.multiply(a, b, acc, *how)))
 
+    def _pim(self, i: int, operands: list[Values]) -> None:
+        """Products of the banks: each row of the matrix as it lies there, with its vector."""
+        row, memory = self._row[i], self._memory
+        unit = self._matrix[row[_UNIT]]
+        if unit is None:
+            raise AccelsimError("the unit has no matrix arithmetic (no method multiply)")
+        (vectors, matrix), m, k = operands, row[_M], row[_K]
+        if row[_FLAGS] & Flag.ABREAST:
+            vectors = vectors.reshape(m, k)
+            parts = np.split(matrix, m, axis=1)
+        else:
+            parts = np.split(matrix, m)
+        found, kept, sums = (memory.format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST]))
+        how: tuple[Any, ...] = (ProductTypes(found, kept, sums), self._orders[row[_OPERATOR]])
+        rows = [
+            unit.multiply(np.ascontiguousarray(part), vector[:, None], None, *how)[:, 0]
+            for vector, part in zip(vectors, parts, strict=True)
+        ]
+        memory.write(row[_DST], np.stack(rows))
+
     def _gone_on(self, i: int, result: Values) -> Values:
         """Results of a product after the rest of the pipeline, if it does not end there."""
         row, factor = self._row[i], self._immediate[i]
@@ -291,7 +312,7 @@ class _Machine:
 
 
 _OPCODE, _UNIT, _FUNCTION = COLUMN["opcode"], COLUMN["unit"], COLUMN["function"]
-_FLAGS, _OPERATOR, _K = COLUMN["flags"], COLUMN["operator"], COLUMN["k"]
+_FLAGS, _OPERATOR, _M, _K = (COLUMN[name] for name in ("flags", "operator", "m", "k"))
 _DST, _SRC = COLUMN["dst"], COLUMN["src0"]
 
 

@@ -21,7 +21,7 @@ from accelsim.numerics.formats import FORMAT_NAMES, FORMATS, Format, number_form
 from accelsim.numerics.functions import CORRECT, FunctionErrors
 from accelsim.numerics.orders import CHAIN, Order, orders_of, within_instruction
 from accelsim.numerics.rules import Levels, Rule, StepError
-from accelsim.program.opcodes import COPIES, Flag, Function, Opcode
+from accelsim.program.opcodes import COPIES, PRODUCTS, Flag, Function, Opcode
 from accelsim.program.table import COLUMN, OPERAND_COLUMN, Program
 
 FP32 = FORMATS["fp32"]
@@ -160,7 +160,7 @@ class _Reader:
         sums = [row for row in self._rows if row[_FUNCTION] == Function.ROW_SUM]
         exponentials = [row for row in self._rows if row[_FUNCTION] in _EXPONENTIALS]
         lane, summed, operand = self._intermediates()
-        products = self._of(Opcode.MATMUL)
+        products = self._of(*PRODUCTS)
         running = [self._format(r[_DST]) for r in products if _accumulates(r) and self._rounds(r)]
         splits = [order for order in orders_of(self._declared) if order.slices > 1]
         partials = [number_format(order.partials) for order in splits]
@@ -225,7 +225,7 @@ class _Reader:
 
     def _rules(self) -> list[Rule]:
         """The rules of all products, each once."""
-        found = [self._rule(row) for row in self._of(Opcode.MATMUL)]
+        found = [self._rule(row) for row in self._of(*PRODUCTS)]
         return [*dict.fromkeys(rule for rule in found if rule is not None)]
 
     def _rounds(self, row: list[int]) -> bool:
@@ -242,7 +242,7 @@ class _Reader:
         levels: dict[tuple[int, ...], Levels] = {}
         rests: dict[tuple[int, ...], int] = {}
         known = not self._adds_products()
-        for row in self._of(Opcode.MATMUL):
+        for row in self._of(*PRODUCTS):
             window = tuple(self._operand[row[_DST]][1:])
             joins = _accumulates(row)
             after = self._levels(row, levels.get(window) if joins else None)
@@ -270,7 +270,7 @@ class _Reader:
     def _entering(self, rules: Sequence[Rule]) -> Format:
         """Coarsest format that a matrix unit gives operands which are wider than it."""
         found = [rule.entering for rule in rules]
-        for row in self._of(Opcode.MATMUL):
+        for row in self._of(*PRODUCTS):
             entry = getattr(self._blocks[row[_UNIT]], "operand_format", FP32)
             operands = [self._format(d) for d in row[_SRC : _SRC + 2]]
             if any(f.significand_bits > entry.significand_bits for f in operands):
@@ -278,7 +278,7 @@ class _Reader:
         return _coarsest(found)
 
     def _adds_products(self) -> bool:
-        products = {self._storage(row[_DST]) for row in self._of(Opcode.MATMUL)}
+        products = {self._storage(row[_DST]) for row in self._of(*PRODUCTS)}
         return any(
             row[_FUNCTION] == Function.ADD
             and all(self._storage(d) in products for d in row[_SRC : _SRC + 2] if d >= 0)
@@ -296,7 +296,7 @@ class _Reader:
                 continue
             descriptor = self._operand[row[_DST]]
             windows = met.setdefault(descriptor[_STORAGE], {})
-            if row[_OPCODE] == Opcode.MATMUL:
+            if row[_OPCODE] in PRODUCTS:
                 window = tuple(descriptor[1:])
                 if row[_FLAGS] & Flag.RESCALE:
                     windows[window] = windows.get(window, 0) + 1
@@ -314,7 +314,7 @@ class _Reader:
 
         Such are the products of the vector unit with what copies brought from products' results.
         """
-        products = {self._storage(row[_DST]) for row in self._of(Opcode.MATMUL)}
+        products = {self._storage(row[_DST]) for row in self._of(*PRODUCTS)}
         copies = {(self._storage(r[_DST]), self._storage(r[_SRC])) for r in self._of(*_COPIES)}
         carried = set(products)
         while more := {target for target, source in copies if source in carried} - carried:
@@ -335,12 +335,12 @@ class _Reader:
     def _intermediates(self) -> tuple[Format, Format, Format]:
         """Coarsest formats of computed values that the vector unit reads again, in row sums and
         otherwise, and that the matrix unit reads."""
-        written = [row[_DST] for row in self._of(Opcode.MATMUL, Opcode.VECTOR)]
+        written = [row[_DST] for row in self._of(*PRODUCTS, Opcode.VECTOR)]
         written += [r[_DST] for r in self._of(*_COPIES) if self._narrows(r)]
         sums = [r for r in self._of(Opcode.VECTOR) if r[_FUNCTION] == Function.ROW_SUM]
         lanes = [r for r in self._of(Opcode.VECTOR) if r[_FUNCTION] != Function.ROW_SUM]
         found = []
-        for readers in (lanes, sums, self._of(Opcode.MATMUL)):
+        for readers in (lanes, sums, self._of(*PRODUCTS)):
             read = self._read_by(readers)
             found.append(_coarsest(self._format(d) for d in written if self._storage(d) in read))
         lane, summed, operand = found
@@ -373,13 +373,13 @@ class _Reader:
         """The arithmetic of each unit that computes, matrix units first."""
         names = {
             self._arithmetic_of(row): None
-            for opcode in (Opcode.MATMUL, Opcode.VECTOR)
+            for opcode in (*PRODUCTS, Opcode.VECTOR)
             for row in self._of(opcode)
         }
         return "; ".join(names) or "copy"
 
     def _arithmetic_of(self, row: list[int]) -> str:
-        rule = self._rule(row) if row[_OPCODE] == Opcode.MATMUL else None
+        rule = self._rule(row) if row[_OPCODE] in PRODUCTS else None
         if self._format(row[_SRC]).is_integer:
             return "exact int32" if rule is None else rule.tag
         name = _arithmetic_name(self._blocks[row[_UNIT]])

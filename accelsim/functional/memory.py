@@ -139,6 +139,10 @@ class Memory:
     def fill(self, index: int, values: Values) -> None:
         """Put a tensor's elements, in its shape, where its storage has them."""
         fmt = number_format(self.program.storages[index].format)
+        for held, rows, columns in self._regions(index):
+            held[...] = values.reshape(-1, values.shape[-1])[rows, columns]
+        if self.program.storages[index].regions:
+            return
         for held, columns in self._panels(index):
             part = values.reshape(held.shape[0], -1)[:, columns]
             held[...] = fmt.pack(part) if fmt.bits % 8 else part
@@ -163,6 +167,11 @@ class Memory:
         fmt = number_format(info.format)
         if info.encoding:
             return self._decoded(index)
+        if info.regions:
+            found = np.empty((int(np.prod(info.shape[:-1])), info.shape[-1]), fmt.storage_dtype)
+            for held, rows, columns in self._regions(index):
+                found[rows, columns] = held
+            return found.reshape(info.shape)
         whole = np.concatenate([held for held, _ in self._panels(index)], axis=1)
         if fmt.bits % 8:
             whole = fmt.unpack(whole)
@@ -180,6 +189,22 @@ class Memory:
             part = form.decode(np.ascontiguousarray(self._coded(index, tile)))
             whole[tile.row : tile.row + tile.rows, tile.col : tile.col + tile.cols] = part
         return whole.reshape(info.shape)
+
+    def _regions(self, index: int) -> list[tuple[Values, slice, slice]]:
+        """(view of the elements, their rows, their columns) of all regions of a tensor."""
+        info = self.program.storages[index]
+        dtype = number_format(info.format).storage_dtype
+        found = []
+        for one in info.regions:
+            address = np.array([info.base + one.offset], dtype=np.int64)
+            offset = int(self._segments[info.space].locate(address, address + 1)[0])
+            held: Values = np.ndarray(
+                (one.rows, one.cols), dtype, self._bytes[info.space].data, offset,
+                (one.row_step, one.col_step),
+            )  # fmt: skip
+            rows = slice(one.row, one.row + one.rows)
+            found.append((held, rows, slice(one.col, one.col + one.cols)))
+        return found
 
     def _panels(self, index: int) -> list[tuple[Values, slice]]:
         """(view [rows, columns of the panel], those columns) of all panels of a tensor; of narrow

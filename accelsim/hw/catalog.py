@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 # Importing a room registers its blocks.
 from accelsim.hw import (  # noqa: F401
+    adder_array,
     cache,
     decoder,
     dma,
@@ -24,6 +25,8 @@ from accelsim.hw import (  # noqa: F401
 from accelsim.hw.block import BLOCKS, Block
 from accelsim.hw.dram import block as dram_block  # noqa: F401
 from accelsim.hw.noc import kinds  # noqa: F401
+from accelsim.hw.pim import memory as pim_memory  # noqa: F401
+from accelsim.hw.pim import unit as pim_unit  # noqa: F401
 
 
 def block_kinds() -> Mapping[str, type[Block]]:

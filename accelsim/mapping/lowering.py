@@ -6,7 +6,7 @@ as 2-D windows, and the program builder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ from accelsim.hw.block import Unit
 from accelsim.hw.dma import Dma
 from accelsim.hw.dram.block import Dram
 from accelsim.hw.memory import OffChipMemory
+from accelsim.hw.pim.unit import Pim
 from accelsim.hw.sequencer import Sequencer
 from accelsim.hw.simt import Simt
 from accelsim.hw.systolic import Systolic
@@ -30,10 +31,12 @@ from accelsim.program.storage import Piece, Storage, View
 from accelsim.program.table import OperatorInfo, Program, StorageInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from accelsim.arch.model import Architecture
     from accelsim.hw.noc import Placement
+    from accelsim.mapping.bank_layouts import Placed
+    from accelsim.program.table import Region
     from accelsim.workload.graph import Graph
     from accelsim.workload.operators import Operator
 
@@ -45,10 +48,14 @@ UNLIMITED_BYTES = 1 << 56
 
 @dataclass(frozen=True)
 class Queue:
-    """One in-order unit instance as a mapper uses it: its index in the program and its block."""
+    """One in-order unit instance as a mapper uses it: its index in the program and its block.
+
+    ``beside`` memory that computes: it serves only what goes on there.
+    """
 
     slot: int
     unit: Unit
+    beside: bool = False
 
 
 @dataclass
@@ -110,13 +117,24 @@ class Core:
     @cached_property
     def load_queues(self) -> list[int]:
         """DMA queues for loads: all but the last, if there are several."""
-        slots = [slot for slot, _ in self.of(Dma)]
-        return slots[:-1] or slots
+        return self.dma_queues[:-1] or self.dma_queues
 
     @cached_property
     def store_queue(self) -> int:
         """The DMA queue for stores: the last."""
-        return self.of(Dma)[-1][0]
+        return self.dma_queues[-1]
+
+    @cached_property
+    def dma_queues(self) -> list[int]:
+        """Every DMA queue that serves the arrays."""
+        queues = [q for q in self.queues if isinstance(q.unit, Dma)]
+        return [q.slot for q in queues if not q.beside] or [q.slot for q in queues]
+
+    @cached_property
+    def beside_queues(self) -> list[int]:
+        """The DMA queues that serve memory which computes: its own, or those of the arrays."""
+        queues = [q.slot for q in self.queues if isinstance(q.unit, Dma) and q.beside]
+        return queues or self.dma_queues
 
     @cached_property
     def sequencer(self) -> int | None:
@@ -157,11 +175,12 @@ class Lowering:
     memory: OffChipMemory
     ideal: bool
     channels: Dram | None = None  # the main memory at dram fidelity
+    placed: Mapping[str, Placed] = field(default_factory=dict)
 
     @cached_property
     def layouts(self) -> Layouts:
         """Where tensors lie in main memory: mappers pack weights through this."""
-        layouts = Layouts(self.build)
+        layouts = Layouts(self.build, self._in_banks)
         widths = passed_on(self.graph, self.arch)
         packed = set(packable(self.graph, self.arch))
         for name, storage in self.tensors.items():
@@ -189,6 +208,15 @@ class Lowering:
                 " of it is read that is no coded tile"
             )
         return self.layouts.pieces(window)
+
+    @cached_property
+    def _in_banks(self) -> dict[int, tuple[int, Sequence[Region]]]:
+        """Columns and regions of the tensors that lie in banks, by storage."""
+        return {
+            self.tensors[name].index: (self.graph.tensors[name].shape[-1], one.regions)
+            for name, one in self.placed.items()
+            if name in self.tensors
+        }
 
     @cached_property
     def panel_width(self) -> int:
@@ -315,10 +343,15 @@ class Machine:
                     )
         self.main_space = next(i for i, s in enumerate(spaces) if s.memory == self.main_name)
         self.main_capacity = spaces[self.main_space].capacity
+        beside = {unit.dma for unit in arch.units_of(Pim).values()}
         self.cores = [
             Core(
                 core,
-                [Queue(i, arch.units[s.unit]) for i, s in enumerate(slots) if s.core == core],
+                [
+                    Queue(i, arch.units[s.unit], s.unit in beside)
+                    for i, s in enumerate(slots)
+                    if s.core == core
+                ],
                 {
                     s.memory: Arena(self.build, i, s.name, s.capacity)
                     for i, s in enumerate(spaces)
@@ -364,6 +397,7 @@ def lower(
         memory=machine.main,
         ideal=ideal,
         channels=machine.main if channels and isinstance(machine.main, Dram) else None,
+        placed=plan.placed,
     )
     low.build.pieces = low.pieces
     for idle in unused_parts(arch):
@@ -391,16 +425,18 @@ def _register(
             written = append.rows_written()
         elif name not in producer and role in ("activation", "output"):
             role = "input"  # an earlier slice of the graph produced it
+        there = plan.placed.get(name)
         info = StorageInfo(
             name,
             machine.main_space,
             plan.base[name],
-            spec.room,
+            there.nbytes if there else spec.room,
             role,
             spec.shape,
             spec.dtype,
             producer.get(name, -1),
             written,
+            regions=there.regions if there else (),
         )
         after = [storages[f] for f in plan.follows.get(name, ()) if f in storages]
         storages[name] = machine.build.storage(info, after)
@@ -408,7 +444,7 @@ def _register(
 
 
 def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) -> None:
-    mapper = choose(operator, low.arch, wanted)
+    mapper = choose(operator, low.arch, wanted, low.placed)
     if not mapper.reads_coded:
         _refuse_coded(operator, low, mapper.name)
     for core in low.cores:

@@ -24,18 +24,20 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
+from accelsim.mapping.bank_layouts import region_pieces
 from accelsim.numerics.formats import row_bytes
 from accelsim.program.storage import Piece, Storage, View
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
     from accelsim.program.builder import Builder
+    from accelsim.program.table import Region
     from accelsim.workload.graph import Graph
 
 PACKED = (
@@ -108,8 +110,11 @@ class Panels:
 class Layouts:
     """The tensors of a program that lie in panels, and the panels of each."""
 
-    def __init__(self, build: Builder) -> None:
+    def __init__(
+        self, build: Builder, in_banks: Mapping[int, tuple[int, Sequence[Region]]] | None = None
+    ) -> None:
         self._build = build
+        self._in_banks = in_banks or {}
         self._panels: dict[int, Panels] = {}
         self._storages: dict[int, Storage] = {}
 
@@ -152,6 +157,9 @@ class Layouts:
 
     def pieces(self, window: View) -> list[Piece]:
         """Where a window of the row-major form lies, panel by panel."""
+        if window.storage.index in self._in_banks:
+            columns, regions = self._in_banks[window.storage.index]
+            return region_pieces(window, regions, columns)
         panels = self._panels.get(window.storage.index)
         rows = slice(0, window.rows)
         if panels is None or not panels.starts:

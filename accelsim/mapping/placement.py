@@ -11,6 +11,9 @@ from accelsim.program.storage import Storage
 from accelsim.program.table import StorageInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from accelsim.mapping.bank_layouts import Placed
     from accelsim.workload.graph import Graph
 
 # Tensors and buffers start on a boundary that every DMA and DRAM burst of the field divides.
@@ -95,6 +98,24 @@ class Arena:
         self._live.append(storage)
         return storage
 
+    def split(self, parts: int) -> list[Arena]:
+        """As many arenas of equal size at its place, each to be handed out anew by itself."""
+        size = self.capacity // parts // ALIGNMENT * ALIGNMENT
+        earlier = [*self._live, *self._earlier]
+        return [
+            Arena(
+                self.build, self.space, self.name, size, self.start + i * size, self.paged,
+                _earlier=list(earlier),
+            )
+            for i in range(parts)
+        ]  # fmt: skip
+
+    def rejoin(self, parts: list[Arena]) -> None:
+        """What its parts handed out was handed out by it."""
+        for part in parts:
+            self._live += [*part._live, *part._earlier]
+        self.used = self.capacity
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -107,6 +128,7 @@ class Plan:
     base: dict[str, int]
     follows: dict[str, tuple[str, ...]]
     peak: int
+    placed: Mapping[str, Placed] = field(default_factory=dict)
 
 
 @dataclass
@@ -121,9 +143,9 @@ class Heap:
     def __post_init__(self) -> None:
         self._free = [(0, self.capacity)]
 
-    def take(self, name: str, nbytes: int) -> int:
+    def take(self, name: str, nbytes: int, boundary: int = 0) -> int:
         """Reserve room and return its base address; raises CapacityError if there is none."""
-        boundary = boundary_of(nbytes)
+        boundary = boundary or boundary_of(nbytes)
         size = aligned(nbytes, boundary)
         for i, (start, extent) in enumerate(self._free):
             base = aligned(start, boundary)
@@ -150,20 +172,49 @@ class Heap:
         self._free = merged
 
 
-def plan_tensors(graph: Graph, memory: str, capacity: int) -> Plan:
+def plan_tensors(
+    graph: Graph, memory: str, capacity: int, placed: Mapping[str, Placed] | None = None
+) -> Plan:
     """Place weights, inputs, caches and outputs for good, activations from first to last use, what
-    is updated in place where the old one is."""
+    is updated in place where the old one is.
+
+    Those of ``placed`` lie in banks, in regions of their own.
+    """
     heap = Heap(memory, capacity)
-    base: dict[str, int] = {}
+    placed = placed or {}
+    _check_room(graph, memory, capacity, placed)
+    base = {name: heap.take(name, one.nbytes, one.boundary) for name, one in placed.items()}
     for spec in graph.tensors.values():
-        if spec.role != "activation" and not spec.place_of:
+        if spec.role != "activation" and not spec.place_of and spec.name not in base:
             base[spec.name] = heap.take(spec.name, spec.room)
     updated = {spec.name: spec.place_of for spec in graph.tensors.values() if spec.place_of}
     base |= {name: base[old] for name, old in updated.items()}
-    last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
     follows: dict[str, tuple[str, ...]] = {name: (old,) for name, old in updated.items()}
+    lanes = {*graph.lanes.values()}
+    if not lanes:
+        _place_activations(graph, heap, base, follows, None)
+    for lane in sorted(lanes):
+        # What runs side by side must not wait for the other's places.
+        own, there = Heap(memory, capacity), dict.fromkeys(base, 0)
+        _place_activations(graph, own, there, follows, lane)
+        start = heap.take(f"activations of part {lane}", own.peak, PAGE) if own.peak else 0
+        base |= {name: start + first for name, first in there.items() if name not in base}
+    return Plan(base, follows, heap.peak, placed)
+
+
+def _place_activations(
+    graph: Graph,
+    heap: Heap,
+    base: dict[str, int],
+    follows: dict[str, tuple[str, ...]],
+    lane: int | None,
+) -> None:
+    """Room for the activations of a lane, or of all, from first to last use."""
+    last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
     retired: list[str] = []
     for i, op in enumerate(graph.operators):
+        if lane is not None and lane != graph.lanes.get(op.output, lane):
+            continue
         for name in op.outputs:
             if name not in base:
                 nbytes = graph.tensors[name].bytes
@@ -175,7 +226,26 @@ def plan_tensors(graph: Graph, memory: str, capacity: int) -> Plan:
                 follows[name] = tuple(over)
         for name in {*op.inputs, *op.outputs}:
             spec = graph.tensors[name]
-            if spec.role == "activation" and last_use.get(name, i) == i:
+            mine = lane is None or graph.lanes.get(name) == lane
+            if spec.role == "activation" and mine and last_use.get(name, i) == i:
                 heap.give_back(base[name], spec.bytes)
                 retired.append(name)
-    return Plan(base, follows, heap.peak)
+
+
+def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, Placed]) -> None:
+    """Say how many tokens fit where the caches in banks leave no room for the other tensors."""
+    caches = {name: one for name, one in placed.items() if one.tokens}
+    needed = sum(one.nbytes for one in caches.values())
+    others = sum(
+        placed[spec.name].nbytes if spec.name in placed else spec.room
+        for spec in graph.tensors.values()
+        if spec.role != "activation" and not spec.place_of and spec.name not in caches
+    )
+    if caches and needed + others > capacity:
+        tokens = max(one.tokens for one in caches.values())
+        fit = tokens * max(0, capacity - others) // needed
+        raise CapacityError(
+            f"KV cache of {tokens:,} tokens of all requests takes {readable(needed)} of {memory},"
+            f" beside {readable(others)} of other tensors; it has {readable(capacity)}:"
+            f" {fit:,} tokens fit"
+        )

@@ -17,7 +17,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,12 +25,17 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block
+from accelsim.numerics.formats import FORMATS
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
+    from accelsim.mapping.bank_layouts import Placed
     from accelsim.mapping.lowering import Lowering
+    from accelsim.workload.graph import Graph
 
 Lower = Callable[[Any, "Lowering"], None]
+Declines = Callable[[Any, "Architecture", bool], str]
+Places = Callable[[Any, "Architecture"], "Mapping[str, Placed]"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,10 @@ class Mapper:
 
     ``preference`` decides between mappers that both fit when the architecture names none;
     ``lacks`` says what an architecture that has the blocks still lacks, "" if nothing;
-    ``reads_coded`` whether weights may be stored in an encoding (accelsim.encoding).
+    ``reads_coded`` whether weights may be stored in an encoding (accelsim.encoding);
+    ``declines`` why an operator is not for it, "" if it is; ``places`` tensors of an operator that
+    it needs in places of its own in main memory. What a ``strict`` one declines is refused where a
+    user names it; else another mapper takes it.
     """
 
     name: str
@@ -50,6 +58,9 @@ class Mapper:
     summary: str = ""
     lacks: Callable[[Architecture], str] | None = None
     reads_coded: bool = False
+    declines: Declines | None = None
+    places: Places | None = None
+    strict: bool = True
 
     def missing(self, arch: Architecture) -> list[str]:
         """What the architecture lacks for this mapper: kinds of blocks, or how they are joined."""
@@ -58,6 +69,23 @@ class Mapper:
         if kinds or self.lacks is None:
             return kinds
         return [lack] if (lack := self.lacks(arch)) else []
+
+    def declined(
+        self,
+        operator: Any,
+        arch: Architecture,
+        forced: bool,
+        placed: Mapping[str, Placed] | None = None,
+    ) -> str:
+        """Why an operator is not for this mapper; ``forced``: if it were, however slow.
+
+        ``placed`` are the tensors that lie in places of their own, None as long as that is open.
+        """
+        if self.declines is not None and (reason := self.declines(operator, arch, forced)):
+            return reason
+        if placed is None or self.places is None or {*self.places(operator, arch)} <= {*placed}:
+            return ""
+        return "weights and caches of the width of its banks, not coded and not updated in place"
 
 
 MAPPERS: dict[str, Mapper] = {}
@@ -70,6 +98,9 @@ def mapper(
     preference: int = 0,
     lacks: Callable[[Architecture], str] | None = None,
     reads_coded: bool = False,
+    declines: Declines | None = None,
+    places: Places | None = None,
+    strict: bool = True,
 ) -> Callable[[Lower], Lower]:
     """Register a lowering function under a name (see Mapper)."""
 
@@ -80,8 +111,9 @@ def mapper(
         summary = (function.__doc__ or "").strip().split("\n")[0]
         kinds, blocks = tuple(lowers), tuple(needs)
         MAPPERS[name] = Mapper(
-            name, kinds, blocks, function, preference, summary, lacks, reads_coded
-        )
+            name, kinds, blocks, function, preference, summary, lacks, reads_coded,
+            declines, places, strict,
+        )  # fmt: skip
         return function
 
     return register
@@ -155,8 +187,16 @@ def by_name(name: str) -> Mapper:
         ) from None
 
 
-def choose(operator: Any, arch: Architecture, wanted: tuple[str, ...] = ()) -> Mapper:
-    """The mapper for an operator: the user's choice, else the architecture's, else the best fit."""
+def choose(
+    operator: Any,
+    arch: Architecture,
+    wanted: tuple[str, ...] = (),
+    placed: Mapping[str, Placed] | None = None,
+) -> Mapper:
+    """The mapper for an operator: the user's choice, else the architecture's, else the best fit.
+
+    ``placed`` are the tensors that lie in places of their own, None as long as that is open.
+    """
     kind = operator.kind
     named = [by_name(n) for n in wanted]
     preferred = [m for m in named if kind in m.lowers]
@@ -168,9 +208,19 @@ def choose(operator: Any, arch: Architecture, wanted: tuple[str, ...] = ()) -> M
                 f" it lowers {', '.join(preferred[0].lowers)}"
             )
     candidates = preferred or mappers_for(kind)
-    fitting = [m for m in candidates if not m.missing(arch)]
-    if fitting:
-        return fitting[0]
+    for found in preferred:
+        if found.missing(arch):
+            continue
+        if not (reason := found.declined(operator, arch, True, placed)):
+            return found
+        if found.strict:
+            raise AccelsimError(
+                f"operator {operator.name!r} ({kind}): {found.name} accepts {reason}"
+            )
+        candidates = mappers_for(kind)
+    for found in candidates:
+        if not found.missing(arch) and not found.declined(operator, arch, False, placed):
+            return found
     if not candidates:
         known = sorted({k for m in MAPPERS.values() for k in m.lowers})
         raise AccelsimError(
@@ -180,3 +230,30 @@ def choose(operator: Any, arch: Architecture, wanted: tuple[str, ...] = ()) -> M
     raise AccelsimError(
         f"operator {operator.name!r} ({kind}): no unit of {arch.name} can run it ({lacks})"
     )
+
+
+def own_places(graph: Graph, arch: Architecture, wanted: tuple[str, ...] = ()) -> dict[str, Placed]:
+    """Tensors that lie where the mapper of an operator needs them, not where there is room."""
+    load_builtin_mappers()
+    kinds = {kind for m in MAPPERS.values() if m.places is not None for kind in m.lowers}
+    movable = _movable(graph)
+    found: dict[str, Placed] = {}
+    for operator in graph.operators:
+        if operator.kind in kinds:
+            chosen = choose(operator, arch, wanted)
+            there = {} if chosen.places is None else chosen.places(operator, arch)
+            if all(movable.get(name) == one.bits for name, one in there.items()):
+                found |= there
+    return found
+
+
+def _movable(graph: Graph) -> dict[str, int]:
+    """Bits per element of the tensors that stay where they are for good, uncoded, and are not
+    written over as a whole."""
+    tensors = graph.tensors.values()
+    updated = {spec.place_of for spec in tensors}
+    return {
+        spec.name: FORMATS[spec.dtype].bits
+        for spec in tensors
+        if spec.role != "activation" and not (spec.coding or spec.place_of or spec.name in updated)
+    }

@@ -14,8 +14,8 @@ import numpy as np
 from accelsim.errors import AccelsimError
 from accelsim.mapping.streams import Firings, Network, Node
 from accelsim.numerics.formats import FORMATS, row_bytes
-from accelsim.program.builder import Use
 from accelsim.program.opcodes import Flag, Opcode
+from accelsim.program.storage import Use
 from accelsim.program.table import (
     COLUMN,
     DEPENDENCIES,

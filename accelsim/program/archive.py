@@ -21,11 +21,12 @@ from accelsim.program.table import (
     AddressSpace,
     OperatorInfo,
     Program,
+    Region,
     StorageInfo,
     UnitSlot,
 )
 
-SCHEMA = 3  # 2: storages in panels; 3: coded tiles
+SCHEMA = 4  # 2: storages in panels; 3: coded tiles; 4: regions in banks
 KIND = "accelsim tile program"
 TABLES = {"instructions": np.int64, "immediate": np.float64, "operands": np.int64}
 
@@ -130,8 +131,11 @@ def _storage(fields: dict[str, Any]) -> StorageInfo:
     written = tuple((first, last) for first, last in fields["written"])
     shape, panels = tuple(fields["shape"]), tuple(fields.get("panels", ()))
     tiles = tuple(Tile(*tile) for tile in fields.get("tiles", ()))
-    changed = {"shape": shape, "written": written, "panels": panels, "tiles": tiles}
-    return StorageInfo(**{**fields, **changed})
+    regions = tuple(Region(*numbers) for numbers in fields.get("regions", ()))
+    lists = {
+        "shape": shape, "written": written, "panels": panels, "tiles": tiles, "regions": regions,
+    }  # fmt: skip
+    return StorageInfo(**(fields | lists))
 
 
 def _recoded(operands: Any, formats: list[str]) -> Any:

@@ -13,7 +13,7 @@ That they touch other bytes is the caller's word; the verifier checks it.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from accelsim.errors import AccelsimError
 from accelsim.numerics.orders import Order, orders_of
 from accelsim.program.opcodes import REDUCTIONS, Flag, Function, Opcode
-from accelsim.program.storage import CodedView, Piece, Storage, View
+from accelsim.program.storage import CodedView, Piece, Storage, Use, View, same_shape, whole, wrote
 from accelsim.program.table import (
     DEPENDENCIES,
     OPERAND_WIDTH,
@@ -41,16 +41,6 @@ if TYPE_CHECKING:
     from accelsim.encoding.encodings import CodedForm, Tile
 
 
-@dataclass(frozen=True)
-class Use:
-    """The last row of a unit that writes a storage, or reads it."""
-
-    storage: Storage
-    unit: int
-    last: int
-    writes: bool
-
-
 # 4 M instructions take about 0.5 GB as tables and a second of engine and verifier time.
 DEFAULT_INSTRUCTION_LIMIT = 4_000_000
 
@@ -68,7 +58,7 @@ class Builder:
         self.spaces = tuple(spaces)
         self.instruction_limit = instruction_limit
         # Where windows of off-chip tensors lie that are not stored row by row; set by their owner.
-        self.pieces: Callable[[View], list[Piece]] = _whole
+        self.pieces: Callable[[View], list[Piece]] = whole
         self._storages: list[StorageInfo] = []
         self._operators: list[OperatorInfo] = []
         self._rows = array("q")
@@ -171,12 +161,12 @@ class Builder:
 
         ``scalar``: threads of a SIMT unit take it element by element, not in packets.
         """
-        _same_shape(dst, src)
+        same_shape(dst, src)
         flags, i = int(Flag.SCALAR) if scalar else 0, -1
         pieces = self._pieces(src)
         for rows, cols, view in pieces:
             i = self._emit(
-                queue, Opcode.LOAD, dst[rows, cols], (view,), view.rows, view.cols,
+                queue, Opcode.LOAD, dst[rows, cols].like(view), (view,), view.rows, view.cols,
                 flags=flags, part=part or len(pieces) > 1,
             )  # fmt: skip
         return i
@@ -191,7 +181,7 @@ class Builder:
         if len(dsts) == 1:
             return [self.load(queue, dsts[0], src, part=part)]
         for dst in dsts:
-            _same_shape(dst, src)
+            same_shape(dst, src)
         pieces, made = self._pieces(src), []
         for rows, cols, view in pieces:
             parts = [dst[rows, cols] for dst in dsts]
@@ -212,14 +202,27 @@ class Builder:
             for dst in dsts[1:]
         ]
 
-    def store(self, queue: int, dst: View, src: View, *, scalar: bool = False) -> int:
-        """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ."""
-        _same_shape(dst, src)
+    def store(
+        self,
+        queue: int,
+        dst: View,
+        src: View,
+        *,
+        scalar: bool = False,
+        apart: bool = False,
+        in_place: bool = False,
+    ) -> int:
+        """Copy on-chip ``src`` to off-chip ``dst``, rounding if the formats differ.
+
+        ``apart``: nobody has read these bytes of dst's storage since it was begun. ``in_place``:
+        dst says itself where they lie.
+        """
+        same_shape(dst, src)
         flags, i = int(Flag.SCALAR) if scalar else 0, -1
-        for rows, cols, view in self._pieces(dst):
+        for rows, cols, view in whole(dst) if in_place else self._pieces(dst):
             i = self._emit(
-                queue, Opcode.STORE, view, (src[rows, cols],), view.rows, view.cols,
-                flags=flags, part=True,
+                queue, Opcode.STORE, view, (src[rows, cols].like(view),), view.rows, view.cols,
+                flags=flags, part=True, apart=apart,
             )  # fmt: skip
         return i
 
@@ -234,7 +237,7 @@ class Builder:
 
     def decode(self, unit: int, dst: View, src: View) -> int:
         """``dst`` = what the coded bytes of ``src`` stand for, in their own number format."""
-        _same_shape(dst, src)
+        same_shape(dst, src)
         return self._emit(unit, Opcode.DECODE, dst, (src,), dst.rows, dst.cols)
 
     def encode(self, unit: int, dst: CodedView, src: View, *, transpose: bool = False) -> int:
@@ -279,6 +282,32 @@ class Builder:
             | (Flag.STATIONARY_A if stationary_a else 0)
         )
         return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=int(flags), part=part)
+
+    def pim(
+        self,
+        unit: int,
+        dst: View,
+        vectors: View,
+        matrix: View,
+        *,
+        abreast: bool = False,
+        part: bool = False,
+    ) -> int:
+        """``dst[m, n]``: m vectors times n rows of a matrix each, in the banks (Opcode.PIM).
+
+        ``part``: other channels give the rest of dst's buffer at the same time.
+        """
+        m, n = dst.rows, dst.cols
+        k = vectors.cols // (m if abreast else 1)
+        wanted = (1, m * k, n, m * k) if abreast else (m, k, m * n, k)
+        if wanted != (vectors.rows, vectors.cols, matrix.rows, matrix.cols):
+            raise AccelsimError(
+                f"vectors [{vectors.rows}, {vectors.cols}] and matrix [{matrix.rows},"
+                f" {matrix.cols}] do not give [{m}, {n}]"
+            )
+        flags = int(Flag.ABREAST) if abreast else 0
+        sources = vectors, matrix
+        return self._emit(unit, Opcode.PIM, dst, sources, m, n, k, flags=flags, part=part)
 
     def vector(
         self,
@@ -360,7 +389,7 @@ class Builder:
     # -- inside ----------------------------------------------------------------------------------
 
     def _pieces(self, view: View) -> list[Piece]:
-        return _whole(view) if isinstance(view, CodedView) else self.pieces(view)
+        return whole(view) if isinstance(view, CodedView) else self.pieces(view)
 
     def _emit(
         self,
@@ -375,16 +404,18 @@ class Builder:
         function: int = 0,
         flags: int = 0,
         part: bool = False,
+        apart: bool = False,
         after: Iterable[int] = (),
     ) -> int:
-        deps = [*after, *self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE)]
+        store = opcode is Opcode.STORE and not apart
+        deps = [*after, *self._waits(unit, dst.storage, sources, part, store)]
         row = self._joined(unit, opcode, deps, function, flags, m, n, k)
         operands = (*(self.operand(s) for s in sources), -1, -1, -1)[:3]
         i = self._row((*row, self.operand(dst), *operands))
         for source in sources:
             source.storage.readers[unit] = i
             source.storage.newest = i
-        _wrote(dst.storage, unit, i, part)
+        wrote(dst.storage, unit, i, part)
         return i
 
     def _joined(
@@ -457,26 +488,3 @@ class Builder:
         if value:
             self._immediate[instruction] = value
         return instruction
-
-
-def _wrote(storage: Storage, unit: int, instruction: int, part: bool) -> None:
-    """Note a write; a unit counts as a sibling only as long as it wrote nothing but parts."""
-    if not part:
-        storage.parts.discard(unit)
-    elif unit not in storage.writers:
-        storage.parts.add(unit)
-    storage.writers[unit] = instruction
-    storage.newest = instruction
-
-
-def _whole(view: View) -> list[Piece]:
-    """A window that lies row by row is one piece."""
-    return [(slice(0, view.rows), slice(0, view.cols), view)]
-
-
-def _same_shape(dst: View, src: View) -> None:
-    if (dst.rows, dst.cols) != (src.rows, src.cols):
-        raise AccelsimError(
-            f"copy of [{src.rows}, {src.cols}] from {src.storage.name} into"
-            f" [{dst.rows}, {dst.cols}] of {dst.storage.name}"
-        )

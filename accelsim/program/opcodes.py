@@ -20,9 +20,13 @@ class Opcode(IntEnum):
     MATMUL = 8
     DECODE = 9  # dst[m, n] = what the coded bytes of src0 stand for
     ENCODE = 10  # dst = coded bytes that stand for src0[m, n], its pruned elements left out
+    # dst[m, n] = m vectors (src0) times n rows of a matrix each (src1), by the banks that hold
+    # them: src0[m, k] and src1[m * n, k], or with Flag.ABREAST src0[1, m * k] and src1[n, m * k]
+    PIM = 11
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
 
+PRODUCTS = (Opcode.MATMUL, Opcode.PIM)
 COPIES = (Opcode.LOAD, Opcode.STORE, Opcode.MULTICAST, Opcode.DELIVER)
 TRANSFERS = (*COPIES, Opcode.GATHER, Opcode.FILL)
 
@@ -89,6 +93,7 @@ class Flag(IntFlag):
     ISSUED0 = 128
     ISSUED1 = 256
     ISSUED2 = 512
+    ABREAST = 1024  # PIM: the m vectors lie side by side, and so do parts of a row of the matrix
 
 
 ISSUED = (Flag.ISSUED0, Flag.ISSUED1, Flag.ISSUED2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self
 
 from accelsim.encoding.encodings import CODED, CodedForm
@@ -110,6 +111,13 @@ class View:
         base = self.base + r0 * self.stride + row_bytes(c0, self.fmt)
         return View(self.storage, base, r1 - r0, c1 - c0, self.stride, self.fmt)
 
+    def like(self, other: View) -> View:
+        """This window as ``other`` has it: a row whose elements lie apart there is a column."""
+        if self.rows == 1 and other.cols == 1 and other.rows == self.cols:
+            step = row_bytes(1, self.fmt)
+            return View(self.storage, self.base, self.cols, 1, step, self.fmt)
+        return self
+
     def row(self) -> tuple[int, ...]:
         """The operand-descriptor row of this window (see table.OPERAND_COLUMNS)."""
         return (
@@ -121,6 +129,16 @@ class View:
             self.stride,
             FORMAT_CODES[self.fmt.name],
         )
+
+
+@dataclass(frozen=True)
+class Use:
+    """The last row of a unit that writes a storage, or reads it."""
+
+    storage: Storage
+    unit: int
+    last: int
+    writes: bool
 
 
 class CodedView(View):
@@ -162,3 +180,26 @@ class CodedView(View):
 
 Piece = tuple[slice, slice, View]
 """Rows and columns of a window, and where they lie."""
+
+
+def wrote(storage: Storage, unit: int, instruction: int, part: bool) -> None:
+    """Note a write; a unit counts as a sibling only as long as it wrote nothing but parts."""
+    if not part:
+        storage.parts.discard(unit)
+    elif unit not in storage.writers:
+        storage.parts.add(unit)
+    storage.writers[unit] = instruction
+    storage.newest = instruction
+
+
+def whole(view: View) -> list[Piece]:
+    """A window that lies row by row is one piece."""
+    return [(slice(0, view.rows), slice(0, view.cols), view)]
+
+
+def same_shape(dst: View, src: View) -> None:
+    if (dst.rows, dst.cols) != (src.rows, src.cols):
+        raise AccelsimError(
+            f"copy of [{src.rows}, {src.cols}] from {src.storage.name} into"
+            f" [{dst.rows}, {dst.cols}] of {dst.storage.name}"
+        )

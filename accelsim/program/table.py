@@ -8,7 +8,7 @@ engine reads flat memory. Every column is documented in ``INSTRUCTION_COLUMNS`` 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,19 @@ class AddressSpace:
     core: int  # -1 for a memory shared by all cores
 
 
+class Region(NamedTuple):
+    """Rows and columns of a tensor's 2-D form, and where they lie: element (row, col) is at byte
+    ``offset`` of the storage, its neighbours ``row_step`` and ``col_step`` bytes further on."""
+
+    row: int
+    rows: int
+    col: int
+    cols: int
+    offset: int
+    row_step: int
+    col_step: int
+
+
 @dataclass(frozen=True)
 class StorageInfo:
     """A named extent of an address space: a tensor in a memory, or an on-chip buffer.
@@ -85,6 +98,8 @@ class StorageInfo:
     (a KV append writes only the new rows); empty means all of it.
     ``panels`` are the first columns of the panels in which its 2-D form is stored, one behind the
     other, each with all rows of its columns, row after row; empty means row-major.
+    ``regions`` say the same of a tensor that lies in banks which compute: rectangles of its 2-D
+    form, each with constant steps between its rows and its columns; they cover all of it.
     With an ``encoding`` it lies in ``tiles`` of that 2-D form, each coded by itself
     (accelsim.encoding).
     """
@@ -101,6 +116,7 @@ class StorageInfo:
     panels: tuple[int, ...] = ()
     encoding: str = ""
     tiles: tuple[Tile, ...] = ()
+    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)

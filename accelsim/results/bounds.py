@@ -16,7 +16,7 @@ from accelsim.engine.bind import BoundProgram
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Unit
 from accelsim.numerics.formats import FORMATS
-from accelsim.program.opcodes import Opcode
+from accelsim.program.opcodes import PRODUCTS
 from accelsim.results import memory
 from accelsim.results.result import SegmentRun
 
@@ -34,7 +34,7 @@ def product_ticks(bound: BoundProgram, kind: int) -> dict[int, float]:
     sparse for all sparse.
     """
     program, (_, block) = bound.program, list(bound.arch.units.items())[kind]
-    products = (program.column("opcode") == Opcode.MATMUL) & (bound.unit_index == kind)
+    products = np.isin(program.column("opcode"), PRODUCTS) & (bound.unit_index == kind)
     owner = program.column("operator")[products]
     bits = _operand_bits(bound, products)
     tick = bound.arch.ticks_per_cycle(block.clock)

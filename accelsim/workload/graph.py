@@ -33,6 +33,8 @@ class Graph:
         operators: in execution order.
         settings: what was asked for (phase, batch, context, ...), for reports.
         assumptions: what it takes for given, in plain words; results tell it.
+        lanes: activations of parts that run side by side, by number; only those of one part take
+            each other's place in memory.
 
     Raises:
         AccelsimError: naming the graph, the operator and the tensor that do not fit.
@@ -43,6 +45,7 @@ class Graph:
     operators: tuple[Operator, ...]
     settings: Mapping[str, str | int] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
+    lanes: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", dict(self.tensors))

@@ -17,9 +17,10 @@ from accelsim.workload.parallel import PARALLEL_KEYS, parallel
 from accelsim.workload.routing_choice import ROUTING_KEYS, routing_choice
 from accelsim.workload.scalesim_topology import parse_topology, read_topology
 from accelsim.workload.single import standalone
+from accelsim.workload.sub_batches import SUB_BATCH_KEYS, interleaved, sub_batches
 from accelsim.workload.tensors import dtype_named
 from accelsim.workload.training import Training, training_step
-from accelsim.workload.transformer import build_transformer, forward_pass
+from accelsim.workload.transformer import Pass, build_transformer, forward_pass
 from accelsim.workload.transformer_config import OVERRIDABLE
 from accelsim.workload.yaml_graph import describe_yaml_graph, read_yaml_graph
 
@@ -39,7 +40,8 @@ def parse_workload(text: str) -> Graph:
     (`llama-2-7b:phase=decode,batch=16,context=2048`), or a path: a Hugging Face `config.json`
     or a directory that holds one, a SCALE-Sim topology `.csv`, a `.yaml` graph. In a decode
     `dataset` and `seed`, or `contexts`, give every sequence a length of its own; `tp`, `pp` and
-    `stage` describe one device of several (see workload.parallel). A mixture of
+    `stage` describe one device of several (see workload.parallel), `subbatch=2` halves of a
+    decode batch that take turns (see workload.sub_batches). A mixture of
     experts also takes `routing` (balanced, uniform, zipf or a file), `skew`, `seed` and `draw`
     (see workload.routing_choice).
 
@@ -206,7 +208,7 @@ def _file(name: str) -> Path:
 def _huggingface(file: Path, pairs: Settings) -> Graph:
     """A transformer; keys are those of the pass and the fields of its config."""
     config = read_config(file)
-    known = (*PASS_KEYS, *PARALLEL_KEYS, *(ROUTING_KEYS if config.experts else ()))
+    known = (*PASS_KEYS, *PARALLEL_KEYS, *SUB_BATCH_KEYS, *(ROUTING_KEYS if config.experts else ()))
     for key in pairs:
         if key not in known and key not in OVERRIDABLE and key not in ROUTING_KEYS:
             hint = did_you_mean(key, [*known, *OVERRIDABLE])
@@ -225,7 +227,14 @@ def _huggingface(file: Path, pairs: Settings) -> Graph:
         raise AccelsimError(f"{config.name}: logits is {given}; accepted for training: all")
     step = forward_pass(changed, **chosen)  # type: ignore[arg-type]
     spread = parallel(changed, pairs.get("tp", 1), pairs.get("pp", 1), pairs.get("stage"))
-    graph = build_transformer(changed, step, routing_choice(changed, routing), spread)
+    routed = routing_choice(changed, routing)
+
+    def build(part: Pass) -> Graph:
+        return build_transformer(changed, part, routed, spread)
+
+    count, least = (pairs.get(key) for key in SUB_BATCH_KEYS)
+    parts = sub_batches(step, count, least, str(changed))
+    graph = build(step) if len(parts) == 1 else interleaved(step, parts, build)
     return graph if training is None else training_step(graph, training)
 
 

@@ -114,7 +114,8 @@ class Machine:
             return
         (_, space, base, _, width, stride, _), to = self.operands[source], self.operands[target]
         chosen = range(len(values)) if rows is None else rows
-        lines = [bytes(self.bytes[space][base + r * stride :][:width]) for r in chosen]
+        starts = [base + r * stride for r in chosen]
+        lines = [bytes(self.bytes[space][start : start + width]) for start in starts]
         for r, line in enumerate(lines):
             at = to[2] + r * to[5]
             self.bytes[to[1]][at : at + width] = line
@@ -128,6 +129,15 @@ class Machine:
         rows = 1
         for extent in info.shape[:-1]:
             rows *= extent
+        if info.regions:
+            for r in range(rows):
+                for c in range(cols):
+                    yield info.base + next(
+                        one.offset + (r - one.row) * one.row_step + (c - one.col) * one.col_step
+                        for one in info.regions
+                        if 0 <= r - one.row < one.rows and 0 <= c - one.col < one.cols
+                    )
+            return
         first = info.panels or (0,)
         panels = list(zip(first, (*first[1:], cols), strict=True))
         for r in range(rows):
@@ -234,6 +244,8 @@ class Machine:
                 self.write(dst, lambda r, c: values[r][c])
             case Opcode.ENCODE:
                 self.encode(dst, src0, row["flags"] & Flag.TRANSPOSE_A)
+            case Opcode.PIM:
+                self.in_banks(row, dst, src0, src1)
             case Opcode.MATMUL:
                 self.multiply(row, dst, src0, src1, imm)
             case Opcode.VECTOR:
@@ -255,6 +267,20 @@ class Machine:
         _, space, base, _, width, _, _ = self.operands[dst]
         assert len(coded) == width
         self.bytes[space][base : base + width] = coded
+
+    def in_banks(self, row, dst, src0, src1):
+        """m vectors, each with n rows of its own, or with its part of the same n rows."""
+        vectors, matrix, k = self.read(src0), self.read(src1), row["k"]
+        formats = [self.format(d) for d in (src0, src1, dst)]
+        dot = product_of(self.units[row["unit"]], "", formats)
+
+        def element(i, j):
+            if row["flags"] & Flag.ABREAST:
+                part = slice(i * k, (i + 1) * k)
+                return dot(matrix[j][part], vectors[0][part], None)
+            return dot(matrix[i * row["n"] + j], vectors[i], None)
+
+        self.write(dst, element)
 
     def multiply(self, row, dst, src0, src1, imm):
         a, b, flags = self.read(src0), self.read(src1), row["flags"]

@@ -8,7 +8,7 @@ import math
 import re
 from typing import NamedTuple
 
-from scalar_numbers import LAYOUTS, add, cast, exponent_of, finite, mul, nearest, wrapped
+from scalar_numbers import LAYOUTS, add, cast, exponent_of, finite, fma, mul, nearest, wrapped
 
 
 class Step(NamedTuple):
@@ -23,7 +23,7 @@ class Step(NamedTuple):
 # By arithmetic and the kind of its operands.
 STEPS = {
     ("ampere-mma", "fp16"): Step(8, 24), ("ampere-mma", "bf16"): Step(8, 24),
-    ("ampere-mma", "tf32"): Step(4, 24),
+    ("ampere-mma", "tf32"): Step(4, 24), ("turing-mma", "fp16"): Step(8, 24),
     ("hopper-wgmma", "fp16"): Step(16, 25), ("hopper-wgmma", "bf16"): Step(16, 25),
     ("hopper-wgmma", "tf32"): Step(8, 25),
     ("hopper-wgmma", "fp8_e4m3"): Step(32, 13, 13), ("hopper-wgmma", "fp8_e5m2"): Step(32, 13, 13),
@@ -53,6 +53,11 @@ def product_of(settings, order, formats, encoding=""):
         assert name == "sequential-fp32", name
         assert not promoted, order
         return _adders(None, 0)
+    if name == "fma-fp32":
+        return _multiply_adds
+    if settings["kind"] == "pim":
+        assert settings.get("arithmetic", "tree16-fp32") == "tree16-fp32"
+        return _trees(16)
     operands = "tf32" if a == "fp32" else a
     step = STEPS[name, operands]
     if "sparse:2" in order.split(";"):  # a step's products come from twice as many k
@@ -63,6 +68,31 @@ def product_of(settings, order, formats, encoding=""):
 
 def _exact(x, y, c):
     return wrapped(sum(u * v for u, v in zip(x, y, strict=True)) + (c or 0))
+
+
+def _multiply_adds(x, y, c):
+    """One after the other, each rounded once."""
+    total = 0.0 if c is None else c
+    for u, v in zip(x, y, strict=True):
+        total = fma(u, v, total) if all(map(finite, (u, v, total))) else u * v + total
+    return total
+
+
+def _trees(width):
+    """Products, then neighbours added until one sum is left, which the accumulator takes."""
+
+    def dot(x, y, c):
+        total = 0.0 if c is None else c
+        for first in range(0, len(x), width):
+            part = slice(first, first + width)
+            leaves = [mul(u, v) for u, v in zip(x[part], y[part], strict=True)]
+            leaves += [0.0] * (width - len(leaves))
+            while len(leaves) > 1:
+                leaves = [add(u, v) for u, v in zip(leaves[::2], leaves[1::2], strict=True)]
+            total = add(total, leaves[0])
+        return total
+
+    return dot
 
 
 def _adders(entering, fold):

@@ -31,7 +31,7 @@ from accelsim.simulation import compile_program, plan_memory
 
 MANTISSA = {"fp32": 23, "fp16": 10, "bf16": 7, "fp8_e4m3": 3, "fp8_e5m2": 2}
 STEPS = {  # products and fraction bits of a step, delivered fraction bits
-    ("a10", 16): (8, 24, 23), ("a100", 16): (8, 24, 23),
+    ("a100", 16): (8, 24, 23), ("a10", 16): (8, 24, 23), ("t4", 16): (8, 24, 23),
     ("h100", 16): (16, 25, 23), ("h100", 8): (32, 13, 13),
     ("h200", 16): (16, 25, 23), ("h200", 8): (32, 13, 13),
 }  # fmt: skip
@@ -78,6 +78,14 @@ def systolic_dot(array, x, y):
     return total
 
 
+def chain_dot(x, y):
+    """One output: a chain of fused multiply-adds."""
+    total = Fraction(0)
+    for u, v in zip(x, y, strict=True):
+        total = rnd("fp32", total + u * v)
+    return total
+
+
 def gpu_dot(gpu, fmt, order, x, y):
     """One output from bit patterns: slices, promoted blocks, steps."""
     products, fraction_bits, kept = STEPS[gpu, fmt.bits]
@@ -102,13 +110,17 @@ def gpu_dot(gpu, fmt, order, x, y):
     return total
 
 
+ABSENT = {("a10", "fp8"), ("a100", "fp8"), ("t4", "fp8"), ("t4", "bf1")}
+"""Formats that tensor cores do not multiply, by their first letters."""
+
+
 def cases():
     small, whole = (3, 5, 200), (64, 64, 256)
     for arch in list_archs():
         if arch == "stream-sdpa":  # its nodes are for attention only
             continue
         for dtype in ("fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "int8"):
-            if arch not in ("a10", "a100") or dtype[:3] != "fp8":  # which they do not have
+            if (arch, dtype[:3]) not in ABSENT:
                 yield arch, dtype, small, ()
     yield "edge-npu", "bf16", small, ("gemmini-gemm",)
     yield "quad-npu", "fp8_e4m3", small, ("gemmini-gemm",)
@@ -137,9 +149,9 @@ def test_programs_equal_scalar_rationals(arch, dtype, shape, mapper):
         assert str(order[0]) == "promote:128"
     for i in range(0, m, -(-m // 3)):
         for j in range(0, n, -(-n // 5)):
-            if arrays:
+            if arrays or arch == "xeon-6154":
                 x, y = numbers(fmt, a[i : i + 1])[0], numbers(fmt, b[:, j][None])[0]
-                total = systolic_dot(arrays[0], x, y)
+                total = systolic_dot(arrays[0], x, y) if arrays else chain_dot(x, y)
             else:
                 x, y = fmt.codes(a[i]).tolist(), fmt.codes(b[:, j].copy()).tolist()
                 total = gpu_dot(machine.name, fmt, order[0], x, y)

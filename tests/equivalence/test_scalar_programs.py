@@ -33,6 +33,7 @@ from accelsim.simulation import compile_program, plan_memory
 FLOATS = ("fp16", "bf16", "fp8_e4m3", "fp8_e5m2", "fp32")
 A100 = ("fp16", "bf16", "fp32")  # it has no fp8
 ALL = (*FLOATS, "int8")
+BANKS = ("fp16", "bf16")
 SCORES = ("fp16", "bf16", "fp8_e5m2", "fp32")  # small ones are 0 in e4m3, and 0 / 0 a NaN
 # Narrow operands and every bit of their sums.
 SUMS = (*(f"{name},out=fp32" for name in FLOATS), "int8")
@@ -76,6 +77,9 @@ CASES = [
     ("a100", "gpu-gemm", "gemm:m=4,n=9,k=70", SUMS[:2]),
     ("a100", "gpu-gemm", "gemm:m=3,n=5,k=43,accumulator=fp16", ("fp16",)),
     ("a100", "gpu-gemm", "gemm:m=2,n=3,k=1100,bias=true,activation=silu", A100),
+    ("t4", "gpu-gemm", "gemm:m=5,n=7,k=37", ("fp16", "int8")),
+    ("xeon-6154", "gpu-gemm", "gemm:m=5,n=7,k=37", FLOATS),
+    ("xeon-6154", "gpu-softmax", "softmax:rows=3,cols=70", ("fp32",)),
     ("a100", "gpu-gemm", "gemm:m=3,n=5,k=136,sparsity=2:4", (*SUMS[:2], "int8")),
     ("a100", "gpu-gemm", "gemm:m=2,n=3,k=1100,sparsity=2:4,bias=true", ("fp16",)),
     ("a100", "gpu-gemm", "gemm:m=2,n=5,k=140,encoding=tiled-csl,sparsity=0.3", ("fp16", "bf16")),
@@ -181,6 +185,11 @@ CASES = [
      "expert_combine:tokens=9,hidden=21,top_k=3,rows=11,copies=true", FLOATS),
     ("tpu-v3", "vector-expert-combine", "expert_combine:tokens=5,hidden=9,top_k=1,rows=3", FLOATS),
     ("a100", "gpu-expert-combine", "expert_combine:tokens=9,hidden=21,top_k=2,rows=11", A100),
+    # In the banks of main memory: several rows of tokens, heads side by side, rows of inputs.
+    ("neupims", "pim-attention", "attention:heads=4,kv_heads=2,q=1,kv=37,d=32", BANKS),
+    ("npu-pim", "pim-attention", "attention:heads=1,q=1,kv=519,d=32", BANKS[:1]),
+    ("neupims", "pim-gemv", "gemm:m=2,n=64,k=530,bias=true", BANKS),
+    ("neupims", "pim-kv-append", "kv_append:kv_heads=2,q=1,d=6,batch=2,capacity=9,position=4", ALL),
     # Operators one after another, on numbers that a machine has made.
     ("tpu-v3", "-", f"gpt2:{SMALL},positions=8", ("bf16",)),
     ("quad-npu", "-", f"llama-2-7b:{SMALL},kv_heads=2", ("fp16",)),
@@ -202,8 +211,8 @@ def machine_of(arch):
 
 def compiled(arch, mapper, workload, scale=1.0):
     machine, graph = machine_of(arch), api.as_graph(workload)
-    plan = plan_memory(graph, machine, "bandwidth")
     wanted = () if mapper == "-" else (mapper,)
+    plan = plan_memory(graph, machine, "bandwidth", wanted)
     program = compile_program(graph, graph.operators, machine, plan, "bandwidth", wanted)
     values = Values(graph_values(graph, 1, scale=scale))
     for spec in graph.tensors.values():

@@ -19,6 +19,7 @@ from accelsim.program.table import (
     AddressSpace,
     OperatorInfo,
     Program,
+    Region,
     StorageInfo,
     UnitSlot,
 )
@@ -30,6 +31,8 @@ def small() -> Program:
     bf16 = FORMATS["bf16"]
     x = build.storage(StorageInfo("x", 0, 0, 64, "input", (4, 8), "bf16")).view(4, 8, bf16)
     y = build.storage(StorageInfo("y", 0, 64, 64, "cache", (4, 8), "bf16", 0, ((0, 1), (3, 3))))
+    in_banks = (Region(0, 4, 0, 4, 0, 2, 8), Region(0, 4, 4, 4, 32, 2, 8))
+    build.storage(StorageInfo("z", 0, 128, 64, "weight", (4, 8), "bf16", regions=in_banks))
     build.vector(0, Function.MUL_IMM, y.view(2, 8, bf16), x[0:2, :], imm=0.1)
     build.approximate("not everything")
     return replace(build.finish(), metadata={"seed": 3, "arch": {"name": "n"}})
@@ -86,7 +89,7 @@ def _rewrite(path: Path, change) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda h: h.update(schema=4), "it has schema 4, this version reads up to 3"),
+        (lambda h: h.update(schema=5), "it has schema 5, this version reads up to 4"),
         (lambda h: h["instruction_columns"].pop(), "its tables have other columns"),
         (lambda h: h["formats"].append("fp7"), "unknown number formats fp7"),
         (lambda h: h.update(kind="something else"), "not a whole accelsim tile program"),

@@ -13,8 +13,9 @@ import math
 from collections.abc import Iterator
 
 from accelsim.errors import AccelsimError
+from accelsim.hw.pim.bank_attention import attend_rows, logit_rows
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.operators import Gemv, Operator
+from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator
 from accelsim.hw.pim.stream import NO_ROW, PimStream
 
 Row = tuple[int, int, int, int, int, int]
@@ -22,11 +23,26 @@ Row = tuple[int, int, int, int, int, int]
 
 def bank_streams(family: Family, operator: Operator) -> list[tuple[PimStream, int]]:
     """Streams of channels that differ, each with the number of channels that have it."""
+    if isinstance(operator, Logit | Attend) and family.numbers["inputs_first"]:
+        return [(_checked(family, _attention_rows(family, operator)), family.channels)]
     if not isinstance(operator, Gemv):
         raise AccelsimError(f"{family.name} multiplies a matrix by a vector; accepted: gemv:m=,n=")
     family.check_rows(_groups(family, operator) * len(_chunks(family, operator)))
     rows = _inputs_first if family.numbers["inputs_first"] else _outputs_first
     return [(PimStream.of(rows(family, operator)), family.channels)]
+
+
+def _attention_rows(family: Family, operator: Logit | Attend) -> Iterator[Row]:
+    if isinstance(operator, Logit):
+        return logit_rows(family, operator)
+    return attend_rows(family, operator)
+
+
+def _checked(family: Family, rows: Iterator[Row]) -> PimStream:
+    """A stream whose rows a bank has."""
+    stream = PimStream.of(rows)
+    family.check_rows(int(stream.row.max()) + 1)
+    return stream
 
 
 def _chunks(family: Family, operator: Gemv) -> list[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.family import Family
@@ -36,12 +37,39 @@ def newton_rows(family: Family, operator: Operator, first_row: int = 0) -> Itera
     raise AccelsimError(f"{family.name} computes no attention at once; accepted: logit, attend")
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """A product of a tile program in one channel: ``vectors`` one after the other through the
+    global buffer, each with ``n`` rows of the matrix of its own, row by row over the banks. A tile
+    has ``results`` sums of ``k`` products. ``abreast``: the one vector has as many parts."""
+
+    vectors: int
+    results: int
+    n: int
+    k: int
+    abreast: bool = False
+
+
+def sweep_rows(
+    family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
+) -> Iterator[Row]:
+    """Commands of a product whose matrix begins at row ``first_row`` of every bank, and whose
+    vectors lie in the banks from (row, bank) ``vector`` on."""
+    writer = _Writer(family, first_row)
+    tile = [writer.columns(sweep.k)] * sweep.results
+    tiles = math.ceil(sweep.n / family.banks)
+    for number in range(sweep.vectors):
+        further, bank = divmod(vector[1] + number, family.banks)
+        writer.vector = vector[0] + further, bank
+        yield from writer.chunk([tile] * tiles)
+
+
 class _Writer:
     def __init__(self, family: Family, first_row: int) -> None:
         self.family, self.row = family, first_row
         parts = family.device.organization
         self.row_length = parts.row_bytes * 8 // family.units.operand_bits
-        self.vector_row = parts.rows - 1
+        self.vector = parts.rows - 1, 0
 
     def gemv(self, work: Gemv) -> Iterator[Row]:
         for first in range(0, work.n, self.row_length):
@@ -81,7 +109,7 @@ class _Writer:
         self.family.check_rows(self.row + len(tiles) + 1)
         if not self.family.rules.concurrent:
             yield self.header(tiles[0])  # host traffic stops with the first header
-        yield (number("GWRITE"), self.vector_row, 0, 1, 0, 0)
+        yield (number("GWRITE"), *self.vector, 1, 0, 0)
         for tile in tiles:
             yield self.header(tile)
             for at, columns in enumerate(tile):

@@ -273,14 +273,14 @@ def _result(
         background_reads=reads,
         background_bytes_per_second=moved * device.clock_hz / cycles,
         peak_bytes_per_second=channels * device.channel_bytes_per_second,
-        digests={"family": _digest(family)},
+        digests={"family": family_digest(family)},
         wall_seconds=time.perf_counter() - began,
         verdicts=verdicts,
         logs=tuple(part.log for part in parts if len(part.log)),
     )
 
 
-def _digest(family: Family) -> str:
+def family_digest(family: Family) -> str:
     """SHA-256 of everything about a family that a run depends on."""
     content = asdict(family)
     for name in ("name", "description", "sources"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,13 @@ from accelsim.program.verify.layouts import layout_problem
 from accelsim.program.verify.violation import Violation
 
 if TYPE_CHECKING:
-    from accelsim.program.table import Ints, Program, StorageInfo
+    from accelsim.program.table import Ints, Program, Region, StorageInfo
 
 # Tensors of these roles hold their data before the program starts.
 ENDURING_ROLES = ("input", "weight", "constant", "cache")
 NOBODY, UNCHECKED = -1, -2  # who may write a storage, where it is not an operator
 
-Span = tuple[int, int]  # first byte, number of bytes
+Span = tuple[int, int, int, int]  # first byte, lines, bytes of a line, bytes from line to line
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,18 @@ class Extents:
 
     ``format`` is -1 where none is declared; ``tensor`` is 0 for buffers; ``initial`` is 1 where
     data lie from the start; ``producer`` is the operator that writes it, NOBODY or UNCHECKED.
-    ``initial`` and ``due`` list, as (storage, first byte, bytes), what is there from the start and
-    what the producer must write. ``segments`` and ``component`` say which storages share addresses
-    (see cell_kernels.find_neighbours); ``clash`` are two that both claim the start, or (-1, -1).
-    ``updated`` are pairs (old, new) of which the new one is written over the old one, window by
-    window, while that is still read: they are cut into the same cells.
+    ``initial`` and ``due`` list, as (storage, *Span), what is there from the start and what the
+    producer must write, ``fresh`` what of the first is nevertheless not there. ``segments`` and
+    ``component`` say which storages share addresses (see cell_kernels.find_neighbours); ``clash``
+    are two that both claim the start, or (-1, -1). ``updated`` are pairs (old, new) of which the
+    new one is written over the old one, window by window, while that is still read: they are cut
+    into the same cells.
     """
 
     table: Ints
-    initial: list[tuple[int, int, int]]
-    due: list[tuple[int, int, int]]
+    initial: list[tuple[int, ...]]
+    due: list[tuple[int, ...]]
+    fresh: list[tuple[int, ...]]
     component: Ints
     origin: Ints
     segments: Ints
@@ -53,11 +56,13 @@ class Extents:
         """Gather the storages of a program."""
         from accelsim.program.verify.cell_kernels import find_neighbours
 
-        rows, initial, due = [], [], []
+        rows = []
+        initial, due, fresh = (list[tuple[int, ...]]() for _ in range(3))
         for s, info in enumerate(program.storages):
             held, owed = _held_and_owed(info)
             initial += [(s, *span) for span in held]
             due += [(s, *span) for span in owed]
+            fresh += [(s, *span) for span in owed if held and info.regions]
             rows.append(_row(info, bool(held)))
         table = np.array(rows, dtype=np.int64).reshape(len(rows), 7)
         order = np.lexsort((table[:, 1], table[:, 0]))
@@ -69,7 +74,7 @@ class Extents:
         updated = _updated(table, component)
         # Their cells tell who overwrites what; nothing else is at these addresses.
         segments[updated.ravel()] = 0
-        return cls(table, initial, due, component, origin, segments, *counts, pair, updated)
+        return cls(table, initial, due, fresh, component, origin, segments, *counts, pair, updated)
 
     def cells(self, program: Program, verdicts: Ints, *, exact: bool = False) -> Cells:
         """Memory cut into cells, storage by storage.
@@ -91,12 +96,12 @@ class Extents:
             group[self.updated[:, 0]] = self.updated[:, 1]
         quiet[self.updated[:, 0]] = False
         group = np.where(quiet, -1, group)
-        spans = np.array([*self.initial, *self.due], dtype=np.int64).reshape(-1, 3)
+        known = [*self.initial, *self.fresh]
+        spans = np.array([*known, *self.due], dtype=np.int64).reshape(-1, 5)
         s = spans[:, 0]
-        ones = np.ones(len(s), dtype=np.int64)
         offset = self.table[s, 1] - origin[s] + spans[:, 1]
-        extra = np.stack([group[s], offset, ones, spans[:, 2], spans[:, 2]], axis=1)
-        owners = s[: len(self.initial)]
+        extra = np.stack([group[s], offset, *spans.T[2:]], axis=1)
+        owners = np.where(np.arange(len(known)) < len(self.initial), s[: len(known)], -1)
         return Cells.build(program, verdicts, group, origin, n_groups, extra, owners)
 
 
@@ -164,23 +169,66 @@ def _held_and_owed(info: StorageInfo) -> tuple[list[Span], list[Span]]:
     """What a storage holds from the start, and what its producer must write."""
     if info.role == "buffer":
         return [], []
-    everything = [(0, info.nbytes)]
+    if info.regions:
+        return _held_and_owed_regions(info)
+    everything = [_line(0, info.nbytes)]
     if info.producer < 0:
         return (everything if info.role in ENDURING_ROLES else []), []
     if info.encoding:
-        return [], [(tile.offset, tile.nbytes) for tile in info.tiles]
+        return [], [_line(tile.offset, tile.nbytes) for tile in info.tiles]
     if not info.written:
-        return [], [(0, _packed_bytes(info))]
+        return [], [_line(0, _packed_bytes(info))]
     pitch = _row_bytes(info)
-    owed = [(a * pitch, (b - a + 1) * pitch) for a, b in sorted(info.written)]
+    owed = [_line(a * pitch, (b - a + 1) * pitch) for a, b in sorted(info.written)]
     held, at = [], 0
-    for start, length in owed:
+    for start, _, length, _ in owed:
         if start > at:
-            held.append((at, start - at))
+            held.append(_line(at, start - at))
         at = start + length
     if at < info.nbytes:
-        held.append((at, info.nbytes - at))
+        held.append(_line(at, info.nbytes - at))
     return (held if info.role in ENDURING_ROLES else []), owed
+
+
+def _line(first: int, nbytes: int) -> Span:
+    return first, 1, nbytes, nbytes
+
+
+def _held_and_owed_regions(info: StorageInfo) -> tuple[list[Span], list[Span]]:
+    """The same of a tensor in banks that compute: all of it is there, but for what is written."""
+    element = FORMATS[info.format].bits // 8
+    whole = [_lines_of(one, element) for one in info.regions]
+    if info.producer < 0:
+        return (whole if info.role in ENDURING_ROLES else []), []
+    if not info.written:
+        return [], whole
+    starts = [one.row for one in info.regions]
+    owed = []
+    for first, last in info.written:
+        at = max(0, bisect_right(starts, first) - 1)
+        while at and starts[at - 1] + info.regions[at - 1].rows > first:
+            at -= 1
+        while at < len(starts) and starts[at] <= last:
+            if part := _rows_of(info.regions[at], first, last + 1):
+                owed.append(_lines_of(part, element))
+            at += 1
+    return (whole if info.role in ENDURING_ROLES else []), owed
+
+
+def _rows_of(region: Region, first: int, stop: int) -> Region | None:
+    """The part of a region in rows first .. stop - 1 of its tensor."""
+    top, end = max(first, region.row), min(stop, region.row + region.rows)
+    if end <= top:
+        return None
+    moved = region.offset + (top - region.row) * region.row_step
+    return region._replace(row=top, rows=end - top, offset=moved)
+
+
+def _lines_of(region: Region, element: int) -> Span:
+    """A region as lines of neighbouring bytes: its rows, or its columns."""
+    if region.col_step == element or region.cols == 1:
+        return region.offset, region.rows, region.cols * element, region.row_step
+    return region.offset, region.cols, region.rows * element, region.col_step
 
 
 def _storage_problem(program: Program, info: StorageInfo) -> tuple[str, str] | None:

@@ -30,6 +30,7 @@ SHAPES: dict[Opcode, int] = {
     Opcode.VECTOR: 5,
     Opcode.DECODE: 6,
     Opcode.ENCODE: 7,
+    Opcode.PIM: 8,
 }
 # Vector functions that are not plain unary ones: 1 takes two sources, 2 reduces, 3 works on heads.
 FUNCTION_FORMS: dict[Function, int] = {

@@ -14,14 +14,16 @@ UNIT, OPCODE, FUNCTION, FLAGS, OPERATOR, M, N, K, DEPENDENCY, DST, SOURCE = (
     *(0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12),
 )
 STORAGE, SPACE, BASE, ROWS, ROW_BYTES, STRIDE, FORMAT = range(7)
-ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, SCALAR, FORWARD, RESCALE = 1, 2, 4, 8, 32, 64
+ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, SCALAR, FORWARD, RESCALE, ABREAST = (
+    *(1, 2, 4, 8, 32, 64, 1024),
+)
 MATMUL_FLAGS, ISSUED = 87, 128  # ISSUED << c: dependency c waits for the issue only
 CODED = 1 << 16  # format codes from here on: coded bytes
 EXP = 16  # of Function, the one that a MATMUL can go on with
 # Columns of the storage table (see extents.py).
 S_SPACE, S_BASE, S_BYTES, S_FORMAT, S_TENSOR = range(5)
 # How an opcode uses its operands (see structure.SHAPES).
-NOTHING, COPY, GATHER, FILL, MATMUL, VECTOR, DECODE, ENCODE = range(8)
+NOTHING, COPY, GATHER, FILL, MATMUL, VECTOR, DECODE, ENCODE, PIM = range(9)
 # Columns of the table of coded forms.
 F_ROWS, F_COLS, F_FORMAT = range(3)
 # How a vector function uses its sources (see structure.FUNCTION_FORMS).
@@ -106,7 +108,7 @@ def judge_instructions(
             fault = _coded_fault(row, operands, shapes[row[OPCODE]], coded)
         if fault == 0:
             fault = _shape_fault(row, immediate[i], operands, bits, shapes, forms, coded)
-        if fault == 0 and shapes[row[OPCODE]] == MATMUL:
+        if fault == 0 and shapes[row[OPCODE]] in (MATMUL, PIM):
             fault = _format_fault(row, operands, integers, coded)
         if (
             fault == 0
@@ -153,6 +155,10 @@ def _form_fault(
         if function not in (0, EXP):
             return 5 * 8
         sources = 3 if row[FLAGS] & RESCALE else 2
+    elif shape == PIM:
+        if function != 0:
+            return 5 * 8
+        sources = 2
     elif shape == GATHER:
         sources = 2
     elif shape in (COPY, DECODE, ENCODE):
@@ -188,6 +194,8 @@ def _flags_mean_nothing(row: NDArray[np.int64], shape: int, sources: int) -> boo
         allowed = SCALAR
     elif shape == ENCODE:
         allowed = TRANSPOSE_A
+    elif shape == PIM:
+        allowed = ABREAST
     elif shape == VECTOR and sources == 2:
         allowed = FORWARD
     for c in range(3):
@@ -280,7 +288,7 @@ def _shape_fault(
         return 0
     m, n, k = row[M], row[N], row[K]
     reduces = shape == VECTOR and forms[row[FUNCTION]] == REDUCTION
-    if m < 1 or n < 1 or ((shape == MATMUL or reduces) and k < 1):
+    if m < 1 or n < 1 or ((shape in (MATMUL, PIM) or reduces) and k < 1):
         return 13 * 8
     if not _fits(operands, row[DST], m, n, bits, coded) or (reduces and n != 1):
         return 11 * 8
@@ -293,6 +301,12 @@ def _shape_fault(
             return 11 * 8 + 2
         if row[FLAGS] & RESCALE and not _fits(operands, row[SOURCE + 2], m, 1, bits, coded):
             return 11 * 8 + 3
+    elif shape == PIM:
+        side = row[FLAGS] & ABREAST
+        if not _fits(operands, a, 1 if side else m, m * k if side else k, bits, coded):
+            return 11 * 8 + 1
+        if not _fits(operands, b, n if side else m * n, m * k if side else k, bits, coded):
+            return 11 * 8 + 2
     elif shape == GATHER:
         if not _fits(operands, a, -1, n, bits, coded):
             return 11 * 8 + 1

@@ -1,0 +1,83 @@
+"""DRAM whose banks compute, as the main memory of an architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.block import block, require
+from accelsim.hw.dram.block import Dram
+from accelsim.hw.dram.device import Device
+from accelsim.hw.pim.catalog import family as find_family
+from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.layout import BankGrid
+
+BY_BANK = "RoRaBgBaChCo"
+"""The map in which a row of a bank is one run of addresses, and banks are equally far apart."""
+
+
+@block("pim_dram")
+@dataclass(frozen=True, kw_only=True)
+class PimDram(Dram):
+    """``channels`` channels of a PIM ``family`` ("neupims", or FILE.yaml:NAME): its DRAM device,
+    and units beside the banks that a unit of ``kind: pim`` commands.
+
+    Addresses go along a row of a bank, then over channels, then over banks, so that a matrix with
+    one row per bank is a window with constant steps. Other parameters are those of ``kind: dram``.
+    """
+
+    family: str
+    device: str = ""
+    mapping: str = BY_BANK
+    hashing: bool = False
+
+    def check(self) -> None:
+        super().check()
+        require(not self.device, f"device is that of family {self.family}; accepted: none")
+        require(not self.command_clock, "command_clock is that of the family; accepted: none")
+        same = self.mapping.lower() == BY_BANK.lower() and not self.hashing
+        require(same, f"mapping {self.mapping}; accepted: {BY_BANK} without hashing")
+        parts = self.part.organization
+        require(
+            parts.pseudo_channels == 1,
+            f"family {self.family} has {parts.pseudo_channels} pseudo-channels; accepted: 1",
+        )
+
+    def setting(self, name: str, value: Any) -> Any:
+        raise AccelsimError(f"{name} follows from family {self.family} and channels")
+
+    @cached_property
+    def pim(self) -> Family:
+        """The family of its banks."""
+        return find_family(self.family)
+
+    @cached_property
+    def part(self) -> Device:
+        found = self.pim.device
+        parts = found.organization
+        return replace(found, organization=replace(parts, rows=self.rows or parts.rows))
+
+    @property
+    def own_clock_hz(self) -> int:
+        return self.part.clock_hz
+
+    @cached_property
+    def grid(self) -> BankGrid:
+        """Its banks as layouts see them."""
+        parts, units = self.part.organization, self.pim.units
+        bits = units.operand_bits
+        return BankGrid(
+            self.channels, self.pim.banks, parts.rows, parts.row_bytes, units.macs * bits // 8, bits
+        )
+
+    @property
+    def bank_pitch(self) -> int:
+        """Bytes from an address to the same place of the next bank."""
+        return self.part.organization.row_bytes * self.channels
+
+    @property
+    def row_pitch(self) -> int:
+        """Bytes of one row of all banks of all channels."""
+        return self.bank_pitch * self.pim.banks

@@ -1,0 +1,129 @@
+"""Units beside the banks of main memory, as an architecture commands them: a queue per channel.
+
+One instruction is the product of m vectors with n rows of a matrix each, in one channel. Vectors
+and matrix lie in it, at the places of a layout (hw/pim/layout); the results are read out to a
+scratchpad. What that takes alone in the channel is the family's own command stream
+(hw/pim/cost); at dram fidelity the commands go through the channel together with reads and writes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from accelsim.errors import AccelsimError
+from accelsim.hw.block import Cost, Ints, Unit, Work, block
+from accelsim.hw.pim.catalog import family as find_family
+from accelsim.hw.pim.cost import Taken, product_cost
+from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.newton_programs import Sweep
+from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
+from accelsim.numerics.orders import CHAIN, Order
+from accelsim.numerics.rules import Rule
+from accelsim.program.opcodes import Flag, Opcode
+
+Operand = npt.NDArray[Any]
+
+
+@block("pim")
+@dataclass(frozen=True, kw_only=True)
+class Pim(Unit):
+    """``count`` channels of a main ``memory`` of ``kind: pim_dram`` and of the same ``family``.
+
+    ``results`` names the scratchpad that takes what the banks give, ``dma`` the DMA engine that
+    serves nobody else ("": that of the arrays). ``arithmetic`` names how a bank
+    forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are.
+    """
+
+    opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.PIM})
+    reads_main_memory: ClassVar[bool] = True
+
+    family: str
+    memory: str
+    results: str
+    dma: str = ""
+    arithmetic: str = "tree16-fp32"
+
+    def check(self) -> None:
+        super().check()
+        _ = arithmetic(self.arithmetic)
+        if self.pim.programs != "newton":
+            raise AccelsimError(
+                f"family {self.family} computes no products of tile programs; accepted: newton,"
+                " neupims"
+            )
+
+    def memories(self) -> tuple[str, ...]:
+        return (self.memory, self.results)
+
+    @cached_property
+    def pim(self) -> Family:
+        """The family of its banks."""
+        return find_family(self.family)
+
+    @property
+    def own_clock_hz(self) -> int:
+        return self.pim.device.clock_hz
+
+    @property
+    def blocks_memory(self) -> bool:
+        """Whether nothing is read or written in a channel while a product is in work there."""
+        return not self.pim.rules.concurrent
+
+    def peak_macs_per_cycle(self, bits: int = 16) -> int:
+        del bits
+        step = max(1, self.pim.device.timings["burst_cycles"])
+        return self.pim.banks * self.pim.units.macs // step
+
+    def sweeps(self, work: Work) -> list[Sweep]:
+        """The products of some instructions."""
+        abreast = (work.flags & Flag.ABREAST) > 0
+        columns = np.stack([work.m, work.n, work.k, abreast], axis=1).tolist()
+        return [Sweep(1 if a else m, m if a else 1, n, k, bool(a)) for m, n, k, a in columns]
+
+    def cost(self, work: Work) -> Cost:
+        taken = [product_cost(self.family, sweep) for sweep in self.sweeps(work)]
+        cycles = np.array([one.cycles for one in taken], dtype=np.int64)
+        return Cost(cycles, cycles, self._actions(taken))
+
+    def _actions(self, taken: list[Taken]) -> dict[str, Ints]:
+        names = [one.name for one in self.pim.commands if one.energy_pj]
+        tables = [dict(one.commands) for one in taken]
+        return {
+            name: np.array([table.get(name, 0) for table in tables], dtype=np.int64)
+            for name in names
+        }
+
+    def energy_pj_per_action(self) -> dict[str, float]:
+        """Of the commands that only a memory with units has."""
+        return {one.name: one.energy_pj for one in self.pim.commands if one.energy_pj}
+
+    def channel_bytes(self, work: Work) -> Ints:
+        """Bytes that results take on the data pins of the channel: a burst per tile."""
+        banks, burst = self.pim.banks, self.pim.device.organization.column_bytes
+        return np.asarray(work.m * -(-work.n // banks) * burst, dtype=np.int64)
+
+    # -- arithmetic ------------------------------------------------------------------------------
+
+    def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
+        """How the banks form products of some formats; raises AccelsimError if they do not."""
+        return arithmetic(self.arithmetic).rule(types, order)
+
+    def multiply(
+        self,
+        a: Operand,
+        b: Operand,
+        acc: Operand | None,
+        types: ProductTypes | None = None,
+        order: Order = CHAIN,
+    ) -> Operand:
+        """``a[n, k] @ b[k, 1]``: every row of a as it lies along its bank, column after column."""
+        return self.rule(types or FP32_TYPES, order).multiply(a, b, acc)
+
+    def arithmetic_name(self) -> str:
+        """How sums are formed, in words, for reports."""
+        return f"{self.arithmetic} (banks of {self.family})"

@@ -1,0 +1,94 @@
+"""New keys and values into caches that lie in banks: a few wide windows per request.
+
+A request's new key lies in runs of a row, one per group of heads; its new value in as many banks as
+it has features, the same place in each, which is one window of single elements. Every such element
+costs a whole access of the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from accelsim.errors import CapacityError
+from accelsim.hw.dma import Dma
+from accelsim.hw.pim.memory import PimDram
+from accelsim.hw.pim.unit import Pim
+from accelsim.mapping.bank_layouts import region_pieces
+from accelsim.mapping.lowering import Lowering
+from accelsim.mapping.registry import mapper
+from accelsim.numerics.formats import row_bytes
+from accelsim.program.storage import View
+from accelsim.workload.operators import KvAppend
+
+if TYPE_CHECKING:
+    from accelsim.arch.model import Architecture
+    from accelsim.program.table import Region
+
+TILES = 4
+
+
+def _declines(op: KvAppend, arch: Architecture, forced: bool) -> str:
+    """Why an append is not for banks; "" if it is."""
+    del arch, forced
+    return "" if op.q_len == 1 and not op.page else "one token per sequence and no pages"
+
+
+@mapper("pim-kv-append", lowers=("kv_append",), needs=(Pim, PimDram, Dma), preference=1,
+        declines=_declines)  # fmt: skip
+def pim_kv_append(op: KvAppend, low: Lowering) -> None:
+    """New rows of many requests on chip at once, then each to its banks."""
+    core, width = low.cores[0], op.kv_heads * op.head_dim
+    memory = core.of(Pim)[0][1].results
+    queues = core.beside_queues
+    new = low.matrix(op.inputs[0], op.batch, width)
+    fit = core.arenas[memory].free // TILES // (row_bytes(width, new.fmt) + 64)
+    if fit < 1:
+        raise CapacityError(f"a row of {width} elements does not fit into {memory} {TILES} times")
+    height = min(fit, max(1, -(-op.batch // TILES)))
+    ring = core.ring(memory, "new", height, width, new.fmt, slots=min(TILES, op.batch))
+    for top in range(0, op.batch, height):
+        stop = min(top + height, op.batch)
+        tile = ring.next()[: stop - top, :]
+        low.build.load(queues[0], tile, new[top:stop, :])
+        for sequence in range(top, stop):
+            _append(op, low, queues[-1], sequence, tile[sequence - top : sequence - top + 1, :])
+
+
+def _append(op: KvAppend, low: Lowering, queue: int, sequence: int, row: View) -> None:
+    """One request's new row to its place, neighbouring heads at once."""
+    d, cache = op.head_dim, low.matrix(op.output, cols=op.head_dim)
+    position = op.position_of(sequence)
+    places = []
+    for head in range(op.kv_heads):
+        ((_, rows),) = op.cache_rows(sequence, head, position, position + 1, op.kv_heads)
+        places.append(cache[rows, :])
+    placed = low.placed.get(op.output)
+    windows = _merged([_there(one, placed.regions, d) for one in places]) if placed else places
+    first = 0
+    for window in windows:
+        count = window.rows * window.cols
+        low.build.store(queue, window, row[:, first : first + count].like(window), in_place=True)
+        first += count
+
+
+def _there(window: View, regions: Sequence[Region], columns: int) -> View:
+    """Where a row of a cache lies."""
+    ((_, _, view),) = region_pieces(window, regions, columns)
+    return view
+
+
+def _merged(windows: list[View]) -> list[View]:
+    """Windows of neighbouring heads as one where they go on with the same step."""
+    found = windows[:1]
+    for window in windows[1:]:
+        last = found[-1]
+        if window.rows == 1 and window.base == last.base + row_bytes(last.cols, last.fmt):
+            shape = 1, last.cols + window.cols
+        elif window.cols == 1 and window.base == last.base + last.rows * last.stride:
+            shape = last.rows + window.rows, 1
+        else:
+            found.append(window)
+            continue
+        found[-1] = View(last.storage, last.base, *shape, last.stride, last.fmt)
+    return found

@@ -1,0 +1,310 @@
+"""Attention of a decode batch in memory: scores and weighted values by the banks, softmax beside.
+
+A request lies in one channel (mapping/bank_layouts). Its query goes to a row of the channel; the
+banks multiply it with all keys, heads side by side in a row at once; the scores come to the
+scratchpad of the memory's side, whose vector unit makes the softmax; the weights go back to rows of
+the channel, and the banks multiply them with the values. Channels work side by side, request after
+request; the next request's scores are under way while the softmax of the one before runs.
+
+Source: Heo et al., NeuPIMs, ASPLOS 2024, sections 4 and 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product, zip_longest
+from typing import TYPE_CHECKING
+
+from accelsim.hw.dma import Dma
+from accelsim.hw.pim.memory import PimDram
+from accelsim.hw.pim.unit import Pim
+from accelsim.hw.vector import Vector
+from accelsim.mapping.bank_layouts import (
+    CachePlaces,
+    Placed,
+    Request,
+    attention_problem,
+    bank_memory,
+    cache_places,
+    lacks_banks,
+)
+from accelsim.mapping.lowering import Lowering
+from accelsim.mapping.placement import aligned
+from accelsim.mapping.registry import mapper
+from accelsim.numerics.formats import Format, number_format, row_bytes
+from accelsim.numerics.orders import order_of
+from accelsim.program.opcodes import Function
+from accelsim.program.storage import Storage, View
+from accelsim.workload.operators import Attention
+
+if TYPE_CHECKING:
+    from accelsim.arch.model import Architecture
+
+F = Function
+FP32 = number_format("fp32")
+HALVES = 2
+"""Parts of the scratchpad: while one takes scores, the softmax runs in the other."""
+
+
+def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
+    """Why the banks are not to compute an attention; "" if they are to."""
+    memory = bank_memory(arch)
+    if problem := attention_problem(op, memory):
+        return problem
+    places = cache_places(op, memory)
+    nbytes = 2 * sum(op.lengths) * op.kv_heads * op.head_dim * 2
+    elsewhere = nbytes / memory.peak_bandwidth
+    if not forced and places.busiest / memory.own_clock_hz > elsewhere:
+        return f"what is sooner in the banks than reading {nbytes:,} bytes"
+    return ""
+
+
+def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:
+    """Keys and values in the channels of their requests."""
+    places = cache_places(op, bank_memory(arch))
+    return {op.operand("k") or "": places.placed(True), op.operand("v") or "": places.placed(False)}
+
+
+@mapper(
+    "pim-attention", lowers=("attention",), needs=(Pim, PimDram, Vector, Dma),
+    preference=2, lacks=lacks_banks, declines=_declines, places=_places,
+)  # fmt: skip
+def pim_attention(op: Attention, low: Lowering) -> None:
+    """Q K^T and P V by the banks of each request's channel, softmax on the vector unit beside."""
+    _Attention(op, low).emit()
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Heads of a request from the query to the result, and the buffers they are in.
+
+    ``part`` numbers the steps of a request; rows of scores are (query head of a group, key head).
+    """
+
+    one: Request
+    heads: slice
+    part: int
+    scores: View
+    weights: View
+    narrow: tuple[View, View]
+    sums: list[View]  # [key heads, head_dim], by range of tokens within member of the groups
+
+
+class _Attention:
+    def __init__(self, op: Attention, low: Lowering) -> None:
+        self.op, self.low, self.build = op, low, low.build
+        core = low.cores[0]
+        self.channels = [slot for slot, _ in core.of(Pim)]
+        unit = core.of(Pim)[0][1]
+        self.vector = core.vector(unit.results)[0]
+        queues = core.beside_queues
+        # Results wait for the banks; nothing else is to wait behind them.
+        self.load, self.store = queues[0], queues[len(queues) // 3]
+        self.weights, self.results = queues[len(queues) // 2], queues[-1]
+        self.whole = core.arenas[unit.results]
+        self.halves = self.whole.split(HALVES)
+        self.chip = self.halves[0]
+        self.places: CachePlaces = cache_places(op, bank_memory(low.arch))
+        self.memory = self.places.memory
+        self.fmt: Format = low.format(op.operand("q") or "")
+        self.keys = low.tensors[op.operand("k") or ""]
+        self.values = low.tensors[op.operand("v") or ""]
+        self.kept: Format = low.format(op.operand("k") or "")
+        self.group = op.heads // op.kv_heads
+        self.rows: dict[tuple[int, int, str], Storage] = {}
+
+    def emit(self) -> None:
+        chunks = -(-self.op.kv_len // self.places.row_elements)
+        if chunks > 1:
+            split = f"split:{chunks}:{self.places.row_elements}"
+            self.build.reduce(order_of(split))
+        waiting: list[list[_Step]] = []
+        for number, batch in enumerate(self._batches()):
+            self.chip = self.halves[number % HALVES]
+            self.chip.reset()
+            waiting.append([self._scores(*step) for step in batch])
+            if len(waiting) == HALVES:
+                self._finish(waiting.pop(0))
+        for steps in waiting:
+            self._finish(steps)
+        self.whole.rejoin(self.halves)
+        busiest = self.places.busiest
+        self.build.note(
+            f"{len(self.places.requests)} requests in {len(self.channels)} channels of banks, the"
+            f" busiest {busiest:,} of {sum(self.places.loads):,} clocks"
+        )
+
+    def _batches(self) -> Iterator[list[tuple[Request, slice, int]]]:
+        """Requests, or some of their heads, that have room in half of the scratchpad together:
+        one per channel, then the next of each."""
+        batch: list[tuple[Request, slice, int]] = []
+        used = 0
+        for one, heads, part in self._rounds():
+            size = self._bytes(one.tokens, heads.stop - heads.start)
+            if batch and used + size > self.halves[0].capacity:
+                yield batch
+                batch, used = [], 0
+            batch.append((one, heads, part))
+            used += size
+        yield batch
+
+    def _rounds(self) -> Iterator[tuple[Request, slice, int]]:
+        """What every channel does first, its longest request, then what each does next."""
+        queues: dict[int, list[tuple[Request, slice, int]]] = {}
+        for one in sorted(self.places.requests, key=lambda r: -r.tokens):
+            steps = [(one, heads, part) for part, heads in enumerate(self._parts(one))]
+            queues.setdefault(one.channel, []).extend(steps)
+        for turn in zip_longest(*queues.values()):
+            yield from (step for step in turn if step is not None)
+
+    def _parts(self, one: Request) -> Iterator[slice]:
+        """Heads of a request that are in work at once, so that all channels have some."""
+        of_a_row, kv_heads = self.places.heads_of_a_row, self.op.kv_heads
+        room = self.halves[0].capacity // len(self.channels)
+        fit = max(1, room // self._bytes(one.tokens, of_a_row)) * of_a_row
+        for first in range(0, kv_heads, fit):
+            yield slice(first, min(first + fit, kv_heads))
+
+    def _bytes(self, tokens: int, heads: int) -> int:
+        """What the buffers of a step take; as _scores hands them out."""
+        rows, d = heads * self.group, self.op.head_dim
+        chunks = -(-tokens // self.places.row_elements)
+        found = [row_bytes(d, self.fmt), row_bytes(tokens, FP32), row_bytes(tokens, self.kept)]
+        found += [row_bytes(1, FP32)] * 2
+        values = self.group * chunks * aligned(heads * row_bytes(d, FP32))
+        return sum(aligned(rows * nbytes) for nbytes in found) + values
+
+    # -- places --------------------------------------------------------------------------------
+
+    def _buffer(self, name: str, rows: int, cols: int, fmt: Format) -> View:
+        """A buffer in the half of the scratchpad that is filled now."""
+        return self.chip.take(name, rows * row_bytes(cols, fmt)).view(rows, cols, fmt)
+
+    def _row(self, step: _Step, what: str) -> tuple[Storage, int]:
+        """Rows of the channel for vectors, a bank each: storage, and offset of the first.
+
+        Requests of a turn share the storage, as their channels lie side by side in it.
+        """
+        key, pitch = (step.one.turn, step.part, what), self.memory.bank_pitch
+        if key not in self.rows:
+            name = f"{what}[{step.one.turn}.{step.part}]"
+            vectors = 1 + self._most(what)  # one more, as they begin at a bank
+            self.rows[key] = self.low.scratch_arena.take(name, vectors * pitch)
+        storage = self.rows[key]
+        first = aligned(storage.base, pitch) - storage.base
+        return storage, first + step.one.channel * self.memory.part.organization.row_bytes
+
+    def _most(self, what: str) -> int:
+        """Vectors of any request."""
+        places = self.places
+        if what == "queries":
+            return self.group * -(-self.op.kv_heads // places.heads_of_a_row)
+        return self.group * self.op.kv_heads * -(-self.op.kv_len // places.row_elements)
+
+    # -- a request -----------------------------------------------------------------------------
+
+    def _query(self, one: Request, heads: slice) -> View:
+        """The query of a request on chip: [heads of a group, key heads x head_dim]."""
+        d, group = self.op.head_dim, self.group
+        width = self.op.heads * d
+        count = heads.stop - heads.start
+        q = self._buffer("query", count * group, d, self.fmt)
+        first = one.number * width + heads.start * group * d
+        source = self.low.window(self.op.operand("q") or "", first, count * group, d, d)
+        self.build.load(self.load, q, source)
+        return q
+
+    def _scores(self, one: Request, heads: slice, part: int) -> _Step:
+        """The query to its channel, all scores of some heads to the scratchpad."""
+        count, of_a_row = heads.stop - heads.start, self.places.heads_of_a_row
+        q, rows = self._query(one, heads), self.group * count
+        scores = self._buffer("scores", rows, one.tokens, FP32)
+        weights = self._buffer("weights", rows, one.tokens, self.kept)
+        narrow = self._buffer("maximum", rows, 1, FP32), self._buffer("sum", rows, 1, FP32)
+        chunks = -(-one.tokens // self.places.row_elements)
+        sums = [
+            self._buffer("values", count, self.op.head_dim, FP32)
+            for _ in range(self.group * chunks)
+        ]
+        step = _Step(one, heads, part, scores, weights, narrow, sums)
+        groups = range(heads.start, heads.stop, of_a_row)
+        for vector, (member, head) in enumerate(product(range(self.group), groups)):
+            some = slice(head, min(head + of_a_row, heads.stop))
+            vectors = self._to_channel(step, q, some, member, vector)
+            top = member * count + head - heads.start
+            found = scores[top : top + some.stop - some.start, 0 : one.tokens]
+            keys = self.places.keys(self.keys, one, some, self.kept)
+            self.build.pim(self.channels[one.channel], found, vectors, keys, abreast=True)
+        return step
+
+    def _to_channel(self, step: _Step, q: View, heads: slice, member: int, vector: int) -> View:
+        """Queries of some heads side by side in a row of the channel."""
+        d, count = self.op.head_dim, heads.stop - heads.start
+        storage, first = self._row(step, "queries")
+        offset = first + vector * self.memory.bank_pitch
+        there = storage.view(count, d, self.kept, offset=offset)
+        pitch = row_bytes(d, self.fmt)
+        begin = ((heads.start - step.heads.start) * self.group + member) * pitch
+        mine = View(q.storage, q.base + begin, count, d, pitch * self.group, self.fmt)
+        self.build.store(self.store, there, mine, apart=True)
+        return storage.view(1, count * d, self.kept, offset=offset)
+
+    def _finish(self, steps: list[_Step]) -> None:
+        """Softmax, weighted values and results of the requests of a turn."""
+        for step in steps:
+            self._softmax(step)
+            self._weigh(step)
+        for step in steps:
+            self._result(step)
+
+    def _softmax(self, step: _Step) -> None:
+        x, v, build = step.scores, self.vector, self.build
+        top, total = step.narrow
+        build.vector(v, F.MUL_IMM, x, x, imm=self.op.scale)
+        build.vector(v, F.ROW_MAX, top, x)
+        build.vector(v, F.SUB, x, x, top)
+        build.vector(v, F.EXP, x, x)
+        build.vector(v, F.ROW_SUM, total, x)
+        build.vector(v, F.RECIPROCAL, total, total)
+        build.vector(v, F.MUL, step.weights, x, total)
+
+    def _weigh(self, step: _Step) -> None:
+        """The weights to their channel; the banks' sums over ranges of tokens."""
+        one, heads, size = step.one, step.heads, self.places.row_elements
+        count, sums = heads.stop - heads.start, iter(step.sums)
+        storage, first = self._row(step, "weights")
+        pitch, vector = self.memory.bank_pitch, 0
+        at_once = self.places.at_once(one.tokens, count)
+        for member in range(self.group):
+            rows = slice(member * count, (member + 1) * count)
+            for start in range(0, one.tokens, size):
+                tokens = slice(start, min(start + size, one.tokens))
+                some = tokens.stop - tokens.start
+                there = storage.view(
+                    count, some, self.kept, offset=first + vector * pitch, stride=pitch
+                )
+                vector += count
+                self.build.store(self.weights, there, step.weights[rows, tokens], apart=True)
+                found, top = next(sums), 0
+                for width in at_once:
+                    some_heads = slice(heads.start + top, heads.start + top + width)
+                    values = self.places.values(self.values, one, some_heads, tokens, self.kept)
+                    part = slice(top, top + width)
+                    self.build.pim(
+                        self.channels[one.channel], found[part, :], there[part, :], values
+                    )
+                    top += width
+
+    def _result(self, step: _Step) -> None:
+        """The sums of all ranges of tokens added up, and stored."""
+        d, group = self.op.head_dim, self.group
+        chunks = len(step.sums) // group
+        for member in range(group):
+            total, *more = step.sums[member * chunks : (member + 1) * chunks]
+            for part in more:
+                self.build.vector(self.vector, F.ADD, total, total, part)
+            head = step.heads.start * group + member
+            first = (step.one.number * self.op.heads + head) * d
+            out = self.low.window(self.op.output, first, total.rows, d, group * d)
+            self.build.store(self.results, out, total)
