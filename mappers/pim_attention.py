@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
+from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
 from accelsim.mapping.bank_layouts import (
@@ -50,6 +51,8 @@ HALVES = 2
 def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute an attention; "" if they are to."""
     memory = bank_memory(arch)
+    if products_of(memory.pim).caches != "channel":
+        return "caches of which each lies in one channel"
     if problem := attention_problem(op, memory):
         return problem
     places = cache_places(op, memory)

@@ -1,18 +1,21 @@
 """Few vectors times weights, in memory: outputs over all channels and banks, inputs along rows.
 
-A vector is written to a row of every channel; each channel multiplies it with its block of outputs,
-a row's length of inputs at a time; the partial sums come to the scratchpad of the memory's side and
-are added there. Weights never leave the banks, so that one vector takes a fraction of the time in
-which they could be read; for more vectors it is taken as often.
+A vector is written to a row of every channel, or comes over its pins, as the family has it; each
+channel multiplies it with its outputs, a row's length of inputs at a time; sums, or partial sums
+that are added there, come to the scratchpad of the memory's side. Weights never leave the banks, so
+that one vector takes a fraction of the time in which they could be read; for more vectors it is
+taken as often.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
+from accelsim.hw.pim.products import Share
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
 from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks
@@ -21,10 +24,10 @@ from accelsim.mapping.epilogue import Finisher, finish_of
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import aligned
 from accelsim.mapping.registry import mapper
-from accelsim.numerics.formats import number_format
+from accelsim.numerics.formats import Format, number_format
 from accelsim.numerics.orders import order_of
 from accelsim.program.opcodes import Function
-from accelsim.program.storage import View
+from accelsim.program.storage import Storage, View
 from accelsim.workload.operators import Gemm
 
 if TYPE_CHECKING:
@@ -74,50 +77,73 @@ class _Gemv:
         self.vector = self.core.vector(self.chip)[0]
         self.memory = bank_memory(low.arch)
         self.places: WeightPlaces = weight_places(self.memory, op.k, op.n)
+        self.host = self.places.products.host_vectors
         self.x = low.matrix(op.inputs[0], op.m, op.k)
         self.out = low.matrix(op.output, op.m, op.n)
 
     def emit(self) -> None:
-        op, chunks = self.op, len(self.places.chunks)
-        if chunks > 1:
-            self.build.reduce(order_of(f"split:{chunks}:{self.memory.grid.row_elements}"))
+        op, places, sums = self.op, self.places, self.places.sums
+        if sums > 1:
+            self.build.reduce(order_of(f"split:{sums}:{self.memory.grid.row_elements}"))
         finish = finish_of(op, self.low)
         finisher = Finisher(self.low, self.core, self.chip, op.n, finish, 1)
         vectors = self.core.ring(self.chip, "vector", 1, op.k, self.x.fmt)
-        sums = self.core.ring(self.chip, "sums", chunks, op.n, FP32, slots=1 if op.m == 1 else 2)
+        partials = self.core.ring(self.chip, "sums", sums, op.n, FP32, slots=1 if op.m == 1 else 2)
         queues = self.core.beside_queues
         for row in range(op.m):
             mine = slice(row, row + 1)
-            vector, partial = vectors.next(), sums.next()
+            vector, partial = vectors.next(), partials.next()
             self.build.load(queues[0], vector, self.x[mine, :])
-            self._products(row, vector, partial)
+            self._products(vector if self.host else self._to_channels(row, vector), partial)
             total = partial[0:1, :]
-            for chunk in range(1, chunks):
+            for number in range(1, sums):
                 self.build.vector(
-                    self.vector, Function.ADD, total, total, partial[chunk : chunk + 1, :]
+                    self.vector, Function.ADD, total, total, partial[number : number + 1, :]
                 )
             finisher.finish(total, finish.window(mine, slice(0, op.n)))
             self.build.store(queues[-1], self.out[mine, :], total)
-        blocks = self.places.blocks
-        self.build.note(f"{blocks[0].stop} outputs in each of {len(blocks)} channels of banks")
+        widest = max(one.outputs.stop - one.outputs.start for one in places.shares)
+        self.build.note(f"{widest} outputs in each of {places.channels} channels of banks")
 
-    def _products(self, row: int, vector: View, partial: View) -> None:
-        """A row of x to all channels, and their products with all inputs."""
-        weight, queues = self.low.tensors[self.op.inputs[1]], self.core.beside_queues
-        pitch, places = self.memory.bank_pitch, self.places
-        name, wanted = f"vectors[{row}]", (len(places.chunks) + 1) * pitch
-        rows = self.low.scratch_arena.take(name, wanted)
+    def _products(self, vectors: View | _Rows, partial: View) -> None:
+        """A row of x with all inputs and outputs, in all channels."""
+        weight, places = self.low.tensors[self.op.inputs[1]], self.places
+        for one in places.shares:
+            vector = vectors[:, one.inputs] if isinstance(vectors, View) else vectors.of(one)
+            self.build.pim(
+                self.channels[one.channel],
+                partial[one.sums : one.sums + 1, one.outputs],
+                vector,
+                places.window(weight, one, self.x.fmt),
+                abreast=True, goes_on=not one.begins, held=not one.ends, part=True,
+            )  # fmt: skip
+
+    def _to_channels(self, row: int, vector: View) -> _Rows:
+        """A row of x to a row of a bank of every channel, for each row's length of inputs."""
+        queues, pitch, places = self.core.beside_queues, self.memory.bank_pitch, self.places
+        starts = sorted({one.inputs.start: one.inputs for one in places.shares}.items())
+        rows = self.low.scratch_arena.take(f"vectors[{row}]", (len(starts) + 1) * pitch)
         first, step = aligned(rows.base, pitch) - rows.base, self.memory.part.organization.row_bytes
-        fmt = self.x.fmt
-        for number, inputs in enumerate(places.chunks):
-            k, offset = inputs.stop - inputs.start, first + number * pitch
-            everywhere = rows.view(len(places.blocks), k, fmt, offset=offset, stride=step)
-            same = View(vector.storage, vector[:, inputs].base, everywhere.rows, k, 0, fmt)
-            self.build.store(queues[len(queues) // 3], everywhere, same, apart=True)
-            for channel, outputs in enumerate(places.blocks):
-                there = rows.view(1, k, fmt, offset=offset + channel * step)
-                found = partial[number : number + 1, outputs]
-                matrix = places.window(weight, outputs, inputs, fmt)
-                self.build.pim(
-                    self.channels[channel], found, there, matrix, abreast=True, part=True
-                )
+        fmt, offsets = self.x.fmt, {}
+        for number, (start, inputs) in enumerate(starts):
+            k, offsets[start] = inputs.stop - inputs.start, first + number * pitch
+            there = rows.view(places.channels, k, fmt, offset=offsets[start], stride=step)
+            same = View(vector.storage, vector[:, inputs].base, there.rows, k, 0, fmt)
+            self.build.store(queues[len(queues) // 3], there, same, apart=True)
+        return _Rows(rows, offsets, step, fmt)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A vector in rows of banks: where the inputs from each start on lie in channel 0."""
+
+    storage: Storage
+    offsets: dict[int, int]
+    step: int
+    fmt: Format
+
+    def of(self, one: Share) -> View:
+        """The inputs of a product, in its channel."""
+        offset = self.offsets[one.inputs.start] + one.channel * self.step
+        k = one.inputs.stop - one.inputs.start
+        return self.storage.view(1, k, self.fmt, offset=offset)

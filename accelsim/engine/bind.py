@@ -50,7 +50,7 @@ class Multiplies(Protocol):
 
 @runtime_checkable
 class InMemory(Protocol):
-    """Units in the banks of main memory: operands stay there, only results cross its pins."""
+    """Units in the banks of main memory: matrices stay there, results cross its pins."""
 
     count: int
 
@@ -58,7 +58,7 @@ class InMemory(Protocol):
     def blocks_memory(self) -> bool: ...
 
     def channel_bytes(self, work: Work) -> Ints:
-        """Bytes of the results of every instruction on the pins of its channel."""
+        """Bytes of vectors and results of every instruction on the pins of its channel."""
 
 
 @dataclass(frozen=True)
@@ -388,7 +388,9 @@ class _Binding:
             self.nbytes[rows, READ_BACK] > 0, self.space[rows, READ_BACK], -1
         )
         if isinstance(unit, InMemory):
-            self.nbytes[rows, 0], self.nbytes[rows, 1] = unit.channel_bytes(work), 0
+            # The matrix stays in the banks, and so do vectors that lie there.
+            self.nbytes[rows, 1] = unit.channel_bytes(work)
+            self.nbytes[rows, 0] *= self.space[rows, 0] != self.space[rows, 1]
             self.blocked[rows] = self.work[rows] // unit.count if unit.blocks_memory else 0
         self.actions[name] = {}
         for action, count in cost.actions.items():

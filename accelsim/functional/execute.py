@@ -165,6 +165,7 @@ class _Machine:
         self._orders = [within_instruction(info.order) for info in program.operators]
         self._memory = memory
         self._program = program
+        self._held: dict[int, Values] = {}  # sums that banks keep for their next product
         # Plain lists: indexing them is several times faster than indexing arrays.
         self._row: list[list[int]] = program.instructions.tolist()
         self._immediate: list[float] = program.immediate.tolist()
@@ -272,13 +273,30 @@ class _Machine:
             parts = np.split(matrix, m, axis=1)
         else:
             parts = np.split(matrix, m)
-        found, kept, sums = (memory.format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST]))
-        how: tuple[Any, ...] = (ProductTypes(found, kept, sums), self._orders[row[_OPERATOR]])
+        types = ProductTypes(
+            memory.format(row[_SRC]), memory.format(row[_SRC + 1]), memory.format(row[_DST])
+        )
+        how: tuple[Any, ...] = (types, self._orders[row[_OPERATOR]])
+        before = self._held.pop(row[_UNIT], None)
+        sums = self._begun(row, before)
         rows = [
-            unit.multiply(np.ascontiguousarray(part), vector[:, None], None, *how)[:, 0]
-            for vector, part in zip(vectors, parts, strict=True)
+            unit.multiply(np.ascontiguousarray(part), vector[:, None], acc, *how)[:, 0]
+            for vector, part, acc in zip(vectors, parts, sums, strict=True)
         ]
-        memory.write(row[_DST], np.stack(rows))
+        if row[_FLAGS] & Flag.HELD:
+            self._held[row[_UNIT]] = np.stack(rows)
+            memory.poison(row[_DST])
+        else:
+            memory.write(row[_DST], np.stack(rows))
+
+    def _begun(self, row: list[int], before: Values | None) -> list[Values | None]:
+        """What the sums of each vector begin with: columns that the banks held, or nothing."""
+        if not row[_FLAGS] & Flag.ACCUMULATE:
+            return [None] * row[_M]
+        shape = row[_M], row[_N]
+        if before is None or before.shape != shape:
+            before = np.full(shape, np.nan, np.float32)  # whatever the accumulators held
+        return [one[:, None] for one in before]
 
     def _gone_on(self, i: int, result: Values) -> Values:
         """Results of a product after the rest of the pipeline, if it does not end there."""
@@ -312,7 +330,7 @@ class _Machine:
 
 
 _OPCODE, _UNIT, _FUNCTION = COLUMN["opcode"], COLUMN["unit"], COLUMN["function"]
-_FLAGS, _OPERATOR, _M, _K = (COLUMN[name] for name in ("flags", "operator", "m", "k"))
+_FLAGS, _OPERATOR, _M, _N, _K = (COLUMN[c] for c in ("flags", "operator", "m", "n", "k"))
 _DST, _SRC = COLUMN["dst"], COLUMN["src0"]
 
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.layout import Layout
-from accelsim.hw.pim.layout_families import Heads, cache_layouts
+from accelsim.hw.pim.layout_families import Heads
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.newton_programs import Sweep
+from accelsim.hw.pim.products import Sweep
+from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
 from accelsim.mapping.balance import balanced
@@ -175,7 +176,8 @@ class CachePlaces:
 
     def _layouts(self, tokens: int, channel: int) -> tuple[Layout, Layout]:
         heads = Heads(self.kv_heads, self.head_dim, tokens)
-        return cache_layouts(self.memory.pim.programs, self.memory.grid, heads, channel)
+        family = self.memory.pim
+        return products_of(family).cache(family, self.memory.grid, heads, channel)
 
     def address(self, layout: Layout, row: int, col: int) -> int:
         """Bytes from the start of the tensor to an element of a layout."""

@@ -1,20 +1,20 @@
-"""Weights in banks that compute: outputs in a block per channel, in each over its banks, inputs
-along their rows, a row of inputs after the other.
+"""Weights in banks that compute, where the family's products find them (hw/pim/products).
 
 The weight is kept as the transformer has it, [inputs, outputs]; its columns lie along rows of
-banks. One product of a channel is all its outputs with a row's length of inputs.
+banks. One product of a channel is some of its outputs with at most a row's length of inputs.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.layout import Layout
-from accelsim.hw.pim.layout_families import weight_layout
-from accelsim.hw.pim.newton_programs import Sweep
+from accelsim.hw.pim.products import Products, Share
+from accelsim.hw.pim.programs import products_of
 from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed, address
 from accelsim.numerics.formats import Format
 from accelsim.program.table import Region
@@ -22,9 +22,6 @@ from accelsim.program.table import Region
 if TYPE_CHECKING:
     from accelsim.hw.pim.memory import PimDram
     from accelsim.program.storage import Storage, View
-
-BLOCKS = "pim-gpt"
-"""The family whose layout this is: chunks of inputs apart, blocks of outputs."""
 
 
 @dataclass(frozen=True)
@@ -36,57 +33,68 @@ class WeightPlaces:
     outputs: int
 
     @cached_property
+    def products(self) -> Products:
+        """How the banks multiply it."""
+        return products_of(self.memory.pim)
+
+    @cached_property
     def layout(self) -> Layout:
         """Where output (row) and input (column) of W lie."""
-        return weight_layout(BLOCKS, self.memory.grid, self.outputs, self.inputs)
+        memory = self.memory
+        return self.products.weights(memory.pim, memory.grid, self.outputs, self.inputs)
 
-    @property
-    def block(self) -> int:
-        """Outputs of a channel, whole turns of its banks."""
-        banks = self.memory.grid.banks
-        return -(-self.outputs // (banks * self.memory.channels)) * banks
+    @cached_property
+    def shares(self) -> list[Share]:
+        """The products with one vector, in the order of every channel."""
+        memory = self.memory
+        return self.products.shares(memory.pim, memory.grid, self.outputs, self.inputs)
 
-    @property
-    def blocks(self) -> list[slice]:
-        """Outputs of every channel that has some."""
-        starts = range(0, self.outputs, self.block)
-        return [slice(first, min(first + self.block, self.outputs)) for first in starts]
+    @cached_property
+    def sums(self) -> int:
+        """Partial sums of an output."""
+        return 1 + max(one.sums for one in self.shares)
 
-    @property
-    def chunks(self) -> list[slice]:
-        """Inputs of every row of a bank."""
-        size = self.memory.grid.row_elements
-        starts = range(0, self.inputs, size)
-        return [slice(first, min(first + size, self.inputs)) for first in starts]
+    @cached_property
+    def channels(self) -> int:
+        """Channels that have outputs."""
+        return len({one.channel for one in self.shares})
 
     @cached_property
     def cycles(self) -> int:
-        """Clocks of a product with one vector in a channel."""
-        outputs, family = self.blocks[0].stop, self.memory.family
-        sweeps = [Sweep(1, 1, outputs, one.stop - one.start, abreast=True) for one in self.chunks]
-        return sum(product_cost(family, sweep).cycles for sweep in sweeps)
+        """Clocks of the products with one vector in the channel with most of them."""
+        busy: Counter[int] = Counter()
+        for one in self.shares:
+            busy[one.channel] += product_cost(self.memory.family, one.sweep).cycles
+        return max(busy.values())
 
     def placed(self) -> Placed:
         """The weight as a tensor in banks."""
-        memory, step = self.memory, self.memory.bank_pitch
         regions = tuple(
             Region(
                 k.start, k.stop - k.start, n.start, n.stop - n.start,
-                address(memory, self.layout, n.start, k.start), ELEMENT_BYTES, step,
+                address(self.memory, self.layout, n.start, k.start), ELEMENT_BYTES, self._step(one),
             )
-            for k in self.chunks
-            for n in self.blocks
+            for one in sorted(self.shares, key=lambda s: (s.inputs.start, s.outputs.start))
+            for k, n in [(one.inputs, one.outputs)]
         )  # fmt: skip
-        pitch, rows = memory.row_pitch, self.layout.last_row + 1
-        return Placed(regions, rows * pitch, pitch, 0, memory.grid.bits)
+        pitch, rows = self.memory.row_pitch, self.layout.last_row + 1
+        return Placed(regions, rows * pitch, pitch, 0, self.memory.grid.bits)
 
-    def window(self, weight: Storage, outputs: slice, inputs: slice, fmt: Format) -> View:
-        """W[outputs, inputs] of one channel and one row's length of inputs."""
+    def window(self, weight: Storage, one: Share, fmt: Format) -> View:
+        """W[outputs, inputs] of a product."""
+        n, k = one.outputs, one.inputs
         return weight.view(
-            outputs.stop - outputs.start, inputs.stop - inputs.start, fmt,
-            offset=address(self.memory, self.layout, outputs.start, inputs.start),
-            stride=self.memory.bank_pitch,
+            n.stop - n.start, k.stop - k.start, fmt,
+            offset=address(self.memory, self.layout, n.start, k.start), stride=self._step(one),
         )  # fmt: skip
+
+    def _step(self, one: Share) -> int:
+        """Bytes from an output to the next."""
+        first, k = one.outputs.start, one.inputs.start
+        if one.outputs.stop - first == 1:
+            return self.memory.bank_pitch
+        here = address(self.memory, self.layout, first, k)
+        return address(self.memory, self.layout, first + 1, k) - here
 
 
 @cache

@@ -21,7 +21,8 @@ class Opcode(IntEnum):
     DECODE = 9  # dst[m, n] = what the coded bytes of src0 stand for
     ENCODE = 10  # dst = coded bytes that stand for src0[m, n], its pruned elements left out
     # dst[m, n] = m vectors (src0) times n rows of a matrix each (src1), by the banks that hold
-    # them: src0[m, k] and src1[m * n, k], or with Flag.ABREAST src0[1, m * k] and src1[n, m * k]
+    # them: src0[m, k] and src1[m * n, k], or with Flag.ABREAST src0[1, m * k] and src1[n, m * k].
+    # src0 lies in the banks, too, or in a scratchpad, whichever the unit's family has.
     PIM = 11
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
 
@@ -81,7 +82,8 @@ class Flag(IntFlag):
     """Modifiers of an instruction."""
 
     NONE = 0
-    ACCUMULATE = 1  # MATMUL adds to dst instead of overwriting it
+    # MATMUL adds to dst instead of overwriting it; PIM goes on with the sums that its banks hold
+    ACCUMULATE = 1
     TRANSPOSE_A = 2  # src0 is stored as [k, m]
     TRANSPOSE_B = 4  # src1 is stored as [n, k]
     SCALAR = 8  # LOAD, STORE: each thread moves one element at a time, not a packet of several
@@ -94,6 +96,7 @@ class Flag(IntFlag):
     ISSUED1 = 256
     ISSUED2 = 512
     ABREAST = 1024  # PIM: the m vectors lie side by side, and so do parts of a row of the matrix
+    HELD = 2048  # PIM: sums stay in the banks for the next PIM of the unit, dst is not written yet
 
 
 ISSUED = (Flag.ISSUED0, Flag.ISSUED1, Flag.ISSUED2)

@@ -52,6 +52,7 @@ class Machine:
             ends[info.space] = max(ends[info.space], info.base + info.nbytes)
         self.bytes = [bytearray(NOBODY_WROTE * (-(-end // 2))) for end in ends]
         self.operands = [tuple(row) for row in program.operands.tolist()]
+        self.held = {}  # sums that banks keep for their next product, by unit
 
     # -- bytes ---------------------------------------------------------------------------------
 
@@ -273,14 +274,21 @@ class Machine:
         vectors, matrix, k = self.read(src0), self.read(src1), row["k"]
         formats = [self.format(d) for d in (src0, src1, dst)]
         dot = product_of(self.units[row["unit"]], "", formats)
+        before = self.held.pop(row["unit"], {}) if row["flags"] & Flag.ACCUMULATE else {}
 
         def element(i, j):
+            acc = before.get((i, j))
             if row["flags"] & Flag.ABREAST:
                 part = slice(i * k, (i + 1) * k)
-                return dot(matrix[j][part], vectors[0][part], None)
-            return dot(matrix[i * row["n"] + j], vectors[i], None)
+                return dot(matrix[j][part], vectors[0][part], acc)
+            return dot(matrix[i * row["n"] + j], vectors[i], acc)
 
-        self.write(dst, element)
+        if row["flags"] & Flag.HELD:
+            self.held[row["unit"]] = {
+                (i, j): element(i, j) for i in range(row["m"]) for j in range(row["n"])
+            }
+        else:
+            self.write(dst, element)
 
     def multiply(self, row, dst, src0, src1, imm):
         a, b, flags = self.read(src0), self.read(src1), row["flags"]

@@ -12,7 +12,8 @@ from accelsim.engine.bind import bind
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
 from accelsim.hw.pim.cost import product_cost, refresh_share
-from accelsim.hw.pim.newton_programs import Sweep
+from accelsim.hw.pim.products import Sweep
+from accelsim.hw.pim.programs import PRODUCTS
 from accelsim.hw.pim.run import run_pim
 from accelsim.mapping.bank_layouts import cache_places
 from accelsim.program.opcodes import Opcode
@@ -289,7 +290,6 @@ def test_a_cache_beyond_memory_tells_how_many_tokens_fit() -> None:
     [
         ({"pim.count": 16}, "16 channels of neupims on hbm, which has 32 of neupims"),
         ({"pim.family": "newton"}, "32 channels of newton on hbm, which has 32 of neupims"),
-        ({"pim.family": "aim"}, "family aim computes no products of tile programs"),
         ({"pim.memory": "spad"}, r"spad \(kind: sram\) has no units beside its banks"),
         ({"pim.dma": "vpu"}, "'vpu' is no DMA engine"),
         ({"hbm.mapping": "RoRaBaCoPcChCo4Bg"}, "accepted: RoRaBgBaChCo without hashing"),
@@ -298,6 +298,12 @@ def test_a_cache_beyond_memory_tells_how_many_tokens_fit() -> None:
 def test_machines_that_do_not_fit_together(change: dict[str, object], words: str) -> None:
     with pytest.raises(AccelsimError, match=words):
         xs.arch("neupims", change)
+
+
+def test_a_family_without_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(PRODUCTS, "newton")
+    with pytest.raises(AccelsimError, match=r"family neupims .* no products of tile programs"):
+        xs.arch("neupims", {"pim.arithmetic": "tree32-fp32"})
 
 
 def test_heads_that_do_not_fit_a_row() -> None:

@@ -6,7 +6,6 @@ same shape take the same time. Refresh is the share of time that a long stream l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,8 +14,9 @@ import numpy as np
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.newton_programs import Row, Sweep, sweep_rows
-from accelsim.hw.pim.stream import PimStream
+from accelsim.hw.pim.products import Sweep
+from accelsim.hw.pim.programs import products_of
+from accelsim.hw.pim.stream import PimStream, concatenated
 
 LONG_TILES = 256
 """Tiles of a stream that meets several refreshes."""
@@ -24,45 +24,49 @@ LONG_TILES = 256
 
 @dataclass(frozen=True)
 class Taken:
-    """Clocks of a product in one channel, from its first command to its last result read, and its
-    commands by name (columns of composites)."""
+    """Clocks of a product in one channel until the next can follow (``cycles``) and until its last
+    result has been read (``latency``), and its commands by name (columns of composites)."""
 
     cycles: int
+    latency: int
     commands: tuple[tuple[str, int], ...]
-
-
-def product_rows(
-    family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
-) -> Iterator[Row]:
-    """Commands of one product of a tile program; see newton_programs.sweep_rows."""
-    if family.programs != "newton":
-        raise AccelsimError(
-            f"family {family.name} computes no products of tile programs; accepted: newton, neupims"
-        )
-    return sweep_rows(family, sweep, first_row, vector)
 
 
 @cache
 def product_cost(name: str, sweep: Sweep) -> Taken:
     """The cost of a product by a family of that name, refresh included as a share."""
     family = find_family(name)
-    vector = (family.device.organization.rows - 1, 0)
-    stream = PimStream.of(product_rows(family, sweep, 0, vector))
-    cycles, count = _run(family, stream, refresh=False)
+    cycles, count = _run(family, _stream(family, sweep), refresh=False)
+    ahead = _ahead(family, sweep) if products_of(family).pipelined else cycles
     number, den = refresh_share(name)
-    return Taken(-(-cycles * number // den), count)
+    return Taken(-(-ahead * number // den), -(-max(ahead, cycles) * number // den), count)
+
+
+def _stream(family: Family, *sweeps: Sweep) -> PimStream:
+    """Commands of products one behind the other."""
+    vector = (family.device.organization.rows - 1, 0)
+    products, row, parts = products_of(family), 0, []
+    for sweep in sweeps:
+        parts.append(PimStream.of(products.rows(family, sweep, row, vector)))
+        row = int(parts[-1].row.max()) + 1
+    return concatenated(parts)
+
+
+def _ahead(family: Family, sweep: Sweep) -> int:
+    """What a product takes in front of a small one: less than alone."""
+    probe = Sweep(1, 1, 1, family.units.macs, True, begins=sweep.ends)
+    both, _ = _run(family, _stream(family, sweep, probe), refresh=False)
+    return both - _run(family, _stream(family, probe), refresh=False)[0]
 
 
 @cache
 def refresh_share(name: str) -> tuple[int, int]:
     """(with, without): clocks of a long stream of tiles with refreshes and without."""
     family = find_family(name)
-    columns = family.device.organization.row_bytes * 8 // family.units.operand_bits
-    sweep = Sweep(1, 1, LONG_TILES * family.banks, columns, abreast=True)
-    vector = (family.device.organization.rows - 1, 0)
-    stream = PimStream.of(product_rows(family, sweep, 0, vector))
     if not family.rules.refresh:
         return 1, 1
+    columns = family.device.organization.row_bytes * 8 // family.units.operand_bits
+    stream = _stream(family, Sweep(1, 1, LONG_TILES * family.banks, columns, abreast=True))
     return _run(family, stream, refresh=True)[0], _run(family, stream, refresh=False)[0]
 
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator
+from accelsim.hw.pim.products import Row, Sweep
 from accelsim.hw.pim.stream import PimStream
-
-Row = tuple[int, int, int, int, int, int]
 
 
 def newton_streams(family: Family, operator: Operator) -> list[tuple[PimStream, int]]:
@@ -35,19 +33,6 @@ def newton_rows(family: Family, operator: Operator, first_row: int = 0) -> Itera
     if isinstance(operator, Attend):
         return writer.attend(operator)
     raise AccelsimError(f"{family.name} computes no attention at once; accepted: logit, attend")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A product of a tile program in one channel: ``vectors`` one after the other through the
-    global buffer, each with ``n`` rows of the matrix of its own, row by row over the banks. A tile
-    has ``results`` sums of ``k`` products. ``abreast``: the one vector has as many parts."""
-
-    vectors: int
-    results: int
-    n: int
-    k: int
-    abreast: bool = False
 
 
 def sweep_rows(

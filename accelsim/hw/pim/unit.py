@@ -1,7 +1,8 @@
 """Units beside the banks of main memory, as an architecture commands them: a queue per channel.
 
-One instruction is the product of m vectors with n rows of a matrix each, in one channel. Vectors
-and matrix lie in it, at the places of a layout (hw/pim/layout); the results are read out to a
+One instruction is the product of m vectors with n rows of a matrix each, in one channel. The matrix
+lies in it, at the places of a layout (hw/pim/layout), and so do the vectors, or they come over the
+pins from a scratchpad, as the family has it (hw/pim/products); the results are read out to a
 scratchpad. What that takes alone in the channel is the family's own command stream
 (hw/pim/cost); at dram fidelity the commands go through the channel together with reads and writes.
 """
@@ -20,7 +21,8 @@ from accelsim.hw.block import Cost, Ints, Unit, Work, block
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.cost import Taken, product_cost
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.newton_programs import Sweep
+from accelsim.hw.pim.products import Products, Sweep
+from accelsim.hw.pim.programs import products_of
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
 from accelsim.numerics.orders import CHAIN, Order
 from accelsim.numerics.rules import Rule
@@ -51,11 +53,7 @@ class Pim(Unit):
     def check(self) -> None:
         super().check()
         _ = arithmetic(self.arithmetic)
-        if self.pim.programs != "newton":
-            raise AccelsimError(
-                f"family {self.family} computes no products of tile programs; accepted: newton,"
-                " neupims"
-            )
+        _ = self.products
 
     def memories(self) -> tuple[str, ...]:
         return (self.memory, self.results)
@@ -64,6 +62,11 @@ class Pim(Unit):
     def pim(self) -> Family:
         """The family of its banks."""
         return find_family(self.family)
+
+    @cached_property
+    def products(self) -> Products:
+        """How its banks compute products."""
+        return products_of(self.pim)
 
     @property
     def own_clock_hz(self) -> int:
@@ -81,14 +84,25 @@ class Pim(Unit):
 
     def sweeps(self, work: Work) -> list[Sweep]:
         """The products of some instructions."""
-        abreast = (work.flags & Flag.ABREAST) > 0
-        columns = np.stack([work.m, work.n, work.k, abreast], axis=1).tolist()
-        return [Sweep(1 if a else m, m if a else 1, n, k, bool(a)) for m, n, k, a in columns]
+        columns = np.stack([work.m, work.n, work.k, work.flags], axis=1).tolist()
+        return [self._sweep(*row) for row in columns]
+
+    def _sweep(self, m: int, n: int, k: int, flags: int) -> Sweep:
+        begins, ends = not flags & Flag.ACCUMULATE, not flags & Flag.HELD
+        if not (begins and ends) and not self.products.goes_on:
+            raise AccelsimError(
+                f"banks of {self.family} keep no sums from one product to the next; accepted:"
+                " products that begin at 0 and are read out"
+            )
+        if flags & Flag.ABREAST:
+            return Sweep(1, m, n, k, True, begins, ends)
+        return Sweep(m, 1, n, k, False, begins, ends)
 
     def cost(self, work: Work) -> Cost:
         taken = [product_cost(self.family, sweep) for sweep in self.sweeps(work)]
         cycles = np.array([one.cycles for one in taken], dtype=np.int64)
-        return Cost(cycles, cycles, self._actions(taken))
+        latency = np.array([one.latency for one in taken], dtype=np.int64)
+        return Cost(cycles, latency, self._actions(taken))
 
     def _actions(self, taken: list[Taken]) -> dict[str, Ints]:
         names = [one.name for one in self.pim.commands if one.energy_pj]
@@ -103,9 +117,9 @@ class Pim(Unit):
         return {one.name: one.energy_pj for one in self.pim.commands if one.energy_pj}
 
     def channel_bytes(self, work: Work) -> Ints:
-        """Bytes that results take on the data pins of the channel: a burst per tile."""
-        banks, burst = self.pim.banks, self.pim.device.organization.column_bytes
-        return np.asarray(work.m * -(-work.n // banks) * burst, dtype=np.int64)
+        """Bytes that vectors and results take on the data pins of the channel."""
+        moved = [self.products.pin_bytes(self.pim, sweep) for sweep in self.sweeps(work)]
+        return np.array(moved, dtype=np.int64)
 
     # -- arithmetic ------------------------------------------------------------------------------
 

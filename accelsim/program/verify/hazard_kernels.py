@@ -32,6 +32,7 @@ def scan(
     operands: NDArray[np.int64],
     n_units: int,
     matmul: int,
+    pim: int,
     accumulate: int,
     forward: int,
     early: int,
@@ -45,8 +46,8 @@ def scan(
 ) -> int:
     """Fill ``found`` with (what, instruction, operand 0..3, other instruction); return how many.
 
-    ``matmul`` and ``accumulate`` are the opcode and flag of the instruction that may read its own
-    unit's earlier result without a wait, ``forward`` the flag of others that may (their src1).
+    ``matmul``, ``pim`` and ``accumulate`` are opcodes and flag of the instruction that may read its
+    own unit's earlier result without a wait, ``forward`` the flag of others that may (their src1).
     ``early`` is the flag of a dep0 that waits for the issue, 0 if the program has no such waits.
     ``first`` and ``rectangles`` map operand descriptors to cells; ``owner[cell]`` is the storage
     whose data the cell holds at the start, -1 for none. ``keep`` readers are remembered per cell.
@@ -123,7 +124,9 @@ def scan(
             n_free -= 1
             row[i] = free[n_free]
             saved[row[i]] = own
-        updates = instructions[i, OPCODE] == matmul and instructions[i, FLAGS] & accumulate != 0
+        updates = (
+            instructions[i, OPCODE] == matmul or instructions[i, OPCODE] == pim
+        ) and instructions[i, FLAGS] & accumulate != 0
         reported = False
         for slot in (1, 2, 3, 4, 0):
             # Slot 4 is the read of what an accumulating product adds to.

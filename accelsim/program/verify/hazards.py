@@ -52,6 +52,7 @@ def _scan(
         program.operands,
         len(program.units),
         int(Opcode.MATMUL),
+        int(Opcode.PIM),
         int(Flag.ACCUMULATE),
         int(Flag.FORWARD),
         int(Flag.ISSUED0) if _waits_for_issue(program) else 0,

@@ -1,0 +1,131 @@
+"""What a product of a tile program is in the banks of one channel: the door for families.
+
+A family's ``programs`` names its products (hw/pim/programs). They say which commands a product
+takes, what of it crosses the channel's pins, and where matrices have to lie for it. Nothing else in
+the simulator asks which family it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from accelsim.errors import AccelsimError
+
+if TYPE_CHECKING:
+    from accelsim.hw.pim.family import Family
+    from accelsim.hw.pim.layout import BankGrid, Layout
+    from accelsim.hw.pim.layout_families import Heads
+
+Row = tuple[int, int, int, int, int, int]
+Spread = Literal["channel", "channels"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A product of a tile program in one channel: ``vectors`` one after the other through the
+    global buffer, each with ``n`` rows of the matrix of its own, row by row over the banks. A tile
+    has ``results`` sums of ``k`` products. ``abreast``: the one vector has as many parts.
+
+    ``begins``: the sums begin at 0, otherwise where the product before left them; ``ends``: they
+    are read out, otherwise the next product goes on with them.
+    """
+
+    vectors: int
+    results: int
+    n: int
+    k: int
+    abreast: bool = False
+    begins: bool = True
+    ends: bool = True
+
+    @property
+    def inputs(self) -> int:
+        """Elements of a vector in the global buffer."""
+        return self.results * self.k
+
+
+@dataclass(frozen=True)
+class Share:
+    """A product of a channel with some ``outputs`` and ``inputs`` of a weight W[outputs, inputs].
+
+    Its rows are equally far apart (``step`` bytes are found from the layout). ``begins`` and
+    ``ends`` as in a Sweep. ``sums`` numbers the partial sums of an output, which are added up where
+    they are read out.
+    """
+
+    channel: int
+    outputs: slice
+    inputs: slice
+    begins: bool = True
+    ends: bool = True
+    sums: int = 0
+
+    @property
+    def sweep(self) -> Sweep:
+        n, k = self.outputs.stop - self.outputs.start, self.inputs.stop - self.inputs.start
+        return Sweep(1, 1, n, k, True, self.begins, self.ends)
+
+
+class Products:
+    """Products of a family's banks; what is not overridden is refused by name."""
+
+    host_vectors: ClassVar[bool] = False
+    """Whether vectors come over the channel's pins; otherwise they lie in rows of its banks."""
+    goes_on: ClassVar[bool] = False
+    """Whether a product can go on with the sums of the one before."""
+    pipelined: ClassVar[bool] = False
+    """Whether the next product's commands follow before the last result has been read."""
+    caches: ClassVar[Spread] = "channel"
+    """Where a request's keys and values lie: in one channel, or over all channels."""
+
+    def rows(
+        self, family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
+    ) -> Iterator[Row]:
+        """Commands of a product whose matrix begins at row ``first_row`` of every bank, and whose
+        vectors lie in the banks from (row, bank) ``vector`` on, if they lie there."""
+        raise AccelsimError(f"family {family.name} computes no products of tile programs")
+
+    def pin_bytes(self, family: Family, sweep: Sweep) -> int:
+        """What a product moves over the pins of its channel."""
+        burst = family.device.organization.column_bytes
+        results = sweep.results * sweep.vectors * -(-sweep.n // family.banks) * sweep.ends
+        if not self.host_vectors:
+            return results * burst
+        vector = -(-sweep.inputs * family.units.operand_bits // 8 // burst)
+        return (results + sweep.vectors * vector) * burst
+
+    def weights(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> Layout:
+        """Where W[outputs, inputs] lies."""
+        del grid, outputs, inputs
+        raise AccelsimError(f"family {family.name} keeps no weights of tile programs in its banks")
+
+    def shares(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> list[Share]:
+        """The products with a weight, channel by channel turn about, each channel's in order."""
+        del grid, outputs, inputs
+        raise AccelsimError(f"family {family.name} multiplies no weights of tile programs")
+
+    def cache(
+        self, family: Family, grid: BankGrid, heads: Heads, place: int
+    ) -> tuple[Layout, Layout]:
+        """Where keys and transposed values of a request lie; ``place`` is its channel, or where
+        all channels have a part its turn."""
+        del grid, heads, place
+        raise AccelsimError(f"family {family.name} keeps no caches of tile programs in its banks")
+
+
+def blocks_by_chunks(grid: BankGrid, outputs: int, inputs: int) -> list[Share]:
+    """A block of outputs per channel, whole turns of its banks; a row's length of inputs at a time,
+    whose sums are partial."""
+    block = -(-outputs // (grid.banks * grid.channels)) * grid.banks
+    return [
+        Share(
+            channel,
+            slice(first, min(first + block, outputs)),
+            slice(start, min(start + grid.row_elements, inputs)),
+            sums=number,
+        )
+        for number, start in enumerate(range(0, inputs, grid.row_elements))
+        for channel, first in enumerate(range(0, outputs, block))
+    ]
