@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.decoder import Decoder
+from accelsim.hw.pim.unit import Pim
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.program.storage import View
 
@@ -102,9 +103,11 @@ def decoders_of(low: Lowering, core: Core, b: View | Second) -> list[tuple[int, 
         if unit.decodes(matrix.encoding.name) and unit.target == array.weights
     ]
     if not found:
+        banks = ", nor do its banks read it" if core.of(Pim) else ""
         raise AccelsimError(
             f"weight {matrix.name!r} is stored as {matrix.encoding.name}, and {low.arch.name} has"
-            f" no decoder of it into {array.weights!r}; accepted: an architecture with a unit of"
+            f" no decoder of it into {array.weights!r}{banks}; accepted: an architecture with a"
+            " unit of"
             " kind decoder, such as coded-npu (N:M sparsity also: arrays that read it, such as sat)"
         )
     return [one for one in found if one[1] is found[0][1]]

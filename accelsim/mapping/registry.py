@@ -85,7 +85,10 @@ class Mapper:
             return reason
         if placed is None or self.places is None or {*self.places(operator, arch)} <= {*placed}:
             return ""
-        return "weights and caches of the width of its banks, not coded and not updated in place"
+        return (
+            "weights and caches of the width of its banks that are not coded, not updated in place"
+            " and not gathered row by row"
+        )
 
 
 MAPPERS: dict[str, Mapper] = {}
@@ -249,11 +252,12 @@ def own_places(graph: Graph, arch: Architecture, wanted: tuple[str, ...] = ()) -
 
 def _movable(graph: Graph) -> dict[str, int]:
     """Bits per element of the tensors that stay where they are for good, uncoded, and are not
-    written over as a whole."""
+    written over as a whole, nor gathered: where a row lies is then known before it is named."""
     tensors = graph.tensors.values()
-    updated = {spec.place_of for spec in tensors}
+    kept = {spec.place_of for spec in tensors}
+    kept |= {op.inputs[0] for op in graph.operators if op.kind == "embedding"}
     return {
         spec.name: FORMATS[spec.dtype].bits
         for spec in tensors
-        if spec.role != "activation" and not (spec.coding or spec.place_of or spec.name in updated)
+        if spec.role != "activation" and not (spec.coding or spec.place_of or spec.name in kept)
     }

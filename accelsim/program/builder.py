@@ -228,6 +228,11 @@ class Builder:
 
     def gather(self, queue: int, dst: View, table: View, ids: View) -> int:
         """Copy the rows of ``table`` that the index column ``ids`` names to ``dst``."""
+        if self._pieces(table) != whole(table):
+            raise AccelsimError(
+                f"rows of {table.storage.name} are gathered, and it lies in panels or in banks;"
+                " accepted: a table that lies row by row"
+            )
         return self._emit(queue, Opcode.GATHER, dst, (table, ids), dst.rows, dst.cols)
 
     def fill(self, queue: int, dst: View, value: float, *, part: bool = False) -> int:

@@ -23,11 +23,12 @@ COLUMNS = """\
 # index   row of the instruction table; program order is one legal order of execution
 # unit    in-order queue that executes it
 # opcode  with the vector function, or the flags of a product: +acc adds to the destination,
-#         ta/tb: the first/second source is stored transposed
+#         ta/tb: the first/second source is stored transposed; abreast: vectors side by side
 # ->      destination; <- sources
 # operand storage@space+address [rows x columns format], '/stride' in bytes if rows are not packed;
-#         a window of a tensor is given as [rows, columns] of its 2-D form; coded bytes as what
-#         they decode to, with their number
+#         a window of a tensor is given as [rows, columns] of its 2-D form, in banks by its shape
+#         (its rows are runs of the banks' rows); coded bytes as what they decode to, with their
+#         number
 # after   instructions that must have finished first, with their units"""
 
 
@@ -91,6 +92,8 @@ def mnemonic(program: Program, i: int) -> str:
         name += "b" if flags & Flag.TRANSPOSE_B else ""
     if flags & Flag.STATIONARY_A:
         name += "/holds-a"
+    if flags & Flag.ABREAST:
+        name += "/abreast"
     return name
 
 
@@ -137,7 +140,7 @@ def _tile_at(info: StorageInfo, offset: int) -> Tile | None:
 
 def _window(info: StorageInfo, offset: int, rows: int, cols: int, stride: int, bits: int) -> str:
     """``[0:128, 512:1024]``, or '' where a window is no rectangle of the tensor's 2-D form."""
-    if not info.shape or bits % 8:
+    if not info.shape or bits % 8 or info.regions:
         return ""
     width = bits // 8
     first, columns = _panel(info, offset // width)
@@ -194,6 +197,8 @@ def _storage(program: Program, info: StorageInfo) -> str:
         text += f"  {info.encoding} in {len(info.tiles)} tiles"
     if info.panels and info.shape:
         text += f"  in panels of {_widths(info)} columns"
+    if info.regions:
+        text += f"  in regions of banks: {len(info.regions)}"
     if info.written:
         text += "  rows " + ", ".join(f"{first}..{last}" for first, last in info.written)
     return text

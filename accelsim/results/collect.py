@@ -62,7 +62,7 @@ def collect(run: SegmentRun) -> Totals:
 
 def _busy(run: SegmentRun, bounds: dict[str, float]) -> dict[str, float]:
     """Useful ticks per unit, averaged over instances, per memory and of the busiest links."""
-    bound, kept = run.bound, _kept_ticks(run)
+    bound, kept = run.bound, kept_ticks(run)
     busy = {}
     for kind, (name, block) in enumerate(bound.arch.units.items()):
         mine = bound.unit_index == kind
@@ -75,7 +75,7 @@ def _busy(run: SegmentRun, bounds: dict[str, float]) -> dict[str, float]:
     return busy
 
 
-def _kept_ticks(run: SegmentRun) -> Ints:
+def kept_ticks(run: SegmentRun) -> Ints:
     """Ticks for which every instruction kept its unit from the next one.
 
     Where caches or channels decide how long a transfer takes, it keeps its unit until the next one

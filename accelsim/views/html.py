@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from accelsim.results.table import CSS, Column, OperatorTable, html_table
 from accelsim.results.text import bytes_text, energy_text, percent_text, scaled
 from accelsim.views.headline import headline
+from accelsim.views.overlap import COLUMNS, at_work
 from accelsim.views.summary import resources
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def resources_html(result: Result) -> str:
         f"<td>{f'{round(one.bound):,}' if one.bound else '-'}</td></tr>"
         for one in resources(result)
     )
-    return f'<table class="accelsim"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    table = f'<table class="accelsim"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    working = at_work(result)
+    return f"{table}<br>{html_table(COLUMNS, working)}" if working else table
 
 
 def _bar(share: float) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.program.opcodes import Function, Opcode
+from accelsim.results.collect import kept_ticks
 
 if TYPE_CHECKING:
     from accelsim.program.table import Program
@@ -54,7 +55,7 @@ def tick_lanes(run: SegmentRun) -> list[Lane]:
     """
     ports, done = _ports(run)
     timed, start = run.bound.timed, run.schedule.start
-    free = np.maximum(start + timed.occupancy, done)
+    free = np.maximum(start + kept_ticks(run), done)
     units = []
     for i, slot in enumerate(run.bound.program.units):
         index = np.flatnonzero(timed.unit == i)

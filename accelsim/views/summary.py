@@ -19,6 +19,7 @@ from accelsim.results.text import (
     seconds_text,
 )
 from accelsim.views.headline import headline
+from accelsim.views.overlap import COLUMNS, at_work
 
 if TYPE_CHECKING:
     from accelsim.results.result import Result
@@ -35,6 +36,7 @@ def summary(result: Result) -> str:
     parts = [
         _head(result),
         _resources(result),
+        _at_work(result),
         _passes(result),
         _operators(result),
         _attention(result),
@@ -116,6 +118,12 @@ def _resources(result: Result) -> str:
         Column("lower bound", lambda one: f"{round(one.bound):,}" if one.bound else "-"),
     ]
     return "Resources\n" + text_table(columns, resources(result), _INDENT)
+
+
+def _at_work(result: Result) -> str:
+    """Arrays and banks that compute, where there are both."""
+    rows = at_work(result)
+    return "Arrays and banks\n" + text_table(COLUMNS, rows, _INDENT) if rows else ""
 
 
 def _passes(result: Result) -> str:

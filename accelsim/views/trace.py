@@ -1,28 +1,30 @@
 """Chrome-JSON traces: a run as a file that opens in ui.perfetto.dev or chrome://tracing.
 
-One process per core with one thread per unit and per private port, one process for the memories
-and links that the cores share, and one that names segments and operators. A unit's slice lasts
-until it can take the next instruction, which includes waiting for ports; a port's lasts while it
-serves. Times are whole nanoseconds, written in microseconds; the exact length of a slice stands in
-its argument ``cycles``. Segments follow one another, each once.
+One process per core with one thread per unit and per private port, one with a thread per channel
+of a memory whose banks compute, one for the memories and links that the cores share, and one that
+names segments and operators. A unit's slice lasts until it can take the next instruction, which
+includes waiting for ports; a port's lasts while it serves. Counters tell bytes per second, and how
+many of several equal units are at work. Times are whole nanoseconds, written in microseconds; the
+exact length of a slice stands in its argument ``cycles``. Segments follow one another, each once.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from accelsim.engine.bind import BoundProgram
 from accelsim.engine.ports import WRITE
 from accelsim.errors import AccelsimError
+from accelsim.hw.pim.unit import Pim
 from accelsim.program.opcodes import TRANSFERS, Opcode
+from accelsim.results.collect import kept_ticks
+from accelsim.views.counters import Counter, counters_of
 from accelsim.views.lanes import Lane, label, tick_lanes
 
 if TYPE_CHECKING:
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
 
 MAX_EVENTS = 1_000_000
 """Slices that a trace holds; viewers become slow beyond it. What is cut is said in the file."""
-
-_BINS = 400  # points of a bandwidth counter per segment
 
 Event = dict[str, Any]
 
@@ -120,22 +120,15 @@ class _Trace:
 
     def _segment(self, run: SegmentRun, offset: int, per_second: int) -> Iterator[Event]:
         lanes = tick_lanes(run)
-        # Processes: 1 the workload, 2 what is shared, from 3 on the cores.
-        many = run.bound.arch.cores > 1
-        threads = [
-            self._thread(lane.name, 3 + lane.core, f"core {lane.core}" if many else "units")
-            if lane.core >= 0
-            else self._thread(lane.name, 2, "memories and links")
-            for lane in lanes
-        ]
+        places = _places(run)
+        threads = [self._thread(lane.name, *places(lane)) for lane in lanes]
         yield from self.names
         self.names = []
         clock = _Clock(offset, per_second)
         yield from self._overview(run, clock)
         yield from self._slices(run, lanes, threads, clock)
-        for lane in lanes:
-            if lane.is_port and lane.core < 0:
-                yield from _bandwidth(run, lane, clock)
+        for counter in counters_of(run, lanes):
+            yield from _points(counter, clock)
 
     def _overview(self, run: SegmentRun, clock: _Clock) -> Iterator[Event]:
         name = run.name if run.repeat == 1 else f"{run.name} (one of {run.repeat})"
@@ -163,11 +156,32 @@ class _Trace:
         kept = order[: self.left]
         self.cut += len(order) - len(kept)
         self.left -= len(kept)
-        words = _Words(run.bound)
+        words = _Words(run)
         columns = (which[kept], index[kept], start[kept], stop[kept])
         for lane, i, begin, end in zip(*(column.tolist() for column in columns), strict=True):
             told = words.arguments(i, end - begin, is_port=lanes[lane].is_port)
             yield _slice(threads[lane], words.name(i), *clock.span(begin, end), told)
+
+
+def _places(run: SegmentRun) -> Callable[[Lane], tuple[int, str]]:
+    """The process of a lane, number and name: 1 is the workload, 2 what is shared, from 3 on the
+    cores, and behind them the banks of memories that compute."""
+    arch = run.bound.arch
+    banks = {
+        slot.name: unit.memory
+        for slot in run.bound.program.units
+        if isinstance(unit := arch.units[slot.unit], Pim)
+    }
+    names = [f"core {core}" for core in range(arch.cores)] if arch.cores > 1 else ["units"]
+
+    def place(lane: Lane) -> tuple[int, str]:
+        if lane.core < 0:
+            return 2, "memories and links"
+        if lane.name in banks:
+            return 3 + arch.cores, f"banks of {banks[lane.name]}, a thread per channel"
+        return 3 + lane.core, names[lane.core]
+
+    return place
 
 
 class _Clock:
@@ -188,13 +202,13 @@ class _Clock:
 class _Words:
     """Names and arguments of instructions, from the tables as plain lists."""
 
-    def __init__(self, bound: BoundProgram) -> None:
-        program = bound.program
+    def __init__(self, run: SegmentRun) -> None:
+        bound, program = run.bound, run.bound.program
         self.program = program
         self.tick = bound.arch.ticks_per_cycle("core")
         self.keys = ("opcode", "function", "operator", "m", "n", "k")
         self.rows = list(zip(*(program.column(k).tolist() for k in self.keys), strict=True))
-        self.occupancy = bound.timed.occupancy.tolist()
+        self.kept = kept_ticks(run).tolist()
         self.read = bound.accesses.nbytes[:, :WRITE].sum(axis=1).tolist()
         self.written = bound.accesses.nbytes[:, WRITE].tolist()
         self.labels: dict[tuple[int, int, int], str] = {}
@@ -208,7 +222,7 @@ class _Words:
     def arguments(self, index: int, ticks: int, *, is_port: bool) -> dict[str, Any]:
         opcode, _, _, m, n, k = self.rows[index]
         found: dict[str, Any] = {"instruction": index, "cycles": ticks / self.tick}
-        waited = ticks - self.occupancy[index]
+        waited = ticks - self.kept[index]
         if not is_port and waited > 0:
             found["of them waiting for ports"] = waited / self.tick
         if opcode in TRANSFERS:
@@ -230,33 +244,11 @@ def _name(kind: str, pid: int, tid: int, name: str) -> Event:
     return {"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": name}}
 
 
-def _bandwidth(run: SegmentRun, lane: Lane, clock: _Clock) -> Iterable[Event]:
-    """A counter of the bytes per second through a shared port, averaged over bins."""
-    ticks = run.schedule.ticks
-    moved = port_bytes(run.bound, lane)
-    if not (ticks and moved.any()):
-        return
-    edges = np.unique(np.linspace(0, ticks, _BINS + 1).astype(np.int64))
-    # Bytes pass evenly while the port is held; intervals of one port do not overlap.
-    times = np.stack([lane.start, lane.stop], axis=1).reshape(-1).astype(np.float64)
-    passed = np.stack([np.cumsum(moved) - moved, np.cumsum(moved)], axis=1).reshape(-1)
-    at_edge = np.interp(edges, times, passed, left=0.0, right=float(moved.sum()))
-    rate = np.diff(at_edge) / np.diff(edges) * clock.per_second / 1e9
-    values = [*rate.tolist(), 0.0]
-    for tick, value in zip(edges.tolist(), values, strict=True):
+def _points(counter: Counter, clock: _Clock) -> Iterator[Event]:
+    """The points of a counter, which ends at nothing."""
+    values = [*counter.values.tolist(), 0.0]
+    for tick, value in zip(counter.edges.tolist(), values, strict=True):
         yield {
-            "ph": "C", "name": f"{lane.name} GB/s", "pid": 2, "tid": 0,
-            "ts": clock.nanoseconds(tick) / 1000, "args": {"GB/s": round(value, 3)},
+            "ph": "C", "name": counter.name, "pid": 2 if counter.memory else 1, "tid": 0,
+            "ts": clock.nanoseconds(tick) / 1000, "args": {counter.unit: round(value, 3)},
         }  # fmt: skip
-
-
-def port_bytes(bound: BoundProgram, lane: Lane) -> npt.NDArray[np.float64]:
-    """Bytes that each interval of a memory port moves; zeros for the port of a link."""
-    name, _, way = lane.name.partition(" ")
-    spaces = [i for i, space in enumerate(bound.program.spaces) if space.name == name]
-    here = np.isin(bound.accesses.space[lane.index], spaces)
-    if way:
-        here[:, :2] &= way == "read"
-        here[:, 2] &= way == "write"
-    moved: npt.NDArray[np.int64] = np.where(here, bound.accesses.nbytes[lane.index], 0).sum(axis=1)
-    return moved.astype(np.float64)

@@ -149,7 +149,7 @@ def test_there_is_one_process_per_core(run, trace):
 def test_bandwidth_counters_carry_the_traffic(run, trace):
     """The integral of each segment's counter is what its shared memory moved."""
     main = next(name for name, memory in run.architecture.memories.items() if memory.shared)
-    points = [e for e in trace["traceEvents"] if e["ph"] == "C"]
+    points = [e for e in trace["traceEvents"] if e["ph"] == "C" and "GB/s" in e["args"]]
     assert {e["name"] for e in points} == {f"{main} GB/s"}
     moved = sum(
         (after["ts"] - before["ts"]) * before["args"]["GB/s"] * 1e3
@@ -159,6 +159,31 @@ def test_bandwidth_counters_carry_the_traffic(run, trace):
     assert moved == pytest.approx(once, rel=0.01)
     peak = run.architecture.memories[main].bandwidth / 1e9
     assert max(e["args"]["GB/s"] for e in points) <= peak * 1.001
+
+
+def test_counters_tell_how_many_units_are_at_work(run, trace):
+    """The integral of a counter is the time that the slices of its units last."""
+    slices = threads(trace)
+    units = [unit.name for unit in run.segments[0].bound.program.units]
+    found = {
+        unit: [one for name in units if name.rsplit(".")[-1].rstrip("0123456789") == unit
+               for one in slices[name]]
+        for unit in run.architecture.units
+    }  # fmt: skip
+    points = defaultdict(list)
+    for event in trace["traceEvents"]:
+        if event["ph"] == "C" and "units" in event["args"]:
+            points[event["name"]].append(event)
+    cores = run.architecture.cores
+    count = {name: unit.count * cores for name, unit in run.architecture.units.items()}
+    several = {f"{name} at work, of {n}" for name, n in count.items() if n > 1}
+    assert set(points) <= several
+    assert any(name.startswith("dma") for name in points)
+    for name, mine in points.items():
+        area = sum((b["ts"] - a["ts"]) * a["args"]["units"] for a, b in pairwise(mine))
+        worked = sum(one["dur"] for one in found[name.split(" ")[0]])
+        assert area == pytest.approx(worked, rel=0.01)
+        assert max(one["args"]["units"] for one in mine) <= int(name.rsplit(" ")[-1])
 
 
 def test_metadata_says_what_is_shown(run, trace):
