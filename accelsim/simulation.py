@@ -10,8 +10,9 @@ from accelsim.engine.bind import Fidelity, bind
 from accelsim.engine.memory_system import TRUSTED_SHARE, trusted_cache
 from accelsim.engine.merge import run as run_engine
 from accelsim.errors import AccelsimError
+from accelsim.hw.sram import Sram
 from accelsim.mapping.lowering import UNLIMITED_BYTES, lower
-from accelsim.mapping.placement import Plan, plan_tensors, readable
+from accelsim.mapping.placement import Heap, Plan, plan_tensors, readable
 from accelsim.mapping.registry import own_places
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
 from accelsim.program.opcodes import Opcode
@@ -116,7 +117,9 @@ def plan_memory(
     """Place all tensors of a graph in the architecture's main memory."""
     name, block = arch.main_memory()
     capacity = UNLIMITED_BYTES if memory == "ideal" else block.capacity
-    return plan_tensors(graph, name, capacity, own_places(graph, arch, tuple(mappers)))
+    chip = next((n for n, m in arch.memories.items() if isinstance(m, Sram) and m.activations), "")
+    heap = Heap(chip, arch.memories[chip].capacity) if chip else None
+    return plan_tensors(graph, name, capacity, own_places(graph, arch, tuple(mappers)), heap)
 
 
 def compile_program(
