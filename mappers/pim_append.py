@@ -46,6 +46,10 @@ def pim_kv_append(op: KvAppend, low: Lowering) -> None:
     if fit < 1:
         raise CapacityError(f"a row of {width} elements does not fit into {memory} {TILES} times")
     height = min(fit, max(1, -(-op.batch // TILES)))
+    arena = core.arenas[memory]
+    # At the far end, so that the attention behind need not wait for its place.
+    needed = min(TILES, op.batch) * (height * row_bytes(width, new.fmt) + 64)
+    arena.take("of other operators", arena.free - needed)
     ring = core.ring(memory, "new", height, width, new.fmt, slots=min(TILES, op.batch))
     for top in range(0, op.batch, height):
         stop = min(top + height, op.batch)

@@ -9,7 +9,7 @@ taken as often.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,9 @@ from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
 from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks, only_banks
-from accelsim.mapping.bank_weights import Round, WeightPlaces, weight_places
-from accelsim.mapping.epilogue import Finish, Finisher, finish_of, reserved_bytes
-from accelsim.mapping.lowering import Lowering
+from accelsim.mapping.bank_weights import Piece, WeightPlaces, weight_places
+from accelsim.mapping.epilogue import ACTIVATION_FUNCTIONS, finish_of
+from accelsim.mapping.lowering import Lowering, Ring
 from accelsim.mapping.placement import ALIGNMENT, aligned
 from accelsim.mapping.registry import mapper
 from accelsim.numerics.formats import Format, number_format, row_bytes
@@ -34,7 +34,12 @@ from accelsim.workload.operators import Gemm
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
 
+F = Function
 FP32 = number_format("fp32")
+MARGIN = 32 * ALIGNMENT
+"""Room that buffers may lose by alignment."""
+MOST_PIECES, LEAST_OUTPUTS = 4, 64
+"""Pieces in which outputs are finished while the banks go on, each of so many per channel."""
 MOST_ROWS = 64
 """Vectors of one product; beyond, arrays are always sooner."""
 
@@ -74,6 +79,18 @@ def pim_gemv(op: Gemm, low: Lowering) -> None:
     _Gemv(op, low).emit()
 
 
+@dataclass(frozen=True)
+class _Buffers:
+    """What a piece needs on chip: sums, the partial sums that are added to them, bias, residual,
+    and sums in the order of the outputs. One row each."""
+
+    total: Ring
+    partial: Ring | None
+    bias: Ring | None
+    residual: Ring | None
+    woven: Ring | None
+
+
 class _Gemv:
     def __init__(self, op: Gemm, low: Lowering) -> None:
         self.op, self.low, self.build = op, low, low.build
@@ -83,85 +100,146 @@ class _Gemv:
         self.vector = self.core.vector(self.chip)[0]
         self.memory = bank_memory(low.arch)
         self.places: WeightPlaces = _places_of(op, self.memory)
-        self.host = self.places.products.host_vectors
+        self.products = self.places.products
         self.x = low.matrix(op.inputs[0], op.m, op.k)
         self.out = low.matrix(op.output, op.m, op.n)
+        self.finish = finish_of(op, low)
 
     def emit(self) -> None:
         op, places = self.op, self.places
         if places.sums > 1:
             self.build.reduce(order_of(f"split:{places.sums}:{self.memory.grid.row_elements}"))
-        vectors = self.core.ring(self.chip, "vector", 1, op.k, self.x.fmt)
-        finish = finish_of(op, self.low)
-        rounds = self._rounds(finish)
-        width = max(one.width for one in rounds)
-        finisher = Finisher(self.low, self.core, self.chip, width, finish, 1)
+        self._make_room()
+        vectors = self.core.ring(self.chip, "vector", 1, op.k, self.x.fmt, min(2, op.m))
+        rounds = self._rounds()
+        width, most = max(p.width for r in rounds for p in r), max(map(len, rounds))
         slots = 1 if op.m * len(rounds) == 1 else 2
-        self.partials = self.core.ring(self.chip, "sums", places.sums, width, FP32, slots)
-        if places.table:
-            self.woven = self.core.ring(self.chip, "woven", 1, width, FP32, slots)
-        queues = self.core.beside_queues
+        self.buffers = [self._buffers(number, width, slots) for number in range(most)]
+        queue = self.core.beside_queues[0]
         for row in range(op.m):
-            mine, vector = slice(row, row + 1), vectors.next()
-            self.build.load(queues[0], vector, self.x[mine, :])
-            given = vector if self.host else self._to_channels(row, vector)
-            for one in rounds:
-                for total, cols in self._sums(one, given):
-                    finisher.finish(total, finish.window(mine, cols))
-                    self.build.store(queues[-1], self.out[mine, cols], total)
+            vector = vectors.next()
+            self.build.load(queue, vector, self.x[row : row + 1, :])
+            given = vector if self.products.host_vectors else self._to_channels(row, vector)
+            for pieces in rounds:
+                self._round(row, pieces, given)
         widest = max(len(one.numbers) for one in places.shares)
         self.build.note(f"{widest} outputs in each of {places.channels} channels of banks")
 
-    def _rounds(self, finish: Finish) -> list[Round]:
-        """As many outputs at a time as there is room for sums and what is added to them."""
-        arena = self.core.arenas[self.chip]
-        free = arena.free - reserved_bytes(finish, arena.capacity) - 16 * ALIGNMENT
-        each = row_bytes(1, FP32) * (self.places.sums + self.places.table)
-        beside = 0 if finish.bias is None else row_bytes(1, finish.bias.fmt)
-        whole = self.places.rounds(
-            max(self.op.n + self.memory.grid.banks, 1) * self.places.channels
+    # -- room ----------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Operators in turn take the lower and the upper half, where that is enough."""
+        arena, half = self.core.arenas[self.chip], self.core.arenas[self.chip].capacity // 2
+        needed = 2 * row_bytes(self.op.k, self.x.fmt) + self.op.n * self._each(2) + MARGIN
+        if self.build.current_operator % 2 and needed <= half:
+            arena.take("of the operator before", half)
+
+    def _each(self, slots: int) -> int:
+        """Bytes on chip per output."""
+        rows = slots * (1 + (self.places.sums > 1) + self.places.table)
+        beside = (self.finish.bias, self.finish.residual)
+        return rows * row_bytes(1, FP32) + sum(row_bytes(1, one.fmt) for one in beside if one)
+
+    def _rounds(self) -> list[list[Piece]]:
+        """Pieces, of which as many are in work at once as there is room for."""
+        free = self.core.arenas[self.chip].free - MARGIN
+        free -= min(2, self.op.m) * row_bytes(self.op.k, self.x.fmt)
+        places, turn = self.places, self.memory.grid.banks * self.places.channels
+        whole = -(-self.op.n // turn) * turn
+        least = LEAST_OUTPUTS * places.channels
+        count = max(1, min(MOST_PIECES, whole // least)) if self.products.goes_on else 1
+        if self.op.m == 1 and whole * self._each(1) <= free:
+            return [places.pieces(-(-whole // count // turn) * turn)]
+        width = free // (self._each(2) * count)
+        pieces = places.pieces(min(width, whole))
+        return [pieces[first : first + count] for first in range(0, len(pieces), count)]
+
+    def _buffers(self, number: int, width: int, slots: int) -> _Buffers:
+        def ring(name: str, fmt: Format, slots: int = slots) -> Ring:
+            return self.core.ring(self.chip, f"{name}{number}", 1, width, fmt, slots)
+
+        bias, residual = self.finish.bias, self.finish.residual
+        return _Buffers(
+            ring("sums", FP32),
+            ring("partial", FP32) if self.places.sums > 1 else None,
+            ring("bias", bias.fmt, 1) if bias else None,
+            ring("residual", residual.fmt, 1) if residual else None,
+            ring("woven", FP32) if self.places.table else None,
         )
-        if self.op.m == 1 and (each + beside) * self.op.n <= free:
-            return whole
-        return self.places.rounds(free // (2 * each + beside))
 
-    def _sums(self, one: Round, given: View | _Rows) -> Iterator[tuple[View, slice]]:
-        """The sums of a round, run by run, with their columns of the result."""
-        partial = self.partials.next()
-        self._products(one, given, partial)
-        total = partial[0:1, : one.width]
-        for number in range(1, self.places.sums):
-            more = partial[number : number + 1, : one.width]
-            self.build.vector(self.vector, Function.ADD, total, total, more)
-        if self.places.table:
-            yield self._weave(one, total)
-            return
-        for first, numbers in one.runs:
-            yield total[:, first : first + len(numbers)], slice(numbers.start, numbers.stop)
+    # -- products ------------------------------------------------------------------------------
 
-    def _weave(self, one: Round, total: View) -> tuple[View, slice]:
-        """Outputs that took turns over channels, in their order."""
-        woven, first = self.woven.next(), min(numbers.start for _, numbers in one.runs)
-        pitch = row_bytes(1, FP32)
-        for begin, numbers in one.runs:
-            count, place = len(numbers), woven.base + (numbers.start - first) * pitch
-            base = total.base + begin * pitch
-            found = View(total.storage, base, count, 1, pitch, FP32)
-            there = View(woven.storage, place, count, 1, numbers.step * pitch, FP32)
-            self.build.vector(self.vector, Function.COPY, there, found)
-        return woven[:, : one.width], slice(first, first + one.width)
+    def _round(self, row: int, pieces: list[Piece], given: View | _Rows) -> None:
+        """Chunk by chunk of the inputs, piece by piece; pieces are finished in the last chunk."""
+        totals = [b.total.next()[:, : p.width] for p, b in zip(pieces, self.buffers, strict=False)]
+        last = self.places.sums - 1
+        for number in range(self.places.sums):
+            met: dict[int, slice] = {}
+            for piece, total, buffers in zip(pieces, totals, self.buffers, strict=False):
+                found = total
+                if buffers.partial and number:
+                    found = buffers.partial.next()[:, : piece.width]
+                self._products(piece, number, given, found, met)
+                if number:
+                    self.build.vector(self.vector, F.ADD, total, total, found)
+                if number == last:
+                    self._finish(row, piece, total, buffers)
 
-    def _products(self, one: Round, given: View | _Rows, partial: View) -> None:
-        """A row of x with all inputs and the outputs of a round, in all channels."""
+    def _products(
+        self, piece: Piece, number: int, given: View | _Rows, found: View, met: dict[int, slice]
+    ) -> None:
+        """A chunk of the inputs with the outputs of a piece, in all channels."""
         weight = self.low.tensors[self.op.inputs[1]]
-        for share, place in one.shares:
+        for share, place in piece.shares:
+            if share.sums != number:
+                continue
+            kept = share.further and met.get(share.channel) == share.inputs
+            met[share.channel] = share.inputs
             self.build.pim(
                 self.channels[share.channel],
-                partial[share.sums : share.sums + 1, place : place + len(share.numbers)],
+                found[:, place : place + len(share.numbers)],
                 given[:, share.inputs] if isinstance(given, View) else given.of(share),
                 self.places.window(weight, share, self.x.fmt),
-                abreast=True, goes_on=not share.begins, held=not share.ends, part=True,
+                abreast=True, goes_on=not share.begins, held=not share.ends, kept=kept, part=True,
             )  # fmt: skip
+
+    def _finish(self, row: int, piece: Piece, total: View, buffers: _Buffers) -> None:
+        """Bias, residual and activation of a piece, then its results, run by run."""
+        runs = [(first, slice(n.start, n.stop)) for first, n in piece.runs]
+        if buffers.woven:
+            first = min(n.start for _, n in piece.runs)
+            total = self._weave(piece, total, buffers.woven.next())
+            runs = [(0, slice(first, first + piece.width))]
+        bias, residual = self.finish.bias, self.finish.residual
+        if bias and buffers.bias:
+            self._add(total, bias, buffers.bias.next(), runs)
+        if residual and buffers.residual:
+            self._add(total, residual[row : row + 1, :], buffers.residual.next(), runs)
+        if self.finish.activation:
+            function = ACTIVATION_FUNCTIONS[self.finish.activation]
+            self.build.vector(self.vector, function, total, total)
+        for first, cols in runs:
+            mine = total[:, first : first + cols.stop - cols.start]
+            self.build.store(self.core.beside_queues[-1], self.out[row : row + 1, cols], mine)
+
+    def _add(self, total: View, term: View, buffer: View, runs: list[tuple[int, slice]]) -> None:
+        """A row of main memory, run by run, and its sum with the piece's."""
+        there, queues = buffer[:, : total.cols], self.core.beside_queues
+        for first, cols in runs:
+            mine = there[:, first : first + cols.stop - cols.start]
+            self.build.load(queues[len(queues) // 2], mine, term[:, cols], part=True)
+        self.build.vector(self.vector, F.ADD, total, total, there)
+
+    def _weave(self, piece: Piece, total: View, woven: View) -> View:
+        """Outputs that took turns over channels, in their order."""
+        top = min(numbers.start for _, numbers in piece.runs)
+        pitch = row_bytes(1, FP32)
+        for begin, numbers in piece.runs:
+            count, place = len(numbers), woven.base + (numbers.start - top) * pitch
+            found = View(total.storage, total.base + begin * pitch, count, 1, pitch, FP32)
+            there = View(woven.storage, place, count, 1, numbers.step * pitch, FP32)
+            self.build.vector(self.vector, F.COPY, there, found)
+        return woven[:, : piece.width]
 
     def _to_channels(self, row: int, vector: View) -> _Rows:
         """A row of x to a row of a bank of every channel, for each row's length of inputs."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Round:
-    """Outputs whose sums are in work at once: every share with the first of its places in a row of
+class Piece:
+    """Outputs that are finished at once: every share with the first of its places in a row of
     sums, and runs of that row with the outputs that they are."""
 
     shares: tuple[tuple[Share, int], ...]
@@ -36,7 +36,7 @@ class Round:
 
     @property
     def width(self) -> int:
-        """Sums of the round."""
+        """Sums of the piece."""
         return sum(len(numbers) for _, numbers in self.runs)
 
 
@@ -89,8 +89,8 @@ class WeightPlaces:
             busy[one.channel] += product_cost(self.memory.family, one.sweep).cycles
         return max(busy.values())
 
-    def rounds(self, width: int) -> list[Round]:
-        """The products in rounds of at most ``width`` outputs, whole turns of all banks."""
+    def pieces(self, width: int) -> list[Piece]:
+        """The products in pieces of at most ``width`` outputs, whole turns of all banks."""
         banks = self.memory.grid.banks
         height = width // self.channels // banks * banks
         if height < 1:
@@ -104,7 +104,7 @@ class WeightPlaces:
             for part in _parts(one, start, height):
                 number = (part.outputs.start - start) // (one.outputs.step or 1) // height
                 found.setdefault(number, []).append(part)
-        return [_round(shares) for _, shares in sorted(found.items())]
+        return [_piece(shares) for _, shares in sorted(found.items())]
 
     def placed(self) -> Placed:
         """The weight as a tensor in banks."""
@@ -159,11 +159,12 @@ def _parts(one: Share, start: int, height: int) -> Iterator[Share]:
     while first < len(one.numbers):
         stop = min(len(one.numbers), (index + first) // height * height + height - index)
         mine = one.numbers[first:stop]
-        yield replace(one, outputs=slice(mine.start, mine.stop, mine.step))
+        cut = slice(mine.start, mine.stop, mine.step)
+        yield replace(one, outputs=cut, further=first > 0)
         first = stop
 
 
-def _round(shares: list[Share]) -> Round:
+def _piece(shares: list[Share]) -> Piece:
     """Sums of a channel side by side, channel after channel."""
     outputs: dict[int, dict[int, Share]] = {}
     for one in shares:
@@ -180,7 +181,7 @@ def _round(shares: list[Share]) -> Round:
             else:
                 runs.append((used, one.numbers))
             used += len(one.numbers)
-    return Round(tuple((s, place[s.channel, s.outputs.start]) for s in shares), tuple(runs))
+    return Piece(tuple((s, place[s.channel, s.outputs.start]) for s in shares), tuple(runs))
 
 
 @cache

@@ -119,7 +119,7 @@ class Arena:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where every tensor of a graph lies in main memory, or ``on_chip`` in a memory for activations.
+    """Where every tensor of a graph lies: in main memory, or ``on_chip``.
 
     ``base`` gives byte addresses; ``follows`` names the tensors whose place a tensor reuses, whose
     last users it must wait for; ``peak`` is the first byte that no tensor ever uses.

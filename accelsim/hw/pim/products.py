@@ -54,7 +54,7 @@ class Share:
 
     Its rows are equally far apart; ``outputs`` may have a step. ``begins`` and ``ends`` as in a
     Sweep. ``sums`` numbers the partial sums of an output, which are added up where they are read
-    out.
+    out. ``further``: a part of a product, cut by its outputs, that is not the first.
     """
 
     channel: int
@@ -63,6 +63,7 @@ class Share:
     begins: bool = True
     ends: bool = True
     sums: int = 0
+    further: bool = False
 
     @property
     def sweep(self) -> Sweep:

@@ -38,7 +38,8 @@ class Pim(Unit):
 
     ``results`` names the scratchpad that takes what the banks give, ``dma`` the DMA engine that
     serves nobody else ("": that of the arrays). ``arithmetic`` names how a bank
-    forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are.
+    forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are. With
+    ``fuses`` activations behind a product are applied to its sums as they come.
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.PIM})
@@ -49,6 +50,7 @@ class Pim(Unit):
     results: str
     dma: str = ""
     arithmetic: str = "tree16-fp32"
+    fuses: bool = False
 
     def check(self) -> None:
         super().check()
