@@ -10,14 +10,17 @@ from accelsim.engine.bind import Fidelity, bind
 from accelsim.engine.memory_system import TRUSTED_SHARE, trusted_cache
 from accelsim.engine.merge import run as run_engine
 from accelsim.errors import AccelsimError
+from accelsim.hw.pim.unit import Pim
+from accelsim.hw.sram import Sram
 from accelsim.mapping.lowering import UNLIMITED_BYTES, lower
-from accelsim.mapping.placement import Plan, plan_tensors, readable
+from accelsim.mapping.placement import Heap, Plan, plan_tensors, readable
 from accelsim.mapping.registry import own_places
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT
 from accelsim.program.opcodes import Opcode
 from accelsim.program.verify import verify
 from accelsim.results.collect import NOTHING, Totals, collect, weighted
 from accelsim.results.result import Result, SegmentRun
+from accelsim.workload.fusion import with_fused_activations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,6 +59,7 @@ def simulate_graph(
     segments finish.
     """
     began = time.perf_counter()
+    graph = _as_run(graph, arch)
     plan = plan_memory(graph, arch, memory, mappers)
     segments = graph.segments() if compose else ()
     slices = [(s.name, s.operators, s.count) for s in segments] or [
@@ -95,6 +99,7 @@ def check_graph(
         raise AccelsimError(f"order {order!r} is not known; accepted: {', '.join(ORDERS)}")
     if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
         raise AccelsimError(f"scale {scale} is out of range; accepted: {SMALLEST_SCALE} to 16")
+    graph = _as_run(graph, arch)
     nbytes = sum(spec.bytes for spec in graph.tensors.values())
     if nbytes > CHECK_BYTES_LIMIT or graph.macs > CHECK_MACS_LIMIT:
         raise AccelsimError(
@@ -110,13 +115,22 @@ def check_graph(
     return check(arch, graph, program, schedule, seed, scale)
 
 
+def _as_run(graph: Graph, arch: Architecture) -> Graph:
+    """The workload as the machine runs it: activations in products where banks' sums are finished
+    as they come."""
+    fuses = any(unit.fuses for unit in arch.units_of(Pim).values())
+    return with_fused_activations(graph) if fuses else graph
+
+
 def plan_memory(
     graph: Graph, arch: Architecture, memory: Fidelity, mappers: Sequence[str] = ()
 ) -> Plan:
     """Place all tensors of a graph in the architecture's main memory."""
     name, block = arch.main_memory()
     capacity = UNLIMITED_BYTES if memory == "ideal" else block.capacity
-    return plan_tensors(graph, name, capacity, own_places(graph, arch, tuple(mappers)))
+    chip = next((n for n, m in arch.memories.items() if isinstance(m, Sram) and m.activations), "")
+    heap = Heap(chip, arch.memories[chip].capacity) if chip else None
+    return plan_tensors(graph, name, capacity, own_places(graph, arch, tuple(mappers)), heap)
 
 
 def compile_program(

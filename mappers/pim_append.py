@@ -1,8 +1,8 @@
 """New keys and values into caches that lie in banks: a few wide windows per request.
 
 A request's new key lies in runs of a row, one per group of heads; its new value in as many banks as
-it has features, the same place in each, which is one window of single elements. Every such element
-costs a whole access of the memory.
+it has features, the same place in each, which is one window of single elements for each channel
+that has some. Every such element costs a whole access of the memory.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def pim_kv_append(op: KvAppend, low: Lowering) -> None:
     if fit < 1:
         raise CapacityError(f"a row of {width} elements does not fit into {memory} {TILES} times")
     height = min(fit, max(1, -(-op.batch // TILES)))
+    arena = core.arenas[memory]
+    # At the far end, so that the attention behind need not wait for its place.
+    needed = min(TILES, op.batch) * (height * row_bytes(width, new.fmt) + 64)
+    arena.take("of other operators", arena.free - needed)
     ring = core.ring(memory, "new", height, width, new.fmt, slots=min(TILES, op.batch))
     for top in range(0, op.batch, height):
         stop = min(top + height, op.batch)
@@ -64,7 +68,8 @@ def _append(op: KvAppend, low: Lowering, queue: int, sequence: int, row: View) -
         ((_, rows),) = op.cache_rows(sequence, head, position, position + 1, op.kv_heads)
         places.append(cache[rows, :])
     placed = low.placed.get(op.output)
-    windows = _merged([_there(one, placed.regions, d) for one in places]) if placed else places
+    there = (_there(one, placed.regions, d) for one in places) if placed else ()
+    windows = _merged([view for one in there for view in one]) if placed else places
     first = 0
     for window in windows:
         count = window.rows * window.cols
@@ -72,10 +77,9 @@ def _append(op: KvAppend, low: Lowering, queue: int, sequence: int, row: View) -
         first += count
 
 
-def _there(window: View, regions: Sequence[Region], columns: int) -> View:
-    """Where a row of a cache lies."""
-    ((_, _, view),) = region_pieces(window, regions, columns)
-    return view
+def _there(window: View, regions: Sequence[Region], columns: int) -> list[View]:
+    """Where a row of a cache lies, in the order of its columns."""
+    return [view for _, _, view in region_pieces(window, regions, columns)]
 
 
 def _merged(windows: list[View]) -> list[View]:

@@ -29,6 +29,7 @@ from accelsim.mapping.bank_layouts import (
     bank_memory,
     cache_places,
     lacks_banks,
+    only_banks,
 )
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import aligned
@@ -58,7 +59,7 @@ def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     places = cache_places(op, memory)
     nbytes = 2 * sum(op.lengths) * op.kv_heads * op.head_dim * 2
     elsewhere = nbytes / memory.peak_bandwidth
-    if not forced and places.busiest / memory.own_clock_hz > elsewhere:
+    if not (forced or only_banks(arch)) and places.busiest / memory.own_clock_hz > elsewhere:
         return f"what is sooner in the banks than reading {nbytes:,} bytes"
     return ""
 

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING
 from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.products import Share
+from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
-from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks
-from accelsim.mapping.bank_weights import WeightPlaces, weight_places
-from accelsim.mapping.epilogue import Finisher, finish_of
-from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.placement import aligned
+from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks, only_banks
+from accelsim.mapping.bank_weights import Piece, WeightPlaces, weight_places
+from accelsim.mapping.epilogue import ACTIVATION_FUNCTIONS, finish_of
+from accelsim.mapping.lowering import Lowering, Ring
+from accelsim.mapping.placement import ALIGNMENT, aligned
 from accelsim.mapping.registry import mapper
-from accelsim.numerics.formats import Format, number_format
+from accelsim.numerics.formats import Format, number_format, row_bytes
 from accelsim.numerics.orders import order_of
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import Storage, View
@@ -33,7 +34,12 @@ from accelsim.workload.operators import Gemm
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
 
+F = Function
 FP32 = number_format("fp32")
+MARGIN = 32 * ALIGNMENT
+"""Room that buffers may lose by alignment."""
+MOST_PIECES, LEAST_OUTPUTS = 4, 64
+"""Pieces in which outputs are finished while the banks go on, each of so many per channel."""
 MOST_ROWS = 64
 """Vectors of one product; beyond, arrays are always sooner."""
 
@@ -41,22 +47,27 @@ MOST_ROWS = 64
 def _declines(op: Gemm, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute a product; "" if they are to."""
     memory = bank_memory(arch)
-    if op.m > MOST_ROWS or op.batch > 1 or op.groups > 1 or op.transpose_a or op.transpose_b:
-        return f"x W of up to {MOST_ROWS} rows, one weight [k, n]"
+    if op.m > MOST_ROWS or op.batch > 1 or op.groups > 1 or op.transpose_a:
+        return f"x W of up to {MOST_ROWS} rows, one weight"
+    if op.transpose_b and not products_of(memory.pim).tables:
+        return "a weight [k, n], not [n, k]"
     if op.accumulator:
         return "sums as the banks form them"
-    if op.n % memory.grid.banks:
-        return f"whole turns of {memory.grid.banks} banks, not {op.n} outputs"
-    seconds = op.m * weight_places(memory, op.k, op.n).cycles / memory.own_clock_hz
+    places = _places_of(op, memory)
+    seconds = op.m * places.cycles / memory.own_clock_hz
     nbytes = op.k * op.n * memory.grid.bits // 8
-    if not forced and seconds > nbytes / memory.peak_bandwidth:
+    if not (forced or only_banks(arch)) and seconds > nbytes / memory.peak_bandwidth:
         return f"what is sooner in the banks than reading {nbytes:,} bytes"
     return ""
 
 
+def _places_of(op: Gemm, memory: PimDram) -> WeightPlaces:
+    return weight_places(memory, op.k, op.n, op.transpose_b)
+
+
 def _places(op: Gemm, arch: Architecture) -> Mapping[str, Placed]:
-    """The weight in blocks of outputs."""
-    return {op.inputs[1]: weight_places(bank_memory(arch), op.k, op.n).placed()}
+    """The weight where the family's products find it."""
+    return {op.inputs[1]: _places_of(op, bank_memory(arch)).placed()}
 
 
 @mapper(
@@ -68,6 +79,18 @@ def pim_gemv(op: Gemm, low: Lowering) -> None:
     _Gemv(op, low).emit()
 
 
+@dataclass(frozen=True)
+class _Buffers:
+    """What a piece needs on chip: sums, the partial sums that are added to them, bias, residual,
+    and sums in the order of the outputs. One row each."""
+
+    total: Ring
+    partial: Ring | None
+    bias: Ring | None
+    residual: Ring | None
+    woven: Ring | None
+
+
 class _Gemv:
     def __init__(self, op: Gemm, low: Lowering) -> None:
         self.op, self.low, self.build = op, low, low.build
@@ -76,47 +99,147 @@ class _Gemv:
         self.chip = self.core.of(Pim)[0][1].results
         self.vector = self.core.vector(self.chip)[0]
         self.memory = bank_memory(low.arch)
-        self.places: WeightPlaces = weight_places(self.memory, op.k, op.n)
-        self.host = self.places.products.host_vectors
+        self.places: WeightPlaces = _places_of(op, self.memory)
+        self.products = self.places.products
         self.x = low.matrix(op.inputs[0], op.m, op.k)
         self.out = low.matrix(op.output, op.m, op.n)
+        self.finish = finish_of(op, low)
 
     def emit(self) -> None:
-        op, places, sums = self.op, self.places, self.places.sums
-        if sums > 1:
-            self.build.reduce(order_of(f"split:{sums}:{self.memory.grid.row_elements}"))
-        finish = finish_of(op, self.low)
-        finisher = Finisher(self.low, self.core, self.chip, op.n, finish, 1)
-        vectors = self.core.ring(self.chip, "vector", 1, op.k, self.x.fmt)
-        partials = self.core.ring(self.chip, "sums", sums, op.n, FP32, slots=1 if op.m == 1 else 2)
-        queues = self.core.beside_queues
+        op, places = self.op, self.places
+        if places.sums > 1:
+            self.build.reduce(order_of(f"split:{places.sums}:{self.memory.grid.row_elements}"))
+        self._make_room()
+        vectors = self.core.ring(self.chip, "vector", 1, op.k, self.x.fmt, min(2, op.m))
+        rounds = self._rounds()
+        width, most = max(p.width for r in rounds for p in r), max(map(len, rounds))
+        slots = 1 if op.m * len(rounds) == 1 else 2
+        self.buffers = [self._buffers(number, width, slots) for number in range(most)]
+        queue = self.core.beside_queues[0]
         for row in range(op.m):
-            mine = slice(row, row + 1)
-            vector, partial = vectors.next(), partials.next()
-            self.build.load(queues[0], vector, self.x[mine, :])
-            self._products(vector if self.host else self._to_channels(row, vector), partial)
-            total = partial[0:1, :]
-            for number in range(1, sums):
-                self.build.vector(
-                    self.vector, Function.ADD, total, total, partial[number : number + 1, :]
-                )
-            finisher.finish(total, finish.window(mine, slice(0, op.n)))
-            self.build.store(queues[-1], self.out[mine, :], total)
-        widest = max(one.outputs.stop - one.outputs.start for one in places.shares)
+            vector = vectors.next()
+            self.build.load(queue, vector, self.x[row : row + 1, :])
+            given = vector if self.products.host_vectors else self._to_channels(row, vector)
+            for pieces in rounds:
+                self._round(row, pieces, given)
+        widest = max(len(one.numbers) for one in places.shares)
         self.build.note(f"{widest} outputs in each of {places.channels} channels of banks")
 
-    def _products(self, vectors: View | _Rows, partial: View) -> None:
-        """A row of x with all inputs and outputs, in all channels."""
-        weight, places = self.low.tensors[self.op.inputs[1]], self.places
-        for one in places.shares:
-            vector = vectors[:, one.inputs] if isinstance(vectors, View) else vectors.of(one)
+    # -- room ----------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Operators in turn take the lower and the upper half, where that is enough."""
+        arena, half = self.core.arenas[self.chip], self.core.arenas[self.chip].capacity // 2
+        needed = 2 * row_bytes(self.op.k, self.x.fmt) + self.op.n * self._each(2) + MARGIN
+        if self.build.current_operator % 2 and needed <= half:
+            arena.take("of the operator before", half)
+
+    def _each(self, slots: int) -> int:
+        """Bytes on chip per output."""
+        rows = slots * (1 + (self.places.sums > 1) + self.places.table)
+        beside = (self.finish.bias, self.finish.residual)
+        return rows * row_bytes(1, FP32) + sum(row_bytes(1, one.fmt) for one in beside if one)
+
+    def _rounds(self) -> list[list[Piece]]:
+        """Pieces, of which as many are in work at once as there is room for."""
+        free = self.core.arenas[self.chip].free - MARGIN
+        free -= min(2, self.op.m) * row_bytes(self.op.k, self.x.fmt)
+        places, turn = self.places, self.memory.grid.banks * self.places.channels
+        whole = -(-self.op.n // turn) * turn
+        least = LEAST_OUTPUTS * places.channels
+        count = max(1, min(MOST_PIECES, whole // least)) if self.products.goes_on else 1
+        if self.op.m == 1 and whole * self._each(1) <= free:
+            return [places.pieces(-(-whole // count // turn) * turn)]
+        width = free // (self._each(2) * count)
+        pieces = places.pieces(min(width, whole))
+        return [pieces[first : first + count] for first in range(0, len(pieces), count)]
+
+    def _buffers(self, number: int, width: int, slots: int) -> _Buffers:
+        def ring(name: str, fmt: Format, slots: int = slots) -> Ring:
+            return self.core.ring(self.chip, f"{name}{number}", 1, width, fmt, slots)
+
+        bias, residual = self.finish.bias, self.finish.residual
+        return _Buffers(
+            ring("sums", FP32),
+            ring("partial", FP32) if self.places.sums > 1 else None,
+            ring("bias", bias.fmt, 1) if bias else None,
+            ring("residual", residual.fmt, 1) if residual else None,
+            ring("woven", FP32) if self.places.table else None,
+        )
+
+    # -- products ------------------------------------------------------------------------------
+
+    def _round(self, row: int, pieces: list[Piece], given: View | _Rows) -> None:
+        """Chunk by chunk of the inputs, piece by piece; pieces are finished in the last chunk."""
+        totals = [b.total.next()[:, : p.width] for p, b in zip(pieces, self.buffers, strict=False)]
+        last = self.places.sums - 1
+        for number in range(self.places.sums):
+            met: dict[int, slice] = {}
+            for piece, total, buffers in zip(pieces, totals, self.buffers, strict=False):
+                found = total
+                if buffers.partial and number:
+                    found = buffers.partial.next()[:, : piece.width]
+                self._products(piece, number, given, found, met)
+                if number:
+                    self.build.vector(self.vector, F.ADD, total, total, found)
+                if number == last:
+                    self._finish(row, piece, total, buffers)
+
+    def _products(
+        self, piece: Piece, number: int, given: View | _Rows, found: View, met: dict[int, slice]
+    ) -> None:
+        """A chunk of the inputs with the outputs of a piece, in all channels."""
+        weight = self.low.tensors[self.op.inputs[1]]
+        for share, place in piece.shares:
+            if share.sums != number:
+                continue
+            kept = share.further and met.get(share.channel) == share.inputs
+            met[share.channel] = share.inputs
             self.build.pim(
-                self.channels[one.channel],
-                partial[one.sums : one.sums + 1, one.outputs],
-                vector,
-                places.window(weight, one, self.x.fmt),
-                abreast=True, goes_on=not one.begins, held=not one.ends, part=True,
+                self.channels[share.channel],
+                found[:, place : place + len(share.numbers)],
+                given[:, share.inputs] if isinstance(given, View) else given.of(share),
+                self.places.window(weight, share, self.x.fmt),
+                abreast=True, goes_on=not share.begins, held=not share.ends, kept=kept, part=True,
             )  # fmt: skip
+
+    def _finish(self, row: int, piece: Piece, total: View, buffers: _Buffers) -> None:
+        """Bias, residual and activation of a piece, then its results, run by run."""
+        runs = [(first, slice(n.start, n.stop)) for first, n in piece.runs]
+        if buffers.woven:
+            first = min(n.start for _, n in piece.runs)
+            total = self._weave(piece, total, buffers.woven.next())
+            runs = [(0, slice(first, first + piece.width))]
+        bias, residual = self.finish.bias, self.finish.residual
+        if bias and buffers.bias:
+            self._add(total, bias, buffers.bias.next(), runs)
+        if residual and buffers.residual:
+            self._add(total, residual[row : row + 1, :], buffers.residual.next(), runs)
+        if self.finish.activation:
+            function = ACTIVATION_FUNCTIONS[self.finish.activation]
+            self.build.vector(self.vector, function, total, total)
+        for first, cols in runs:
+            mine = total[:, first : first + cols.stop - cols.start]
+            self.build.store(self.core.beside_queues[-1], self.out[row : row + 1, cols], mine)
+
+    def _add(self, total: View, term: View, buffer: View, runs: list[tuple[int, slice]]) -> None:
+        """A row of main memory, run by run, and its sum with the piece's."""
+        there, queues = buffer[:, : total.cols], self.core.beside_queues
+        for first, cols in runs:
+            mine = there[:, first : first + cols.stop - cols.start]
+            self.build.load(queues[len(queues) // 2], mine, term[:, cols], part=True)
+        self.build.vector(self.vector, F.ADD, total, total, there)
+
+    def _weave(self, piece: Piece, total: View, woven: View) -> View:
+        """Outputs that took turns over channels, in their order."""
+        top = min(numbers.start for _, numbers in piece.runs)
+        pitch = row_bytes(1, FP32)
+        for begin, numbers in piece.runs:
+            count, place = len(numbers), woven.base + (numbers.start - top) * pitch
+            found = View(total.storage, total.base + begin * pitch, count, 1, pitch, FP32)
+            there = View(woven.storage, place, count, 1, numbers.step * pitch, FP32)
+            self.build.vector(self.vector, F.COPY, there, found)
+        return woven[:, : piece.width]
 
     def _to_channels(self, row: int, vector: View) -> _Rows:
         """A row of x to a row of a bank of every channel, for each row's length of inputs."""

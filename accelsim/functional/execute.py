@@ -166,6 +166,7 @@ class _Machine:
         self._memory = memory
         self._program = program
         self._held: dict[int, Values] = {}  # sums that banks keep for their next product
+        self._kept: dict[int, Values] = {}  # the vectors of their last product
         # Plain lists: indexing them is several times faster than indexing arrays.
         self._row: list[list[int]] = program.instructions.tolist()
         self._immediate: list[float] = program.immediate.tolist()
@@ -268,6 +269,11 @@ class _Machine:
         if unit is None:
             raise AccelsimError("the unit has no matrix arithmetic (no method multiply)")
         (vectors, matrix), m, k = operands, row[_M], row[_K]
+        if row[_FLAGS] & Flag.KEPT:
+            before = self._kept.get(row[_UNIT])
+            lost = before is None or before.shape != vectors.shape
+            vectors = np.full_like(vectors, np.nan) if lost or before is None else before
+        self._kept[row[_UNIT]] = vectors
         if row[_FLAGS] & Flag.ABREAST:
             vectors = vectors.reshape(m, k)
             parts = np.split(matrix, m, axis=1)
@@ -277,8 +283,7 @@ class _Machine:
             memory.format(row[_SRC]), memory.format(row[_SRC + 1]), memory.format(row[_DST])
         )
         how: tuple[Any, ...] = (types, self._orders[row[_OPERATOR]])
-        before = self._held.pop(row[_UNIT], None)
-        sums = self._begun(row, before)
+        sums = self._begun(row, self._held.pop(row[_UNIT], None))
         rows = [
             unit.multiply(np.ascontiguousarray(part), vector[:, None], acc, *how)[:, 0]
             for vector, part, acc in zip(vectors, parts, sums, strict=True)

@@ -20,7 +20,8 @@ class Sram(Memory):
     Words of ``width`` bytes are interleaved over the banks, so a contiguous transfer uses them
     all; the rows of a strided one may fall on few (``hw/banks.py``). ``width: 0`` means that the
     memory never limits anything (its bandwidth is matched to the units). ``latency`` is what a
-    transfer pays; the units' own pipelines contain theirs.
+    transfer pays; the units' own pipelines contain theirs. With ``activations`` it is no
+    scratchpad: activations that have room lie in it, not in main memory.
     """
 
     capacity: Bytes
@@ -28,6 +29,7 @@ class Sram(Memory):
     width: Bytes = 0
     ports: int = 2
     latency: Cycles = 0
+    activations: bool = False
     read_pj_per_byte: PicojoulesPerByte = 0.0
     write_pj_per_byte: PicojoulesPerByte = 0.0
 

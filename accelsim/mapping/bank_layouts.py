@@ -29,6 +29,7 @@ from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
 from accelsim.mapping.balance import balanced
 from accelsim.numerics.formats import FORMATS, Format
+from accelsim.program.opcodes import Opcode
 from accelsim.program.storage import Piece, View
 from accelsim.program.table import Region
 
@@ -82,6 +83,11 @@ def lacks_banks(arch: Architecture) -> str:
     if any(unit.results in v.memory for v in arch.units_of(Vector).values() for unit in units):
         return ""
     return f"a vector unit that works on {units[0].results}"
+
+
+def only_banks(arch: Architecture) -> bool:
+    """Whether nothing else multiplies matrices, so that banks have to, however slowly."""
+    return not any(Opcode.MATMUL in unit.opcodes for unit in arch.units.values())
 
 
 def address(memory: PimDram, layout: Layout, row: int, col: int) -> int:

@@ -18,6 +18,7 @@ from accelsim.hw.memory import OffChipMemory
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.sequencer import Sequencer
 from accelsim.hw.simt import Simt
+from accelsim.hw.sram import Sram
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.tensor_core import TensorCore
 from accelsim.hw.vector import Vector
@@ -343,6 +344,9 @@ class Machine:
                     )
         self.main_space = next(i for i, s in enumerate(spaces) if s.memory == self.main_name)
         self.main_capacity = spaces[self.main_space].capacity
+        chips = [n for n, m in arch.memories.items() if isinstance(m, Sram) and m.activations]
+        self.chip_name = chips[0] if chips else ""
+        self.chip_space = next((i for i, s in enumerate(spaces) if s.memory == self.chip_name), -1)
         beside = {unit.dma for unit in arch.units_of(Pim).values()}
         self.cores = [
             Core(
@@ -355,7 +359,7 @@ class Machine:
                 {
                     s.memory: Arena(self.build, i, s.name, s.capacity)
                     for i, s in enumerate(spaces)
-                    if s.core == core
+                    if s.core == core and s.memory != self.chip_name
                 },
             )
             for core in range(arch.cores)
@@ -428,7 +432,7 @@ def _register(
         there = plan.placed.get(name)
         info = StorageInfo(
             name,
-            machine.main_space,
+            machine.chip_space if name in plan.on_chip else machine.main_space,
             plan.base[name],
             there.nbytes if there else spec.room,
             role,

@@ -119,7 +119,7 @@ class Arena:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where every tensor of a graph lies in main memory.
+    """Where every tensor of a graph lies: in main memory, or ``on_chip``.
 
     ``base`` gives byte addresses; ``follows`` names the tensors whose place a tensor reuses, whose
     last users it must wait for; ``peak`` is the first byte that no tensor ever uses.
@@ -129,6 +129,7 @@ class Plan:
     follows: dict[str, tuple[str, ...]]
     peak: int
     placed: Mapping[str, Placed] = field(default_factory=dict)
+    on_chip: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -161,10 +162,16 @@ class Heap:
             f" {readable(room)} of {readable(self.capacity)} left"
         )
 
-    def give_back(self, base: int, nbytes: int) -> None:
+    def fits(self, nbytes: int, boundary: int) -> bool:
+        """Whether there is room."""
+        size = aligned(nbytes, boundary)
+        return any(aligned(at, boundary) + size <= at + room for at, room in self._free)
+
+    def give_back(self, base: int, nbytes: int, boundary: int = 0) -> None:
         """Free an extent again, merging it with its neighbours."""
         merged: list[tuple[int, int]] = []
-        for start, size in sorted([*self._free, (base, aligned(nbytes, boundary_of(nbytes)))]):
+        extent = base, aligned(nbytes, boundary or boundary_of(nbytes))
+        for start, size in sorted([*self._free, extent]):
             if merged and merged[-1][0] + merged[-1][1] == start:
                 merged[-1] = (merged[-1][0], merged[-1][1] + size)
             else:
@@ -173,12 +180,17 @@ class Heap:
 
 
 def plan_tensors(
-    graph: Graph, memory: str, capacity: int, placed: Mapping[str, Placed] | None = None
+    graph: Graph,
+    memory: str,
+    capacity: int,
+    placed: Mapping[str, Placed] | None = None,
+    chip: Heap | None = None,
 ) -> Plan:
     """Place weights, inputs, caches and outputs for good, activations from first to last use, what
     is updated in place where the old one is.
 
-    Those of ``placed`` lie in banks, in regions of their own.
+    Those of ``placed`` lie in banks, in regions of their own. Activations lie in ``chip`` where it
+    has room for them, if there are no parts that run side by side.
     """
     heap = Heap(memory, capacity)
     placed = placed or {}
@@ -191,15 +203,16 @@ def plan_tensors(
     base |= {name: base[old] for name, old in updated.items()}
     follows: dict[str, tuple[str, ...]] = {name: (old,) for name, old in updated.items()}
     lanes = {*graph.lanes.values()}
+    on_chip: set[str] = set()
     if not lanes:
-        _place_activations(graph, heap, base, follows, None)
+        _place_activations(graph, heap, base, follows, None, chip, on_chip)
     for lane in sorted(lanes):
         # What runs side by side must not wait for the other's places.
         own, there = Heap(memory, capacity), dict.fromkeys(base, 0)
         _place_activations(graph, own, there, follows, lane)
         start = heap.take(f"activations of part {lane}", own.peak, PAGE) if own.peak else 0
         base |= {name: start + first for name, first in there.items() if name not in base}
-    return Plan(base, follows, heap.peak, placed)
+    return Plan(base, follows, heap.peak, placed, frozenset(on_chip))
 
 
 def _place_activations(
@@ -208,8 +221,12 @@ def _place_activations(
     base: dict[str, int],
     follows: dict[str, tuple[str, ...]],
     lane: int | None,
+    chip: Heap | None = None,
+    on_chip: set[str] | None = None,
 ) -> None:
-    """Room for the activations of a lane, or of all, from first to last use."""
+    """Room for the activations of a lane, or of all, from first to last use; the names of those
+    that have it in ``chip`` are added to ``on_chip``."""
+    there: set[str] = set() if on_chip is None else on_chip
     last_use = {name: i for i, op in enumerate(graph.operators) for name in op.inputs}
     retired: list[str] = []
     for i, op in enumerate(graph.operators):
@@ -218,17 +235,29 @@ def _place_activations(
         for name in op.outputs:
             if name not in base:
                 nbytes = graph.tensors[name].bytes
-                start = base[name] = heap.take(name, nbytes)
+                if (
+                    chip
+                    and graph.tensors[name].role == "activation"
+                    and chip.fits(nbytes, ALIGNMENT)
+                ):
+                    there.add(name)
+                    start = base[name] = chip.take(name, nbytes, ALIGNMENT)
+                else:
+                    start = base[name] = heap.take(name, nbytes)
                 over = [
                     r for r in retired
-                    if base[r] < start + nbytes and start < base[r] + graph.tensors[r].bytes
+                    if (r in there) == (name in there)
+                    and base[r] < start + nbytes and start < base[r] + graph.tensors[r].bytes
                 ]  # fmt: skip
                 follows[name] = tuple(over)
         for name in {*op.inputs, *op.outputs}:
             spec = graph.tensors[name]
             mine = lane is None or graph.lanes.get(name) == lane
             if spec.role == "activation" and mine and last_use.get(name, i) == i:
-                heap.give_back(base[name], spec.bytes)
+                if chip and name in there:
+                    chip.give_back(base[name], spec.bytes, ALIGNMENT)
+                else:
+                    heap.give_back(base[name], spec.bytes)
                 retired.append(name)
 
 

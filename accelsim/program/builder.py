@@ -298,11 +298,13 @@ class Builder:
         abreast: bool = False,
         goes_on: bool = False,
         held: bool = False,
+        kept: bool = False,
         part: bool = False,
     ) -> int:
         """``dst[m, n]``: m vectors times n rows of a matrix each, in the banks (Opcode.PIM).
 
         ``goes_on`` with the sums of the channel's product before, which was ``held`` there.
+        ``kept``: the vectors are those of that product, and the channel has them still.
         ``part``: other channels give the rest of dst's buffer at the same time.
         """
         m, n = dst.rows, dst.cols
@@ -315,6 +317,7 @@ class Builder:
             )
         flags = int(Flag.ABREAST) if abreast else 0
         flags |= (int(Flag.ACCUMULATE) if goes_on else 0) | (int(Flag.HELD) if held else 0)
+        flags |= int(Flag.KEPT) if kept else 0
         sources = vectors, matrix
         return self._emit(unit, Opcode.PIM, dst, sources, m, n, k, flags=flags, part=part)
 

@@ -79,6 +79,8 @@ def mnemonic(program: Program, i: int) -> str:
     flags = int(row[COLUMN["flags"]])
     if flags & Flag.ACCUMULATE:
         name += "+acc"
+    if flags & Flag.KEPT:
+        name += "/kept"
     if flags & Flag.HELD:
         name += "/held"
     if flags & Flag.RESCALE:

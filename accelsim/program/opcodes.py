@@ -96,6 +96,7 @@ class Flag(IntFlag):
     ISSUED1 = 256
     ISSUED2 = 512
     ABREAST = 1024  # PIM: the m vectors lie side by side, and so do parts of a row of the matrix
+    KEPT = 4096  # PIM: the vectors are still where the unit's product before had them
     HELD = 2048  # PIM: sums stay in the banks for the next PIM of the unit, dst is not written yet
 
 

@@ -52,6 +52,7 @@ class Machine:
             ends[info.space] = max(ends[info.space], info.base + info.nbytes)
         self.bytes = [bytearray(NOBODY_WROTE * (-(-end // 2))) for end in ends]
         self.operands = [tuple(row) for row in program.operands.tolist()]
+        self.kept = {}  # vectors of the last product in banks, by unit
         self.held = {}  # sums that banks keep for their next product, by unit
 
     # -- bytes ---------------------------------------------------------------------------------
@@ -274,6 +275,9 @@ class Machine:
         vectors, matrix, k = self.read(src0), self.read(src1), row["k"]
         formats = [self.format(d) for d in (src0, src1, dst)]
         dot = product_of(self.units[row["unit"]], "", formats)
+        if row["flags"] & Flag.KEPT:
+            vectors = self.kept[row["unit"]]
+        self.kept[row["unit"]] = vectors
         before = self.held.pop(row["unit"], {}) if row["flags"] & Flag.ACCUMULATE else {}
 
         def element(i, j):

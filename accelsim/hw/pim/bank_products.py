@@ -26,6 +26,7 @@ class BankProducts(Products):
     host_vectors = True
     goes_on = True
     pipelined = True
+    tables = True
     caches: ClassVar[Spread] = "channels"
 
     def rows(
@@ -39,7 +40,7 @@ class BankProducts(Products):
             for tile in range(math.ceil(sweep.n / family.banks)):
                 if biased and sweep.begins:
                     yield (number("WR_BIAS"), NO_ROW, 0, 1, 0, 0)
-                if tile == 0:
+                if tile == 0 and sweep.brings:
                     yield (number("WR_GB"), NO_ROW, 0, sweep.results * columns, 0, 0)
                 for result in range(sweep.results):
                     if biased and sweep.begins and result:

@@ -18,6 +18,8 @@ from accelsim.hw.pim.products import Products, Row, Share, Sweep, blocks_by_chun
 class NewtonProducts(Products):
     """Vectors in rows of banks, results read out tile by tile."""
 
+    tables = True
+
     def rows(
         self, family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
     ) -> Iterator[Row]:

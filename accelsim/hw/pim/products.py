@@ -29,7 +29,8 @@ class Sweep:
     has ``results`` sums of ``k`` products. ``abreast``: the one vector has as many parts.
 
     ``begins``: the sums begin at 0, otherwise where the product before left them; ``ends``: they
-    are read out, otherwise the next product goes on with them.
+    are read out, otherwise the next product goes on with them. ``brings`` its vectors, otherwise
+    they are still there.
     """
 
     vectors: int
@@ -39,6 +40,7 @@ class Sweep:
     abreast: bool = False
     begins: bool = True
     ends: bool = True
+    brings: bool = True
 
     @property
     def inputs(self) -> int:
@@ -50,9 +52,9 @@ class Sweep:
 class Share:
     """A product of a channel with some ``outputs`` and ``inputs`` of a weight W[outputs, inputs].
 
-    Its rows are equally far apart (``step`` bytes are found from the layout). ``begins`` and
-    ``ends`` as in a Sweep. ``sums`` numbers the partial sums of an output, which are added up where
-    they are read out.
+    Its rows are equally far apart; ``outputs`` may have a step. ``begins`` and ``ends`` as in a
+    Sweep. ``sums`` numbers the partial sums of an output, which are added up where they are read
+    out. ``further``: a part of a product, cut by its outputs, that is not the first.
     """
 
     channel: int
@@ -61,11 +63,17 @@ class Share:
     begins: bool = True
     ends: bool = True
     sums: int = 0
+    further: bool = False
 
     @property
     def sweep(self) -> Sweep:
-        n, k = self.outputs.stop - self.outputs.start, self.inputs.stop - self.inputs.start
-        return Sweep(1, 1, n, k, True, self.begins, self.ends)
+        k = self.inputs.stop - self.inputs.start
+        return Sweep(1, 1, len(self.numbers), k, True, self.begins, self.ends)
+
+    @property
+    def numbers(self) -> range:
+        """Its outputs one by one."""
+        return range(self.outputs.start, self.outputs.stop, self.outputs.step or 1)
 
 
 class Products:
@@ -74,9 +82,11 @@ class Products:
     host_vectors: ClassVar[bool] = False
     """Whether vectors come over the channel's pins; otherwise they lie in rows of its banks."""
     goes_on: ClassVar[bool] = False
-    """Whether a product can go on with the sums of the one before."""
+    """Whether a product can go on with the sums, and have the vectors, of the one before."""
     pipelined: ClassVar[bool] = False
     """Whether the next product's commands follow before the last result has been read."""
+    tables: ClassVar[bool] = False
+    """Whether it multiplies tables, whose rows are read one by one as well (see table_layout)."""
     caches: ClassVar[Spread] = "channel"
     """Where a request's keys and values lie: in one channel, or over all channels."""
 
@@ -94,7 +104,7 @@ class Products:
         if not self.host_vectors:
             return results * burst
         vector = -(-sweep.inputs * family.units.operand_bits // 8 // burst)
-        return (results + sweep.vectors * vector) * burst
+        return (results + sweep.vectors * vector * sweep.brings) * burst
 
     def weights(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> Layout:
         """Where W[outputs, inputs] lies."""
@@ -113,6 +123,37 @@ class Products:
         all channels have a part its turn."""
         del grid, heads, place
         raise AccelsimError(f"family {family.name} keeps no caches of tile programs in its banks")
+
+
+def table_layout(grid: BankGrid, outputs: int, inputs: int) -> Layout:
+    """A table of ``outputs`` rows: one behind the other over channels, then banks, so that equal
+    parts of neighbouring rows are always equally far apart."""
+    from accelsim.hw.pim.layout import Digit, Layout
+
+    size, turn = grid.row_elements, grid.channels * grid.banks
+    tiles, chunks = -(-outputs // turn), -(-inputs // size)
+    digits = (
+        Digit("row", grid.channels, "channel"),
+        Digit("row", grid.banks, "bank"),
+        Digit("row", tiles, "element", size),
+        Digit("col", size, "element"),
+        Digit("col", chunks, "element", tiles * size),
+    )
+    return Layout("weights", grid, outputs, inputs, digits)
+
+
+def table_shares(grid: BankGrid, outputs: int, inputs: int) -> list[Share]:
+    """Every channel's rows of a table, a row's length of inputs at a time."""
+    return [
+        Share(
+            channel,
+            slice(channel, outputs, grid.channels),
+            slice(start, min(start + grid.row_elements, inputs)),
+            sums=number,
+        )
+        for number, start in enumerate(range(0, inputs, grid.row_elements))
+        for channel in range(min(grid.channels, outputs))
+    ]
 
 
 def blocks_by_chunks(grid: BankGrid, outputs: int, inputs: int) -> list[Share]:

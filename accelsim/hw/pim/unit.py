@@ -38,7 +38,8 @@ class Pim(Unit):
 
     ``results`` names the scratchpad that takes what the banks give, ``dma`` the DMA engine that
     serves nobody else ("": that of the arrays). ``arithmetic`` names how a bank
-    forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are.
+    forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are. With
+    ``fuses`` activations behind a product are applied to its sums as they come.
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.PIM})
@@ -49,6 +50,7 @@ class Pim(Unit):
     results: str
     dma: str = ""
     arithmetic: str = "tree16-fp32"
+    fuses: bool = False
 
     def check(self) -> None:
         super().check()
@@ -88,15 +90,20 @@ class Pim(Unit):
         return [self._sweep(*row) for row in columns]
 
     def _sweep(self, m: int, n: int, k: int, flags: int) -> Sweep:
-        begins, ends = not flags & Flag.ACCUMULATE, not flags & Flag.HELD
-        if not (begins and ends) and not self.products.goes_on:
+        state = not flags & Flag.ACCUMULATE, not flags & Flag.HELD, not flags & Flag.KEPT
+        if not all(state) and not self.products.goes_on:
             raise AccelsimError(
-                f"banks of {self.family} keep no sums from one product to the next; accepted:"
-                " products that begin at 0 and are read out"
+                f"banks of {self.family} keep nothing from one product to the next; accepted:"
+                " products that bring their vectors, begin at 0 and are read out"
+            )
+        if not all(state[:2]) and m * n > self.pim.banks:
+            raise AccelsimError(
+                f"{m * n} sums beside {self.pim.banks} banks, each of which keeps one; accepted: up"
+                f" to {self.pim.banks}"
             )
         if flags & Flag.ABREAST:
-            return Sweep(1, m, n, k, True, begins, ends)
-        return Sweep(m, 1, n, k, False, begins, ends)
+            return Sweep(1, m, n, k, True, *state)
+        return Sweep(m, 1, n, k, False, *state)
 
     def cost(self, work: Work) -> Cost:
         taken = [product_cost(self.family, sweep) for sweep in self.sweeps(work)]

@@ -14,8 +14,8 @@ UNIT, OPCODE, FUNCTION, FLAGS, OPERATOR, M, N, K, DEPENDENCY, DST, SOURCE = (
     *(0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12),
 )
 STORAGE, SPACE, BASE, ROWS, ROW_BYTES, STRIDE, FORMAT = range(7)
-ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, SCALAR, FORWARD, RESCALE, ABREAST, HELD = (
-    *(1, 2, 4, 8, 32, 64, 1024, 2048),
+ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, SCALAR, FORWARD, RESCALE, ABREAST, HELD, KEPT = (
+    *(1, 2, 4, 8, 32, 64, 1024, 2048, 4096),
 )
 MATMUL_FLAGS, ISSUED = 87, 128  # ISSUED << c: dependency c waits for the issue only
 CODED = 1 << 16  # format codes from here on: coded bytes
@@ -195,7 +195,7 @@ def _flags_mean_nothing(row: NDArray[np.int64], shape: int, sources: int) -> boo
     elif shape == ENCODE:
         allowed = TRANSPOSE_A
     elif shape == PIM:
-        allowed = ABREAST | ACCUMULATE | HELD
+        allowed = ABREAST | ACCUMULATE | HELD | KEPT
     elif shape == VECTOR and sources == 2:
         allowed = FORWARD
     for c in range(3):
