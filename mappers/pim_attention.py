@@ -2,24 +2,30 @@
 
 A request lies in one channel (mapping/bank_layouts). Its query goes to a row of the channel; the
 banks multiply it with all keys, heads side by side in a row at once; the scores come to the
-scratchpad of the memory's side, whose vector unit makes the softmax; the weights go back to rows of
-the channel, and the banks multiply them with the values. Channels work side by side, request after
-request; the next request's scores are under way while the softmax of the one before runs.
+scratchpad of the memory's side, whose vector unit makes the softmax; the weights go back to rows
+of the channel, and the banks multiply them with the values. Channels work side by side, each in its
+own part of the scratchpad and at its own pace: some heads' scores are under way while the softmax
+of those before is made.
 
 Source: Heo et al., NeuPIMs, ASPLOS 2024, sections 4 and 5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product, zip_longest
-from typing import TYPE_CHECKING
+from enum import IntEnum
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from accelsim.hw.dma import Dma
+from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
+from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
 from accelsim.mapping.bank_layouts import (
     CachePlaces,
@@ -32,7 +38,7 @@ from accelsim.mapping.bank_layouts import (
     only_banks,
 )
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.placement import aligned
+from accelsim.mapping.placement import ALIGNMENT, Arena, aligned
 from accelsim.mapping.registry import mapper
 from accelsim.numerics.formats import Format, number_format, row_bytes
 from accelsim.numerics.orders import order_of
@@ -46,7 +52,29 @@ if TYPE_CHECKING:
 F = Function
 FP32 = number_format("fp32")
 HALVES = 2
-"""Parts of the scratchpad: while one takes scores, the softmax runs in the other."""
+"""Parts of a channel's scratchpad: while one takes scores, the softmax runs in the other."""
+
+Work = tuple[Request, slice, int]
+"""Heads of a request that are in work at once, and which part of the request they are."""
+
+
+class Does(IntEnum):
+    """What is done for some heads; in this order where nothing else decides."""
+
+    RESULT = 0
+    SCORES = 1
+    SOFTMAX = 2
+    VALUES = 3
+
+
+class Turn(NamedTuple):
+    """What would begin at a clock if only banks took time: ``number`` of all steps of a ring."""
+
+    clock: int
+    what: Does
+    ring: int
+    number: int
+    work: Work
 
 
 def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
@@ -58,10 +86,23 @@ def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
         return problem
     places = cache_places(op, memory)
     nbytes = 2 * sum(op.lengths) * op.kv_heads * op.head_dim * 2
-    elsewhere = nbytes / memory.peak_bandwidth
+    elsewhere = max(nbytes / memory.peak_bandwidth, _on_arrays(op, arch))
     if not (forced or only_banks(arch)) and places.busiest / memory.own_clock_hz > elsewhere:
         return f"what is sooner in the banks than reading {nbytes:,} bytes"
     return ""
+
+
+def _on_arrays(op: Attention, arch: Architecture) -> float:
+    """Seconds that systolic arrays are busy with scores and values, if there are some."""
+    arrays = [(unit, unit.count * arch.cores) for unit in arch.units_of(Systolic).values()]
+    if not arrays:
+        return 0.0
+    array, count = arrays[0]
+    tokens = np.array(op.lengths)
+    rows = np.full_like(tokens, op.heads // op.kv_heads)
+    d = np.full_like(tokens, op.head_dim)
+    busy = array.cycles(rows, tokens, d)[0] + array.cycles(rows, d, tokens)[0]
+    return int(busy.sum()) * op.kv_heads / count / arch.clocks[array.clock]
 
 
 def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:
@@ -95,6 +136,37 @@ class _Step:
     sums: list[View]  # [key heads, head_dim], by range of tokens within member of the groups
 
 
+class _Ring:
+    """A channel's part of the scratchpad, in halves by turns or taken as a whole."""
+
+    def __init__(self, arena: Arena) -> None:
+        self.arena, self.number = arena, 0
+        self.half = arena.capacity // HALVES // ALIGNMENT * ALIGNMENT
+        self.halves: list[Arena] = []
+
+    def is_whole(self, nbytes: int) -> bool:
+        """Whether so many bytes are more than a half has."""
+        return nbytes > self.half
+
+    def room(self, nbytes: int) -> Arena:
+        """Where the next step has its buffers; what was there before may be overwritten."""
+        if self.is_whole(nbytes):
+            found = self.joined()
+        else:
+            self.halves = self.halves or self.arena.split(HALVES)
+            self.number += 1
+            found = self.halves[self.number % HALVES]
+        found.reset()
+        return found
+
+    def joined(self) -> Arena:
+        """The part as a whole."""
+        if self.halves:
+            self.arena.rejoin(self.halves)
+        self.halves = []
+        return self.arena
+
+
 class _Attention:
     def __init__(self, op: Attention, low: Lowering) -> None:
         self.op, self.low, self.build = op, low, low.build
@@ -107,8 +179,6 @@ class _Attention:
         self.load, self.store = queues[0], queues[len(queues) // 3]
         self.weights, self.results = queues[len(queues) // 2], queues[-1]
         self.whole = core.arenas[unit.results]
-        self.halves = self.whole.split(HALVES)
-        self.chip = self.halves[0]
         self.places: CachePlaces = cache_places(op, bank_memory(low.arch))
         self.memory = self.places.memory
         self.fmt: Format = low.format(op.operand("q") or "")
@@ -117,63 +187,97 @@ class _Attention:
         self.kept: Format = low.format(op.operand("k") or "")
         self.group = op.heads // op.kv_heads
         self.rows: dict[tuple[int, int, str], Storage] = {}
+        most = max(self.places.requests, key=lambda one: one.tokens)
+        largest = self._bytes((most, slice(0, min(self.places.heads_of_a_row, op.kv_heads)), 0))
+        count = max(1, min(len(self.channels), self.whole.capacity // (largest + ALIGNMENT)))
+        self.rings = [_Ring(arena) for arena in self.whole.split(count)]
+        self.chip = self.whole
+        self.single = len(self.places.requests) <= count
 
     def emit(self) -> None:
         chunks = -(-self.op.kv_len // self.places.row_elements)
         if chunks > 1:
             split = f"split:{chunks}:{self.places.row_elements}"
             self.build.reduce(order_of(split))
-        waiting: list[list[_Step]] = []
-        for number, batch in enumerate(self._batches()):
-            self.chip = self.halves[number % HALVES]
-            self.chip.reset()
-            waiting.append([self._scores(*step) for step in batch])
-            if len(waiting) == HALVES:
-                self._finish(waiting.pop(0))
-        for steps in waiting:
-            self._finish(steps)
-        self.whole.rejoin(self.halves)
+        steps: dict[tuple[int, int], _Step] = {}
+        for turn in self._turns():
+            at = turn.ring, turn.number
+            if turn.what is Does.SCORES:
+                self.chip = self.rings[turn.ring].room(self._bytes(turn.work))
+                steps[at] = self._scores(*turn.work)
+            elif turn.what is Does.SOFTMAX:
+                self._softmax(steps[at])
+            elif turn.what is Does.VALUES:
+                self._weigh(steps[at])
+            else:
+                self._result(steps.pop(at))
+        self.whole.rejoin([ring.joined() for ring in self.rings])
         busiest = self.places.busiest
         self.build.note(
             f"{len(self.places.requests)} requests in {len(self.channels)} channels of banks, the"
             f" busiest {busiest:,} of {sum(self.places.loads):,} clocks"
         )
 
-    def _batches(self) -> Iterator[list[tuple[Request, slice, int]]]:
-        """Requests, or some of their heads, that have room in half of the scratchpad together:
-        one per channel, then the next of each."""
-        batch: list[tuple[Request, slice, int]] = []
-        used = 0
-        for one, heads, part in self._rounds():
-            size = self._bytes(one.tokens, heads.stop - heads.start)
-            if batch and used + size > self.halves[0].capacity:
-                yield batch
-                batch, used = [], 0
-            batch.append((one, heads, part))
-            used += size
-        yield batch
-
-    def _rounds(self) -> Iterator[tuple[Request, slice, int]]:
-        """What every channel does first, its longest request, then what each does next."""
-        queues: dict[int, list[tuple[Request, slice, int]]] = {}
+    def _turns(self) -> list[Turn]:
+        """What is done, in the order in which it would begin if only banks took time: queues are in
+        order, and none is to wait behind a channel that has more to do."""
+        work: list[list[Work]] = [[] for _ in self.rings]
         for one in sorted(self.places.requests, key=lambda r: -r.tokens):
-            steps = [(one, heads, part) for part, heads in enumerate(self._parts(one))]
-            queues.setdefault(one.channel, []).extend(steps)
-        for turn in zip_longest(*queues.values()):
-            yield from (step for step in turn if step is not None)
+            parts = ((one, heads, part) for part, heads in enumerate(self._parts(one)))
+            work[one.channel % len(self.rings)].extend(parts)
+        return sorted(turn for ring, mine in enumerate(work) for turn in self._of_ring(ring, mine))
+
+    def _of_ring(self, ring: int, work: list[Work]) -> Iterator[Turn]:
+        """Scores of a step, then values of the one before, whose softmax has been made meanwhile.
+        A step that takes a whole ring is alone in it."""
+        clock, before = 0, -1
+        for number, mine in enumerate(work):
+            alone = self.rings[ring].is_whole(self._bytes(mine))
+            if alone and before >= 0:
+                clock = yield from self._values(clock, ring, before, work[before])
+                before = -1
+            yield Turn(clock, Does.SCORES, ring, number, mine)
+            clock += self._clocks(mine)[0]
+            yield Turn(clock, Does.SOFTMAX, ring, number, mine)
+            if before >= 0:
+                clock = yield from self._values(clock, ring, before, work[before])
+            before = number
+            if alone:
+                clock = yield from self._values(clock, ring, number, mine)
+                before = -1
+        if before >= 0:
+            yield from self._values(clock, ring, before, work[before])
+
+    def _values(self, clock: int, ring: int, number: int, work: Work) -> Generator[Turn, None, int]:
+        """Values and results of a step; the clock after them."""
+        yield Turn(clock, Does.VALUES, ring, number, work)
+        clock += self._clocks(work)[1]
+        yield Turn(clock, Does.RESULT, ring, number, work)
+        return clock
+
+    def _clocks(self, work: Work) -> tuple[int, int]:
+        """Clocks of the banks for scores and for values of some heads of a request."""
+        one, heads, _ = work
+        sweeps = self.places.sweeps(one.tokens, heads.stop - heads.start)
+        took = [(s.abreast, product_cost(self.memory.family, s).cycles) for s in sweeps]
+        return sum(c for keys, c in took if keys), sum(c for keys, c in took if not keys)
 
     def _parts(self, one: Request) -> Iterator[slice]:
-        """Heads of a request that are in work at once, so that all channels have some."""
+        """Heads of a request that are in work at once: as many as half a ring holds, and at least
+        two parts of a request that has a ring to itself."""
         of_a_row, kv_heads = self.places.heads_of_a_row, self.op.kv_heads
-        room = self.halves[0].capacity // len(self.channels)
-        fit = max(1, room // self._bytes(one.tokens, of_a_row)) * of_a_row
-        for first in range(0, kv_heads, fit):
-            yield slice(first, min(first + fit, kv_heads))
+        rows = -(-kv_heads // of_a_row)
+        half = self.rings[0].half
+        fit = max(1, half // self._bytes((one, slice(0, of_a_row), 0)))
+        fit = min(fit, max(1, rows // HALVES)) if self.single else fit
+        for first in range(0, kv_heads, fit * of_a_row):
+            yield slice(first, min(first + fit * of_a_row, kv_heads))
 
-    def _bytes(self, tokens: int, heads: int) -> int:
+    def _bytes(self, work: Work) -> int:
         """What the buffers of a step take; as _scores hands them out."""
-        rows, d = heads * self.group, self.op.head_dim
-        chunks = -(-tokens // self.places.row_elements)
+        one, taken, _ = work
+        heads, tokens, d = taken.stop - taken.start, one.tokens, self.op.head_dim
+        rows, chunks = heads * self.group, -(-tokens // self.places.row_elements)
         found = [row_bytes(d, self.fmt), row_bytes(tokens, FP32), row_bytes(tokens, self.kept)]
         found += [row_bytes(1, FP32)] * 2
         values = self.group * chunks * aligned(heads * row_bytes(d, FP32))
@@ -253,14 +357,6 @@ class _Attention:
         mine = View(q.storage, q.base + begin, count, d, pitch * self.group, self.fmt)
         self.build.store(self.store, there, mine, apart=True)
         return storage.view(1, count * d, self.kept, offset=offset)
-
-    def _finish(self, steps: list[_Step]) -> None:
-        """Softmax, weighted values and results of the requests of a turn."""
-        for step in steps:
-            self._softmax(step)
-            self._weigh(step)
-        for step in steps:
-            self._result(step)
 
     def _softmax(self, step: _Step) -> None:
         x, v, build = step.scores, self.vector, self.build

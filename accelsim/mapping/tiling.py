@@ -43,6 +43,9 @@ Mask = npt.NDArray[np.bool_]
 # Nests within this factor of the cheapest count as equal; the one with fewest instructions wins.
 TOLERANCE = 1.002
 MANY = 4  # tiles of so few rows are cut as the array likes it
+DEPTHS = ((2, 2), (4, 4), (3, 2), (4, 2), (6, 2))
+"""Buffers of a streamed operand, and accumulators: operands wait for the latency of memory and of
+the array, accumulators for the store of a tile."""
 
 Axis = Literal["m", "n"]
 Split = Literal["m", "n", "job"]
@@ -202,8 +205,8 @@ def all_tilings(problem: Problem, resources: Resources, every: bool = False) -> 
     slow = _slowdowns(problem, resources, tm, tn, tk)
     for split in splits:
         busy, last_busy = _array_cycles(problem, resources, tm, tn, tk, split)
-        for outer, resident, depth in product(outers, (True, False), (2, 4)):
-            nest = _Nest(problem, resources, tm, tn, tk, outer, resident, split, depth, slow)
+        for outer, resident, depth in product(outers, (True, False), DEPTHS):
+            nest = _Nest(problem, resources, tm, tn, tk, outer, resident, split, *depth, slow)
             slots = nest.slots()
             fits = nest.fits(slots)
             cycles = np.where(fits, nest.cycles(busy, last_busy, slots), np.inf)
@@ -302,6 +305,7 @@ class _Nest:
     resident: bool
     split: Split
     depth: int  # buffers per streamed operand and array
+    results: int  # accumulators per array
     slow: tuple[Floats, Floats, Floats]  # of tiles of A, B and C, see _slowdowns
 
     def __post_init__(self) -> None:
@@ -316,14 +320,14 @@ class _Nest:
 
     def slots(self) -> tuple[Ints, Ints, Ints]:
         """Buffers of A, B and accumulators; never more than there are tiles to hold."""
-        ways = self.depth * (self.r.arrays if self.split == "job" else 1)
-        outputs = self.p.jobs * self.nm * self.nn
+        arrays = self.r.arrays if self.split == "job" else 1
+        ways, outputs = self.depth * arrays, self.p.jobs * self.nm * self.nn
         a = b = np.minimum(ways, outputs * self.nk)
         if self.resident and self.outer == "m":
             a = np.minimum(self.nk + ways, self.nm * self.p.jobs * self.nk)
         elif self.resident:
             b = np.minimum(self.nk + ways, self.nn * self.p.jobs * self.nk)
-        return a, b, np.minimum(ways, outputs)
+        return a, b, np.minimum(self.results * arrays, outputs)
 
     def _allowed(self) -> Mask:
         """Arrays work on different jobs only if a job is one tile: else the first job's loads
