@@ -15,7 +15,7 @@ from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.layout import Layout
 from accelsim.hw.pim.products import Products, Share
 from accelsim.hw.pim.programs import products_of
-from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed, address
+from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed
 from accelsim.numerics.formats import Format
 from accelsim.program.table import Region
 
@@ -72,7 +72,7 @@ class WeightPlaces:
         regions = tuple(
             Region(
                 k.start, k.stop - k.start, n.start, n.stop - n.start,
-                address(self.memory, self.layout, n.start, k.start), ELEMENT_BYTES, self._step(one),
+                self._address(n.start, k.start), ELEMENT_BYTES, self._step(one),
             )
             for one in sorted(self.shares, key=lambda s: (s.inputs.start, s.outputs.start))
             for k, n in [(one.inputs, one.outputs)]
@@ -85,7 +85,7 @@ class WeightPlaces:
         n, k = one.outputs, one.inputs
         return weight.view(
             n.stop - n.start, k.stop - k.start, fmt,
-            offset=address(self.memory, self.layout, n.start, k.start), stride=self._step(one),
+            offset=self._address(n.start, k.start), stride=self._step(one),
         )  # fmt: skip
 
     def _step(self, one: Share) -> int:
@@ -93,8 +93,10 @@ class WeightPlaces:
         first, k = one.outputs.start, one.inputs.start
         if one.outputs.stop - first == 1:
             return self.memory.bank_pitch
-        here = address(self.memory, self.layout, first, k)
-        return address(self.memory, self.layout, first + 1, k) - here
+        return self._address(first + 1, k) - self._address(first, k)
+
+    def _address(self, output: int, inputs: int) -> int:
+        return self.products.address(self.memory, self.layout, output, inputs)
 
 
 @cache

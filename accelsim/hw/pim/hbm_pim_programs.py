@@ -67,10 +67,11 @@ def gemv_steps(family: Family, operator: Gemv) -> Iterator[Step]:
     per_tile = math.ceil(REGISTERS * REGISTERS / family.device.organization.columns)
     # Results lie in the upper half.
     family.check_rows(2 * tiles * pairs * per_tile)
-    return _gemv(family, tiles, pairs)
+    return kernel_steps(family, tiles, pairs)
 
 
-def _gemv(family: Family, tiles: int, pairs: int) -> Iterator[Step]:
+def kernel_steps(family: Family, tiles: int, pairs: int, first_row: int = 0) -> Iterator[Step]:
+    """GEMV of a channel's tiles whose matrix begins at row ``first_row`` of its banks."""
     parts = family.device.organization
     yield from _begin(family)
     for tile in range(tiles):
@@ -78,17 +79,17 @@ def _gemv(family: Family, tiles: int, pairs: int) -> Iterator[Step]:
         for pair in range(tile * pairs, (tile + 1) * pairs):
             for half in (EVEN, ODD):
                 yield Step("WR_GRF", repeat=REGISTERS)
-                yield from _matrix(family, pair, half)
+                yield from _matrix(family, pair, half, first_row)
         row = parts.rows // 2 + tile
         yield Step("ST_GRF", row, ODD, repeat=REGISTERS, last=1)
     yield Step("MODE")
 
 
-def _matrix(family: Family, pair: int, half: int) -> Iterator[Step]:
+def _matrix(family: Family, pair: int, half: int, first_row: int) -> Iterator[Step]:
     """The 64 columns of a tile in the banks of one half."""
     width = family.device.organization.columns
     columns = REGISTERS * REGISTERS
-    first = pair * math.ceil(columns / width)
+    first = first_row + pair * math.ceil(columns / width)
     for at in range(0, columns, width):
         yield Step("MAC_HAB", first + at // width, half, repeat=min(width, columns - at))
 
