@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import accelsim as xs
 from accelsim.errors import AccelsimError
 from accelsim.functional.bank_memory import BankMemory, gemv
 from accelsim.functional.bank_registers import RegisterUnits
@@ -27,8 +28,10 @@ from accelsim.hw.pim.crf import (
 )
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.hbm_pim_programs import hbm_pim_steps, vector_columns
-from accelsim.hw.pim.layout_families import weight_layout
+from accelsim.hw.pim.layout_families import hbm_pim_blocks, hbm_pim_weights
+from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.operators import Af, Copy, Elementwise, Ewadd, Ewmul, Gemv, Relu, parse
+from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.run import run_pim
 from accelsim.hw.pim.vector_layouts import grid_of, vector_layout
 from accelsim.numerics.arithmetic import arithmetic, types_of
@@ -132,11 +135,12 @@ def test_a_program_is_no_longer_than_its_memory() -> None:
         checked([Instruction(Op.FILL, Place.GRF_A, Place.EVEN)] * 33)
 
 
+@pytest.mark.parametrize("blocks", [False, True])
 @pytest.mark.parametrize(("m", "n"), [(300, 600), (129, 257), (5, 1)])
-def test_the_commands_of_gemv_give_its_rule(m: int, n: int) -> None:
-    """The microprogram, fed by the stream's own commands, against the layout's product."""
+def test_the_commands_of_gemv_give_its_rule(m: int, n: int, blocks: bool) -> None:
+    """The microprogram, fed by the stream's own commands, against the product in plain numpy."""
     found = small("hbm-pim", rows=256)
-    layout = weight_layout("hbm-pim", grid_of(found), m, n)
+    layout = (hbm_pim_blocks if blocks else hbm_pim_weights)(grid_of(found), m, n)
     memory = BankMemory(layout.grid, FORMATS["fp16"], 0, layout.grid.rows - 1)
     memory.bits[:] = 0
     w, x = drawn("fp16", m * n, 1).reshape(m, n) / 4096, drawn("fp16", n, 2) / 4096
@@ -147,19 +151,43 @@ def test_the_commands_of_gemv_give_its_rule(m: int, n: int) -> None:
     given[:n] = x
     units = RegisterUnits(memory, product_program(pairs), given.reshape(-1, 8, 16))
     units.run(hbm_pim_steps(found, Gemv(m, n)))
-    rule = arithmetic("macs16-fp16").rule(types_of("fp16", "fp16", "fp32"))
     sums = np.stack(
         [
             memory.columns((128 + tile) * 512 + register * 16, 1)[:, 1::2]
             for tile in range(tiles)
             for register in range(8)
         ]
-    )  # [tile and register, channel, unit, lane]
-    sums = np.moveaxis(sums.reshape(tiles, 8, 2, 8, 16), 1, 3).reshape(-1, 16)
+    ).reshape(tiles, 8, 2, 8, 16)  # [tile, register, channel, unit, lane]
+    order = (2, 0, 3, 1, 4) if blocks else (0, 2, 3, 1, 4)
+    sums = np.transpose(sums, order).reshape(-1, 16)[:m]
+    want = np.zeros((16, m), np.float16)
+    for i in range(n):
+        want[i % 16] = want[i % 16] + w[:, i].astype(np.float16) * x[i].astype(np.float16)
+    assert np.array_equal(sums, want.T.astype(np.float32))
     while sums.shape[1] > 1:
         half = sums.shape[1] // 2
         sums = sums[:, :half] + sums[:, half:]
-    assert np.array_equal(sums[:m, 0], gemv("hbm-pim", memory, layout, rule, x))
+    if not blocks:
+        rule = arithmetic("macs16-fp16").rule(types_of("fp16", "fp16", "fp32"))
+        assert np.array_equal(sums[:, 0], gemv("hbm-pim", memory, layout, rule, x))
+
+
+def test_addresses_of_a_weight_are_as_many_as_its_elements() -> None:
+    """Output by output, within the rows of the banks that hold it, and none twice."""
+    machine = xs.arch("hbm-pim", {"hbm.channels": 2, "pim.count": 2, "hbm.capacity": "512 MiB"})
+    memory = machine.main_memory()[1]
+    assert isinstance(memory, PimDram)
+    for outputs, inputs in ((300, 300), (64, 257), (17, 1)):
+        layout = hbm_pim_blocks(memory.grid, outputs, inputs)
+        products = products_of(memory.pim)
+        found = [
+            [products.address(memory, layout, n, k) for k in range(inputs)] for n in range(outputs)
+        ]
+        flat = np.array(found)
+        assert len(np.unique(flat)) == flat.size
+        assert flat.max() < (layout.last_row + 1) * memory.row_pitch
+        assert np.all(np.diff(flat, axis=1) == 2)
+        assert len(np.unique(np.diff(flat, axis=0))) == 1
 
 
 def test_a_function_by_the_tables_of_all_banks() -> None:
