@@ -205,7 +205,8 @@ def pim_run(
     """Compute an operator in memory, command by command.
 
     ``family`` is a name ("neupims", "attacc-bank", "aim", "hbm-pim", ...) or ``FILE.yaml:NAME``;
-    ``operator`` "gemv:m=1024,n=512", "logit:tokens=256,heads=8", "attend:..." or "attention:...".
+    ``operator`` "gemv:m=1024,n=512", "logit:tokens=256,heads=8", "attend:...", "attention:..." or
+    one on vectors, "add:n=4096" (hw/pim/operators).
     ``background`` sequential reads are under way in every channel meanwhile. ``log`` keeps the
     commands in ``.logs``, ``check`` has them checked. Raises AccelsimError.
     """

@@ -31,7 +31,8 @@ def memory(
         typer.Argument(
             metavar="[OPERATOR]",
             help="In a PIM family: gemv:m=1024,n=512, logit:tokens=256,heads=8, attend:..., "
-            "attention:....",
+            "attention:..., add:n=4096, mul:, relu:, mad: (hbm-pim), "
+            "ewmul:, ewadd:, af:, copy: (aim).",
         ),
     ] = None,
     stream: Annotated[

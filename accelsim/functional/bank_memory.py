@@ -84,6 +84,13 @@ class BankMemory:
             raise AccelsimError(f"{count} columns from {column} on leave row {row}")
         return self._decoded(self.bits[:, :, row - self.first_row, column:stop])
 
+    def write(self, element: int, banks: slice | int, values: Array) -> None:
+        """Write the column that begins at an element of some banks; [channels, banks, elements]."""
+        row, column = divmod(element, self.grid.row_elements)
+        words = self.fmt.codes(self.fmt.encode(np.asarray(values, dtype=np.float32)))
+        stop = column + self.grid.column_elements
+        self.bits[:, banks, row - self.first_row, column:stop] = words
+
     def _decoded(self, words: npt.NDArray[np.uint16]) -> Float32:
         return np.asarray(self.fmt.decode(self.fmt.stored(words)), dtype=np.float32)
 

@@ -92,13 +92,7 @@ def only_banks(arch: Architecture) -> bool:
 
 def address(memory: PimDram, layout: Layout, row: int, col: int) -> int:
     """Bytes from row 0 of all banks to an element of a layout."""
-    place = layout.place(row, col)
-    return (
-        int(place.row) * memory.row_pitch
-        + int(place.bank) * memory.bank_pitch
-        + int(place.channel) * memory.part.organization.row_bytes
-        + int(place.column) * ELEMENT_BYTES
-    )
+    return memory.address(layout.place(row, col))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.layout import Layout
 from accelsim.hw.pim.products import Products, Share, table_layout, table_shares
 from accelsim.hw.pim.programs import products_of
-from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed, address
+from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed
 from accelsim.numerics.formats import Format
 from accelsim.program.table import Region
 
@@ -116,7 +116,7 @@ class WeightPlaces:
         return tuple(
             Region(
                 k.start, k.stop - k.start, n.start, n.stop - n.start,
-                address(self.memory, self.layout, n.start, k.start), ELEMENT_BYTES, self._step(one),
+                self._address(n.start, k.start), ELEMENT_BYTES, self._step(one),
             )
             for one in sorted(self.shares, key=lambda s: (s.inputs.start, s.outputs.start))
             for k, n in [(one.inputs, one.outputs)]
@@ -127,7 +127,7 @@ class WeightPlaces:
         return tuple(
             Region(
                 0, self.outputs, one.inputs.start, one.inputs.stop - one.inputs.start,
-                address(self.memory, self.layout, 0, one.inputs.start), step, ELEMENT_BYTES,
+                self._address(0, one.inputs.start), step, ELEMENT_BYTES,
             )
             for one in self.shares
             if one.channel == 0
@@ -138,8 +138,7 @@ class WeightPlaces:
         k = one.inputs
         return weight.view(
             len(one.numbers), k.stop - k.start, fmt,
-            offset=address(self.memory, self.layout, one.outputs.start, k.start),
-            stride=self._step(one),
+            offset=self._address(one.outputs.start, k.start), stride=self._step(one),
         )  # fmt: skip
 
     def _step(self, one: Share) -> int:
@@ -147,8 +146,11 @@ class WeightPlaces:
         if len(one.numbers) == 1:
             return self.memory.bank_pitch
         first, second = one.numbers[:2]
-        here = address(self.memory, self.layout, first, one.inputs.start)
-        return address(self.memory, self.layout, second, one.inputs.start) - here
+        start = one.inputs.start
+        return self._address(second, start) - self._address(first, start)
+
+    def _address(self, output: int, inputs: int) -> int:
+        return self.products.address(self.memory, self.layout, output, inputs)
 
 
 def _parts(one: Share, start: int, height: int) -> Iterator[Share]:

@@ -45,11 +45,12 @@ def _head(run: PimRun) -> str:
     if run.channels_simulated < run.channels:
         simulated = f" ({run.channels_simulated} simulated, the others do the same)"
     refresh = "" if run.refresh else "  no refresh"
+    count, what = (run.elements, "elements") if run.elements else (run.macs, "macs")
     return (
         f"{run.operator}\n{run.family} on {run.device} @ {HERTZ.format(run.clock_hz)}  "
         f"{plural(run.channels, 'channel')}{simulated}{refresh}\n\n"
         f"{seconds_text(run.seconds)}   {run.cycles:,} clocks   "
-        f"{count_text(run.macs)} macs   {run.macs / run.cycles:,.1f} macs/clock"
+        f"{count_text(count)} {what}   {count / run.cycles:,.1f} {what}/clock"
     )
 
 

@@ -56,6 +56,8 @@ def product_of(settings, order, formats, encoding=""):
     if name == "fma-fp32":
         return _multiply_adds
     if settings["kind"] == "pim":
+        if name == "macs16-fp16":
+            return _lanes(16, "fp16")
         assert settings.get("arithmetic", "tree16-fp32") == "tree16-fp32"
         return _trees(16)
     operands = "tf32" if a == "fp32" else a
@@ -91,6 +93,22 @@ def _trees(width):
                 leaves = [add(u, v) for u, v in zip(leaves[::2], leaves[1::2], strict=True)]
             total = add(total, leaves[0])
         return total
+
+    return dot
+
+
+def _lanes(lanes, name):
+    """Product i to lane i mod lanes, both roundings to a narrow format; halves of the lanes are
+    added until one is left."""
+
+    def dot(x, y, c):
+        sums = [0.0] * lanes
+        for i, (u, v) in enumerate(zip(x, y, strict=True)):
+            sums[i % lanes] = cast(name, add(sums[i % lanes], cast(name, mul(u, v))))
+        while len(sums) > 1:
+            half = len(sums) // 2
+            sums = [add(u, v) for u, v in zip(sums[:half], sums[half:], strict=True)]
+        return sums[0] if c is None else add(c, sums[0])
 
     return dot
 

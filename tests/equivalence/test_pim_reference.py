@@ -11,7 +11,7 @@ from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.checker import check_log
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.log import PimLog
-from accelsim.hw.pim.operators import Attention, Gemv
+from accelsim.hw.pim.operators import Attention, Gemv, parse
 from accelsim.hw.pim.programs import streams_of
 from accelsim.hw.pim.reference import PimChannel
 from accelsim.hw.pim.reference_banks import HostRequest
@@ -128,4 +128,18 @@ def test_attention_in_a_window(name: str, tokens: int, ahead: bool) -> None:
 def test_products_in_order(name: str) -> None:
     found = often_refreshed(name, 1100)
     ((stream, _),) = streams_of(found, Gemv(600, 300))
+    assert_equal(found, stream, np.zeros((0, 4), np.int64))
+
+
+@pytest.mark.parametrize(
+    ("name", "operator"),
+    [
+        ("hbm-pim", "add:n=400000"), ("hbm-pim", "relu:n=400000"), ("hbm-pim", "mad:n=270000"),
+        ("aim-refreshed", "ewmul:n=300000"), ("aim-refreshed", "ewadd:n=9000"),
+        ("aim-refreshed", "copy:n=30000"), ("aim-refreshed", "af:n=4000"),
+    ],
+)  # fmt: skip
+def test_vectors_in_order(name: str, operator: str) -> None:
+    found = often_refreshed(name, 1100)
+    ((stream, _),) = streams_of(found, parse(operator))
     assert_equal(found, stream, np.zeros((0, 4), np.int64))

@@ -190,6 +190,7 @@ CASES = [
     ("npu-pim", "pim-attention", "attention:heads=1,q=1,kv=519,d=32", BANKS[:1]),
     ("neupims", "pim-gemv", "gemm:m=2,n=64,k=530,bias=true", BANKS),
     ("aim", "pim-gemv", "gemm:m=2,n=48,k=1050,bias=true", BANKS),
+    ("hbm-pim", "pim-gemv", "gemm:m=2,n=48,k=300,bias=true", BANKS[:1]),
     ("neupims", "pim-kv-append", "kv_append:kv_heads=2,q=1,d=6,batch=2,capacity=9,position=4", ALL),
     # Operators one after another, on numbers that a machine has made.
     ("tpu-v3", "-", f"gpt2:{SMALL},positions=8", ("bf16",)),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import accelsim as xs
+from accelsim import arch_configs
 from accelsim.engine.bind import bind
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
@@ -176,6 +178,45 @@ def test_weights_stay_in_the_banks(shape: str) -> None:
     verdict = xs.check(machine, graph, mapper="pim-gemv")
     assert verdict.ok, verdict.first
     assert "banks of neupims" in verdict.operators[0].arithmetic
+
+
+def test_kernels_of_hbm_pim() -> None:
+    machine = xs.arch("hbm-pim")
+    for shape in ("m=2,n=4144,k=300,bias=true", "m=1,n=16,k=1"):
+        verdict = xs.check(machine, f"gemm:{shape},dtype=fp16", mapper="pim-gemv")
+        assert verdict.ok, verdict.first
+        assert verdict.operators[0].reduction == "lanes:16"
+    run = xs.simulate(machine, "gemm:m=1,n=4096,k=1024,dtype=fp16")
+    assert run.mapper == "pim-gemv"
+    alone = run_pim("hbm-pim", "gemv:m=4096,n=1024").cycles
+    assert product_cost("hbm-pim", Sweep(1, 1, 64, 1024, True)).cycles == alone
+    # Beside the kernel: results over the port, and what the host adds.
+    assert alone < run.cycles < 1.1 * alone
+
+
+def test_a_decoder_step_beside_hbm_pim() -> None:
+    graph = decode(batch=1, context=40, ffn=512)
+    machine = xs.arch("hbm-pim")
+    verdict = xs.check(machine, graph, mapper="pim-gemv")
+    assert verdict.ok, verdict.first
+    mine = [one for one in verdict.operators if "banks of hbm-pim" in one.arithmetic]
+    assert len(mine) == 6
+    with pytest.raises(AccelsimError, match="caches of which each lies in one channel"):
+        xs.simulate(machine, graph, mapper="pim-attention")
+
+
+def test_units_beside_a_memory_without_banks_of_theirs(tmp_path: Path) -> None:
+    text = (Path(arch_configs.__file__).parent / "hbm-pim.yaml").read_text()
+    for kind, words in (
+        ("dram, device: hbm2", r"hbm \(kind: dram\) has no units beside its banks"),
+        ("dram_like", "unknown kind 'dram_like'"),
+        ("pim_dram, family: neupims", "64 channels of hbm-pim on hbm, which has 64 of neupims"),
+    ):
+        file = tmp_path / "own.yaml"
+        file.write_text(text.replace("pim_dram, family: hbm-pim", kind))
+        with pytest.raises(AccelsimError, match=words) as fault:
+            xs.arch(str(file))
+        assert "\n" not in str(fault.value)
 
 
 def products_of(graph: Graph, machine: xs.Architecture) -> int:

@@ -4,17 +4,26 @@ Shapes, grids of banks and places are drawn with a seed. A family's layout store
 commands, which know nothing of the layout, multiply it with a vector, row by row and column by
 column with the bank's accumulator. Every element must have an address of its own and be found
 there, and every result have the bits of the family's rule in its declared order of reduction, and
-lie within that rule's derived bound of the product in float64.
+lie within that rule's derived bound of the product in float64. Vectors of HBM-PIM and AiM go
+through the steps of their programs, HBM-PIM's by its microprograms, and must have the bits of one
+operation in float64, rounded.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from accelsim.functional.bank_memory import BankMemory, bank_order, gemv
+from accelsim.functional.bank_registers import RegisterUnits
+from accelsim.functional.bank_vectors import VectorBanks
+from accelsim.hw.pim.aim_programs import aim_steps
+from accelsim.hw.pim.catalog import family as shipped_family
+from accelsim.hw.pim.crf import REGISTERS, elementwise_program
+from accelsim.hw.pim.hbm_pim_programs import hbm_pim_steps, vector_columns
 from accelsim.hw.pim.layout import BankGrid, Layout
 from accelsim.hw.pim.layout_families import (
     CACHES,
@@ -23,6 +32,8 @@ from accelsim.hw.pim.layout_families import (
     cache_layouts,
     weight_layout,
 )
+from accelsim.hw.pim.operators import Elementwise, parse
+from accelsim.hw.pim.vector_layouts import vector_layout
 from accelsim.numerics import bounds
 from accelsim.numerics.arithmetic import arithmetic, types_of
 from accelsim.numerics.formats import FORMATS
@@ -30,7 +41,7 @@ from accelsim.results.claims import Claim, Row
 
 CLAIM = Claim(
     name="bank-layouts",
-    statement="wrong addresses and results of 40 random matrices per family of banks that compute",
+    statement="wrong addresses and results of 40 random matrices, or vectors, per family of banks",
     source="the rules of numerics.bank_macs in the declared order, derived bounds, float64",
     tolerance=0.0,
 )
@@ -50,6 +61,35 @@ def rows() -> Iterator[Row]:
         generator = random.Random(f"{family} cache")
         wrong = sum(_wrong_cache(generator, family, i) for i in range(SHAPES))
         yield Row(f"{family}, keys and values", 0, wrong, wrong == 0)
+    for operator in ("add", "mul", "relu", "ewmul", "ewadd", "copy"):
+        generator = random.Random(operator)
+        wrong = sum(_wrong_vectors(generator, operator, i) for i in range(SHAPES))
+        yield Row(f"vectors, {operator}", 0, wrong, wrong == 0)
+
+
+def _wrong_vectors(generator: random.Random, name: str, seed: int) -> int:
+    """Results that are not those of the operation in float64."""
+    found = shipped_family("hbm-pim" if name in ("add", "mul", "relu") else "aim")
+    parts = replace(found.device.organization, rows=128, columns=generator.choice((8, 32, 64)))
+    device = replace(found.device, organization=parts)
+    found = replace(found, channels=generator.randint(1, 4), device=device)
+    work = parse(f"{name}:n={generator.randint(1, 9000)}")
+    assert isinstance(work, Elementwise)
+    layout = vector_layout(found, work)
+    fmt = FORMATS["bf16" if found.programs == "banks" else "fp16"]
+    drawn = np.random.default_rng(seed).standard_normal((work.vectors, work.n))
+    a = np.asarray(fmt.decode(fmt.encode(drawn)), dtype=np.float32)
+    memory = BankMemory(layout.grid, fmt, 0, layout.grid.rows - 1)
+    memory.store(layout, a)
+    if found.programs == "hbm-pim":
+        tiles = vector_columns(found, work.n) // REGISTERS
+        RegisterUnits(memory, elementwise_program(work, tiles)).run(hbm_pim_steps(found, work))
+    else:
+        VectorBanks(memory).run(aim_steps(found, work) or ())
+    x, y = a[0].astype(np.float64), a[1].astype(np.float64)
+    exact = {"add": x + y, "ewadd": x + y, "relu": np.maximum(x, 0), "copy": x}.get(name, x * y)
+    want = np.asarray(fmt.decode(fmt.encode(exact)), dtype=np.float32)
+    return int((memory.load(layout)[-1] != want).sum())
 
 
 def _grid(generator: random.Random, banks: tuple[int, ...] = (4, 8, 16)) -> BankGrid:

@@ -20,7 +20,7 @@ import numpy as np
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.operators import Attention, Operator
+from accelsim.hw.pim.operators import Attention, Operator, refusal
 from accelsim.hw.pim.stream import BARRIER, NO_ROW, PimStream, concatenated
 
 VALUES_AT = 1 << 23
@@ -40,7 +40,7 @@ def attacc_streams(family: Family, operator: Operator) -> list[tuple[PimStream, 
         AccelsimError: not an attention, or a context that does not fit.
     """
     if not isinstance(operator, Attention):
-        raise AccelsimError(f"{family.name} computes attention; accepted: attention:tokens=...")
+        raise refusal(family.name, operator, "attention:tokens=...")
     longest = family.numbers["longest_context"]
     if operator.tokens > longest:
         raise AccelsimError(f"{operator.tokens} tokens; accepted: up to {longest}")

@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from accelsim.errors import AccelsimError
+from accelsim.hw.pim.aim_programs import aim_steps
 from accelsim.hw.pim.bank_attention import attend_rows, logit_rows
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator
+from accelsim.hw.pim.operators import Attend, Elementwise, Gemv, Logit, Operator, refusal
+from accelsim.hw.pim.steps import stream_of
 from accelsim.hw.pim.stream import NO_ROW, PimStream
 
 Row = tuple[int, int, int, int, int, int]
@@ -25,8 +26,14 @@ def bank_streams(family: Family, operator: Operator) -> list[tuple[PimStream, in
     """Streams of channels that differ, each with the number of channels that have it."""
     if isinstance(operator, Logit | Attend) and family.numbers["inputs_first"]:
         return [(_checked(family, _attention_rows(family, operator)), family.channels)]
+    own = any(one.name == "EWMUL" for one in family.commands)
+    if own and isinstance(operator, Elementwise):
+        steps = aim_steps(family, operator)
+        if steps is not None:
+            return [(stream_of(family, steps), family.channels)]
     if not isinstance(operator, Gemv):
-        raise AccelsimError(f"{family.name} multiplies a matrix by a vector; accepted: gemv:m=,n=")
+        accepted = "logit, attend" if family.numbers["inputs_first"] else "ewmul, ewadd, af, copy"
+        raise refusal(family.name, operator, f"gemv, {accepted}")
     family.check_rows(_groups(family, operator) * len(_chunks(family, operator)))
     rows = _inputs_first if family.numbers["inputs_first"] else _outputs_first
     return [(PimStream.of(rows(family, operator)), family.channels)]

@@ -273,6 +273,9 @@ def _take(k: Channels, c: int, at: int, place: int, kind: int, repeat: int, last
     s, e = k.word[c], k.entry[at]
     if k.kind[kind, STEP] > 0 and repeat < e[REPEAT]:
         e[REPEAT] -= repeat
+        for n in range(repeat if k.log.shape[0] > 0 else 0):
+            # Of a run that is cut, the log counts what is still to come.
+            k.log[k.logged[0] - 1 - n, 5] += e[REPEAT]
         return
     e[FINISH] = last + k.kind[kind, LATENCY]
     s[PIM_FINISH] = max(s[PIM_FINISH], e[FINISH])

@@ -88,6 +88,7 @@ class _Check:
             Reach.CHANNEL: self.unit[Scope.CHANNEL],
             Reach.SAME_BANK: bank % parts.banks,
             Reach.TWIN_BANKS: bank % half,
+            Reach.EVERY_OTHER: self.rank * family.banks + bank % 2,
         }
 
     def report(self, rule: str, first: int, second: int, why: str = "") -> None:

@@ -1,7 +1,8 @@
 """How long a product in the banks of one channel takes when nothing else is under way there.
 
 The commands of the product are sent to an idle channel once, command by command; products of the
-same shape take the same time. Refresh is the share of time that a long stream loses to it.
+same shape take the same time. Refresh is the share of time that a long stream loses to it; where a
+family's kernels begin at a known time after the last one (``refresh_after``), it comes as it falls.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ def product_cost(name: str, sweep: Sweep) -> Taken:
     family = find_family(name)
     cycles, count = _run(family, _stream(family, sweep), refresh=False)
     ahead = _ahead(family, sweep) if products_of(family).pipelined else cycles
+    if "refresh_after" in family.numbers:
+        cycles, count = _run(family, _stream(family, sweep), refresh=True)
+        return Taken(cycles, cycles, count)
     number, den = refresh_share(name)
     return Taken(-(-ahead * number // den), -(-max(ahead, cycles) * number // den), count)
 
@@ -76,7 +80,10 @@ def _run(
     from accelsim.hw.pim import channel_kernels as kernels
     from accelsim.hw.pim import state
 
-    k = state.channels(family, [stream], None, outstanding=0, refresh=refresh, log=0)
+    after = family.numbers.get("refresh_after", 0)
+    k = state.channels(
+        family, [stream], None, outstanding=0, refresh=refresh, refresh_after=after, log=0
+    )
     if kernels.finish(k, 0, False) != kernels.DONE:
         raise AccelsimError(f"{family.name}: a product never ends; accepted: other constraints")
     columns = {

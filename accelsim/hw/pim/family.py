@@ -21,7 +21,7 @@ class Reach(IntEnum):
     """Which banks a command acts on, given one of them.
 
     SAME_BANK is the bank of that number in every bank group of the channel, TWIN_BANKS the bank at
-    that place in every pseudo-channel.
+    that place in every pseudo-channel, EVERY_OTHER all even or all odd banks of a rank.
     """
 
     BANK = 0
@@ -31,6 +31,7 @@ class Reach(IntEnum):
     CHANNEL = 4
     SAME_BANK = 5
     TWIN_BANKS = 6
+    EVERY_OTHER = 7
 
 
 class Role(IntEnum):

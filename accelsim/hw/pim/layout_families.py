@@ -28,7 +28,7 @@ Which token of a head lies in which group of AttAcc is not published: here they 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accelsim.errors import AccelsimError, CapacityError, unknown
 from accelsim.hw.pim.layout import BankGrid, Digit, Layout
@@ -110,6 +110,13 @@ def hbm_pim_weights(grid: BankGrid, rows: int, cols: int, first_row: int = 0) ->
         Digit("col", pairs, "element", block),
     )
     return Layout("weights", grid, rows, cols, digits, origin=first_row * grid.row_elements)
+
+
+def hbm_pim_blocks(grid: BankGrid, rows: int, cols: int, first_row: int = 0) -> Layout:
+    """As HBM-PIM's weights, but outputs in a block per channel, tile after tile."""
+    turns = hbm_pim_weights(grid, rows, cols, first_row)
+    register, unit, channel, tile, *inputs = turns.digits
+    return replace(turns, digits=(register, unit, tile, channel, *inputs))
 
 
 def neupims_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple[Layout, Layout]:

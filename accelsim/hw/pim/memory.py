@@ -12,7 +12,7 @@ from accelsim.hw.dram.block import Dram
 from accelsim.hw.dram.device import Device
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.layout import BankGrid
+from accelsim.hw.pim.layout import BankGrid, Place
 
 BY_BANK = "RoRaBgBaChCo"
 """The map in which a row of a bank is one run of addresses, and banks are equally far apart."""
@@ -71,6 +71,12 @@ class PimDram(Dram):
         return BankGrid(
             self.channels, self.pim.banks, parts.rows, parts.row_bytes, units.macs * bits // 8, bits
         )
+
+    def address(self, place: Place) -> int:
+        """Bytes from row 0 of all banks to a place of its banks."""
+        element = int(place.column) * self.grid.bits // 8
+        in_row = int(place.channel) * self.part.organization.row_bytes + element
+        return int(place.row) * self.row_pitch + int(place.bank) * self.bank_pitch + in_row
 
     @property
     def bank_pitch(self) -> int:

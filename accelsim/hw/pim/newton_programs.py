@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator
+from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator, refusal
 from accelsim.hw.pim.products import Row, Sweep
 from accelsim.hw.pim.stream import PimStream
 
@@ -32,7 +32,7 @@ def newton_rows(family: Family, operator: Operator, first_row: int = 0) -> Itera
         return writer.logit(operator)
     if isinstance(operator, Attend):
         return writer.attend(operator)
-    raise AccelsimError(f"{family.name} computes no attention at once; accepted: logit, attend")
+    raise refusal(family.name, operator, "logit, attend, gemv")
 
 
 def sweep_rows(

@@ -1,14 +1,21 @@
-"""What is computed in memory: products of a matrix that lies in it with one vector, and attention.
+"""What is computed in memory: products of a matrix with one vector, attention, and element-wise.
 
 gemv:m=1024,n=4096           y[m] = W[m, n] x[n]
 logit:tokens=256,heads=8     scores of one query with all keys of its heads
 attend:tokens=256,heads=8    the values of all tokens, weighted by the scores
 attention:tokens=256,heads=8 both, with the softmax between them
+add:n=4096, mul:n=4096       y[n] = a[n] + b[n], or times
+relu:n=4096                  y[n] = max(a[n], 0)
+mad:n=4096                   y[n] = a[n] s + t, with two scalars
+ewmul:n=4096, ewadd:n=4096   as mul and add, by the names that AiM has for them
+af:n=4096                    y[n] = f(a[n]), a function whose table lies in the banks
+copy:n=4096                  from one bank to its neighbour
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from accelsim.errors import AccelsimError, unknown
 
@@ -67,11 +74,80 @@ class Attention:
         return 2 * self.tokens * self.heads * self.head_dim
 
 
-Operator = Gemv | Logit | Attend | Attention
+@dataclass(frozen=True)
+class Elementwise:
+    """Vectors of ``n`` elements, element by element.
+
+    ``vectors`` of them lie in memory, the result last. ``multiplies``: each result takes a product.
+    """
+
+    n: int
+    vectors: ClassVar[int] = 3
+    multiplies: ClassVar[bool] = False
+
+    @property
+    def macs(self) -> int:
+        return self.n if self.multiplies else 0
+
+
+class Add(Elementwise):
+    """Sums of two vectors."""
+
+
+class Mul(Elementwise):
+    """Products of two vectors."""
+
+    multiplies = True
+
+
+class Relu(Elementwise):
+    """A vector with zeros for what is negative."""
+
+    vectors = 2
+
+
+class Mad(Elementwise):
+    """A vector, scaled and shifted by scalars of the units."""
+
+    vectors = 2
+    multiplies = True
+
+
+class Ewmul(Elementwise):
+    """Products of two banks in a third one."""
+
+    multiplies = True
+
+
+class Ewadd(Elementwise):
+    """Sums of two banks in a third one, formed beside the channel."""
+
+
+class Af(Elementwise):
+    """A function of the values in the accumulators."""
+
+    vectors = 0
+
+
+class Copy(Elementwise):
+    """A bank's rows in its neighbour."""
+
+    vectors = 2
+
+
+Operator = Gemv | Logit | Attend | Attention | Elementwise
 
 OPERATORS: dict[str, type[Operator]] = {
-    "gemv": Gemv, "logit": Logit, "attend": Attend, "attention": Attention,
+    "gemv": Gemv, "logit": Logit, "attend": Attend, "attention": Attention, "add": Add,
+    "mul": Mul, "relu": Relu, "mad": Mad, "ewmul": Ewmul, "ewadd": Ewadd, "af": Af, "copy": Copy,
 }  # fmt: skip
+
+
+def refusal(family: str, operator: Operator, accepted: str) -> AccelsimError:
+    """The fault of an operator that a family has no commands for."""
+    return AccelsimError(
+        f"{family} computes no {name_of(operator).partition(':')[0]}; accepted: {accepted}"
+    )
 
 
 def parse(text: str) -> Operator:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from accelsim.hw.pim.family import Family
     from accelsim.hw.pim.layout import BankGrid, Layout
     from accelsim.hw.pim.layout_families import Heads
+    from accelsim.hw.pim.memory import PimDram
 
 Row = tuple[int, int, int, int, int, int]
-Spread = Literal["channel", "channels"]
+Spread = Literal["channel", "channels", "none"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Products:
     tables: ClassVar[bool] = False
     """Whether it multiplies tables, whose rows are read one by one as well (see table_layout)."""
     caches: ClassVar[Spread] = "channel"
-    """Where a request's keys and values lie: in one channel, or over all channels."""
+    """Where a request's keys and values lie: in one channel, over all channels, or elsewhere."""
 
     def rows(
         self, family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
@@ -110,6 +111,10 @@ class Products:
         """Where W[outputs, inputs] lies."""
         del grid, outputs, inputs
         raise AccelsimError(f"family {family.name} keeps no weights of tile programs in its banks")
+
+    def address(self, memory: PimDram, layout: Layout, row: int, col: int) -> int:
+        """Bytes from the start of a weight's rows to an element, as tile programs address it."""
+        return memory.address(layout.place(row, col))
 
     def shares(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> list[Share]:
         """The products with a weight, channel by channel turn about, each channel's in order."""

@@ -10,6 +10,7 @@ from accelsim.hw.pim.attacc_programs import attacc_streams
 from accelsim.hw.pim.bank_products import BankProducts
 from accelsim.hw.pim.bank_programs import bank_streams
 from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.hbm_pim_products import HbmPimProducts
 from accelsim.hw.pim.hbm_pim_programs import hbm_pim_streams
 from accelsim.hw.pim.newton_products import NewtonProducts
 from accelsim.hw.pim.newton_programs import newton_streams
@@ -30,6 +31,7 @@ PROGRAMS: dict[str, Program] = {
 PRODUCTS: dict[str, Products] = {
     "newton": NewtonProducts(),
     "banks": BankProducts(),
+    "hbm-pim": HbmPimProducts(),
 }
 """Products of tile programs (hw/pim/products)."""
 

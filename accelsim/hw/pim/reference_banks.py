@@ -91,6 +91,7 @@ class Banks:
             Reach.CHANNEL: [0 for _ in banks],
             Reach.SAME_BANK: [b % parts.banks for b in banks],
             Reach.TWIN_BANKS: [b % half for b in banks],
+            Reach.EVERY_OTHER: [2 * self.rank_of[b] + b % 2 for b in banks],
         }[reach]
         return [b for b in range(self.family.banks) if key[b] == key[bank]]
 

@@ -24,7 +24,7 @@ from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.checker import PimVerdict, check_log
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.log import PimLog
-from accelsim.hw.pim.operators import Operator, name_of, parse
+from accelsim.hw.pim.operators import Elementwise, Operator, name_of, parse
 from accelsim.hw.pim.programs import streams_of
 from accelsim.hw.pim.stream import PimStream
 
@@ -69,6 +69,8 @@ class PimRun:
     wall_seconds: float
     verdicts: tuple[PimVerdict, ...] = field(repr=False, default=())
     logs: tuple[PimLog, ...] = field(repr=False, default=())
+    elements: int = 0
+    """Results of an operation on vectors, 0 for products."""
     schema: int = SCHEMA
 
     @property
@@ -267,6 +269,7 @@ def _result(
         clock_hz=device.clock_hz,
         cycles=cycles,
         macs=work.macs,
+        elements=work.n if isinstance(work, Elementwise) else 0,
         commands={one.name: int(count[one.number]) for one in family.commands if count[one.number]},
         energy_pj=energy_of(family, parts, cycles),
         background=background,

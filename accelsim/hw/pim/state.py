@@ -251,6 +251,7 @@ def touches(family: Family, reach: Reach) -> NDArray[np.bool_]:
         Reach.BANK: np.arange(family.banks), Reach.BANK_GROUP: group, Reach.RANK: rank,
         Reach.PSEUDO_CHANNEL: pseudo, Reach.CHANNEL: np.zeros(family.banks, np.int64),
         Reach.SAME_BANK: number, Reach.TWIN_BANKS: place,
+        Reach.EVERY_OTHER: 2 * rank + number % 2,
     }[reach]  # fmt: skip
     found: NDArray[np.bool_] = np.equal.outer(unit, unit)
     return found

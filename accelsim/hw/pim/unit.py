@@ -81,8 +81,9 @@ class Pim(Unit):
 
     def peak_macs_per_cycle(self, bits: int = 16) -> int:
         del bits
-        step = max(1, self.pim.device.timings["burst_cycles"])
-        return self.pim.banks * self.pim.units.macs // step
+        runs = [one.step for one in self.pim.commands if one.repeat == "run" and one.opens >= 0]
+        step = max(1, self.pim.device.timings["burst_cycles"], min(runs, default=0))
+        return self.pim.banks // self.pim.units.banks_per_unit * self.pim.units.macs // step
 
     def sweeps(self, work: Work) -> list[Sweep]:
         """The products of some instructions."""

@@ -1,0 +1,85 @@
+"""Products of tile programs in the pseudo-channels of HBM-PIM: a kernel of GEMV each.
+
+A pseudo-channel has a block of outputs, in tiles of eight registers of every unit. The vector comes
+over its pins into GRF_A, again for every tile; results, 16 lanes each, are read out of the banks,
+and the lanes added as they are read. Sums do not outlive a kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from accelsim.hw.pim.crf import REGISTERS
+from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.hbm_pim_programs import kernel_steps
+from accelsim.hw.pim.layout import BankGrid, Layout
+from accelsim.hw.pim.layout_families import hbm_pim_blocks
+from accelsim.hw.pim.products import Products, Row, Share, Spread, Sweep
+from accelsim.hw.pim.steps import stream_of
+
+if TYPE_CHECKING:
+    from accelsim.hw.pim.memory import PimDram
+
+
+class HbmPimProducts(Products):
+    """Vectors over the pins into registers, results through the banks."""
+
+    host_vectors = True
+    caches: ClassVar[Spread] = "none"
+
+    def rows(
+        self, family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
+    ) -> Iterator[Row]:
+        del vector
+        tiles, pairs = _tiles(family, sweep.n), _pairs(family, sweep.k)
+        for _ in range(sweep.vectors * sweep.results):
+            steps = kernel_steps(family, tiles, pairs, first_row)
+            for row in stream_of(family, steps).table().tolist():
+                yield tuple(row)
+
+    def pin_bytes(self, family: Family, sweep: Sweep) -> int:
+        burst, inputs = family.device.organization.column_bytes, 2 * REGISTERS
+        given = _tiles(family, sweep.n) * _pairs(family, sweep.k) * inputs
+        return sweep.vectors * sweep.results * (given + sweep.n) * burst
+
+    def weights(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> Layout:
+        del family
+        return hbm_pim_blocks(grid, outputs, inputs)
+
+    def shares(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> list[Share]:
+        block = _tiles(family, -(-outputs // grid.channels)) * _outputs(family)
+        return [
+            Share(channel, slice(first, min(first + block, outputs)), slice(0, inputs))
+            for channel, first in enumerate(range(0, outputs, block))
+        ]
+
+    def address(self, memory: PimDram, layout: Layout, row: int, col: int) -> int:
+        """Weights are addressed output by output: inputs of a register, even and odd bank, pair
+        after pair; then registers, units, tiles, channels."""
+        place, grid = layout.place(row, col), memory.grid
+        size = REGISTERS * grid.column_elements
+        pairs = -(-layout.cols // (2 * size))
+        within = int(place.row) * grid.row_elements + int(place.column) - layout.origin
+        block, lane = divmod(within, size)
+        turn, register = divmod(block, REGISTERS)
+        tile, pair = divmod(turn, pairs)
+        unit, odd = divmod(int(place.bank), 2)
+        tiles = -(-layout.elements // (pairs * REGISTERS * size))
+        output = ((int(place.channel) * tiles + tile) * (grid.banks // 2) + unit) * REGISTERS
+        element = ((output + register) * pairs + pair) * 2 * size + odd * size + lane
+        return element * grid.bits // 8
+
+
+def _outputs(family: Family) -> int:
+    """Outputs of a tile in a pseudo-channel."""
+    return family.banks // family.units.banks_per_unit * REGISTERS
+
+
+def _tiles(family: Family, outputs: int) -> int:
+    return math.ceil(outputs / _outputs(family))
+
+
+def _pairs(family: Family, inputs: int) -> int:
+    return math.ceil(inputs / (2 * REGISTERS * family.units.macs))
