@@ -7,6 +7,7 @@ from collections.abc import Callable
 from accelsim.errors import AccelsimError, unknown
 from accelsim.hw.pim.attacc_programs import attacc_streams
 from accelsim.hw.pim.bank_programs import bank_streams
+from accelsim.hw.pim.bit_serial_programs import bit_serial_streams
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.hbm_pim_programs import hbm_pim_streams
 from accelsim.hw.pim.newton_programs import newton_streams
@@ -20,6 +21,7 @@ PROGRAMS: dict[str, Program] = {
     "banks": bank_streams,
     "hbm-pim": hbm_pim_streams,
     "attacc": attacc_streams,
+    "bit-serial": bit_serial_streams,
 }
 """Streams of the channels that differ, and how many channels have each."""
 
