@@ -47,6 +47,10 @@ class CellTime:
     def __add__(self, other: CellTime) -> CellTime:
         return CellTime(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def times(self, count: int) -> CellTime:
+        """So many of them, one after the other."""
+        return CellTime(*(getattr(self, f.name) * count for f in fields(self)))
+
     @property
     def seconds(self) -> float:
         """One after the other."""

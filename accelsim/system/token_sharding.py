@@ -193,6 +193,8 @@ class Walk:
         """Weights to all banks, each token's vector against them, results to its banks."""
         dealt = Dealt.of(op.m * op.batch, self.work.banks)
         outputs = -(-op.n // dealt.together)
+        # Weights of one product at least are in the banks of a token.
+        self.work.planes.check_outputs(outputs, op.k)
         found = self.sums(outputs * dealt.each, op.k, vectors=dealt.each)
         gathered = self.work.spread(dealt.each * op.n * SCORE_BYTES, dealt.together)
         return found + _moved(gathered) + self.loaded(op.k * op.n)
