@@ -37,7 +37,9 @@ def generate(
     ] = None,
     overlap: Annotated[
         bool | None,
-        typer.Option("--overlap/--no-overlap", help="pim-gpt: the ASIC takes results as they come."),
+        typer.Option(
+            "--overlap/--no-overlap", help="pim-gpt: the ASIC takes results as they come."
+        ),
     ] = None,
     prompt: Annotated[
         int | None, typer.Option(metavar="L", help="transpim: tokens read first; also an encoder.")
@@ -47,7 +49,10 @@ def generate(
         str | None, typer.Option(metavar="D", help="transpim: token or layer.")
     ] = None,
     ring: Annotated[
-        bool | None, typer.Option("--ring/--no-ring", help="transpim: links between banks.")
+        bool | None,
+        typer.Option(
+            "--ring/--no-ring", help="transpim: links between banks; layer: not unless given."
+        ),
     ] = None,
     acu: Annotated[
         bool | None, typer.Option("--acu/--no-acu", help="transpim: adder trees beside banks.")
@@ -111,10 +116,9 @@ def _cells(
 ) -> TokenSharding:
     from accelsim.system.token_sharding import TokenSharding
 
-    return TokenSharding(
-        on, dataflow, ring is not False, acu is not False, 8 if stacks is None else stacks,
-        layer_ring=ring is True,
-    )  # type: ignore[arg-type]  # fmt: skip
+    count = 8 if stacks is None else stacks
+    linked, trees = ring is not False, acu is not False
+    return TokenSharding(on, dataflow, linked, trees, count, layer_ring=ring is True)
 
 
 def _read(model: str, machine: TokenSharding, prompt: int, tokens: int, batch: int) -> CellText:

@@ -2,8 +2,9 @@
 
 token   tokens are dealt to the banks and stay there, with their queries, keys, values and what is
         between the products, through all layers. Weights are written to all banks, product by
-        product. Keys and values go around the ring, so that every bank meets all of them. Where
-        there are more banks than tokens, the banks of a token share its outputs and its keys.
+        product, large ones in parts. Keys and values go around the ring, so that every bank meets
+        all of them. Where there are more banks than tokens, the banks of a token share its outputs
+        and its keys.
 layer   outputs are dealt to the banks, whose weights stay; where there are more banks than
         outputs, they share the tokens. The results of one operator are the inputs of the next one,
         somewhere else: every bank gets all inputs that it needs, rows of a norm or a softmax are
@@ -26,7 +27,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.hw.block import require
@@ -36,7 +36,6 @@ from accelsim.system.cell_work import CellTime, CellWork, Piece
 from accelsim.workload import operators as ops
 from accelsim.workload.graph import Graph
 
-Dataflow = Literal["token", "layer"]
 DATAFLOWS = ("token", "layer")
 
 FUNCTIONS = {"exp": (3, 3), "activation": (2, 2), "norm": (2, 2), "scale": (1, 0), "add": (0, 1)}
@@ -49,10 +48,14 @@ MAPPED = (ops.Residual, ops.Elementwise)
 
 @dataclass(frozen=True)
 class TokenSharding:
-    """``stacks`` of a ``family`` ("transpim" or a family itself), and a host behind a link."""
+    """``stacks`` of a ``family`` ("transpim" or a family itself), and a host behind a link.
+
+    ``dataflow`` is token or layer. ``ring``: links between banks, which the layer dataflow uses
+    with ``layer_ring``. ``acu``: adder trees and dividers beside them.
+    """
 
     family: str | Family = "transpim"
-    dataflow: Dataflow = "token"
+    dataflow: str = "token"
     ring: bool = True
     acu: bool = True
     stacks: int = 8
@@ -193,8 +196,6 @@ class Walk:
         """Weights to all banks, each token's vector against them, results to its banks."""
         dealt = Dealt.of(op.m * op.batch, self.work.banks)
         outputs = -(-op.n // dealt.together)
-        # Weights of one product at least are in the banks of a token.
-        self.work.planes.check_outputs(outputs, op.k)
         found = self.sums(outputs * dealt.each, op.k, vectors=dealt.each)
         gathered = self.work.spread(dealt.each * op.n * SCORE_BYTES, dealt.together)
         return found + _moved(gathered) + self.loaded(op.k * op.n)
