@@ -11,7 +11,7 @@ from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.checker import check_log
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.log import PimLog
-from accelsim.hw.pim.operators import Attention, Gemv, parse
+from accelsim.hw.pim.operators import Attend, Attention, Gemv, Logit, Operator, parse
 from accelsim.hw.pim.programs import streams_of
 from accelsim.hw.pim.reference import PimChannel
 from accelsim.hw.pim.reference_banks import HostRequest
@@ -143,3 +143,16 @@ def test_vectors_in_order(name: str, operator: str) -> None:
     found = often_refreshed(name, 1100)
     ((stream, _),) = streams_of(found, parse(operator))
     assert_equal(found, stream, np.zeros((0, 4), np.int64))
+
+
+@pytest.mark.parametrize("work", [Gemv(5000, 300), Logit(4100, 4, 64), Attend(9000, 2, 16)])
+@pytest.mark.parametrize("host", [0, 40])
+def test_products_in_the_cells(work: Operator, host: int) -> None:
+    """Runs of row operations are cut short: their clocks would be most of the test's."""
+    found = often_refreshed("transpim", 1100)
+    ((stream, _),) = streams_of(found, work)
+    rows = [row for row in stream.table()[:110].tolist() if row[1] < 2000] + [
+        (found.number("RD_ACU"), -1, bank, 2, 1, 1) for bank in (0, 7, 31)
+    ]
+    short = PimStream.of((c, r, b, min(n, 24), k, e) for c, r, b, n, k, e in rows)
+    assert_equal(found, short, traffic(found, np.random.default_rng(host), host, 3000))

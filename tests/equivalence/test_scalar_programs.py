@@ -78,6 +78,7 @@ CASES = [
     ("a100", "gpu-gemm", "gemm:m=3,n=5,k=43,accumulator=fp16", ("fp16",)),
     ("a100", "gpu-gemm", "gemm:m=2,n=3,k=1100,bias=true,activation=silu", A100),
     ("t4", "gpu-gemm", "gemm:m=5,n=7,k=37", ("fp16", "int8")),
+    ("rtx-2080ti", "gpu-gemm", "gemm:m=5,n=7,k=37", ("fp16", "int8")),
     ("xeon-6154", "gpu-gemm", "gemm:m=5,n=7,k=37", FLOATS),
     ("xeon-6154", "gpu-softmax", "softmax:rows=3,cols=70", ("fp32",)),
     ("a100", "gpu-gemm", "gemm:m=3,n=5,k=136,sparsity=2:4", (*SUMS[:2], "int8")),

@@ -128,9 +128,9 @@ def tick(k: Channels, c: int, clock: int) -> int:
         soon = min(soon, last + 1)
         if k.setting[DUAL] > 0:
             _send_second(k, c, clock, 1 - k.kind[sent, ROW_BUS])
-    moves = _move(k, c, clock)
-    for _ in range(last - clock):
-        moves = _move(k, c, clock)
+    moves = False
+    for n in range(clock, last + 1):
+        moves = _move(k, c, clock, n < last)
     if moves:
         soon = last + 1
     return int(max(soon, last + 1) if last > clock else max(soon, clock + 1))
@@ -251,6 +251,7 @@ def _send_pim(k: Channels, c: int, clock: int, bus: int) -> tuple[int, int, int]
     repeat = 1 if at < 0 else _repeats(k, c, at, kind, clock)
     last = issue(k, c, kind, bank, row, repeat, clock)
     if at >= 0:
+        _log_rest(k, at, kind, repeat)
         _take(k, c, at, place, kind, repeat, last)
     return kind, last, last + 1
 
@@ -265,6 +266,16 @@ def _repeats(k: Channels, c: int, at: int, kind: int, clock: int) -> int:
         return 1
     room = (k.word[c, REFRESH_AT] - 1 - clock) // step + 1
     return int(max(1, min(wanted, room)))
+
+
+@njit
+def _log_rest(k: Channels, at: int, kind: int, repeat: int) -> None:
+    """A run that a refresh cuts: the log says how many of all of it were left."""
+    rest = k.entry[at, REPEAT] - repeat
+    if k.log.shape[0] == 0 or k.kind[kind, STEP] == 0 or rest <= 0:
+        return
+    for n in range(k.logged[0] - repeat, k.logged[0]):
+        k.log[n, 5] += rest
 
 
 @njit
@@ -350,8 +361,9 @@ def _serve(k: Channels, c: int, kind: int, bank: int, row: int, place: int, cloc
 
 
 @njit
-def _move(k: Channels, c: int, clock: int) -> bool:
-    """Move one entry into the PIM queue, or one request to its bank; whether one moved."""
+def _move(k: Channels, c: int, clock: int, running: bool) -> bool:
+    """Move one entry into the PIM queue, or one request to its bank; whether one moved. An entry
+    whose run is not over (``running``) still waits in the PIM queue."""
     s = k.word[c]
     if s[DRAIN] == 0:
         flush = s[READS] + s[WAITING] == 0 and s[OFFERED] == s[LAST_REQUEST]
@@ -367,7 +379,7 @@ def _move(k: Channels, c: int, clock: int) -> bool:
             s[QUEUED] += 1
             return True
     offered = s[QUEUED] if k.setting[LOOK_AT] == 1 else s[END]
-    if k.setting[CONCURRENT] == 0 and (s[HEAD] < offered or s[LOOKED] > 0):
+    if k.setting[CONCURRENT] == 0 and (running or s[HEAD] < offered or s[LOOKED] > 0):
         return False
     write = s[DRAIN] > 0
     waiting = WRITES if write else READS

@@ -25,6 +25,7 @@ DATA = "one burst at a time on the data bus"
 NEEDS_ROW = "columns need their row open in all banks"
 NEEDS_CLOSED = "a row is opened in banks that hold no other"
 REFRESH_CLOSED = "a refresh needs closed banks"
+CELLS_CLOSED = "operations in the cells need closed banks"
 TWICE = "no row is open in both buffers of a bank"
 LATE = "at most 8 refreshes are postponed"
 POSTPONED = 8
@@ -184,6 +185,8 @@ class _Check:
                 self.report(NEEDS_ROW, -1, n)
             elif command.role is Role.REFRESH and np.any(opened[:, banks] >= 0):
                 self.report(REFRESH_CLOSED, -1, n)
+            elif command.needs_closed and np.any(opened[:, banks] >= 0):
+                self.report(CELLS_CLOSED, -1, n)
 
     def buses(self) -> None:
         over_rows = np.array([one.row_bus for one in self.family.commands])[self.log.command]

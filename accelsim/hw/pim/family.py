@@ -79,6 +79,8 @@ class PimCommand:
     latency: int = 0
     hold: int = 0
     row_bus: bool = False
+    needs_closed: bool = False
+    """It works on the cells themselves: a program closes its banks before."""
     energy_pj: float = 0.0
     energy: str = ""
     """Where that energy comes from, as the family's file says it: "4 RD", "12.5"."""

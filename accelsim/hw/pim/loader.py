@@ -51,7 +51,7 @@ SECTIONS = (
 )  # fmt: skip
 COMMAND_KEYS = (
     "role", "reach", "second_buffer", "opens", "closes", "repeat", "step", "latency", "hold",
-    "row_bus", "energy",
+    "row_bus", "needs_closed", "energy",
 )  # fmt: skip
 CONSTRAINT_KEYS = ("before", "after", "scope", "cycles", "each", "least", "window", "name")
 REPEATS = ("once", "run", "composite")
@@ -220,20 +220,24 @@ class _One:
         def cycles(key: str) -> int:
             return self.formula(given[key], names) if key in given else 0
 
+        def said(key: str) -> bool:
+            return key in given and bool(given[key].value)
+
         energy = str(given["energy"].value) if "energy" in given else ""
         return PimCommand(
             name,
             numbers[name],
             Role[self.choice(item, "role", [one.name.lower() for one in Role]).upper()],
             Reach[self.choice(item, "reach", [one.name.lower() for one in Reach]).upper()],
-            second_buffer=bool(given["second_buffer"].value) if "second_buffer" in given else False,
+            second_buffer=said("second_buffer"),
             opens=number("opens"),
             closes=number("closes"),
             repeat=self.choice(item, "repeat", REPEATS) if "repeat" in given else "once",  # type: ignore[arg-type]
             step=cycles("step"),
             latency=cycles("latency"),
             hold=cycles("hold"),
-            row_bus=bool(given["row_bus"].value) if "row_bus" in given else False,
+            row_bus=said("row_bus"),
+            needs_closed=said("needs_closed"),
             energy_pj=self.energy(given.get("energy"), energies),
             energy=energy,
         )

@@ -9,6 +9,7 @@ from accelsim.errors import AccelsimError, unknown
 from accelsim.hw.pim.attacc_programs import attacc_streams
 from accelsim.hw.pim.bank_products import BankProducts
 from accelsim.hw.pim.bank_programs import bank_streams
+from accelsim.hw.pim.bit_serial_programs import bit_serial_streams
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.hbm_pim_products import HbmPimProducts
 from accelsim.hw.pim.hbm_pim_programs import hbm_pim_streams
@@ -25,6 +26,7 @@ PROGRAMS: dict[str, Program] = {
     "banks": bank_streams,
     "hbm-pim": hbm_pim_streams,
     "attacc": attacc_streams,
+    "bit-serial": bit_serial_streams,
 }
 """Streams of the channels that differ, and how many channels have each."""
 

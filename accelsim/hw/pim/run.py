@@ -133,6 +133,13 @@ def run_pim(
     return _result(found, work, parts, background, refreshed, verdicts, began)
 
 
+def send(family: Family, stream: PimStream) -> tuple[float, float]:
+    """Seconds and joules of a stream in one idle channel, without refresh."""
+    part = _simulated(family, stream, 1, 0, refresh=False, log=False)
+    energy = energy_of(family, [part], part.cycles)
+    return part.cycles / family.device.clock_hz, energy["total"] * 1e-12
+
+
 @dataclass(frozen=True, eq=False)
 class _Part:
     """A channel that was simulated, for ``times`` channels."""
