@@ -250,7 +250,7 @@ def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, P
             needed += room
         else:
             others += room
-    if tokens and needed + others > capacity:
+    if tokens and needed and needed + others > capacity:
         fit = tokens * max(0, capacity - others) // needed
         raise CapacityError(
             f"KV cache of {tokens:,} tokens of all requests takes {readable(needed)} of {memory},"
