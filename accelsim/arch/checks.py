@@ -177,6 +177,11 @@ def _check_banks(arch: Architecture) -> None:
                 f"{unit.count} channels of {unit.family} on {unit.memory}, which has"
                 f" {memory.channels} of {memory.family}; accepted: the same",
             )
+        if arch.memories[unit.results].shared:
+            raise ParameterError(
+                f"{name}.results",
+                f"{unit.results} is a memory of all cores; accepted: a scratchpad, kind: sram",
+            )
         if unit.dma and not isinstance(arch.units.get(unit.dma), Dma):
             raise ParameterError(
                 f"{name}.dma", f"{shown(unit.dma)} is no DMA engine; accepted: a unit of kind: dma"

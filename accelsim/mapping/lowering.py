@@ -25,7 +25,7 @@ from accelsim.hw.vector import Vector
 from accelsim.mapping.coded import CodedLayouts
 from accelsim.mapping.panels import Layouts, packable, panel_width, passed_on
 from accelsim.mapping.placement import Arena, Plan
-from accelsim.mapping.registry import choose, mappers_for
+from accelsim.mapping.registry import choose, mappers_for, passed_over
 from accelsim.numerics.formats import Format, number_format, row_bytes
 from accelsim.program.builder import DEFAULT_INSTRUCTION_LIMIT, Builder
 from accelsim.program.storage import Piece, Storage, View
@@ -463,6 +463,12 @@ def _lower_operator(operator: Operator, low: Lowering, wanted: tuple[str, ...]) 
         mapper.lower(operator, low)
     except AccelsimError as fault:
         raise type(fault)(f"operator {operator.name!r} ({operator.kind}): {fault}") from None
+    if over := passed_over(operator, low.arch, mapper, wanted, low.placed):
+        better, accepted = over
+        told = f"not by {better.name}, which accepts {accepted}"
+        low.build.note(told)
+        if better.name in wanted:
+            low.build.approximate(f"{operator.kind} {told}")
 
 
 def useful_macs(operator: Operator, low: Lowering) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from accelsim.errors import CapacityError
 from accelsim.program.builder import Builder
 from accelsim.program.storage import Storage
 from accelsim.program.table import StorageInfo
+from accelsim.workload.attention_operators import Attention
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -262,16 +264,22 @@ def _place_activations(
 
 
 def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, Placed]) -> None:
-    """Say how many tokens fit where the caches in banks leave no room for the other tensors."""
-    caches = {name: one for name, one in placed.items() if one.tokens}
-    needed = sum(one.nbytes for one in caches.values())
-    others = sum(
-        placed[spec.name].nbytes if spec.name in placed else spec.room
-        for spec in graph.tensors.values()
-        if spec.role != "activation" and not spec.place_of and spec.name not in caches
-    )
-    if caches and needed + others > capacity:
-        tokens = max(one.tokens for one in caches.values())
+    """Say how many tokens fit where the caches leave no room for the other tensors."""
+    of_layer: Counter[int | None] = Counter()
+    for op in graph.operators:
+        if isinstance(op, Attention) and op.cached:
+            of_layer[op.layer] += sum(op.lengths)
+    tokens = max(of_layer.values(), default=0)
+    needed = others = 0
+    for spec in graph.tensors.values():
+        if spec.role == "activation" or spec.place_of:
+            continue
+        room = placed[spec.name].nbytes if spec.name in placed else spec.room
+        if spec.role == "cache":
+            needed += room
+        else:
+            others += room
+    if tokens and needed and needed + others > capacity:
         fit = tokens * max(0, capacity - others) // needed
         raise CapacityError(
             f"KV cache of {tokens:,} tokens of all requests takes {readable(needed)} of {memory},"

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +234,28 @@ def choose(
     raise AccelsimError(
         f"operator {operator.name!r} ({kind}): no unit of {arch.name} can run it ({lacks})"
     )
+
+
+def passed_over(
+    operator: Any,
+    arch: Architecture,
+    chosen: Mapper,
+    wanted: tuple[str, ...],
+    placed: Mapping[str, Placed],
+) -> tuple[Mapper, str] | None:
+    """A mapper that was named, or is preferred to the chosen one, and what it accepts instead.
+
+    Of those that nobody named only the strict ones: that others leave some operators is usual.
+    """
+    able = mappers_for(operator.kind)
+    named = [one for one in able if one.name in wanted]
+    better = [one for one in takewhile(lambda one: one is not chosen, able) if one.strict]
+    for found in () if chosen in named else named or better:
+        if found.missing(arch):
+            continue
+        if reason := found.declined(operator, arch, bool(named), placed):
+            return found, reason
+    return None
 
 
 def own_places(graph: Graph, arch: Architecture, wanted: tuple[str, ...] = ()) -> dict[str, Placed]:

@@ -95,8 +95,8 @@ class Dram(OffChipMemory):
         held = self.channels * self.part.organization.capacity_bytes
         require(
             self.capacity <= held,
-            f"capacity {self.capacity} B is more than {self.channels} channels of {self.device} "
-            f"hold; accepted: up to {held} B",
+            f"capacity {self.capacity} B is more than {self.channels} channels of"
+            f" {self.part.name} hold; accepted: up to {held} B",
         )
         per_bank = self.part.refresh.kind == "per-bank"
         require(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from accelsim.errors import AccelsimError, unknown
-from accelsim.hw.dram.catalog import list_devices
+from accelsim.hw.dram.catalog import shipped_devices
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.loader import FOLDER, load_families
 
@@ -33,9 +33,10 @@ def family(name_or_path: str) -> Family:
     path, suffix, name = name_or_path.partition(".yaml")
     if not suffix:
         shipped = shipped_families()
-        if name_or_path in list_devices():
+        if name_or_path in shipped_devices():
             raise AccelsimError(
-                f"{name_or_path} has no units beside its banks; accepted: {', '.join(shipped)}"
+                f"memory {name_or_path} has no units beside its banks, which PIM commands need;"
+                f" accepted: {', '.join(shipped)}; or FILE.yaml:NAME"
             )
         if name_or_path not in shipped:
             raise AccelsimError(

@@ -1,0 +1,151 @@
+"""What a stranger asks of compute in memory that it cannot do: one line that says what would be
+accepted, or a line in the result that says who does it instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import accelsim as xs
+from accelsim.arch.catalog import library_folder
+from accelsim.cli.main import app
+from accelsim.errors import CapacityError
+from accelsim.simulation import plan_memory
+
+STEP = "gpt3-7b:layers=1,phase=decode,batch=8"
+LARGE = "gpt3-30b:phase=decode,batch=512,context=2000"
+
+
+def refused(*arguments: str) -> str:
+    """The one line that the command line answers with."""
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("accelsim: error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        # DRAM without units, unknown families and operators.
+        (
+            ("memory", "ddr4-2400", "gemv:m=64,n=64"),
+            "memory ddr4-2400 has no units beside its banks, which PIM commands need; accepted: a",
+        ),
+        (("memory", "neupim", "gemv:m=64,n=64"), "did you mean 'neupims'?"),
+        (("memory", "neupims", "gemm:m=64,n=64"), "did you mean 'gemv'?"),
+        (("memory", "hbm-pim", "logit:tokens=64,heads=8"), "accepted: gemv"),
+        (("memory", "neupims", "logit:tokens=64,heads=8,head_dim=1024"), "accepted: 512"),
+        (("memory", "neupims", "logit:tokens=16777216,heads=8"), "accepted: up to 32,768 rows"),
+        # Batches, devices and lengths.
+        (("run", "neupims", f"{STEP},context=9,subbatch=2"), "accepted: batch from 256"),
+        (("run", "neupims", f"{STEP},context=9,tp=3"), "tp 3; accepted: a divisor of heads 32"),
+        (("run", "neupims", f"{STEP},dataset=alpacca"), "(did you mean 'alpaca'?)"),
+        (("run", "neupims", f"{STEP},contexts=9+8"), "batch 8 with 2 contexts"),
+        # Parts that do not match.
+        (
+            ("run", "neupims", STEP, "--set", "hbm.family=ddr4-2400"),
+            "neupims: hbm: memory ddr4-2400 has no units beside its banks",
+        ),
+        (
+            ("run", "neupims", STEP, "--set", "hbm.channels=16", "--set", "hbm.capacity=8 GiB"),
+            "32 channels of neupims on hbm, which has 16 of neupims",
+        ),
+        (
+            ("run", "neupims", STEP, "--set", "hbm.channels=16"),
+            "more than 16 channels of newton-hbm2 hold; accepted: up to 68719476736 B",
+        ),
+        (
+            ("run", "neupims", STEP, "--set", "pim.results=hbm"),
+            "neupims: pim.results: hbm is a memory of all cores; accepted: a scratchpad",
+        ),
+        (("run", "npu-pim", STEP, "--memory", "dram"), "accepted: --memory bandwidth"),
+        # Mappers that somebody named.
+        (
+            ("run", "neupims", f"{STEP},context=9,heads=40,hidden=3200", "--mapper",
+             "pim-attention"),
+            "heads of whole turns of 32 banks that divide a row of 512 elements, not 80",
+        ),
+        (
+            ("run", "hbm-npu", STEP, "--mapper", "pim-attention"),
+            "pim-attention needs pim and pim_dram",
+        ),
+    ],
+)  # fmt: skip
+def test_it_is_refused_in_one_line(arguments: tuple[str, ...], words: str) -> None:
+    assert words in refused(*arguments)
+
+
+def test_units_of_banks_on_a_plain_memory_are_refused(tmp_path: Path) -> None:
+    text = (library_folder() / "neupims.yaml").read_text()
+    plain = text.replace("kind: pim_dram, family: neupims,", "kind: dram, device: hbm2,")
+    plain = plain.replace("rows: 131072, capacity: 128 GiB", "capacity: 8 GiB")
+    (tmp_path / "plain.yaml").write_text(plain)
+    line = refused("show", str(tmp_path / "plain.yaml"))
+    assert "plain.yaml:11: hbm (kind: dram) has no units beside its banks" in line
+    assert "accepted: a memory of kind: pim_dram" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "holds", "fit"),
+    [
+        (("neupims", LARGE), "128 GiB", 55_381),
+        (("neupims", f"{LARGE},subbatch=2"), "128 GiB", 55_381),
+        (("neupims", LARGE, "--mapper", "flash-attention"), "128 GiB", 56_267),
+        (("a100", LARGE), "80 GiB", 18_818),
+    ],
+)
+def test_a_cache_beyond_memory_tells_how_many_tokens_fit(
+    arguments: tuple[str, ...], holds: str, fit: int
+) -> None:
+    line = refused("run", *arguments)
+    assert "KV cache of 1,024,000 tokens of all requests" in line
+    assert line.endswith(f"it has {holds}: {fit:,} tokens fit")
+
+
+def test_as_many_tokens_fit_as_it_says() -> None:
+    """56,267 tokens are 109 of each of 512 requests, not 110."""
+    machine, arrays = xs.arch("neupims"), ("flash-attention",)
+    for context in (109, 110):
+        graph = xs.workload("gpt3-30b", phase="decode", batch=512, context=context)
+        if context == 109:
+            plan_memory(graph, machine, "bandwidth", arrays)
+            continue
+        with pytest.raises(CapacityError, match=r"of 56,320 tokens .*: 56,267 tokens fit"):
+            plan_memory(graph, machine, "bandwidth", arrays)
+
+
+def test_attention_that_stays_on_the_arrays_says_why() -> None:
+    narrow = xs.workload(
+        "gpt3-7b", phase="decode", layers=1, batch=40, context=33, hidden=640, heads=8, vocab=64
+    )
+    mapping = {
+        op.kind: op.mapping for op in xs.simulate("neupims", narrow).operators if op.kind != "gemm"
+    }
+    assert (
+        "not by pim-attention, which accepts heads of whole turns of 32 banks"
+        in (mapping["attention"])
+    )
+    few = xs.workload("gpt3-7b", phase="decode", layers=1, batch=2, context=33, vocab=64)
+    run = xs.simulate("neupims", few)
+    told = next(op.mapping for op in run.operators if op.kind == "attention")
+    assert "not by pim-attention, which accepts what is sooner in the banks than reading" in told
+    assert not any("not by" in text for text in run.approximations)
+    there = xs.simulate("neupims", few, mapper="pim-attention")
+    assert not any("not by" in op.mapping for op in there.operators)
+    other = xs.simulate("hbm-npu", few)
+    assert not any("not by" in op.mapping for op in other.operators)
+
+
+def test_a_mapper_that_somebody_named_and_that_does_not_take_it_is_told() -> None:
+    run = xs.simulate("neupims", "gemm:m=100,n=64,k=64", mapper="pim-gemv")
+    assert run.mapper == "systolic-gemm"
+    told = "gemm not by pim-gemv, which accepts x W of up to 64 rows, one weight [k, n]"
+    assert told in run.approximations
+    assert not any("pim-gemv" in text for text in xs.simulate("neupims", "gemm:m=100,n=64,k=64")
+                   .approximations)  # fmt: skip
