@@ -39,15 +39,15 @@ from accelsim.hw.pim.state import (
     HEADER,
     HITS,
     HOLD,
-    HOLDING,
     HOLD_END,
+    HOLDING,
     IN_TILE,
     LAST,
     LAST_DATA,
     LATENCY,
     LIMIT,
-    LOOKED,
     LOOK_AT,
+    LOOKED,
     MISSES,
     NEVER,
     NODE_MASK,
@@ -58,32 +58,32 @@ from accelsim.hw.pim.state import (
     PIM_FINISH,
     PIM_QUEUE,
     QUEUED,
-    READS,
+    R_BANK,
+    R_SENDER,
     READ_CYCLES,
-    REFRESHING,
+    READS,
     REFRESH_ALONE,
     REFRESH_AT,
     REFRESH_BATCH,
     REFRESH_KIND,
     REFRESH_STEP,
     REFRESH_UNITS,
+    REFRESHING,
     REPEAT,
     RESERVED,
     RETURNED,
     RETURNS,
     ROLE,
     ROW_BUS,
-    R_BANK,
-    R_SENDER,
     SKIPPING,
     SLACK,
     STEP,
     TOTAL,
     UNIT_DUE,
     WAITING,
-    WRITES,
     WRITE_BUFFER,
     WRITE_CYCLES,
+    WRITES,
     Channels,
 )  # fmt: skip
 
@@ -118,15 +118,6 @@ def advance(k: Channels, c: int, limit: int) -> None:
     s[LIMIT] = limit
     while s[CLOCK] < limit and k.book[EVENTS] == 0:
         s[CLOCK] = tick(k, c, s[CLOCK])
-
-
-@njit
-def wake(k: Channels, c: int, clock: int) -> None:
-    """Live the clocks before one in which something is given to a channel, and begin that."""
-    s = k.word[c]
-    if idle(k, c):
-        advance(k, c, clock)
-    s[CLOCK] = min(s[CLOCK], clock)
 
 
 @njit
