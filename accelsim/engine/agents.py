@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from accelsim.engine.bank_system import banks_of
 from accelsim.engine.memory_system import activity_of, channels_of, levels_of, port_of
 from accelsim.engine.merge import column, fault
 from accelsim.engine.schedule import Schedule, TimedProgram
@@ -25,9 +26,10 @@ def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
     assert traffic is not None
     n, units = len(timed), timed.units
     levels, port = levels_of(traffic), port_of(traffic)
-    channels = channels_of(traffic, units, n, nodes)
+    channels, banks = channels_of(traffic, units, n, nodes), banks_of(traffic, units, n, nodes)
+    memory = channels or banks
     caches = len(traffic.arch.caches)
-    actors = units + (0 if channels is None else traffic.dram.channels)
+    actors = units + (traffic.dram.channels if memory else 0)
     bits = max(0, (actors - 1).bit_length())
     horizon = (1 << (62 - bits)) - 1
     following, head = np.empty(n, np.int32), np.empty(units, np.int64)
@@ -52,6 +54,9 @@ def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
         least=np.zeros(n, np.int64),
         tail=np.zeros(n, np.int64),
         served=np.zeros(timed.port.shape[1], np.int64),
+        transfers=memory.state.transfers if memory else np.zeros((0, 4), np.int64),
+        events=memory.state.events if memory else np.zeros((0, 3), np.int64),
+        book=memory.state.book if memory else np.zeros(8, np.int64),
     )
     rows = k.Rows(
         occupancy=column(timed.occupancy),
@@ -65,7 +70,7 @@ def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
         window=traffic.window,
     )
     retired = k.merge_agents(
-        rows, levels, port, channels, agents, out, timed.port.shape[1], bits, horizon,
+        rows, levels, port, channels, banks, agents, out, timed.port.shape[1], bits, horizon,
         np.zeros(timed.ports, np.int64),
     )  # fmt: skip
     if retired == k.POOL_USED_UP:
@@ -74,4 +79,5 @@ def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
         raise fault(timed, retired, horizon, head, out.finish)
     if channels is not None:
         part_all(channels)
-    return Schedule(out.start, out.finish, out.order, activity_of(traffic, levels, channels, out))
+    activity = activity_of(traffic, levels, channels, banks, out)
+    return Schedule(out.start, out.finish, out.order, activity)

@@ -22,11 +22,14 @@ from accelsim.arch.model import Architecture
 from accelsim.encoding.encodings import CODED
 from accelsim.engine.flows import Flows, flows
 from accelsim.engine.ports import ACCESSES, READ_BACK, WRITE, Holds, Ports, merge_same_port, table
+from accelsim.engine.products import products_of
 from accelsim.engine.schedule import TimedProgram
-from accelsim.engine.traffic import Traffic, traffic_of
+from accelsim.engine.traffic import Products, Traffic, traffic_of
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Unit, Work
 from accelsim.hw.dram.block import Dram
+from accelsim.hw.pim.memory import PimDram
+from accelsim.hw.pim.unit import Pim
 from accelsim.numerics.arithmetic import ProductTypes, types_of
 from accelsim.numerics.formats import FORMAT_NAMES
 from accelsim.numerics.rules import Rule
@@ -120,6 +123,8 @@ class _Binding:
         self.nbytes = np.zeros((n, ACCESSES), dtype=np.int64)
         self.conflict = np.zeros((n, ACCESSES), dtype=np.int64)
         self.blocked = np.zeros(n, dtype=np.int64)
+        self.given = np.ones(n, dtype=np.int64)  # 0: the channels say how long the unit works
+        self.products: list[tuple[Pim, Ints, Work]] = []
         self.actions: dict[str, dict[str, Ints]] = {}
         self.formats = program.element_formats()
         self.coded = np.full(n, -1, dtype=np.int64)  # the coded operand that a row decodes
@@ -135,7 +140,6 @@ class _Binding:
         self.dynamic = fidelity == "dram" or (fidelity != "ideal" and bool(arch.caches))
 
     def bound(self) -> BoundProgram:
-        self._check_channels()
         self._locate_accesses()
         self._find_coded()
         self.flows = tuple(
@@ -159,7 +163,7 @@ class _Binding:
             port, hold, in_flight = self._hold_ports(transfers)
             # A queue is as slow as its descriptors, its own bandwidth or the slowest port.
             slowest = np.maximum(self.work, hold.max(axis=1))
-            self.occupancy = np.where(transfers, slowest, self.work)
+            self.occupancy = np.where(transfers, slowest, self.work * self.given)
             self.latency = np.where(transfers, slowest + in_flight, self.latency)
         timed = TimedProgram(
             unit=self.unit.astype(np.int32),
@@ -178,16 +182,6 @@ class _Binding:
             Accesses(self.space, self.nbytes), tuple(self.ports.names), tuple(self.ports.groups),
             self.flows, self.unit_index, self.work, self.actions,
         )  # fmt: skip
-
-    def _check_channels(self) -> None:
-        """Channels whose reads and writes wait for products are not simulated by command."""
-        units = self.arch.units.items()
-        waiting = [n for n, u in units if isinstance(u, InMemory) and u.blocks_memory]
-        if self.fidelity == "dram" and waiting:
-            raise AccelsimError(
-                f"{self.arch.name}: banks of {waiting[0]} keep reads and writes waiting, which"
-                " --memory dram does not simulate; accepted: --memory bandwidth"
-            )
 
     def _early(self) -> npt.NDArray[np.bool_] | None:
         """Dependencies that wait until an instruction has been issued; None if all wait longer."""
@@ -388,15 +382,25 @@ class _Binding:
             self.nbytes[rows, READ_BACK] > 0, self.space[rows, READ_BACK], -1
         )
         if isinstance(unit, InMemory):
-            # The matrix stays in the banks, and so do vectors that lie there.
-            self.nbytes[rows, 1] = unit.channel_bytes(work)
-            self.nbytes[rows, 0] *= self.space[rows, 0] != self.space[rows, 1]
-            self.blocked[rows] = self.work[rows] // unit.count if unit.blocks_memory else 0
+            self._stay_in_banks(unit, rows, work)
         self.actions[name] = {}
         for action, count in cost.actions.items():
             counts = np.zeros(len(self.program), dtype=np.int64)
             counts[rows] = count
             self.actions[name][action] = counts
+
+    def _stay_in_banks(self, unit: InMemory, rows: Ints, work: Work) -> None:
+        """Products in banks: the matrix stays there, and so do vectors that lie there. Channels
+        that are simulated decide when."""
+        self.nbytes[rows, 1] = unit.channel_bytes(work)
+        self.nbytes[rows, 0] *= self.space[rows, 0] != self.space[rows, 1]
+        if self.fidelity != "dram":
+            self.blocked[rows] = self.work[rows] // unit.count if unit.blocks_memory else 0
+            return
+        self.latency[rows] = 0
+        self.given[rows] = 0
+        if isinstance(unit, Pim):
+            self.products.append((unit, rows, work))
 
     # -- memory that decides while time passes -------------------------------------------------
 
@@ -413,7 +417,15 @@ class _Binding:
             self.main,
             self.ports,
             self.fidelity == "dram",
+            self._products(),
         )
+
+    def _products(self) -> Products | None:
+        """What the banks compute, where their channels are simulated."""
+        memory = self.arch.memories[self.program.spaces[self.main].memory]
+        if self.fidelity != "dram" or not isinstance(memory, PimDram):
+            return None
+        return products_of(self.program, memory, self.products)
 
     # -- ports -----------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from accelsim.engine.bank_system import banks_activity
 from accelsim.engine.traffic import Activity, ChannelsActivity, Traffic
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints
@@ -16,8 +17,10 @@ from accelsim.hw.dram.commands import COLUMN_COMMANDS
 
 if TYPE_CHECKING:
     from accelsim.arch.model import Architecture
+    from accelsim.engine.bank_kernels import Banks
+    from accelsim.engine.cache_kernels import CacheLevels
     from accelsim.engine.channel_kernels import Channels
-    from accelsim.engine.traffic_kernels import CacheLevels, Outcome, Port
+    from accelsim.engine.traffic_kernels import Outcome, Port
 
 TRUSTED_SHARE = 0.5
 """Share of a shared cache that may have been refilled before a window is walked again.
@@ -28,7 +31,7 @@ With lines spread evenly, a set of 16 ways then saw 8 fills in the mean; it drop
 
 def levels_of(traffic: Traffic) -> CacheLevels | None:
     """The caches before the main memory, empty; None without any."""
-    from accelsim.engine.traffic_kernels import CacheLevels
+    from accelsim.engine.cache_kernels import CacheLevels
 
     arch = traffic.arch
     if not arch.caches:
@@ -111,7 +114,7 @@ def channels_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> 
     from accelsim.hw.dram.state import MEMBERS, memory
     from accelsim.hw.dram.twin_kernels import ACCOUNT
 
-    if not traffic.by_channels:
+    if not traffic.by_channels or traffic.pim_dram is not None:
         return None
     dram = traffic.dram
     tick = traffic.arch.ticks_of(dram)
@@ -180,19 +183,28 @@ def open_cycles(state: Ints) -> int:
 
 
 def activity_of(
-    traffic: Traffic, levels: CacheLevels | None, channels: Channels | None, out: Outcome
+    traffic: Traffic,
+    levels: CacheLevels | None,
+    channels: Channels | None,
+    banks: Banks | None,
+    out: Outcome,
 ) -> Activity:
     """What caches and memory did, after the loop."""
     from accelsim.hw.dram.state import LAST_DATA
 
     none = np.zeros((0, 9), np.int64)
-    idle = 0 if channels is None else int(channels.state.state[:, LAST_DATA].max())
+    idle, account = 0, None
+    if channels is not None:
+        idle = int(channels.state.state[:, LAST_DATA].max()) * channels.tick
+        account = channels_activity(traffic, channels)
+    elif banks is not None:
+        idle, account = banks_activity(traffic, banks)
     return Activity(
         moved=out.moved,
         looked=out.looked,
         served=out.served,
         counts=none if levels is None else levels.counts,
         bank_ticks=none[:, 0] if levels is None else levels.bank_ticks,
-        idle_tick=0 if channels is None else idle * channels.tick,
-        channels=None if channels is None else channels_activity(traffic, channels),
+        idle_tick=idle,
+        channels=account,
     )

@@ -16,11 +16,15 @@ A channel is ``hw.dram.reference``, clock by clock. In a tick all channels have 
 the arbiter admits whoever is ready, the lowest unit first, as it always does. What a channel is
 sent after its commands of a clock have gone out, it accepts in that clock still, if there is room;
 whom this makes ready competes in the same tick.
+
+A channel whose banks compute is ``hw.pim.reference``. It takes what it is sent in its next clock.
+An instruction's product is commands to its channel: the unit is free when the last one has its
+place in the PIM queue, and the result is there when the last command has given what it gives.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import simpy
 
@@ -29,7 +33,12 @@ from accelsim.engine.reference import Machine, Turn
 from accelsim.engine.schedule import TimedProgram
 from accelsim.engine.traffic import Traffic
 from accelsim.hw.cache.reference import Level, System
+from accelsim.hw.dram.block import Dram
 from accelsim.hw.dram.reference import Channel, Request
+from accelsim.hw.pim.memory import PimDram
+from accelsim.hw.pim.reference import PimChannel
+from accelsim.hw.pim.reference_banks import HostRequest
+from accelsim.hw.pim.stream import PimStream
 
 
 class Window(NamedTuple):
@@ -57,7 +66,11 @@ class MachineWithMemory(Machine):
         self.windows = [rows[first[i] : first[i + 1]] for i in range(len(timed))]
         self.caches = CachesInFront(traffic) if traffic.arch.caches else None
         self.port = None if traffic.by_channels else MemoryPort(traffic)
-        self.channels = Channels(self.env, traffic) if traffic.by_channels else None
+        self.channels = self._channels(traffic) if traffic.by_channels else None
+
+    def _channels(self, traffic: Traffic) -> Channels:
+        kind = Channels if traffic.pim_dram is None else ComputingChannels
+        return kind(self.env, traffic)
 
     def turn(self, i: int) -> Turn:
         turn, windows = Turn(dict(self.holds[i])), self.windows[i]
@@ -67,6 +80,8 @@ class MachineWithMemory(Machine):
             self.port.serve(windows, turn)
         if windows and self.channels is not None:
             self.channels.send(windows, turn)
+        if isinstance(self.channels, ComputingChannels):
+            self.channels.compute(i, turn)
         return turn
 
 
@@ -165,8 +180,11 @@ class Channels:
         self.env, self.map, self.parts = env, dram.address_map, dram.part.organization
         self.tick = traffic.arch.ticks_of(dram)
         self.latency = dram.added_cycles * self.tick
-        self.channels = [
-            ClockedChannel(env, Channel(dram.part, dram.controller), self.tick)
+        self.channels: list[ClockedChannel] | list[ComputingChannel] = self._new(dram)
+
+    def _new(self, dram: Dram) -> list[ClockedChannel] | list[ComputingChannel]:
+        return [
+            ClockedChannel(self.env, Channel(dram.part, dram.controller), self.tick)
             for _ in range(dram.channels)
         ]
 
@@ -200,8 +218,39 @@ class Channels:
         return int(at.channel[0]), int(bank[0]), int(at.row[0]), int(at.column[0])
 
 
+class ComputingChannels(Channels):
+    """Main memory at dram fidelity whose banks compute."""
+
+    def __init__(self, env: simpy.Environment, traffic: Traffic) -> None:
+        super().__init__(env, traffic)
+        self.products = traffic.products
+
+    def _new(self, dram: Dram) -> list[ComputingChannel]:
+        assert isinstance(dram, PimDram)
+        nothing = PimStream.of([])
+        return [
+            ComputingChannel(
+                self.env, PimChannel(dram.simulated, nothing, refresh=dram.refresh), self.tick
+            )
+            for _ in range(dram.channels)
+        ]
+
+    def compute(self, i: int, turn: Turn) -> None:
+        """The commands of instruction i's product, if it has one, go to its channel."""
+        if self.products is None or self.products.place[i, 0] < 0:
+            return
+        channel = self.channels[int(self.products.place[i, 0])]
+        assert isinstance(channel, ComputingChannel)
+        transfer = Transfer(self.env)
+        mine = self.products.table[self.products.sender == i]
+        channel.command(PimStream(*mine.T), transfer)
+        turn.accepted.append(transfer.accepted)
+        turn.arrived.append(transfer.arrived)
+        turn.late = self.latency
+
+
 class Transfer:
-    """Bursts of one instruction: all are accepted at some time, and later all have arrived."""
+    """Bursts or commands of one instruction: all are accepted some time, later all have arrived."""
 
     def __init__(self, env: simpy.Environment) -> None:
         self.env, self.accepted, self.arrived = env, env.event(), env.event()
@@ -258,5 +307,59 @@ class ClockedChannel:
                 self.transfers.pop(age).arrive
             )
         channel.finished.clear()
+        if channel.busy():
+            self._call(clock + 1)
+
+
+class ComputingChannel:
+    """A channel whose banks compute on the machine's clock; it sleeps while nothing waits."""
+
+    def __init__(self, env: simpy.Environment, channel: PimChannel, ticks_per_clock: int) -> None:
+        self.env, self.channel, self.ticks_per_clock = env, channel, ticks_per_clock
+        self.awaited = set[int]()
+
+    def offer(self, request: Request, transfer: Transfer) -> None:
+        """A burst waits outside the channel from its next clock on."""
+        self._wake()
+        bank, row, column, write, _ = request
+        self.channel.host.append(HostRequest(bank, row, column, write, transfer))
+        transfer.to_accept += 1
+        transfer.to_arrive += 1
+
+    def command(self, stream: PimStream, transfer: Transfer) -> None:
+        """Commands wait outside the channel from its next clock on."""
+        self._wake()
+        self.channel.command(stream, transfer)
+        transfer.to_accept += len(stream)
+        transfer.to_arrive += len(stream)
+
+    def _wake(self) -> None:
+        """Live the clocks that were slept through, the present one with them; act in the next."""
+        clock = int(self.env.now) // self.ticks_per_clock
+        while self.channel.clock < clock:
+            self.channel.tick()
+        self._call(clock + 1)
+
+    def _call(self, clock: int) -> None:
+        if clock in self.awaited:
+            return
+        self.awaited.add(clock)
+        self.env.timeout(clock * self.ticks_per_clock - self.env.now).callbacks.append(self._act)
+
+    def _act(self, _: simpy.Event) -> None:
+        """Have a clock."""
+        clock = int(self.env.now) // self.ticks_per_clock
+        self.awaited.remove(clock)
+        channel = self.channel
+        while channel.clock < clock:
+            channel.tick()
+        for sender in channel.accepted:
+            cast(Transfer, sender).accept()
+        channel.accepted.clear()
+        for sender, end in channel.given:
+            self.env.timeout(end * self.ticks_per_clock - self.env.now).callbacks.append(
+                cast(Transfer, sender).arrive
+            )
+        channel.given.clear()
         if channel.busy():
             self._call(clock + 1)

@@ -7,7 +7,7 @@ through the caches and to the channels in the order in which instructions commit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from accelsim.engine.ports import WRITE, Ports
 from accelsim.hw.block import Ints
 from accelsim.hw.dram.block import Dram
 from accelsim.hw.memory import OffChipMemory
+from accelsim.hw.pim.memory import PimDram
 from accelsim.program.opcodes import Opcode
 from accelsim.program.table import Program
 
@@ -29,13 +30,28 @@ SCATTER = 2654435761
 
 
 @dataclass(frozen=True, eq=False)
+class Products:
+    """Products in the banks of main memory by instruction, as commands to its channels.
+
+    ``place`` is (channel, end of its entries in ``table``) of every instruction, -1 where it has
+    none; ``table`` are rows of a PimStream, ``sender`` their instructions, channel by channel;
+    ``ends[c]`` is where those of channel c end. They come in the order of one unit.
+    """
+
+    place: Ints  # [n, 2]
+    table: Ints  # [entry, 6]
+    sender: Ints  # [entry]
+    ends: Ints  # [channel]
+
+
+@dataclass(frozen=True, eq=False)
 class Traffic:
     """Windows of main memory by instruction, and the machine that they go through.
 
     The windows of instruction i are ``window[first[i] : first[i + 1]]``, columns as ``WINDOW``;
     ``operand`` is below ``operands``, and windows of one operand are the same window.
     ``memory`` is the name of the main memory, ``port`` its port at bandwidth fidelity, -1 where
-    its channels are simulated.
+    its channels are simulated. ``products`` are what its banks compute then.
     """
 
     first: Ints
@@ -44,6 +60,7 @@ class Traffic:
     memory: str
     port: int
     operands: int
+    products: Products | None = None
 
     @property
     def block(self) -> OffChipMemory:
@@ -57,6 +74,12 @@ class Traffic:
         found = self.block
         assert isinstance(found, Dram)
         return found
+
+    @property
+    def pim_dram(self) -> PimDram | None:
+        """The memory, if its channels are simulated and its banks compute."""
+        found = self.block
+        return found if self.by_channels and isinstance(found, PimDram) else None
 
     @property
     def by_channels(self) -> bool:
@@ -88,12 +111,14 @@ class Activity:
 class ChannelsActivity:
     """The account of DRAM channels: commands and row outcomes, energy with refresh and stand-by.
 
-    ``busiest_ticks`` is the time of the channel with most bytes on its data bus.
+    ``busiest_ticks`` is the time of the channel with most bytes on its data bus. ``energy_pj``
+    leaves out the commands that only a memory with units has.
     """
 
     counts: dict[str, Ints]  # by name, [channel]
     busiest_ticks: int
     energy_pj: float
+    command_pj: dict[str, float] = field(default_factory=dict)  # of the units beside the banks
 
     def total(self, name: str) -> int:
         return int(self.counts[name].sum())
@@ -107,6 +132,7 @@ def traffic_of(
     main: int,
     ports: Ports,
     by_channels: bool,
+    products: Products | None = None,
 ) -> Traffic:
     """The windows that the instructions of a program move in address space ``main``.
 
@@ -146,6 +172,7 @@ def traffic_of(
         memory=program.spaces[main].memory,
         port=-1 if by_channels else int(ports.read[main]),
         operands=len(program.operands) + int(gathers.sum()),
+        products=products,
     )
 
 

@@ -14,23 +14,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit_uncounted as njit
+from accelsim.engine.bank_kernels import Banks, command, decide, next_clock, send_to_banks
+from accelsim.engine.cache_kernels import (
+    BASE,
+    CORE,
+    IS_WRITE,
+    ROW_BYTES,
+    ROWS,
+    STRIDE,
+    CacheLevels,
+    look_up,
+    serve,
+)
 from accelsim.engine.channel_kernels import Channels, live, send
 from accelsim.engine.kernels import NEVER, NOBODY
-from accelsim.hw.cache import kernels as cache_kernels
-from accelsim.hw.cache.kernels import Caches, pass_banks, walk
 from accelsim.hw.dram.fifo_kernels import ACCEPTANCE
 from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT, EVENTS, IDLE_CLOCK
 from accelsim.hw.dram.state import NEVER as NO_CLOCK
 
-BASE, ROWS, ROW_BYTES, STRIDE, IS_WRITE, CORE, OPERAND = range(7)  # columns of a window
 READ, WRITTEN = 0, 1  # columns of moved
 PAST_HORIZON, POOL_USED_UP = -1, -2
 UNKNOWN = -1  # in ended: not committed, or bytes are still under way
-# Columns of the cache counts, as plain numbers for the compiler.
-LOOKUPS, READS, WRITES = cache_kernels.LOOKUPS, cache_kernels.READ, cache_kernels.WRITE
-READ_HITS, FILLS = cache_kernels.READ_HIT, cache_kernels.FILL
-BANKS, WIDTH, INSTANCES = cache_kernels.BANKS, cache_kernels.WIDTH, cache_kernels.INSTANCES
-FIRST_BANK = cache_kernels.FIRST_BANK
 NOT_SOON = 1 << 60  # clocks
 
 
@@ -46,23 +50,6 @@ class Rows(NamedTuple):
     following: NDArray[np.int32]
     first_window: NDArray[np.int64]  # [n + 1]
     window: NDArray[np.int64]  # [w, 7]
-
-
-class CacheLevels(NamedTuple):
-    """The caches and what the clock needs beside them, one row per cache."""
-
-    state: Caches
-    counts: NDArray[np.int64]
-    busy: NDArray[np.int64]
-    bank_free: NDArray[np.int64]  # [bank] ticks
-    bank_ticks: NDArray[np.int64]  # [bank] for which it has worked
-    runs: NDArray[np.int64]
-    entry: int  # the cache nearest to the units
-    tick: NDArray[np.int64]  # ticks per cycle
-    latency: NDArray[np.int64]  # ticks
-    walked: NDArray[np.int64]  # [operand] bytes filled when it was last walked, -1 never
-    trusted: int  # bytes filled since then up to which a window is taken to be still there
-    trusting: NDArray[np.int64]  # [1] bytes of the instruction at work that were taken so
 
 
 class Port(NamedTuple):
@@ -90,6 +77,8 @@ class Agents(NamedTuple):
     least      [n] the same as far as units, ports and caches go, while channels still work on it
     tail       [n] ticks from the last byte of a channel to the end
     served     [k] when the k-th port of the instruction at work has passed it
+    transfers  [n, word] what channels have to accept and to do, as in hw.dram.state; so are
+    events     [event, (instruction, what, clock)], book
     """
 
     key: NDArray[np.int64]
@@ -103,6 +92,9 @@ class Agents(NamedTuple):
     least: NDArray[np.int64]
     tail: NDArray[np.int64]
     served: NDArray[np.int64]
+    transfers: NDArray[np.int64]
+    events: NDArray[np.int64]
+    book: NDArray[np.int64]
 
 
 class Outcome(NamedTuple):
@@ -122,6 +114,7 @@ def merge_agents(
     levels: CacheLevels | None,
     port: Port | None,
     channels: Channels | None,
+    banks: Banks | None,
     agents: Agents,
     out: Outcome,
     slots: int,
@@ -149,14 +142,28 @@ def merge_agents(
             out.order[committed] = i
             committed += 1
             sane = _commit(
-                rows, levels, port, channels, agents, out, slots, bits, port_free, agent, i, at
+                rows,
+                levels,
+                port,
+                channels,
+                banks,
+                agents,
+                out,
+                slots,
+                bits,
+                port_free,
+                agent,
+                i,
+                at,
             )
             if sane < 0 or sane > horizon:
                 return PAST_HORIZON
             retired += _retire(rows, agents, out, bits, agent)
-        elif channels is not None:
-            retired += _step_channel(rows, channels, agents, out, bits, agent)
+        elif channels is not None or banks is not None:
+            retired += _step_channel(rows, channels, banks, agents, out, bits, agent)
         if channels is not None and channels.full[0]:
+            return POOL_USED_UP
+        if banks is not None and banks.full[0]:
             return POOL_USED_UP
     return retired
 
@@ -245,6 +252,7 @@ def _commit(
     levels: CacheLevels | None,
     port: Port | None,
     channels: Channels | None,
+    banks: Banks | None,
     agents: Agents,
     out: Outcome,
     slots: int,
@@ -274,9 +282,14 @@ def _commit(
         if p >= 0:
             port_free[p] = max(port_free[p], agents.served[k])
     if rows.first_window[i] < rows.first_window[i + 1]:
-        turn, done, late = _move(rows, levels, port, channels, agents, out, bits, port_free, i, at)
+        turn, done, late = _move(
+            rows, levels, port, channels, banks, agents, out, bits, port_free, i, at
+        )
         first = min(first, turn)
         passed = max(passed, done)
+    if banks is not None and command(banks, i, at):
+        late = banks.latency
+        _set_channels(channels, banks, agents, bits)
     if first != NEVER:
         at = first
     tail = max(0, rows.latency[i] - rows.occupancy[i])
@@ -285,9 +298,9 @@ def _commit(
     out.start[i] = at
     agents.tail[i] = tail + late
     held, under_way = 0, 0
-    if channels is not None:
-        held = 1 if channels.state.transfers[i, ACCEPT_LEFT] > 0 else 0
-        under_way = channels.state.transfers[i, DONE_LEFT]
+    if channels is not None or banks is not None:
+        held = 1 if agents.transfers[i, ACCEPT_LEFT] > 0 else 0
+        under_way = agents.transfers[i, DONE_LEFT]
     agents.least[i] = end
     agents.ended[i] = UNKNOWN if under_way > 0 else end
     _next_head(rows, agents, out, bits, u, rows.following[i], free, held)
@@ -300,6 +313,7 @@ def _move(
     levels: CacheLevels | None,
     port: Port | None,
     channels: Channels | None,
+    banks: Banks | None,
     agents: Agents,
     out: Outcome,
     bits: int,
@@ -311,21 +325,31 @@ def _move(
     first, passed, late, missed = NEVER, at, 0, 0
     for w in range(rows.first_window[i], rows.first_window[i + 1]):
         if levels is not None:
-            used = _look_up(levels, rows.window[w], out, i)
+            used = look_up(levels, rows.window[w], out.looked[i])
             for r in range(used):
                 nbytes, direction = levels.runs[r, 1], levels.runs[r, 2]
                 missed += nbytes
                 if channels is not None:
                     nbytes = send(channels, i, levels.runs[r, 0], 1, nbytes, nbytes, direction, at)
+                elif banks is not None:
+                    base = levels.runs[r, 0]
+                    nbytes = send_to_banks(banks, i, base, 1, nbytes, nbytes, direction, at)
                 out.moved[i, direction] += nbytes
-        elif channels is not None:
+        elif channels is not None or banks is not None:
             v = rows.window[w]
-            nbytes = send(channels, i, v[BASE], v[ROWS], v[ROW_BYTES], v[STRIDE], v[IS_WRITE], at)
+            base, high, wide, stride = v[BASE], v[ROWS], v[ROW_BYTES], v[STRIDE]
+            nbytes = 0
+            if channels is not None:
+                nbytes = send(channels, i, base, high, wide, stride, v[IS_WRITE], at)
+            elif banks is not None:
+                nbytes = send_to_banks(banks, i, base, high, wide, stride, v[IS_WRITE], at)
             missed += nbytes
             out.moved[i, v[IS_WRITE]] += nbytes
     if levels is not None:
         first = at
-        passed, late = _serve(levels, rows, out, i, at)
+        passed, late = serve(
+            levels, rows.window[rows.first_window[i], CORE], out.looked[i], out.served[i], at
+        )
     if port is not None and missed > 0:
         cycles = -(-(missed * port.numerator) // port.denominator)
         turn = max(at, port_free[port.number])
@@ -336,106 +360,76 @@ def _move(
         late += port.latency
     if channels is not None and missed > 0:
         late += channels.latency
-        for c in range(channels.touched.shape[0]):
-            if channels.touched[c]:
-                channels.touched[c] = 0
-                _set_channel(channels, agents, bits, c)
+    if banks is not None and missed > 0:
+        late += banks.latency
+    _set_channels(channels, banks, agents, bits)
     return first, passed, late
 
 
 @njit
-def _look_up(levels: CacheLevels, window: NDArray[np.int64], out: Outcome, i: int) -> int:
-    """Pass a window through the caches; how many runs are left for the memory.
-
-    A window that was walked lately is taken to be still there: less than ``trusted`` bytes have
-    been filled since.
-    """
-    counts = levels.counts
-    operand, nbytes = window[OPERAND], window[ROWS] * window[ROW_BYTES]
-    filled = counts[levels.entry, FILLS]
-    known = levels.walked[operand]
-    if known >= 0 and window[IS_WRITE] == 0 and filled - known + nbytes <= levels.trusted:
-        counts[levels.entry, READS] += nbytes
-        counts[levels.entry, READ_HITS] += nbytes
-        out.looked[i, levels.entry] += nbytes
-        levels.trusting[0] += nbytes
-        return 0
-    caches = counts.shape[0]
-    for c in range(caches):
-        out.looked[i, c] -= counts[c, READS] + counts[c, WRITES]
-    used = walk(
-        levels.state, levels.entry, window[CORE], window[BASE], window[ROWS], window[ROW_BYTES],
-        window[STRIDE], window[IS_WRITE], counts, levels.busy, levels.runs, 0,
-    )  # fmt: skip
-    for c in range(caches):
-        out.looked[i, c] += counts[c, READS] + counts[c, WRITES]
-    if window[IS_WRITE] == 0:
-        levels.walked[operand] = counts[levels.entry, FILLS]
-    return used
+def _set_channels(
+    channels: Channels | None, banks: Banks | None, agents: Agents, bits: int
+) -> None:
+    """Enter the next decisions of all channels that were given something."""
+    if channels is not None:
+        for c in range(channels.touched.shape[0]):
+            if channels.touched[c]:
+                channels.touched[c] = 0
+                _set_channel(channels, banks, agents, bits, c)
+    elif banks is not None:
+        for c in range(banks.touched.shape[0]):
+            if banks.touched[c]:
+                banks.touched[c] = 0
+                _set_channel(channels, banks, agents, bits, c)
 
 
 @njit
-def _serve(levels: CacheLevels, rows: Rows, out: Outcome, i: int, at: int) -> tuple[int, int]:
-    """Queue at the banks that instruction i has work for: (end, latency) in ticks."""
-    passed, late = at, 0
-    core = rows.window[rows.first_window[i], CORE]
-    for c in range(levels.tick.shape[0]):
-        if out.looked[i, c] == 0:
-            continue
-        late += levels.latency[c]
-        shape = levels.state.caches[c]
-        first = shape[FIRST_BANK] + (core if shape[INSTANCES] > 1 else 0) * shape[BANKS]
-        end = first + shape[BANKS]
-        if c == levels.entry and levels.trusting[0] > 0:
-            _spread(levels.busy, first, end, levels.trusting[0], shape[WIDTH])
-            levels.trusting[0] = 0
-        for bank in range(first, end):
-            levels.bank_ticks[bank] += levels.busy[bank] * levels.tick[c]
-            out.served[i, c] = max(out.served[i, c], levels.busy[bank] * levels.tick[c])
-        done = pass_banks(levels.state, c, core, at, levels.tick[c], levels.busy, levels.bank_free)
-        passed = max(passed, done)
-    return passed, late
-
-
-@njit
-def _spread(busy: NDArray[np.int64], first: int, end: int, nbytes: int, width: int) -> None:
-    """Work of a window that was not walked: the same for all banks."""
-    if width > 0:
-        each = -(-nbytes // (width * (end - first)))
-        for bank in range(first, end):
-            busy[bank] += each
-
-
-@njit
-def _set_channel(channels: Channels, agents: Agents, bits: int, c: int) -> None:
+def _set_channel(
+    channels: Channels | None, banks: Banks | None, agents: Agents, bits: int, c: int
+) -> None:
     """Enter the next decision of channel c into the tournament, unless it follows another one."""
-    agent = channels.first + c
-    clock = channels.state.state[c, IDLE_CLOCK] if channels.leader[c] == c else NO_CLOCK
-    key = NEVER if clock >= NO_CLOCK else _key(agents, bits, agent, clock * channels.tick)
+    agent, clock, tick = agents.head.shape[0] + c, NO_CLOCK, 1
+    if channels is not None:
+        clock = channels.state.state[c, IDLE_CLOCK] if channels.leader[c] == c else NO_CLOCK
+        tick = channels.tick
+    elif banks is not None:
+        clock, tick = next_clock(banks, c), banks.tick
+    key = NEVER if clock >= NO_CLOCK else _key(agents, bits, agent, clock * tick)
     _set_key(agents, bits, agent, key)
 
 
 @njit
 def _step_channel(
-    rows: Rows, channels: Channels, agents: Agents, out: Outcome, bits: int, agent: int
+    rows: Rows,
+    channels: Channels | None,
+    banks: Banks | None,
+    agents: Agents,
+    out: Outcome,
+    bits: int,
+    agent: int,
 ) -> int:
     """Let a channel decide until somebody else may act; hand on what it finished."""
-    m, c = channels.state, agent - channels.first
+    c, tick = agent - agents.head.shape[0], 1
     _set_key(agents, bits, agent, NEVER)
     other = agents.key[1]
     # The clocks that begin before the other's tick, and with it: heads wait for all channels.
-    limit = NO_CLOCK if other == NEVER else (other >> bits) // channels.tick + 1
-    live(channels, c, max(limit, m.state[c, IDLE_CLOCK] + 1), False)
+    if channels is not None:
+        tick = channels.tick
+        limit = NO_CLOCK if other == NEVER else (other >> bits) // tick + 1
+        live(channels, c, max(limit, channels.state.state[c, IDLE_CLOCK] + 1), False)
+    elif banks is not None:
+        tick = banks.tick
+        decide(banks, c, NO_CLOCK if other == NEVER else (other >> bits) // tick + 1)
     count = 0
-    for e in range(m.book[EVENTS]):
-        i, clock = m.events[e, 0], m.events[e, 2]
+    for e in range(agents.book[EVENTS]):
+        i, clock = agents.events[e, 0], agents.events[e, 2]
         u = rows.unit[i]
-        if m.events[e, 1] == ACCEPTANCE:
-            _supply(agents, bits, u, clock * channels.tick)
+        if agents.events[e, 1] == ACCEPTANCE:
+            _supply(agents, bits, u, clock * tick)
         else:
-            arrived = clock * channels.tick + agents.tail[i]
+            arrived = clock * tick + agents.tail[i]
             agents.ended[i] = max(agents.least[i], arrived)
             count += _retire(rows, agents, out, bits, u)
-    m.book[EVENTS] = 0
-    _set_channel(channels, agents, bits, c)
+    agents.book[EVENTS] = 0
+    _set_channel(channels, banks, agents, bits, c)
     return count

@@ -6,6 +6,15 @@ nothing can happen are left out; runs of columns are sent at once while nothing 
 """
 
 from accelsim._jit import njit_in_place as njit
+from accelsim.hw.dram.state import EVENTS
+from accelsim.hw.pim.fifo_kernels import (
+    accepted_entry,
+    done,
+    done_entry,
+    fenced,
+    offer,
+    serve,
+)
 from accelsim.hw.pim.issue_kernels import issue
 from accelsim.hw.pim.pick_kernels import (
     UNDER_WAY,
@@ -15,6 +24,7 @@ from accelsim.hw.pim.pick_kernels import (
     pick_request,
 )
 from accelsim.hw.pim.state import (
+    BEGUN,
     CLOCK,
     COMMAND,
     CONCURRENT,
@@ -24,7 +34,6 @@ from accelsim.hw.pim.state import (
     DRAIN,
     DUAL,
     END,
-    FINISH,
     GUARD,
     HEAD,
     HEADER,
@@ -35,12 +44,13 @@ from accelsim.hw.pim.state import (
     IN_TILE,
     LAST,
     LAST_DATA,
-    LAST_REQUEST,
     LATENCY,
+    LIMIT,
     LOOK_AT,
     LOOKED,
     MISSES,
     NEVER,
+    NODE_MASK,
     NONE,
     OFFERED,
     OUTSTANDING,
@@ -49,10 +59,8 @@ from accelsim.hw.pim.state import (
     PIM_QUEUE,
     QUEUED,
     R_BANK,
-    R_FINISH,
-    R_WRITE,
+    R_SENDER,
     READ_CYCLES,
-    READ_QUEUE,
     READS,
     REFRESH_ALONE,
     REFRESH_AT,
@@ -70,6 +78,7 @@ from accelsim.hw.pim.state import (
     SKIPPING,
     SLACK,
     STEP,
+    TOTAL,
     UNIT_DUE,
     WAITING,
     WRITE_BUFFER,
@@ -103,17 +112,34 @@ def finish(k: Channels, c: int, until_read: bool) -> int:
 
 
 @njit
+def advance(k: Channels, c: int, limit: int) -> None:
+    """Live the clocks before ``limit``, or until somebody is to be told something."""
+    s = k.word[c]
+    s[LIMIT] = limit
+    while s[CLOCK] < limit and k.book[EVENTS] == 0:
+        s[CLOCK] = tick(k, c, s[CLOCK])
+
+
+@njit
+def idle(k: Channels, c: int) -> bool:
+    """Whether nothing waits: refreshes do not count."""
+    s = k.word[c]
+    waits = s[READS] + s[WRITES] + s[WAITING] + s[LOOKED] + s[END] - s[HEAD]
+    return bool(s[OFFERED] == NONE and waits == 0)
+
+
+@njit
 def _all_served(k: Channels, c: int) -> bool:
     s = k.word[c]
     waits = s[READS] + s[WRITES] + s[WAITING] + s[RETURNS] - s[RETURNED]
-    return bool(s[OFFERED] == s[LAST_REQUEST] and waits == 0)
+    return bool(s[OFFERED] == NONE and waits == 0)
 
 
 @njit
 def tick(k: Channels, c: int, clock: int) -> int:
     """One clock; returns the next one in which something may happen."""
     s = k.word[c]
-    offered = _offer(k, c, clock)
+    offered = offer(k, c, clock)
     soon = _return(k, c, clock)
     if k.setting[REFRESH_STEP] > 0:
         if clock >= s[REFRESH_AT]:
@@ -146,39 +172,17 @@ def _return(k: Channels, c: int, clock: int) -> int:
             s[SLACK] = 0
         else:
             soon = s[HOLD_END]
-    ring = k.returns.shape[1]
+    ring, limited = k.returns.shape[1], s[OUTSTANDING] < NEVER
     while s[RETURNED] < s[RETURNS] and k.returns[c, s[RETURNED] % ring] <= clock:
         s[RETURNED] += 1
         s[DONE_READS] += 1
-        soon = clock + 1  # room for another one
-    if s[RETURNED] < s[RETURNS] and s[OFFERED] < s[LAST_REQUEST]:
+        if limited:
+            soon = clock + 1  # room for another one
+    if limited and s[RETURNED] < s[RETURNS] and s[OFFERED] >= 0:
         soon = min(soon, k.returns[c, s[RETURNED] % ring])
     if s[HEAD] == s[END] and clock < s[PIM_FINISH]:
         soon = min(soon, s[PIM_FINISH])
     return int(soon)
-
-
-@njit
-def _offer(k: Channels, c: int, clock: int) -> bool:
-    """Take requests of the host into the read queue and the write buffer, in their order."""
-    s, taken = k.word[c], False
-    while s[OFFERED] < s[LAST_REQUEST]:
-        q = k.request[s[OFFERED]]
-        if q[R_WRITE] > 0:
-            if s[WRITES] >= k.setting[WRITE_BUFFER]:
-                break
-            k.writes[c, s[WRITES]] = s[OFFERED]
-            s[WRITES] += 1
-            q[R_FINISH] = clock + 1
-        else:
-            under_way = s[READS] + s[RETURNS] - s[RETURNED] + s[WAITING]
-            if s[READS] >= k.setting[READ_QUEUE] or under_way >= s[OUTSTANDING]:
-                break
-            k.reads[c, s[READS]] = s[OFFERED]
-            s[READS] += 1
-        s[OFFERED] += 1
-        taken = True
-    return taken
 
 
 @njit
@@ -220,7 +224,7 @@ def _send(k: Channels, c: int, clock: int) -> tuple[int, int, int]:
 @njit
 def _refreshes(k: Channels, c: int, kind: int, bank: int, clock: int) -> None:
     s = k.word[c]
-    issue(k, c, kind, bank, NONE, 1, clock)
+    issue(k, c, kind, bank, NONE, 1, 1, 1, clock, clock)
     if kind == k.setting[REFRESH_KIND]:
         s[PENDING] -= 1
         s[UNIT_DUE] = (s[UNIT_DUE] + 1) % k.setting[REFRESH_UNITS]
@@ -235,7 +239,7 @@ def _send_pim(k: Channels, c: int, clock: int, bus: int) -> tuple[int, int, int]
     """The next command of the PIM queue: which, the clock of its last, when to look again."""
     s = k.word[c]
     if k.setting[LOOK_AT] > 1:
-        _look(k, c)
+        _look(k, c, clock)
         kind, bank, row, place, later = pick_looked(k, c, clock, bus)
         at = k.looked[c, place] if place >= 0 else NONE
     else:
@@ -244,38 +248,36 @@ def _send_pim(k: Channels, c: int, clock: int, bus: int) -> tuple[int, int, int]
         if at >= 0 and k.kind[kind, ROLE] == HEADER:
             s[HEAD] += 1
             s[IN_TILE] = 1
-            k.entry[at, FINISH] = clock
+            done_entry(k, c, at, clock)
             return kind, clock, clock + 1
     if kind == NONE:
         return NONE, clock, later
-    repeat = 1 if at < 0 else _repeats(k, c, at, kind, clock)
-    last = issue(k, c, kind, bank, row, repeat, clock)
-    if at >= 0:
-        _log_rest(k, at, kind, repeat)
-        _take(k, c, at, place, kind, repeat, last)
+    if at < 0:
+        issue(k, c, kind, bank, row, 1, 1, 1, clock, clock)
+        return kind, clock, clock + 1
+    e, repeat = k.entry[at], _repeats(k, c, at, kind, clock)
+    if e[BEGUN] < 0:
+        e[BEGUN] = clock
+    last = issue(k, c, kind, bank, row, repeat, e[REPEAT], e[TOTAL], e[BEGUN], clock)
+    _take(k, c, at, place, kind, repeat, last)
     return kind, last, last + 1
 
 
 @njit
 def _repeats(k: Channels, c: int, at: int, kind: int, clock: int) -> int:
     """How many of a run go at once: as many as nothing comes between."""
-    wanted, step = k.entry[at, REPEAT], k.kind[kind, STEP]
-    if step == 0 or k.setting[REFRESH_STEP] == 0:
+    s, wanted, step = k.word[c], k.entry[at, REPEAT], k.kind[kind, STEP]
+    alone = s[LIMIT] == NEVER
+    if step == 0 or (alone and k.setting[REFRESH_STEP] == 0):
         return int(wanted)
     if k.setting[CONCURRENT] > 0:
         return 1
-    room = (k.word[c, REFRESH_AT] - 1 - clock) // step + 1
+    room = (s[LIMIT] - 1 - clock) // step + 1
+    if k.setting[REFRESH_STEP] > 0:
+        room = min(room, (s[REFRESH_AT] - 1 - clock) // step + 1)
+    if not alone and s[QUEUED] < s[END] and s[QUEUED] - s[HEAD] < k.setting[PIM_QUEUE]:
+        room = 1  # whoever waits for room in the PIM queue is told in time
     return int(max(1, min(wanted, room)))
-
-
-@njit
-def _log_rest(k: Channels, at: int, kind: int, repeat: int) -> None:
-    """A run that a refresh cuts: the log says how many of all of it were left."""
-    rest = k.entry[at, REPEAT] - repeat
-    if k.log.shape[0] == 0 or k.kind[kind, STEP] == 0 or rest <= 0:
-        return
-    for n in range(k.logged[0] - repeat, k.logged[0]):
-        k.log[n, 5] += rest
 
 
 @njit
@@ -284,12 +286,10 @@ def _take(k: Channels, c: int, at: int, place: int, kind: int, repeat: int, last
     s, e = k.word[c], k.entry[at]
     if k.kind[kind, STEP] > 0 and repeat < e[REPEAT]:
         e[REPEAT] -= repeat
-        for n in range(repeat if k.log.shape[0] > 0 else 0):
-            # Of a run that is cut, the log counts what is still to come.
-            k.log[k.logged[0] - 1 - n, 5] += e[REPEAT]
         return
-    e[FINISH] = last + k.kind[kind, LATENCY]
-    s[PIM_FINISH] = max(s[PIM_FINISH], e[FINISH])
+    end = last + k.kind[kind, LATENCY]
+    s[PIM_FINISH] = max(s[PIM_FINISH], end)
+    done_entry(k, c, at, end)
     if place >= 0:
         for n in range(place + 1, s[LOOKED]):
             k.looked[c, n - 1] = k.looked[c, n]
@@ -299,24 +299,27 @@ def _take(k: Channels, c: int, at: int, place: int, kind: int, repeat: int, last
     if k.kind[kind, HOLD] > 0:
         s[HOLDING] = UNDER_WAY
         s[HOLD_END] = last + k.kind[kind, HOLD]
-    if e[LAST] > 0 and k.setting[CONCURRENT] == 0:
+    if e[LAST] > 0:
         s[IN_TILE] = 0
         s[RESERVED] = NONE
-        s[SLACK] = 0
+        if k.setting[CONCURRENT] == 0:
+            s[SLACK] = 0
 
 
 @njit
-def _look(k: Channels, c: int) -> None:
+def _look(k: Channels, c: int, clock: int) -> None:
     """Fill the entries that are looked at; a barrier at the front has done its work."""
     s, limit = k.word[c], k.setting[LOOK_AT]
     while True:
-        while s[LOOKED] < limit and s[HEAD] < s[END]:
+        while s[LOOKED] < limit and s[HEAD] < s[END] and not fenced(k, c, s[HEAD]):
             k.looked[c, s[LOOKED]] = s[HEAD]
+            accepted_entry(k, c, s[HEAD], clock)
             s[LOOKED] += 1
             s[HEAD] += 1
         s[QUEUED] = max(s[QUEUED], s[HEAD])
         if s[LOOKED] == 0 or k.entry[k.looked[c, 0], COMMAND] >= 0:
             return
+        done_entry(k, c, k.looked[c, 0], clock)
         for n in range(1, s[LOOKED]):
             k.looked[c, n - 1] = k.looked[c, n]
         s[LOOKED] -= 1
@@ -337,7 +340,7 @@ def _serve(k: Channels, c: int, kind: int, bank: int, row: int, place: int, cloc
     """Send a command of the host; a read or a write leaves its queue."""
     s = k.word[c]
     demanded = k.served[c, bank] == 0 and k.demanded[c, bank] > 0
-    issue(k, c, kind, bank, row, 1, clock)
+    issue(k, c, kind, bank, row, 1, 1, 1, clock, clock)
     if kind not in (RD, WR):
         k.demanded[c, bank] = 1 if k.kind[kind, ROLE] == 1 else k.demanded[c, bank]
         return
@@ -347,7 +350,7 @@ def _serve(k: Channels, c: int, kind: int, bank: int, row: int, place: int, cloc
         s[CONFLICTS if demanded else MISSES] += 1
         k.demanded[c, bank] = 0
     k.served[c, bank] += 1
-    i = k.queue[c, bank, place]
+    i = k.queue[c, bank, place] & NODE_MASK
     for after in range(place + 1, k.length[c, bank]):
         k.queue[c, bank, after - 1] = k.queue[c, bank, after]
     k.length[c, bank] -= 1
@@ -355,37 +358,41 @@ def _serve(k: Channels, c: int, kind: int, bank: int, row: int, place: int, cloc
     end = clock + k.setting[WRITE_CYCLES if kind == WR else READ_CYCLES]
     s[LAST_DATA] = max(s[LAST_DATA], end)
     if kind == RD:
-        k.request[i, R_FINISH] = end
+        done(k, c, k.node[i, R_SENDER], end)
         k.returns[c, s[RETURNS] % k.returns.shape[1]] = end
         s[RETURNS] += 1
+    serve(k, i)
 
 
 @njit
 def _move(k: Channels, c: int, clock: int, running: bool) -> bool:
     """Move one entry into the PIM queue, or one request to its bank; whether one moved. An entry
     whose run is not over (``running``) still waits in the PIM queue."""
-    s = k.word[c]
-    if s[DRAIN] == 0:
-        flush = s[READS] + s[WAITING] == 0 and s[OFFERED] == s[LAST_REQUEST]
+    s, in_order = k.word[c], k.setting[LOOK_AT] == 1
+    following = s[QUEUED] if in_order else s[HEAD]
+    waits = following < s[END] and fenced(k, c, following)
+    if s[DRAIN] == 0 and s[WRITES] > 0:
+        flush = s[READS] + s[WAITING] == 0 and s[OFFERED] == NONE
         idle = s[WAITING] == 0 and s[WRITES] > IDLE_WRITES
-        if s[WRITES] >= k.setting[WRITE_BUFFER] or idle or flush:
+        if s[WRITES] >= k.setting[WRITE_BUFFER] or idle or flush or waits:
             s[DRAIN] = s[WRITES]
-    if k.setting[LOOK_AT] == 1 and s[QUEUED] < s[END]:
+    if in_order and s[QUEUED] < s[END] and not waits:
         held = s[QUEUED] - s[HEAD]
         own_turn = k.setting[CONCURRENT] == 0 or held < 2 or (s[READS] == 0 and s[DRAIN] == 0)
         if own_turn:
             if held >= k.setting[PIM_QUEUE]:
                 return False
+            accepted_entry(k, c, s[QUEUED], clock)
             s[QUEUED] += 1
             return True
-    offered = s[QUEUED] if k.setting[LOOK_AT] == 1 else s[END]
+    offered = s[QUEUED] if in_order or waits else s[END]
     if k.setting[CONCURRENT] == 0 and (running or s[HEAD] < offered or s[LOOKED] > 0):
         return False
     write = s[DRAIN] > 0
     waiting = WRITES if write else READS
     for at in range(s[waiting]):
         i = k.writes[c, at] if write else k.reads[c, at]
-        bank = k.request[i, R_BANK]
+        bank = k.node[i & NODE_MASK, R_BANK]
         if k.length[c, bank] >= k.setting[DEPTH]:
             continue
         _to_bank(k, c, at, i, write)
@@ -396,7 +403,7 @@ def _move(k: Channels, c: int, clock: int, running: bool) -> bool:
 @njit
 def _to_bank(k: Channels, c: int, at: int, i: int, write: bool) -> None:
     """Take a request out of its queue or buffer into the queue of its bank."""
-    s, waiting, bank = k.word[c], WRITES if write else READS, k.request[i, R_BANK]
+    s, waiting, bank = k.word[c], WRITES if write else READS, k.node[i & NODE_MASK, R_BANK]
     queue = k.writes[c] if write else k.reads[c]
     k.queue[c, bank, k.length[c, bank]] = i
     k.length[c, bank] += 1

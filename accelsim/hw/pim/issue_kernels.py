@@ -48,12 +48,18 @@ def _window(k: Channels, c: int, rank: int) -> int:
 
 
 @njit
-def issue(k: Channels, c: int, kind: int, bank: int, row: int, repeat: int, clock: int) -> int:
-    """Send a command, or a run of them; returns the clock of the last one."""
+def issue(
+    k: Channels, c: int, kind: int, bank: int, row: int, repeat: int, left: int, total: int,
+    begun: int, clock: int,
+) -> int:  # fmt: skip
+    """Send a command, or ``repeat`` of the ``left`` of a run; returns the clock of the last one.
+
+    The run has ``total``, the first of which went at ``begun``.
+    """
     step = k.kind[kind, STEP]
     last = clock + (repeat - 1) * step if step > 0 else clock
     k.sent[c, kind] += repeat if step > 0 else 1
-    _push(k, c, kind, bank, repeat, clock, last)
+    _push(k, c, kind, bank, total, begun, last)
     role = k.kind[kind, ROLE]
     if role in (OPEN, CLOSE):
         _drive_rows(k, c, kind, bank, row if role == OPEN else NONE, clock)
@@ -62,12 +68,12 @@ def issue(k: Channels, c: int, kind: int, bank: int, row: int, repeat: int, cloc
         k.acts[c, rank, k.acts[c, rank, MOST_WINDOW] % MOST_WINDOW] = clock
         k.acts[c, rank, MOST_WINDOW] += 1
     if k.log.shape[0] > 0:
-        _write_log(k, c, kind, bank, row, repeat, clock)
+        _write_log(k, c, kind, bank, row, repeat, left, clock)
     return last
 
 
 @njit
-def _push(k: Channels, c: int, kind: int, bank: int, repeat: int, first: int, last: int) -> None:
+def _push(k: Channels, c: int, kind: int, bank: int, total: int, first: int, last: int) -> None:
     """What may follow, and when, at every bank."""
     shared, several = k.shared[k.kind[kind, REACH], bank], k.several[kind] > 0
     for b in range(k.ready.shape[1]):
@@ -80,7 +86,7 @@ def _push(k: Channels, c: int, kind: int, bank: int, repeat: int, first: int, la
         if several:
             for after in range(times.shape[0]):
                 rule = k.each[how, kind, after]
-                at = first + rule[0] + rule[1] * max(repeat, rule[2])
+                at = first + rule[0] + rule[1] * max(total, rule[2])
                 if at > times[after]:
                     times[after] = at
 
@@ -118,12 +124,12 @@ def _set_row(k: Channels, c: int, buffer: int, b: int, row: int, clock: int) -> 
 
 @njit
 def _write_log(
-    k: Channels, c: int, kind: int, bank: int, row: int, repeat: int, clock: int
+    k: Channels, c: int, kind: int, bank: int, row: int, repeat: int, left: int, clock: int
 ) -> None:
     step, n = k.kind[kind, STEP], k.logged[0]
     for i in range(repeat if step > 0 else 1):
         entry = k.log[n]
         entry[0], entry[1], entry[2] = clock + i * step, kind, c
-        entry[3], entry[4], entry[5] = bank, row, repeat - i
+        entry[3], entry[4], entry[5] = bank, row, left - i
         n += 1
     k.logged[0] = n

@@ -54,6 +54,11 @@ class PimDram(Dram):
         return find_family(self.family)
 
     @cached_property
+    def simulated(self) -> Family:
+        """The family with its banks as high as they are here."""
+        return replace(self.pim, device=self.part)
+
+    @cached_property
     def part(self) -> Device:
         found = self.pim.device
         parts = found.organization

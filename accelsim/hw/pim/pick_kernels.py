@@ -35,6 +35,7 @@ from accelsim.hw.pim.state import (
     LOOKED,
     MOVE,
     NEVER,
+    NODE_MASK,
     NONE,
     OPENS,
     POINTER,
@@ -279,7 +280,7 @@ def pick_request(k: Channels, c: int, clock: int, pim_waits: bool) -> Choice:
             continue
         open_row, tried = k.rows[c, 0, b], 0
         for place in range(k.length[c, b]):
-            q = k.request[k.queue[c, b, place]]
+            q = k.node[k.queue[c, b, place] & NODE_MASK]
             if q[R_ROW] == s[RESERVED]:
                 continue
             command = ACT
@@ -321,6 +322,6 @@ def _may_close(k: Channels, c: int, b: int, place: int) -> bool:
     if k.served[c, b] >= k.setting[HIT_CAP]:
         return True
     for other in range(k.length[c, b]):
-        if k.request[k.queue[c, b, other], R_ROW] == k.rows[c, 0, b]:
+        if k.node[k.queue[c, b, other] & NODE_MASK, R_ROW] == k.rows[c, 0, b]:
             return False
     return True

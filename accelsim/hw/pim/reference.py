@@ -8,7 +8,8 @@ In a clock the following happens, in this order:
 4. One command goes out. First what an owed refresh needs, then the PIM queue, then the host, bank
    by bank in turn. Rules of the family say who keeps whom waiting. Where rows and columns have a
    bus each, another PIM command may go over the other one.
-5. One entry moves into the PIM queue, or one request to the queue of its bank.
+5. One entry moves into the PIM queue, or one request to the queue of its bank. An entry that
+   begins a product waits until what was written before is in the banks; writes are drained then.
 
 A command is ready when every constraint in the list of device and family allows it: the list itself
 is consulted. A run of columns is sent one by one. Nothing here is shared with the compiled kernels,
@@ -42,8 +43,9 @@ class PimChannel(Banks):
     ) -> None:
         super().__init__(family)
         self.outstanding, rules = outstanding, family.rules
-        table = stream.table().tolist()
-        self.offered = deque(Entry(c, r, b, n, k, bool(e), -1, n) for c, r, b, n, k, e in table)
+        self.offered = deque[Entry]()
+        self.accepted = list[object]()  # senders, of entries and requests, once each
+        self.given = list[tuple[object, int]]()  # (sender, clock) of what is done
         self.queue: deque[Entry] = deque()
         self.looked: list[Entry] = []
         self.host = deque(requests)
@@ -64,6 +66,7 @@ class PimChannel(Banks):
         self.holding: Entry | None = None
         self.hold_end: int | None = None
         self.finish = 0
+        self.command(stream)
 
     def unit_of(self, bank: int) -> int:
         parts = self.family.device.organization
@@ -86,6 +89,25 @@ class PimChannel(Banks):
                 self.from_looked(not self.family.commands[sent].row_bus)
         self.move()
 
+    def command(self, stream: PimStream, sender: object = None) -> None:
+        """A product to compute after those that came before."""
+        after = tuple(self.writes) + tuple(r for bank in self.banks for r in bank if r.write)
+        for c, r, b, n, k, e in stream.table().tolist():
+            self.offered.append(Entry(c, r, b, n, k, bool(e), -1, n, sender, after))
+            after = ()
+
+    def busy(self) -> bool:
+        """Whether anything waits."""
+        host = self.host or self.reads or self.writes or self.waiting()
+        return bool(host or self.offered or self.queue or self.looked)
+
+    def fenced(self) -> bool:
+        """Whether the next entry waits for writes."""
+        if not self.offered:
+            return False
+        held = [*self.writes, *(r for bank in self.banks for r in bank)]
+        return any(one is other for one in self.offered[0].after for other in held)
+
     @property
     def done(self) -> bool:
         waits = self.offered or self.queue or self.looked
@@ -98,6 +120,8 @@ class PimChannel(Banks):
                 if len(self.writes) >= rules.write_buffer:
                     return
                 self.writes.append(self.host.popleft())
+                self.accepted.append(self.writes[-1].sender)
+                self.given.append((self.writes[-1].sender, self.clock + 1))
                 continue
             under_way = len(self.reads) + len(self.ends) + self.waiting()
             if len(self.reads) >= rules.read_queue:
@@ -105,6 +129,7 @@ class PimChannel(Banks):
             if self.outstanding and under_way >= self.outstanding:
                 return
             self.reads.append(self.host.popleft())
+            self.accepted.append(self.reads[-1].sender)
 
     def waiting(self) -> int:
         """Requests in the queues of the banks."""
@@ -272,15 +297,17 @@ class PimChannel(Banks):
             self.looked.remove(entry)
         else:
             self.queue.popleft()
+        self.given.append((entry.sender, self.clock + command.latency))
         if command.role is Role.HEADER:
             self.in_tile = True
             return
         self.finish = max(self.finish, self.clock + command.latency)
         if command.hold:
             self.hold_end = self.clock + command.hold
-        if entry.last and not self.family.rules.concurrent:
-            self.in_tile = False
-            self.slack, self.reserved = 0, -1
+        if entry.last:
+            self.in_tile, self.reserved = False, -1
+            if not self.family.rules.concurrent:
+                self.slack = 0
 
     def from_looked(self, rows_only: bool | None) -> int | None:
         """Out of order, up to a barrier: the oldest entry that is ready. ``rows_only``: over the
@@ -329,11 +356,14 @@ class PimChannel(Banks):
 
     def fill(self) -> None:
         while True:
-            while len(self.looked) < self.family.rules.window and self.offered:
+            room = self.family.rules.window - len(self.looked)
+            while room and self.offered and not self.fenced():
                 self.looked.append(self.offered.popleft())
+                self.accepted.append(self.looked[-1].sender)
+                room -= 1
             if not self.looked or self.looked[0].command != BARRIER:
                 return
-            self.looked.pop(0)
+            self.given.append((self.looked.pop(0).sender, self.clock))
 
     # --- reads and writes of the host
 
@@ -392,24 +422,26 @@ class PimChannel(Banks):
         if number == Command.RD:
             t = self.family.device.timings
             self.ends.append(self.clock + t["CL"] + t["burst_cycles"])
+            self.given.append((request.sender, self.ends[-1]))
         return number
 
     def move(self) -> None:
         """One entry into the PIM queue, or one request to its bank."""
-        rules = self.family.rules
+        rules, fenced = self.family.rules, self.fenced()
         if not self.draining:
             waits = self.waiting()
             flush = not self.reads and not waits and not self.host
             idle = not waits and len(self.writes) > IDLE_WRITES
-            if len(self.writes) >= rules.write_buffer or idle or flush:
+            if len(self.writes) >= rules.write_buffer or idle or flush or fenced:
                 self.draining = len(self.writes)
-        if rules.window == 1 and self.offered:
+        if rules.window == 1 and self.offered and not fenced:
             nothing_else = not self.reads and not self.draining
             if not rules.concurrent or len(self.queue) < 2 or nothing_else:
                 if len(self.queue) < rules.pim_queue:
                     self.queue.append(self.offered.popleft())
+                    self.accepted.append(self.queue[-1].sender)
                 return
-        pim = self.queue or self.looked or (rules.window > 1 and self.offered)
+        pim = self.queue or self.looked or (rules.window > 1 and self.offered and not fenced)
         if not rules.concurrent and pim:
             return
         queue = self.writes if self.draining else self.reads

@@ -24,12 +24,13 @@ class Sent(NamedTuple):
 
 
 class HostRequest(NamedTuple):
-    """A burst of the host."""
+    """A burst of the host; ``sender`` is told of it."""
 
     bank: int
     row: int
     column: int
     write: bool
+    sender: object = None
 
 
 @dataclass
@@ -42,6 +43,8 @@ class Entry:
     last: bool
     begun: int = -1  # clock of the first of a run
     total: int = 0
+    sender: object = None
+    after: tuple[HostRequest, ...] = ()  # writes that the banks have before
 
 
 @dataclass

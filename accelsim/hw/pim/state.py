@@ -2,6 +2,10 @@
 
 ``Channels.ready[c, b, k]`` is the first clock at which command k may touch bank b of channel c. A
 command pushes these times at all banks, by how much a bank shares with those it reaches.
+
+Requests of the host come as runs of bursts of one row, *nodes* in a list; the queues of a channel
+hold nodes, once per burst. Whoever sent them, and entries of a stream, is told when they have been
+accepted and when they are done: ``transfers`` counts, ``events`` tells (hw/pim/fifo_kernels).
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.hw.dram.commands import Command, Scope
+from accelsim.hw.dram.state import FREE, FREE_NODES
 from accelsim.hw.pim.family import Deadline, Family, Reach
 from accelsim.hw.pim.stream import PimStream
 
@@ -41,16 +46,22 @@ OPEN, CLOSE, COLUMN, MOVE, HEADER, REFRESH = range(6)
 (
     CLOCK, HEAD, QUEUED, END, PENDING, UNIT_DUE, REFRESH_AT, REFRESHING, SKIPPING, SLACK, RESERVED,
     HOLDING, HOLD_END, HOLD_BANK, POINTER, READS, WRITES, DRAIN, WAITING, IN_TILE, LOOKED, OFFERED,
-    LAST_REQUEST, DONE_READS, RETURNED, RETURNS, PIM_FINISH, LAST_DATA, HITS, MISSES, CONFLICTS,
-    LEFT, OUTSTANDING,
-) = range(33)  # fmt: skip
-WORDS = 36
+    LAST_NODE, DONE_READS, RETURNED, RETURNS, PIM_FINISH, LAST_DATA, HITS, MISSES, CONFLICTS,
+    LIMIT, OUTSTANDING, WRITTEN, MEMBERS,
+) = range(35)  # fmt: skip
+WORDS = 40
 # --- words of a rank, by row buffer: banks that are open, since when, clocks with one
 OPEN_BANKS, OPEN_SINCE, OPEN_CYCLES, RANK_WORDS = range(4)
 # --- entries of a stream
-COMMAND, ROW, BANK, REPEAT, RESULTS, LAST, FINISH = range(7)
-# --- requests of the host
-R_BANK, R_ROW, R_COLUMN, R_WRITE, R_FINISH = range(5)
+COMMAND, ROW, BANK, REPEAT, RESULTS, LAST, BEGUN, TOTAL, SENDER, AFTER = range(10)
+ENTRY_WORDS = 10
+# --- nodes: bursts of the host in one row. LEFT of them wait outside, LIVE are not served yet
+R_BANK, R_ROW, R_WRITE, R_LEFT, R_LIVE, R_SENDER, R_NEXT, R_COPY = range(8)
+NODE_WORDS = 8
+# --- a place in a queue: node + (number of the write << NUMBER_BITS)
+NUMBER_BITS = 28
+NODE_MASK = (1 << NUMBER_BITS) - 1
+MOST_NODES = 1 << NUMBER_BITS
 
 SAME_BANK, SAME_GROUP, SAME_RANK, SAME_BUS, SAME_CHANNEL = range(5)
 SCOPES = (
@@ -83,15 +94,18 @@ class Channels(NamedTuple):
     ready: Int64  # [c, b, k]
     entry: Int64  # [entry, field]: the streams of all channels, one behind the other
     looked: Int64  # [c, WIDEST]: entries that are looked at
-    request: Int64  # [request, field]: of the host, of all channels
+    node: Int64  # [node, field]: requests of the host, of all channels
     reads: Int64  # [c, place]
-    writes: Int64
+    writes: Int64  # from the oldest
     queue: Int64  # [c, b, place]
     length: Int64  # [c, b]
     returns: Int64  # [c, ring]: clocks at which reads end
     sent: Int64  # [c, k]: how often
     log: Int64  # [command, (clock, command, channel, bank, row, repeat)]
     logged: Int64  # [1]
+    book: Int64  # as hw.dram.state: FREE, FREE_NODES, EVENTS
+    transfers: Int64  # [sender, (ACCEPT_LEFT, DONE_LEFT, ACCEPTED_AT, DONE_AT)]
+    events: Int64  # [event, (sender, what, clock)]
 
 
 def channels(
@@ -110,28 +124,66 @@ def channels(
     under way (0: no limit). ``refresh_after``: clocks since the last refresh when clock 0 begins.
     ``log`` commands can be kept.
     """
-    n, banks, kinds = len(streams), family.banks, len(family.commands)
+    ends = np.cumsum([len(one) for one in streams])
+    entry = entries(np.concatenate([one.table() for one in streams]))
+    asked = requests or [np.zeros((0, 4), np.int64)] * len(streams)
+    node = np.zeros((sum(len(one) for one in asked), NODE_WORDS), np.int64)
+    k = idle_channels(family, ends, entry, node, refresh=refresh, log=log)
+    k.word[:, END] = ends
+    k.word[:, OUTSTANDING] = outstanding or NEVER
+    k.word[:, REFRESH_AT] = max(1, int(k.setting[REFRESH_STEP]) - refresh_after)
+    first = 0
+    for c, one in enumerate(asked):
+        last = first + len(one) - 1
+        if len(one):
+            _line_up(node[first : last + 1], one, first)
+            k.word[c, [OFFERED, LAST_NODE]] = first, last
+        first = last + 1
+    k.book[[FREE, FREE_NODES]] = NONE, 0
+    return k
+
+
+def _line_up(node: Int64, requests: Int64, first: int) -> None:
+    """Nodes of one burst each, in the order of requests; the first one has a number."""
+    node[:, [R_BANK, R_ROW, R_WRITE]] = requests[:, [0, 1, 3]]
+    node[:, [R_LEFT, R_LIVE]] = 1
+    node[:, R_NEXT] = first + 1 + np.arange(len(node))
+    node[-1, R_NEXT] = NONE
+
+
+def entries(table: Int64) -> Int64:
+    """Rows of a stream's table as a channel works on them; nobody is told of them."""
+    entry = np.zeros((len(table), ENTRY_WORDS), np.int64)
+    entry[:, :6] = table
+    entry[:, BEGUN] = entry[:, SENDER] = NONE
+    entry[:, TOTAL] = entry[:, REPEAT]
+    return entry
+
+
+def idle_channels(
+    family: Family,
+    ends: Int64,
+    entry: Int64,
+    node: Int64,
+    *,
+    senders: int = 0,
+    refresh: bool = True,
+    log: int = 0,
+) -> Channels:
+    """Channels to which nothing has been given yet.
+
+    ``ends[c]`` is where the entries of channel c end, one behind the other; ``node`` the free nodes
+    for requests. ``senders`` want to be told.
+    """
+    n, banks, kinds = len(ends), family.banks, len(family.commands)
     parts = family.device.organization
     ranks = parts.pseudo_channels * parts.ranks
-    asked = requests or [np.zeros((0, 4), np.int64)] * n
     setting = _settings(family, refresh)
-    word = np.zeros((n, WORDS), np.int64)
-    ends = np.cumsum([len(one) for one in streams])
-    word[:, END] = ends
-    word[:, HEAD] = word[:, QUEUED] = ends - [len(one) for one in streams]
-    stops = np.cumsum([len(one) for one in asked])
-    word[:, LAST_REQUEST], word[:, OFFERED] = stops, stops - [len(one) for one in asked]
-    word[:, OUTSTANDING] = outstanding or NEVER
-    word[:, CLOCK] = FIRST_CLOCK
-    word[:, [RESERVED, HOLD_BANK]] = NONE
-    word[:, REFRESH_AT] = max(1, int(setting[REFRESH_STEP]) - refresh_after)
-    entry = np.zeros((int(ends[-1]), 7), np.int64)
-    entry[:, :6] = np.concatenate([one.table() for one in streams])
-    entry[:, FINISH] = NONE
-    request = np.zeros((int(stops[-1]), 5), np.int64)
-    request[:, :4] = np.concatenate(asked)
-    request[:, R_FINISH] = NONE
     reads, depth = int(setting[READ_QUEUE]), int(setting[DEPTH])
+    node[:, [R_SENDER, R_COPY]] = NONE
+    node[:, R_NEXT] = np.arange(1, len(node) + 1)
+    book = np.zeros(8, np.int64)
+    book[FREE_NODES] = len(node)
     first, several = _delays(family)
     return Channels(
         setting=setting,
@@ -142,7 +194,7 @@ def channels(
         shared=np.stack([_shared(family, reach) for reach in Reach]),
         reached=np.stack([_reached(family, reach) for reach in Reach]),
         windows=np.array(family.device.windows(), np.int64).reshape(-1, 2),
-        word=word,
+        word=_words(setting, ends),
         rank=np.zeros((n, 2, ranks, RANK_WORDS), np.int64),
         acts=np.zeros((n, ranks, MOST_WINDOW + 1), np.int64),
         rows=np.full((n, 2, banks), NONE, np.int64),
@@ -151,7 +203,7 @@ def channels(
         ready=np.zeros((n, banks, kinds), np.int64),
         entry=entry,
         looked=np.full((n, WIDEST), NONE, np.int64),
-        request=request,
+        node=node,
         reads=np.zeros((n, reads), np.int64),
         writes=np.zeros((n, int(setting[WRITE_BUFFER])), np.int64),
         queue=np.zeros((n, banks, depth), np.int64),
@@ -160,7 +212,23 @@ def channels(
         sent=np.zeros((n, kinds), np.int64),
         log=np.zeros((log, 6), np.int64),
         logged=np.zeros(1, np.int64),
+        book=book,
+        transfers=np.zeros((senders, 4), np.int64),
+        events=np.zeros((2 * senders + 2, 3), np.int64),
     )
+
+
+def _words(setting: Int64, ends: Int64) -> Int64:
+    """What channels know in which nothing has happened."""
+    word = np.zeros((len(ends), WORDS), np.int64)
+    starts = np.concatenate([[0], ends[:-1]])
+    for place in (HEAD, QUEUED, END):
+        word[:, place] = starts
+    word[:, [OFFERED, LAST_NODE, RESERVED, HOLD_BANK]] = NONE
+    word[:, [OUTSTANDING, LIMIT]] = NEVER
+    word[:, CLOCK], word[:, MEMBERS] = FIRST_CLOCK, 1
+    word[:, REFRESH_AT] = max(1, int(setting[REFRESH_STEP]))
+    return word
 
 
 def _settings(family: Family, refresh: bool) -> Int64:

@@ -1,0 +1,83 @@
+"""Products in the banks of main memory, as commands to its channels.
+
+The addresses of an instruction's operands say where its vectors and its rows lie; the family's
+products say which commands that takes (hw/pim/products).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from accelsim.engine.traffic import Products
+from accelsim.errors import AccelsimError
+from accelsim.hw.block import Ints, Work
+from accelsim.hw.pim.catalog import family as find_family
+from accelsim.hw.pim.memory import PimDram
+from accelsim.hw.pim.products import Sweep
+from accelsim.hw.pim.programs import products_of as family_products
+from accelsim.hw.pim.stream import PimStream
+from accelsim.hw.pim.unit import Pim
+from accelsim.program.table import Program
+
+VECTORS = 1 << 20
+"""Rows from here on stand for those of the vectors, until it is known where these lie."""
+
+
+def products_of(
+    program: Program, memory: PimDram, parts: list[tuple[Pim, Ints, Work]]
+) -> Products | None:
+    """Commands of all products of a program; of every unit its instruction rows and their work.
+
+    Raises:
+        AccelsimError: two queues command the same channel.
+    """
+    if not any(len(rows) for _, rows, _ in parts):
+        return None
+    rows = np.concatenate([rows for _, rows, _ in parts])
+    place = memory.address_map.locate(program.operand_column("base")[program.sources[rows, :2]])
+    channel, first = place.channel[:, 1], place.row[:, 1]
+    _check_queues(program, rows, channel)
+    bank = _bank(memory, place.rank[:, 0], place.bank_group[:, 0], place.bank[:, 0])
+    sweeps = [(unit.family, one) for unit, _, work in parts for one in unit.sweeps(work)]
+    tables = [_table(*one, b) for one, b in zip(sweeps, bank.tolist(), strict=True)]
+    order = np.lexsort((rows, channel))
+    length = np.array([len(one) for one in tables], np.int64)
+    table = np.concatenate([tables[n] for n in order.tolist()])
+    of = np.repeat(order, length[order])
+    held = table[:, 1]
+    of_vector = held >= VECTORS
+    table[:, 1] = np.where(
+        of_vector, held - VECTORS + place.row[of, 0], np.where(held < 0, held, held + first[of])
+    )
+    found = np.full((len(program), 2), -1, np.int64)
+    found[rows[order], 0], found[rows[order], 1] = channel[order], np.cumsum(length[order])
+    ends = np.bincount(channel[of], minlength=memory.channels).cumsum()
+    return Products(found, table, rows[of], ends)
+
+
+def _bank(memory: PimDram, rank: Ints, group: Ints, bank: Ints) -> Ints:
+    """Number in the channel."""
+    parts = memory.part.organization
+    return (rank * parts.bank_groups + group) * parts.banks + bank
+
+
+@lru_cache(maxsize=1 << 16)
+def _table(name: str, sweep: Sweep, bank: int) -> Ints:
+    """Commands of a product whose rows begin at row 0, and whose vectors begin in a bank."""
+    family = find_family(name)
+    rows = family_products(family).rows(family, sweep, 0, (VECTORS, bank))
+    return PimStream.of(rows).table()
+
+
+def _check_queues(program: Program, rows: Ints, channel: Ints) -> None:
+    """The commands of a channel come in the order of one queue."""
+    units = program.column("unit")[rows]
+    queue = dict(zip(channel.tolist(), units.tolist(), strict=True))
+    for c, unit in zip(channel.tolist(), units.tolist(), strict=True):
+        if unit != queue[c]:
+            names = sorted({program.units[unit].name, program.units[queue[c]].name})
+            raise AccelsimError(
+                f"{' and '.join(names)} both compute in channel {c}; accepted: one queue a channel"
+            )
