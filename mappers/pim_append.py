@@ -64,7 +64,9 @@ def _append(op: KvAppend, low: Lowering, queue: int, sequence: int, row: View) -
         ((_, rows),) = op.cache_rows(sequence, head, position, position + 1, op.kv_heads)
         places.append(cache[rows, :])
     placed = low.placed.get(op.output)
-    windows = _merged([_there(one, placed.regions, d) for one in places]) if placed else places
+    if placed:
+        places = [part for one in places for part in _there(one, placed.regions, d)]
+    windows = _merged(places) if placed else places
     first = 0
     for window in windows:
         count = window.rows * window.cols
@@ -72,10 +74,9 @@ def _append(op: KvAppend, low: Lowering, queue: int, sequence: int, row: View) -
         first += count
 
 
-def _there(window: View, regions: Sequence[Region], columns: int) -> View:
-    """Where a row of a cache lies."""
-    ((_, _, view),) = region_pieces(window, regions, columns)
-    return view
+def _there(window: View, regions: Sequence[Region], columns: int) -> list[View]:
+    """Where the parts of a row of a cache lie."""
+    return [view for _, _, view in region_pieces(window, regions, columns)]
 
 
 def _merged(windows: list[View]) -> list[View]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.products import Share
+from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
 from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks
@@ -41,6 +42,8 @@ MOST_ROWS = 64
 def _declines(op: Gemm, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute a product; "" if they are to."""
     memory = bank_memory(arch)
+    if not products_of(memory.pim).multiplies_weights:
+        return "banks that multiply weights"
     if op.m > MOST_ROWS or op.batch > 1 or op.groups > 1 or op.transpose_a or op.transpose_b:
         return f"x W of up to {MOST_ROWS} rows, one weight [k, n]"
     if op.accumulator:

@@ -21,7 +21,9 @@ class Opcode(IntEnum):
     DECODE = 9  # dst[m, n] = what the coded bytes of src0 stand for
     ENCODE = 10  # dst = coded bytes that stand for src0[m, n], its pruned elements left out
     # dst[m, n] = m vectors (src0) times n rows of a matrix each (src1), by the banks that hold
-    # them: src0[m, k] and src1[m * n, k], or with Flag.ABREAST src0[1, m * k] and src1[n, m * k].
+    # them: src0[m, k] and src1[m * n, k], or with Flag.ABREAST src0[1, m * k] and src1[n, m * k];
+    # with Flag.COLUMNS one vector with n columns, src0[1, k] and src1[k, n]. A row of the matrix
+    # may be cut in equal parts, one after the other: src1[m * n * parts, k / parts].
     # src0 lies in the banks, too, or in a scratchpad, whichever the unit's family has.
     PIM = 11
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
@@ -87,7 +89,9 @@ class Flag(IntFlag):
     TRANSPOSE_A = 2  # src0 is stored as [k, m]
     TRANSPOSE_B = 4  # src1 is stored as [n, k]
     SCALAR = 8  # LOAD, STORE: each thread moves one element at a time, not a packet of several
-    STATIONARY_A = 16  # MATMUL: src0 stays in the array and src1 streams, where operands are held
+    # MATMUL: src0 stays in the array and src1 streams, where operands are held;
+    # PIM: the units still hold src0 from the product before
+    STATIONARY_A = 16
     FORWARD = 32  # VECTOR: src1 is a result of this unit, handed on in its pipeline without a wait
     RESCALE = 64  # MATMUL+acc: what it adds to is first multiplied by src2, a column [m, 1]
     # dep0, dep1, dep2 wait until that instruction has been issued: its operands are read and its
@@ -97,6 +101,7 @@ class Flag(IntFlag):
     ISSUED2 = 512
     ABREAST = 1024  # PIM: the m vectors lie side by side, and so do parts of a row of the matrix
     HELD = 2048  # PIM: sums stay in the banks for the next PIM of the unit, dst is not written yet
+    COLUMNS = 4096  # PIM: results are of the matrix's columns, not its rows
 
 
 ISSUED = (Flag.ISSUED0, Flag.ISSUED1, Flag.ISSUED2)

@@ -191,6 +191,10 @@ CASES = [
     ("neupims", "pim-gemv", "gemm:m=2,n=64,k=530,bias=true", BANKS),
     ("aim", "pim-gemv", "gemm:m=2,n=48,k=1050,bias=true", BANKS),
     ("neupims", "pim-kv-append", "kv_append:kv_heads=2,q=1,d=6,batch=2,capacity=9,position=4", ALL),
+    ("attacc", "attacc-attention", "attention:heads=2,kv_heads=1,q=1,kv=37,d=128", BANKS[:1]),
+    ("attacc", "attacc-attention", "attention:heads=2,q=1,kv=67,d=32", BANKS[:1]),
+    ("attacc", "pim-kv-append",
+     "kv_append:kv_heads=2,q=1,d=16,batch=2,capacity=9,position=4", ALL[:1]),
     # Operators one after another, on numbers that a machine has made.
     ("tpu-v3", "-", f"gpt2:{SMALL},positions=8", ("bf16",)),
     ("quad-npu", "-", f"llama-2-7b:{SMALL},kv_heads=2", ("fp16",)),

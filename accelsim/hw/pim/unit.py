@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.block import Cost, Ints, Unit, Work, block
+from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.hw.pim.catalog import family as find_family
-from accelsim.hw.pim.cost import Taken, product_cost
+from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.products import Products, Sweep
+from accelsim.hw.pim.products import Products, Sweep, Taken
 from accelsim.hw.pim.programs import products_of
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
 from accelsim.numerics.orders import CHAIN, Order
@@ -39,6 +39,7 @@ class Pim(Unit):
     ``results`` names the scratchpad that takes what the banks give, ``dma`` the DMA engine that
     serves nobody else ("": that of the arrays). ``arithmetic`` names how a bank
     forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are.
+    ``column_arithmetic`` does where results are those of a matrix's columns ("": there are none).
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.PIM})
@@ -49,11 +50,17 @@ class Pim(Unit):
     results: str
     dma: str = ""
     arithmetic: str = "tree16-fp32"
+    column_arithmetic: str = ""
 
     def check(self) -> None:
         super().check()
-        _ = arithmetic(self.arithmetic)
-        _ = self.products
+        for name in filter(None, (self.arithmetic, self.column_arithmetic)):
+            _ = arithmetic(name)
+        require(
+            self.products.by_columns == bool(self.column_arithmetic),
+            f"column_arithmetic {self.column_arithmetic!r} with family {self.family}; accepted: one"
+            " where a family multiplies columns, none elsewhere",
+        )
 
     def memories(self) -> tuple[str, ...]:
         return (self.memory, self.results)
@@ -79,8 +86,9 @@ class Pim(Unit):
 
     def peak_macs_per_cycle(self, bits: int = 16) -> int:
         del bits
-        step = max(1, self.pim.device.timings["burst_cycles"])
-        return self.pim.banks * self.pim.units.macs // step
+        timings, units = self.pim.device.timings, self.pim.units
+        step = max(1, timings.get("tCCD_AB", timings["burst_cycles"]))
+        return self.pim.banks // units.banks_per_unit * units.macs // step
 
     def sweeps(self, work: Work) -> list[Sweep]:
         """The products of some instructions."""
@@ -94,9 +102,15 @@ class Pim(Unit):
                 f"banks of {self.family} keep no sums from one product to the next; accepted:"
                 " products that begin at 0 and are read out"
             )
+        columns, kept = bool(flags & Flag.COLUMNS), bool(flags & Flag.STATIONARY_A)
+        if (columns or kept) and not self.products.by_columns:
+            raise AccelsimError(
+                f"banks of {self.family} multiply no columns of a matrix; accepted: its rows, each"
+                " with a vector that comes with it"
+            )
         if flags & Flag.ABREAST:
             return Sweep(1, m, n, k, True, begins, ends)
-        return Sweep(m, 1, n, k, False, begins, ends)
+        return Sweep(m, 1, n, k, False, begins, ends, columns, kept)
 
     def cost(self, work: Work) -> Cost:
         taken = [product_cost(self.family, sweep) for sweep in self.sweeps(work)]
@@ -138,6 +152,17 @@ class Pim(Unit):
         """``a[n, k] @ b[k, 1]``: every row of a as it lies along its bank, column after column."""
         return self.rule(types or FP32_TYPES, order).multiply(a, b, acc)
 
+    def columns_rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
+        """How they form sums over the rows of a matrix, for all of its columns."""
+        return arithmetic(self.column_arithmetic).rule(types, order)
+
+    def multiply_columns(
+        self, a: Operand, b: Operand, acc: Operand | None, types: ProductTypes, order: Order
+    ) -> Operand:
+        """``a[n, k] @ b[k, 1]``: every row of a lies across a group's banks."""
+        return self.columns_rule(types, order).multiply(a, b, acc)
+
     def arithmetic_name(self) -> str:
         """How sums are formed, in words, for reports."""
-        return f"{self.arithmetic} (banks of {self.family})"
+        both = " and ".join(filter(None, (self.arithmetic, self.column_arithmetic)))
+        return f"{both} (banks of {self.family})"
