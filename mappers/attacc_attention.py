@@ -79,7 +79,8 @@ class _Query:
     row: int  # of the query and of the result, in those of its turn
     scores: View
     weights: View
-    narrow: tuple[View, View]
+    top: View
+    total: View
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,9 @@ class _HeadAttention:
     def _bytes(self, tokens: int) -> int:
         """What the buffers of a query head take."""
         d = self.op.head_dim
-        found = [row_bytes(d, self.kept), row_bytes(d, FP32), row_bytes(tokens, FP32)]
-        found += [row_bytes(tokens, self.kept), row_bytes(1, FP32), row_bytes(1, FP32)]
-        return sum(map(aligned, found))
+        narrow = aligned(row_bytes(2, FP32))
+        vectors = aligned(row_bytes(d, self.kept)) + aligned(row_bytes(d, FP32))
+        return aligned(row_bytes(tokens, FP32)) + vectors + narrow
 
     def _buffer(self, name: str, rows: int, cols: int, fmt: Format) -> View:
         return self.chip.take(name, rows * row_bytes(cols, fmt)).view(rows, cols, fmt)
@@ -178,11 +179,11 @@ class _HeadAttention:
         found = []
         for row, (one, member) in enumerate(batch):
             scores = self._buffer("scores", 1, one.tokens, FP32)
-            weights = self._buffer("weights", 1, one.tokens, self.kept)
-            narrow = self._buffer("maximum", 1, 1, FP32), self._buffer("sum", 1, 1, FP32)
+            weights = scores.storage.view(1, one.tokens, self.kept)  # in their place
+            narrow = self._buffer("maximum, sum", 1, 2, FP32)
             keys = self.places.keys(self.keys, one, self.kept)
             build.pim(self.channels[one.channel], scores, queries[row : row + 1, :], keys)
-            found.append(_Query(one, member, row, scores, weights, narrow))
+            found.append(_Query(one, member, row, scores, weights, narrow[:, 0:1], narrow[:, 1:2]))
         return _Turn(found, results)
 
     def _runs(self, batch: Sequence[tuple[PlacedHead, int]]) -> Iterator[tuple[int, slice]]:
@@ -200,24 +201,31 @@ class _HeadAttention:
 
     def _finish(self, turn: _Turn) -> None:
         """Softmax and weighted values of a turn, and its results to main memory."""
+        self._softmax(turn.queries)
         for query in turn.queries:
-            self._softmax(query)
             self._weigh(query, turn.results)
         d = self.op.head_dim
         for first, rows in self._runs([(q.one, q.member) for q in turn.queries]):
             out = self.low.window(self.op.output, first, rows.stop - rows.start, d, d)
             self.build.store(self.store, out, turn.results[rows, :])
 
-    def _softmax(self, query: _Query) -> None:
-        """On the softmax unit of the stack."""
-        x, build, (top, total) = query.scores, self.build, query.narrow
-        v = self.softmax[query.one.channel * len(self.softmax) // len(self.channels)]
-        build.vector(v, F.MUL_IMM, x, x, imm=self.op.scale)
-        build.vector(v, F.ROW_MAX, top, x)
-        build.vector(v, F.EXP_SUB, x, x, top)
-        build.vector(v, F.ROW_SUM, total, x)
-        build.vector(v, F.RECIPROCAL, total, total)
-        build.vector(v, F.MUL, query.weights, x, total)
+    def _softmax(self, queries: Sequence[_Query]) -> None:
+        """On the softmax units of the stacks: each function for all heads before the next one, so
+        that no head waits for its own."""
+        build, stacks, scale = self.build, len(self.softmax), self.op.scale
+        mine = [(self.softmax[q.one.channel * stacks // len(self.channels)], q) for q in queries]
+        for v, q in mine:
+            build.vector(v, F.MUL_IMM, q.scores, q.scores, imm=scale)
+        for v, q in mine:
+            build.vector(v, F.ROW_MAX, q.top, q.scores)
+        for v, q in mine:
+            build.vector(v, F.EXP_SUB, q.scores, q.scores, q.top)
+        for v, q in mine:
+            build.vector(v, F.ROW_SUM, q.total, q.scores)
+        for v, q in mine:
+            build.vector(v, F.RECIPROCAL, q.total, q.total)
+        for v, q in mine:
+            build.vector(v, F.MUL, q.weights, q.scores, q.total)
 
     def _weigh(self, query: _Query, results: View) -> None:
         """The weights back to the units, and the values of every line of features."""
