@@ -40,6 +40,8 @@ class Pim(Unit):
     serves nobody else ("": that of the arrays). ``arithmetic`` names how a bank
     forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are.
     ``column_arithmetic`` does where results are those of a matrix's columns ("": there are none).
+    ``apart``: what others read lies in stacks of their own, which ``memory`` stands for as well, so
+    that products keep nobody waiting.
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.PIM})
@@ -51,6 +53,7 @@ class Pim(Unit):
     dma: str = ""
     arithmetic: str = "tree16-fp32"
     column_arithmetic: str = ""
+    apart: bool = False
 
     def check(self) -> None:
         super().check()
@@ -84,11 +87,15 @@ class Pim(Unit):
         """Whether nothing is read or written in a channel while a product is in work there."""
         return not self.pim.rules.concurrent
 
+    @property
+    def holds_memory(self) -> bool:
+        """Whether its products take their channel's share of the memory meanwhile."""
+        return self.blocks_memory and not self.apart
+
     def peak_macs_per_cycle(self, bits: int = 16) -> int:
         del bits
-        timings, units = self.pim.device.timings, self.pim.units
-        step = max(1, timings.get("tCCD_AB", timings["burst_cycles"]))
-        return self.pim.banks // units.banks_per_unit * units.macs // step
+        step = max(1, self.pim.device.timings["burst_cycles"])
+        return self.pim.banks // self.pim.units.banks_per_unit * self.pim.units.macs // step
 
     def sweeps(self, work: Work) -> list[Sweep]:
         """The products of some instructions."""
