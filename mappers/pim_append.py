@@ -34,7 +34,7 @@ def _declines(op: KvAppend, arch: Architecture, forced: bool) -> str:
     return "" if op.q_len == 1 and not op.page else "one token per sequence and no pages"
 
 
-@mapper("pim-kv-append", lowers=("kv_append",), needs=(Pim, PimDram, Dma), preference=1,
+@mapper("pim-kv-append", lowers=("kv_append",), needs=(Pim, PimDram, Dma), preference=2,
         declines=_declines)  # fmt: skip
 def pim_kv_append(op: KvAppend, low: Lowering) -> None:
     """New rows of many requests on chip at once, then each to its banks."""

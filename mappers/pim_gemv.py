@@ -47,6 +47,8 @@ MOST_ROWS = 64
 def _declines(op: Gemm, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute a product; "" if they are to."""
     memory = bank_memory(arch)
+    if not products_of(memory.pim).multiplies_weights:
+        return "banks that multiply weights"
     if op.m > MOST_ROWS or op.batch > 1 or op.groups > 1 or op.transpose_a:
         return f"x W of up to {MOST_ROWS} rows, one weight"
     if op.transpose_b and not products_of(memory.pim).tables:

@@ -16,6 +16,7 @@ from accelsim.hw.link import ENDS
 from accelsim.hw.noc import CORES
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.unit import Pim
+from accelsim.hw.vector import Vector
 from accelsim.quantities import closest
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _check_scale(arch: Architecture) -> None:
             )
     if not arch.units:
         raise ParameterError("units", "there is no unit; accepted: at least one")
-    queues = arch.cores * sum(unit.count for unit in arch.units.values())
+    queues = sum(arch.instances(name) for name in arch.units)
     if queues > MAX_QUEUES:
         raise ParameterError(
             "cores", f"cores x units make {queues} queues; accepted: at most {MAX_QUEUES}"
@@ -186,10 +187,24 @@ def _check_banks(arch: Architecture) -> None:
             raise ParameterError(
                 f"{name}.dma", f"{shown(unit.dma)} is no DMA engine; accepted: a unit of kind: dma"
             )
-        if arch.cores > 1:
+        if arch.cores > 1 and unit.results not in arch.beside_banks:
             raise ParameterError(
-                f"{name}.count", "one core alone commands banks; accepted: cores: 1"
+                f"{name}.results",
+                f"every core has {unit.results!r} and units on it, but banks are there once;"
+                " accepted: a memory that serves nothing else, or cores: 1",
             )
+
+
+def beside_banks(arch: Architecture) -> frozenset[str]:
+    """Units in banks, and what serves nothing else: their DMA engine, the memory that takes their
+    results, vector units on it."""
+    banks = {name: unit for name, unit in arch.units.items() if isinstance(unit, Pim)}
+    found = {*banks, *(unit.dma for unit in banks.values())} & {*arch.units}
+    for results in {unit.results for unit in banks.values()}:
+        users = {n: u for n, u in arch.units.items() if n not in banks and results in u.memories()}
+        if all(isinstance(u, Vector) and {*u.memories()} == {results} for u in users.values()):
+            found |= {results, *users}
+    return frozenset(found)
 
 
 def _check_caches(arch: Architecture) -> None:

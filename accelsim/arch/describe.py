@@ -58,9 +58,9 @@ def _links(arch: Architecture) -> str:
 
 def peak_macs_per_second(arch: Architecture) -> int:
     """Multiply-accumulates per second of all units of all cores together."""
-    return arch.cores * sum(
-        unit.count * unit.peak_macs_per_cycle() * arch.clocks[unit.clock]
-        for unit in arch.units.values()
+    return sum(
+        arch.instances(name) * unit.peak_macs_per_cycle() * arch.hz_of(unit)
+        for name, unit in arch.units.items()
     )
 
 
@@ -78,7 +78,7 @@ def _peak_lines(arch: Architecture) -> Iterator[tuple[str, str]]:
     macs = peak_macs_per_second(arch)
     for name, unit in arch.units.items():
         if unit.peak_macs_per_cycle():
-            each = arch.cores * unit.count
+            each = arch.instances(name)
             yield f"{name} (x {each})", f"{unit.peak_macs_per_cycle() * each} MAC/cycle"
     yield "compute", f"{_scaled(macs)}MAC/s = {_scaled(2 * macs)}FLOP/s"
     for name in arch.memories:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar, overload
 
-from accelsim.arch.checks import check_architecture
+from accelsim.arch.checks import beside_banks, check_architecture
 from accelsim.arch.faults import ParameterError, unknown
 from accelsim.arch.parameters import revalidated, values_of
 from accelsim.errors import AccelsimError
@@ -154,12 +154,14 @@ class Architecture:
     def unit_slots(self) -> tuple[UnitSlot, ...]:
         """One in-order queue per core, unit and count: "core0.mxu1", core by core.
 
-        "core0." is left out with one core, the index with one unit.
+        "core0." is left out with one core, the index with one unit. What stands beside banks is
+        there once, and core 0 commands it.
         """
         return tuple(
-            UnitSlot(f"{self._prefix(core)}{name}{i if unit.count > 1 else ''}", name, core)
+            UnitSlot(f"{self._prefix(core, name)}{name}{i if unit.count > 1 else ''}", name, core)
             for core in range(self.cores)
             for name, unit in self.units.items()
+            if core == 0 or name not in self.beside_banks
             for i in range(unit.count)
         )
 
@@ -171,12 +173,21 @@ class Architecture:
             if memory.shared
         ]
         private = [
-            AddressSpace(f"{self._prefix(core)}{name}", name, memory.capacity, core)
+            AddressSpace(f"{self._prefix(core, name)}{name}", name, memory.capacity, core)
             for core in range(self.cores)
             for name, memory in self.memories.items()
-            if not memory.shared
+            if not memory.shared and (core == 0 or name not in self.beside_banks)
         ]
         return (*shared, *private)
+
+    @cached_property
+    def beside_banks(self) -> frozenset[str]:
+        """Units in banks, and the units and memories that serve nothing else."""
+        return beside_banks(self)
+
+    def instances(self, name: str) -> int:
+        """How many there are of a unit in all cores together."""
+        return self.units[name].count * (1 if name in self.beside_banks else self.cores)
 
     def main_memory(self) -> tuple[str, OffChipMemory]:
         """Name and block of the memory that holds the tensors: the first one off chip.
@@ -191,13 +202,13 @@ class Architecture:
             f"{self.name}: no main memory (kind: memory or dram) to hold the tensors"
         )
 
-    def _prefix(self, core: int) -> str:
-        return f"core{core}." if self.cores > 1 else ""
+    def _prefix(self, core: int, name: str) -> str:
+        return f"core{core}." if self.cores > 1 and name not in self.beside_banks else ""
 
     def is_per_core(self, name: str) -> bool:
         """Whether a unit or memory exists once per core."""
         memory = self.memories.get(name)
-        return memory is None or not memory.shared
+        return name not in self.beside_banks and (memory is None or not memory.shared)
 
     @cached_property
     def placements(self) -> Mapping[str, Placement]:

@@ -60,6 +60,9 @@ class InMemory(Protocol):
     @property
     def blocks_memory(self) -> bool: ...
 
+    @property
+    def holds_memory(self) -> bool: ...
+
     def channel_bytes(self, work: Work) -> Ints:
         """Bytes of vectors and results of every instruction on the pins of its channel."""
 
@@ -395,7 +398,7 @@ class _Binding:
         self.nbytes[rows, 1] = unit.channel_bytes(work)
         self.nbytes[rows, 0] *= self.space[rows, 0] != self.space[rows, 1]
         if self.fidelity != "dram":
-            self.blocked[rows] = self.work[rows] // unit.count if unit.blocks_memory else 0
+            self.blocked[rows] = self.work[rows] // unit.count if unit.holds_memory else 0
             return
         self.latency[rows] = 0
         self.given[rows] = 0
@@ -437,8 +440,10 @@ class _Binding:
         if self.dynamic:
             space = np.where(space == self.main, -1, space)
         port, hold, delay = self.ports.of(space, self.nbytes, self.conflict)
-        # A channel in which nothing else may happen is its share of the memory.
-        hold[:, 0] += self.blocked
+        # A channel in which nothing else may happen is its share of the memory, with caches before
+        # it or without.
+        hold[:, 1] += self.blocked
+        port[self.blocked > 0, 1] = self.ports.read[self.main]
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
         holds = [Holds.of(port, hold), Holds.of(crossed, crossing)]

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from accelsim.errors import AccelsimError
 from accelsim.functional.memory import POISON
 from accelsim.hw.pim.layout import BankGrid, Layout
-from accelsim.hw.pim.layout_families import GROUP_BANKS, REGISTERS
+from accelsim.hw.pim.layout_families import GROUP_BANKS, PAIR, REGISTERS
 from accelsim.numerics.bank_macs import BankLanes, held, lane_sum
 from accelsim.numerics.formats import Format
 from accelsim.numerics.orders import Order, order_of
@@ -210,21 +210,19 @@ def _written(banks: Float32, tile: int, register: int, layout: Layout, per_tile:
 def group_scores(memory: BankMemory, keys: Layout, rule: Rule, q: Array, tokens: int) -> Float32:
     """K q of a head's first ``tokens`` tokens by AttAcc's groups of banks."""
     grid, lanes = memory.grid, memory.grid.column_elements
-    groups = grid.banks // GROUP_BANKS
+    groups, width = grid.banks // GROUP_BANKS, -(-keys.cols // grid.column_elements) * lanes
     columns = -(-keys.cols // (GROUP_BANKS * lanes))
-    vector = np.zeros(GROUP_BANKS * columns * lanes, dtype=np.float32)
+    beside = max(1, PAIR // columns)
+    vector = np.zeros(width, dtype=np.float32)
     vector[: keys.cols] = q
-    parts = vector.reshape(GROUP_BANKS, -1)
-    used = -(-keys.cols // (columns * lanes))
-    scores = np.zeros((-(-tokens // groups), groups), dtype=np.float32)
-    for turn in range(len(scores)):
-        held_there = _columns_across(memory, keys.origin + turn * columns * lanes, columns)
-        banks = held_there[keys.channel].reshape(groups, GROUP_BANKS, -1)
-        for bank in range(used):
-            width = min(columns * lanes, -(-(keys.cols - bank * columns * lanes) // lanes) * lanes)
-            mine = np.ascontiguousarray(banks[:, bank, :width])
-            part = rule.multiply(mine, parts[bank, :width, None], None)[:, 0]
-            scores[turn] = part if bank == 0 else scores[turn] + part
+    scores = np.zeros((-(-tokens // (groups * beside)), groups, beside), dtype=np.float32)
+    for turn, one in np.ndindex(len(scores), beside):
+        element = keys.origin + (turn * beside + one) * columns * lanes
+        banks = _columns_across(memory, element, columns)[keys.channel]
+        # A bank has the columns of its features one after the other; banks take turns.
+        rows = banks.reshape(groups, GROUP_BANKS, columns, lanes).swapaxes(1, 2)
+        mine = np.ascontiguousarray(rows.reshape(groups, -1)[:, :width])
+        scores[turn, :, one] = rule.multiply(mine, vector[:, None], None)[:, 0]
     return scores.reshape(-1)[:tokens]
 
 
@@ -232,20 +230,20 @@ def group_values(memory: BankMemory, values: Layout, rule: BankLanes, p: Array) 
     """V^T p of a head's first tokens by AttAcc's lanes, a weight for each token."""
     grid, lanes = memory.grid, memory.grid.column_elements
     groups = grid.banks // GROUP_BANKS
-    columns, turns = -(-values.rows // (GROUP_BANKS * lanes)), -(-values.cols // groups)
-    weights = np.zeros((-(-len(p) // groups), groups), dtype=np.float32)
+    columns, turns = -(-values.rows // (GROUP_BANKS * lanes)), -(-values.cols // (groups * PAIR))
+    weights = np.zeros((-(-len(p) // (groups * PAIR)), groups, PAIR), dtype=np.float32)
     weights.reshape(-1)[: len(p)] = p
-    out = np.zeros((GROUP_BANKS, columns, lanes), dtype=np.float32)
+    out = np.zeros((columns, GROUP_BANKS, lanes), dtype=np.float32)
     for column in range(columns):
         sums = np.zeros((groups, GROUP_BANKS, lanes), dtype=np.float32)
-        for turn, given in enumerate(weights):
-            element = values.origin + (column * turns + turn) * lanes
+        for turn, one in np.ndindex(len(weights), PAIR):
+            element = values.origin + ((column * turns + turn) * PAIR + one) * lanes
             banks = memory.columns(element, 1)[values.channel].reshape(groups, GROUP_BANKS, lanes)
-            some = turn * groups + np.arange(groups) < len(p)
-            banks = np.where(some[:, None, None], banks, np.float32(0))
-            product = held(banks * given[:, None, None], rule.adder)
+            token = (turn * groups + np.arange(groups)) * PAIR + one
+            banks = np.where((token < len(p))[:, None, None], banks, np.float32(0))
+            product = held(banks * weights[turn, :, one, None, None], rule.adder)
             sums = held(sums + product, rule.adder)
-        out[:, column] = lane_sum(sums)
+        out[column] = lane_sum(sums)
     return out.reshape(-1)[: values.rows]
 
 
@@ -276,12 +274,13 @@ def sweeps_of(family: str, layout: Layout, head_size: int = 0) -> Sweeps:
 def bank_order(family: str, layout: Layout, inputs: int) -> Order:
     """The order in which a product over so many inputs is summed, as a tag of numerics.orders."""
     grid, lanes = layout.grid, layout.grid.column_elements
-    if family == "hbm-pim" or (family == "attacc" and layout.name == "V^T"):
-        return order_of(f"lanes:{lanes if family == 'hbm-pim' else grid.banks // GROUP_BANKS}")
-    tree = f"tree:{lanes}"
+    if family == "hbm-pim":
+        return order_of(f"lanes:{lanes}")
     if family == "attacc":
-        parts = min(GROUP_BANKS, -(-inputs // lanes))
-        return order_of(f"split:{parts}:{lanes};{tree}" if parts > 1 else tree)
+        groups = grid.banks // GROUP_BANKS
+        keys = layout.name != "V^T"
+        return order_of(f"banks:{GROUP_BANKS}:{lanes}" if keys else f"lanes:{groups}:{PAIR}")
+    tree = f"tree:{lanes}"
     chunks = -(-inputs // grid.row_elements)
     return order_of(f"split:{chunks}:{grid.row_elements};{tree}") if chunks > 1 else order_of(tree)
 

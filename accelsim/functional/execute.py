@@ -22,7 +22,7 @@ import numpy.typing as npt
 from accelsim.errors import AccelsimError
 from accelsim.functional.memory import Memory, Values, poisoned
 from accelsim.numerics.arithmetic import ProductTypes
-from accelsim.numerics.orders import CHAIN, within_instruction
+from accelsim.numerics.orders import CHAIN, Order, within_instruction
 from accelsim.program.opcodes import COPIES, Flag, Function, Opcode
 from accelsim.program.table import COLUMN, Ints, Program
 
@@ -40,6 +40,16 @@ class MatrixArithmetic(Protocol):
         A unit whose sums depend on the number formats, or that knows reduction orders, takes two
         more: ``types: ProductTypes | None = None`` and ``order: Order = CHAIN``.
         """
+
+
+@runtime_checkable
+class ColumnArithmetic(Protocol):
+    """What the executor needs of a unit that executes PIM on the columns of a matrix."""
+
+    def multiply_columns(
+        self, a: Values, b: Values, acc: Values | None, types: ProductTypes, order: Order
+    ) -> Values:
+        """``a[m, k] @ b[k, n]`` onto ``acc``, where the rows of ``a`` are stored as columns."""
 
 
 @runtime_checkable
@@ -274,18 +284,24 @@ class _Machine:
             lost = before is None or before.shape != vectors.shape
             vectors = np.full_like(vectors, np.nan) if lost or before is None else before
         self._kept[row[_UNIT]] = vectors
-        if row[_FLAGS] & Flag.ABREAST:
+        if row[_FLAGS] & Flag.COLUMNS:
+            parts = [matrix.T]
+        elif row[_FLAGS] & Flag.ABREAST:
             vectors = vectors.reshape(m, k)
             parts = np.split(matrix, m, axis=1)
         else:
-            parts = np.split(matrix, m)
+            parts = np.split(matrix.reshape(-1, k), m)
         types = ProductTypes(
             memory.format(row[_SRC]), memory.format(row[_SRC + 1]), memory.format(row[_DST])
         )
         how: tuple[Any, ...] = (types, self._orders[row[_OPERATOR]])
         sums = self._begun(row, self._held.pop(row[_UNIT], None))
+        multiply: Callable[..., Values] = unit.multiply
+        if row[_FLAGS] & Flag.COLUMNS:
+            assert isinstance(unit, ColumnArithmetic)
+            multiply = unit.multiply_columns
         rows = [
-            unit.multiply(np.ascontiguousarray(part), vector[:, None], acc, *how)[:, 0]
+            multiply(np.ascontiguousarray(part), vector[:, None], acc, *how)[:, 0]
             for vector, part, acc in zip(vectors, parts, sums, strict=True)
         ]
         if row[_FLAGS] & Flag.HELD:

@@ -43,6 +43,13 @@ class RuledUnit(Protocol):
 
 
 @runtime_checkable
+class ColumnUnit(Protocol):
+    """One that sums the columns of a matrix in a way of their own (see hw.pim.unit.Pim)."""
+
+    def columns_rule(self, types: ProductTypes, order: Order) -> Rule: ...
+
+
+@runtime_checkable
 class RowUnit(Protocol):
     """A vector unit that knows how deep its row sums are (see hw.vector.Vector)."""
 
@@ -146,7 +153,7 @@ class _Reader:
         self._blocks = blocks
         self._declared = order
         self._order = within_instruction(order)
-        self._known: dict[tuple[int, ProductTypes], Rule] = {}
+        self._known: dict[tuple[int, ProductTypes, bool], Rule] = {}
         self._rows: list[list[int]] = program.instructions[rows].tolist()
         used = sorted({d for row in self._rows for d in row[_DST : _DST + 4] if d >= 0})
         self._operand = dict(zip(used, program.operands[used].tolist(), strict=True))
@@ -218,9 +225,11 @@ class _Reader:
             return None
         a, b, sums = (self._format(d) for d in (row[_SRC], row[_SRC + 1], row[_DST]))
         types = ProductTypes(a, b, sums, self._encodings[row[_SRC + 1]])
-        key = (row[_UNIT], types)
+        columns = row[_OPCODE] == Opcode.PIM and row[_FLAGS] & Flag.COLUMNS
+        key = (row[_UNIT], types, bool(columns))
         if key not in self._known:
-            self._known[key] = unit.rule(types, self._order)
+            by = unit.columns_rule if columns and isinstance(unit, ColumnUnit) else unit.rule
+            self._known[key] = by(types, self._order)
         return self._known[key]
 
     def _rules(self) -> list[Rule]:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block
+from accelsim.hw.pim.unit import Pim
 from accelsim.numerics.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -65,7 +66,10 @@ class Mapper:
 
     def missing(self, arch: Architecture) -> list[str]:
         """What the architecture lacks for this mapper: kinds of blocks, or how they are joined."""
-        blocks = (*arch.units.values(), *arch.memories.values())
+        # What serves banks is there for mappers of banks alone.
+        serving = frozenset() if Pim in self.needs else arch.beside_banks
+        units = (unit for name, unit in arch.units.items() if name not in serving)
+        blocks = (*units, *arch.memories.values())
         kinds = [n.kind for n in self.needs if not any(isinstance(b, n) for b in blocks)]
         if kinds or self.lacks is None:
             return kinds

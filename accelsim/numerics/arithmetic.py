@@ -6,7 +6,9 @@
     lanes32-fp32         32 SIMT lanes of fused multiply-adds and a butterfly; any power of two
     tree16-bf16-fp32     bank trees: products and tree in bf16, accumulator in fp32; with three
                          formats products, tree and accumulator (numerics.bank_macs)
+    banks4-tree16-fp32   any of these trees in so many banks, which take turns
     macs16-fp16          bank lanes that round products and sums, added in fp32; also -bf16, -fp32
+    macs16x2-fp16        the same, each lane with two products at a time
     volta-mma, turing-mma, ampere-mma, ada-mma, hopper-mma, hopper-wgmma, blackwell-mma,
     blackwell-tcgen05    tensor cores (numerics.tensor_core)
     ...-satfinite        any of them that has integers, whose sums saturate after each instruction
@@ -31,7 +33,7 @@ from typing import Any, Literal
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError, unknown
-from accelsim.numerics.bank_macs import BankLanes, BankTree
+from accelsim.numerics.bank_macs import BankGroup, BankLanes, BankTree
 from accelsim.numerics.blocks import block_format
 from accelsim.numerics.cuts import Folded, Promoted, Sliced
 from accelsim.numerics.formats import FORMATS, Format, number_format
@@ -51,6 +53,7 @@ from accelsim.numerics.tensor_core import DotStep
 Kind = Literal["fp16", "bf16", "tf32", "fp64", "fp8", "fp8/6/4", "int8", "int8/4"]
 Entry = DotStep | Literal["exact", "emulated", "fma"]
 
+BESIDE_BANKS = (BankTree, BankGroup, BankLanes)
 FP8 = ("fp8_e4m3", "fp8_e5m2")
 MEMBERS: dict[str, tuple[str, ...]] = {
     "fp16": ("fp16",),
@@ -149,7 +152,7 @@ class Arithmetic:
             if found.adder is not FP32 or types.accumulator is not FP32:
                 raise AccelsimError(f"promotion adds in fp32, which {self.name} {types} does not")
             return Promoted(found, order.promote)
-        if order.fold and isinstance(found, (BankTree, BankLanes)):
+        if order.fold and isinstance(found, BESIDE_BANKS):
             raise AccelsimError(f"{self.name} stands beside a bank, which adds no folds")
         return Folded(found, order.fold, found.adder) if order.fold else found
 
@@ -170,7 +173,7 @@ class Arithmetic:
         if order.slices == 1 or isinstance(rule, Exact):
             return rule
         # What banks leave is added up by whoever reads it, in fp32.
-        beside = isinstance(rule, (BankTree, BankLanes))
+        beside = isinstance(rule, BESIDE_BANKS)
         if types.accumulator is not FP32 or not (beside or rule.adder is FP32):
             raise AccelsimError(f"slices are added in fp32, which {self.name} {types} does not")
         partials = number_format(order.partials)
@@ -324,9 +327,11 @@ TENSOR_CORES: dict[str, Arithmetic] = {
 SATURATING = "-satfinite"
 _FORMS = (
     "sequential-FORMAT, treeWIDTH-FORMAT, treeWIDTH-TREE-ACCUMULATOR, macsLANES-FORMAT, fma-fp32,"
-    " fma-fp64, lanesCOUNT-fp32, each with -satfinite"
+    " fma-fp64, lanesCOUNT-fp32, banksCOUNT-treeWIDTH-FORMAT, each with -satfinite"
 )
 _SIMPLE = re.compile(r"(sequential|tree|fma|lanes|macs)(\d{0,5})-(fp32|fp16|bf16|fp64)", re.ASCII)
+_GROUP = re.compile(r"banks(\d{1,2})-(tree.*)", re.ASCII)
+_TURNS = re.compile(r"macs(\d{1,5})x(\d{1,3})-(fp32|fp16|bf16)", re.ASCII)
 _BANK = re.compile(r"tree(\d{1,5})((?:-(?:fp32|fp16|bf16)){2,3})", re.ASCII)
 
 
@@ -341,9 +346,16 @@ def arithmetic(name: str) -> Arithmetic:
     if name in TENSOR_CORES:
         return TENSOR_CORES[name]
     match, bank = _SIMPLE.fullmatch(name), _BANK.fullmatch(name)
+    group, turns = _GROUP.fullmatch(name), _TURNS.fullmatch(name)
     simple = match and _from_words(match[1], int(match[2] or 0), FORMATS[match[3]])
     if bank:
         simple = _bank_tree(int(bank[1]), bank[2].strip("-").split("-"))
+    if group:
+        simple = _bank_group(int(group[1]), arithmetic(group[2]).simple)
+    if turns:
+        lanes = _from_words("macs", int(turns[1]), FORMATS[turns[3]])
+        if isinstance(lanes, BankLanes) and int(turns[2]) > 1:
+            simple = replace(lanes, together=int(turns[2]))
     if not simple:
         names = [*TENSOR_CORES, "sequential-fp32", "tree16-fp32", "lanes32-fp32", "fma-fp32"]
         raise AccelsimError(f"{unknown('arithmetic', name, names)}, or {_FORMS}")
@@ -366,6 +378,11 @@ def _from_words(word: str, count: int, adder: Format) -> Rule | None:
     if word == "macs" and power:
         return BankLanes(count, adder)
     return None
+
+
+def _bank_group(banks: int, tree: Rule | None) -> Rule | None:
+    """The trees of a group of banks."""
+    return BankGroup(banks, tree) if banks > 1 and isinstance(tree, (Tree, BankTree)) else None
 
 
 def _bank_tree(width: int, names: list[str]) -> Rule | None:

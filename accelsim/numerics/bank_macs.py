@@ -1,7 +1,8 @@
 """Multipliers and adders beside DRAM banks, as rules of accumulation.
 
     tree    ``width`` multipliers and an adder tree, whose sum an accumulator takes: Newton, AiM,
-            AttAcc's scores. Products, tree and accumulator may each have a format of their own.
+            and each bank of AttAcc. Products, tree and accumulator may each have a format.
+    group   trees of some banks that share a vector, whose sums are added: AttAcc's scores
     lanes   ``lanes`` multiply-accumulate units side by side, each product and each sum rounded;
             the host, or the unit that reads them, adds the lanes in fp32, neighbours that are half
             of what is left apart: HBM-PIM, AttAcc's weighted values.
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.numerics.formats import FORMATS, Format
-from accelsim.numerics.rules import Levels, StepError
+from accelsim.numerics.rules import Levels, StepError, Tree
 
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
@@ -97,21 +98,75 @@ class BankTree:
 
 
 @dataclass(frozen=True)
+class BankGroup:
+    """``banks`` trees that take the next tree's width of products in turn, each for itself; then
+    their sums are added in fp32, bank after bank."""
+
+    banks: int
+    tree: Tree | BankTree
+
+    @property
+    def tag(self) -> str:
+        return f"banks{self.banks}-{self.tree.tag}"
+
+    @property
+    def adders(self) -> str:
+        return f"banks:{self.banks}:{self.tree.width}"
+
+    @property
+    def adder(self) -> Format:
+        return self.tree.adder
+
+    @property
+    def entering(self) -> Format:
+        return self.tree.entering
+
+    @property
+    def step_error(self) -> StepError | None:
+        return self.tree.step_error
+
+    @property
+    def result(self) -> Format:
+        return FP32
+
+    def multiply(self, a: Array, b: Array, acc: Array | None) -> Array:
+        total = acc
+        bank = np.arange(a.shape[1]) // self.tree.width % self.banks
+        for number in range(int(bank.max()) + 1):
+            mine = bank == number
+            part = self.tree.multiply(np.ascontiguousarray(a[:, mine]), b[mine], None)
+            with np.errstate(all="ignore"):
+                total = part if total is None else total.astype(np.float32) + part
+        assert total is not None
+        return total
+
+    def levels(self, k: int, before: Levels | None) -> Levels:
+        trees = -(-k // self.tree.width)
+        longest = min(k, -(-trees // self.banks) * self.tree.width)
+        additions = self.tree.levels(longest, None).additions + min(self.banks, trees)
+        return Levels(max(additions, 0 if before is None else before.additions + self.banks))
+
+
+@dataclass(frozen=True)
 class BankLanes:
-    """Lane l takes products l, l + lanes, ...; then the lanes are added in fp32."""
+    """Lanes take ``together`` products each in turn; then the lanes are added in fp32."""
 
     lanes: int
     adder: Format
+    together: int = 1
     entering: Format = FP32
     step_error: StepError | None = field(default=None)
 
     @property
     def tag(self) -> str:
-        return f"macs{self.lanes}-{self.adder.name}"
+        return f"macs{self._counts('x')}-{self.adder.name}"
 
     @property
     def adders(self) -> str:
-        return f"lanes:{self.lanes}"
+        return f"lanes:{self._counts(':')}"
+
+    def _counts(self, mark: str) -> str:
+        return f"{self.lanes}{mark}{self.together}" if self.together > 1 else str(self.lanes)
 
     @property
     def result(self) -> Format:
@@ -124,14 +179,15 @@ class BankLanes:
         with np.errstate(all="ignore"):
             for i in range(k):
                 product = held(a[:, i, None] * b[i], self.adder)
-                lane = sums[i % self.lanes]
+                lane = sums[i // self.together % self.lanes]
                 lane[:] = held(lane + product, self.adder)
             total = lane_sum(sums)
             return total if acc is None else np.asarray(acc, dtype=np.float32) + total
 
     def levels(self, k: int, before: Levels | None) -> Levels:
         # fp32 additions round less than those of the lanes.
-        chain = -(-k // self.lanes) + self.lanes.bit_length() - 1
+        turns = -(-k // (self.lanes * self.together))
+        chain = min(k, turns * self.together) + self.lanes.bit_length() - 1
         return Levels(max(chain, 0 if before is None else before.additions) + 1)
 
 

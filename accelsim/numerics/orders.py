@@ -21,7 +21,9 @@ and how the unit's own adders take k, which its arithmetic decides (numerics.ari
 
     chain, chain:P     one chain over k, P products fused in each step
     tree:W             adder trees over W products, each added to the accumulator
+    banks:B:W          such trees in B banks, which take the next W products in turn
     lanes:L            chains of L SIMT lanes, then a butterfly
+    lanes:L:T          the same of lanes beside banks, which take T products each in turn
     exact              integers, which no order changes
 
 A fused attention says how its softmax runs over the keys (numerics.attention):
@@ -51,8 +53,8 @@ from accelsim.numerics.formats import number_format
 
 FORMS = (
     "chain[:PRODUCTS], split:SLICES:GRAIN[:forward|serial:FORMAT], promote:LENGTH, sparse:M,"
-    " fold:ROWS, tree:WIDTH, lanes:COUNT, exact; online:KEYS with ranges:SPAN, exp|exp2, p:FORMAT,"
-    " sums:FORMAT:LANES, divide|reciprocal"
+    " fold:ROWS, tree:WIDTH, banks:COUNT:WIDTH, lanes:COUNT[:TURN], exact; online:KEYS with"
+    " ranges:SPAN, exp|exp2, p:FORMAT, sums:FORMAT:LANES, divide|reciprocal"
 )
 
 Merge = Literal["forward", "serial"]
@@ -175,6 +177,8 @@ def _settings(name: str, *given: str) -> dict[str, Any] | None:
             return {"adders": name}
         case "chain" | "tree" | "lanes", [], [count]:
             return {"adders": f"{name}:{count}"}
+        case "banks" | "lanes", [], [count, width]:
+            return {"adders": f"{name}:{count}:{width}"}
         case "promote" | "fold" | "sparse", [], [count]:
             return {name: count}
         case "split", [], [slices, grain]:

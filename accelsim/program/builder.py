@@ -298,28 +298,29 @@ class Builder:
         abreast: bool = False,
         goes_on: bool = False,
         held: bool = False,
+        columns: bool = False,
         kept: bool = False,
         part: bool = False,
     ) -> int:
         """``dst[m, n]``: m vectors times n rows of a matrix each, in the banks (Opcode.PIM).
 
         ``goes_on`` with the sums of the channel's product before, which was ``held`` there.
-        ``kept``: the vectors are those of that product, and the channel has them still.
-        ``part``: other channels give the rest of dst's buffer at the same time.
+        ``columns``: times the columns of one. ``kept``: the vectors are those of that product, and
+        the channel has them still. ``part``: other channels give the rest of dst's buffer at the
+        same time.
         """
-        m, n = dst.rows, dst.cols
-        k = vectors.cols // (m if abreast else 1)
-        wanted = (1, m * k, n, m * k) if abreast else (m, k, m * n, k)
-        if wanted != (vectors.rows, vectors.cols, matrix.rows, matrix.cols):
-            raise AccelsimError(
-                f"vectors [{vectors.rows}, {vectors.cols}] and matrix [{matrix.rows},"
-                f" {matrix.cols}] do not give [{m}, {n}]"
+        m, n, k = dst.rows, dst.cols, vectors.cols // (dst.rows if abreast else 1)
+        pieces = 1 if abreast or columns else max(1, k // max(1, matrix.cols))
+        wanted = (1, m * k, n, m * k) if abreast else (m, k, m * n * pieces, k // pieces)
+        wanted = (1, k, k, n) if columns else wanted
+        if wanted != (vectors.rows, vectors.cols, matrix.rows, matrix.cols) or k % pieces:
+            shapes = (
+                f"vectors [{vectors.rows}, {vectors.cols}], matrix [{matrix.rows}, {matrix.cols}]"
             )
-        flags = int(Flag.ABREAST) if abreast else 0
-        flags |= (int(Flag.ACCUMULATE) if goes_on else 0) | (int(Flag.HELD) if held else 0)
-        flags |= int(Flag.KEPT) if kept else 0
-        sources = vectors, matrix
-        return self._emit(unit, Opcode.PIM, dst, sources, m, n, k, flags=flags, part=part)
+            raise AccelsimError(f"{shapes}: they do not give [{m}, {n}]")
+        flags = Flag.ABREAST * abreast | Flag.COLUMNS * columns | Flag.KEPT * kept
+        flags |= Flag.ACCUMULATE * goes_on | Flag.HELD * held
+        return self._emit(unit, Opcode.PIM, dst, (vectors, matrix), m, n, k, flags=flags, part=part)
 
     def vector(
         self,

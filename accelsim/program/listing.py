@@ -96,6 +96,8 @@ def mnemonic(program: Program, i: int) -> str:
         name += "/holds-a"
     if flags & Flag.ABREAST:
         name += "/abreast"
+    if flags & Flag.COLUMNS:
+        name += "/columns"
     return name
 
 

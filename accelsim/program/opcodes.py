@@ -21,7 +21,9 @@ class Opcode(IntEnum):
     DECODE = 9  # dst[m, n] = what the coded bytes of src0 stand for
     ENCODE = 10  # dst = coded bytes that stand for src0[m, n], its pruned elements left out
     # dst[m, n] = m vectors (src0) times n rows of a matrix each (src1), by the banks that hold
-    # them: src0[m, k] and src1[m * n, k], or with Flag.ABREAST src0[1, m * k] and src1[n, m * k].
+    # them: src0[m, k] and src1[m * n, k], or with Flag.ABREAST src0[1, m * k] and src1[n, m * k];
+    # with Flag.COLUMNS one vector with n columns, src0[1, k] and src1[k, n]. A row of the matrix
+    # may be cut in equal parts, one after the other: src1[m * n * parts, k / parts].
     # src0 lies in the banks, too, or in a scratchpad, whichever the unit's family has.
     PIM = 11
     VECTOR = 16  # dst = function(src0, src1), elementwise with broadcast, or a row reduction
@@ -96,8 +98,9 @@ class Flag(IntFlag):
     ISSUED1 = 256
     ISSUED2 = 512
     ABREAST = 1024  # PIM: the m vectors lie side by side, and so do parts of a row of the matrix
-    KEPT = 4096  # PIM: the vectors are still where the unit's product before had them
     HELD = 2048  # PIM: sums stay in the banks for the next PIM of the unit, dst is not written yet
+    KEPT = 4096  # PIM: the vectors are still where the unit's product before had them
+    COLUMNS = 8192  # PIM: results are of the matrix's columns, not its rows
 
 
 ISSUED = (Flag.ISSUED0, Flag.ISSUED1, Flag.ISSUED2)

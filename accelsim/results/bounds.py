@@ -33,12 +33,12 @@ def product_ticks(bound: BoundProgram, kind: int) -> dict[int, float]:
     widths is taken for one of the narrowest, which may be the fastest, and one of which some are
     sparse for all sparse.
     """
-    program, (_, block) = bound.program, list(bound.arch.units.items())[kind]
+    program, (name, block) = bound.program, list(bound.arch.units.items())[kind]
     products = np.isin(program.column("opcode"), PRODUCTS) & (bound.unit_index == kind)
     owner = program.column("operator")[products]
     bits = _operand_bits(bound, products)
-    tick = bound.arch.ticks_per_cycle(block.clock)
-    instances = block.count * bound.arch.cores
+    tick = bound.arch.ticks_of(block)
+    instances = bound.arch.instances(name)
     speedups = _speedups(bound, block, products)
     return {
         int(i): program.operators[i].macs
@@ -75,7 +75,7 @@ def _unit_bounds(bound: BoundProgram) -> dict[str, float]:
         if block.peak_macs_per_cycle():
             bounds[name] = sum(product_ticks(bound, kind).values())
         else:
-            instances = block.count * bound.arch.cores
+            instances = bound.arch.instances(name)
             bounds[name] = int(bound.work[bound.unit_index == kind].sum()) / instances
     return bounds
 

@@ -66,7 +66,7 @@ def _busy(run: SegmentRun, bounds: dict[str, float]) -> dict[str, float]:
     busy = {}
     for kind, (name, block) in enumerate(bound.arch.units.items()):
         mine = bound.unit_index == kind
-        issuing = int(kept[mine].sum()) / (block.count * bound.arch.cores)
+        issuing = int(kept[mine].sum()) / bound.arch.instances(name)
         busy[name] = bounds[name] if block.peak_macs_per_cycle() else issuing
     shared = [name for name, block in bound.arch.memories.items() if block.shared]
     for name in (*shared, *bound.arch.caches, *bound.arch.networks):
@@ -157,7 +157,7 @@ def _limits(run: SegmentRun, op: Ints, count: int) -> tuple[Floats, list[str]]:
     needs: dict[str, Numbers] = {}
     peak = np.zeros(count)
     for kind, (name, block) in enumerate(arch.units.items()):
-        instances = block.count * arch.cores
+        instances = arch.instances(name)
         mine = bound.unit_index == kind
         needs[name] = np.bincount(op[mine], weights=bound.work[mine], minlength=count) / instances
         if block.peak_macs_per_cycle():

@@ -274,10 +274,17 @@ class Machine:
         """m vectors, each with n rows of its own, or with its part of the same n rows."""
         vectors, matrix, k = self.read(src0), self.read(src1), row["k"]
         formats = [self.format(d) for d in (src0, src1, dst)]
-        dot = product_of(self.units[row["unit"]], "", formats)
+        unit, columns = self.units[row["unit"]], row["flags"] & Flag.COLUMNS
         if row["flags"] & Flag.KEPT:
             vectors = self.kept[row["unit"]]
         self.kept[row["unit"]] = vectors
+        if columns:
+            unit = {**unit, "arithmetic": unit["column_arithmetic"]}
+            matrix = list(zip(*matrix, strict=True))
+        elif not row["flags"] & Flag.ABREAST:
+            flat = [v for line in matrix for v in line]
+            matrix = [flat[first : first + k] for first in range(0, len(flat), k)]
+        dot = product_of(unit, "", formats)
         before = self.held.pop(row["unit"], {}) if row["flags"] & Flag.ACCUMULATE else {}
 
         def element(i, j):

@@ -58,6 +58,10 @@ def product_of(settings, order, formats, encoding=""):
     if settings["kind"] == "pim":
         if name == "macs16-fp16":
             return _lanes(16, "fp16")
+        if name == "banks4-tree16-fp32":
+            return _bank_trees(4, 16)
+        if name == "macs16x2-fp16":
+            return _lane_pairs(16)
         assert settings.get("arithmetic", "tree16-fp32") == "tree16-fp32"
         return _trees(16)
     operands = "tf32" if a == "fp32" else a
@@ -109,6 +113,39 @@ def _lanes(lanes, name):
             half = len(sums) // 2
             sums = [add(u, v) for u, v in zip(sums[:half], sums[half:], strict=True)]
         return sums[0] if c is None else add(c, sums[0])
+
+    return dot
+
+
+def _bank_trees(banks, width):
+    """Every bank its trees of the products that are its turn, then bank after bank."""
+    tree = _trees(width)
+
+    def dot(x, y, c):
+        assert c is None
+        chosen = [[i for i in range(len(x)) if i // width % banks == bank] for bank in range(banks)]
+        parts = [tree([x[i] for i in mine], [y[i] for i in mine], None) for mine in chosen if mine]
+        total = parts[0]
+        for part in parts[1:]:
+            total = add(total, part)
+        return total
+
+    return dot
+
+
+def _lane_pairs(lanes):
+    """fp16 products and sums of lanes that take two at a time; lanes added, halves apart."""
+
+    def dot(x, y, c):
+        assert c is None
+        sums = [0.0] * lanes
+        for i, (u, v) in enumerate(zip(x, y, strict=True)):
+            lane = i // 2 % lanes
+            sums[lane] = cast("fp16", add(sums[lane], cast("fp16", mul(u, v))))
+        while len(sums) > 1:
+            half = len(sums) // 2
+            sums = [add(a, b) for a, b in zip(sums[:half], sums[half:], strict=True)]
+        return sums[0]
 
     return dot
 

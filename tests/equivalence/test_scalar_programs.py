@@ -193,6 +193,10 @@ CASES = [
     ("aim", "pim-gemv", "gemm:m=2,n=48,k=1050,bias=true", BANKS),
     ("hbm-pim", "pim-gemv", "gemm:m=2,n=48,k=300,bias=true", BANKS[:1]),
     ("neupims", "pim-kv-append", "kv_append:kv_heads=2,q=1,d=6,batch=2,capacity=9,position=4", ALL),
+    ("attacc", "attacc-attention", "attention:heads=2,kv_heads=1,q=1,kv=37,d=128", BANKS[:1]),
+    ("attacc", "attacc-attention", "attention:heads=2,q=1,kv=67,d=32", BANKS[:1]),
+    ("attacc", "pim-kv-append",
+     "kv_append:kv_heads=2,q=1,d=16,batch=2,capacity=9,position=4", ALL[:1]),
     # Operators one after another, on numbers that a machine has made.
     ("tpu-v3", "-", f"gpt2:{SMALL},positions=8", ("bf16",)),
     ("quad-npu", "-", f"llama-2-7b:{SMALL},kv_heads=2", ("fp16",)),

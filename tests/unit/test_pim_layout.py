@@ -41,8 +41,9 @@ def values(fmt: str, *shape: int, seed: int = 1) -> Any:
 
 
 def unit_of(family: str, layout: Layout) -> str:
-    lanes = family == "hbm-pim" or (family == "attacc" and layout.name == "V^T")
-    return "macs16-fp16" if lanes else "tree16-fp32"
+    if family == "attacc":
+        return "macs16x2-fp16" if layout.name == "V^T" else "banks4-tree16-fp32"
+    return "macs16-fp16" if family == "hbm-pim" else "tree16-fp32"
 
 
 def product(

@@ -456,12 +456,13 @@ def test_kernel_literals_agree_with_the_tables() -> None:
         assert getattr(cell_kernels, f"D_{name.upper()}", at) == at
     assert structure_kernels.TRANSPOSE_A == Flag.TRANSPOSE_A
     assert structure_kernels.TRANSPOSE_B == Flag.TRANSPOSE_B
-    for name in ("ACCUMULATE", "SCALAR", "FORWARD", "RESCALE", "ABREAST", "HELD", "KEPT"):
+    names = ["ACCUMULATE", "SCALAR", "FORWARD", "RESCALE", "ABREAST", "HELD", "KEPT", "COLUMNS"]
+    for name in names:
         assert getattr(structure_kernels, name) == Flag[name]
     for c, flag in enumerate(ISSUED):
         assert structure_kernels.ISSUED << c == flag
     others = (
-        *(structure_kernels.SCALAR, structure_kernels.FORWARD),
+        *(structure_kernels.SCALAR, structure_kernels.FORWARD, structure_kernels.COLUMNS),
         *(structure_kernels.ABREAST, structure_kernels.HELD, structure_kernels.KEPT),
         *ISSUED,
     )

@@ -126,9 +126,10 @@ def _wrong(family: str, layout: Layout, seed: int, head: int = 0) -> int:
     i, j = np.indices(w.shape)
     row, col = layout.element(layout.place(i, j))
     wrong += int(((row != i) | (col != j)).sum())
-    lanes = family == "hbm-pim" or (family == "attacc" and layout.name == "V^T")
-    groups = bank_order(family, layout, layout.cols).adders.removeprefix("lanes:")
-    unit = arithmetic(f"macs{groups}-fp16" if lanes else "tree16-fp32")
+    kind, _, counts = bank_order(family, layout, layout.cols).adders.partition(":")
+    lanes = f"macs{counts.replace(':', 'x')}-fp16"
+    trees = "banks4-tree16-fp32" if kind == "banks" else "tree16-fp32"
+    unit = arithmetic(lanes if kind == "lanes" else trees)
     types = types_of(fmt.name, fmt.name, "fp32")
     rule = unit.reduction(types, bank_order(family, layout, layout.cols), layout.cols)
     got = gemv(family, memory, layout, unit.rule(types), x, head)

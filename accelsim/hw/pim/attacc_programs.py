@@ -46,7 +46,7 @@ def attacc_streams(family: Family, operator: Operator) -> list[tuple[PimStream, 
         raise AccelsimError(f"{operator.tokens} tokens; accepted: up to {longest}")
     if operator.bytes > family.device.organization.column_bytes:
         raise AccelsimError(f"{operator.bytes} bytes per element; accepted: 1, 2 or 4")
-    work = _Stack(family, operator)
+    work = Stack(family, operator)
     values = VALUES_AT // family.device.organization.row_bytes
     family.check_rows(2 * work.key_rows if work.key_rows > values else values + work.key_rows)
     alike: dict[tuple[tuple[int, ...], ...], list[int]] = {}
@@ -56,7 +56,7 @@ def attacc_streams(family: Family, operator: Operator) -> list[tuple[PimStream, 
 
 
 @dataclass(frozen=True)
-class _Stack:
+class Stack:
     """One stack of channels and the heads that it serves."""
 
     family: Family
@@ -115,7 +115,7 @@ class _Stack:
         """What tells the streams of two channels apart: heads, and commands of dealt pieces."""
         found: list[tuple[int, ...]] = []
         for turn in sorted({0, 1, self.turns - 2, self.turns - 1} & set(range(self.turns))):
-            head = _Head(self, turn, channel)
+            head = Head(self, turn, channel)
             found.append((int(head.here),))
             for pieces in (self.pieces, self.columns):
                 vector = (len(head.dealt(head.vector_banks, j, pieces)) for j in range(pieces))
@@ -165,11 +165,11 @@ class _Stack:
 
     def pair(self, turn: int, channel: int) -> Iterator[Row]:
         """Two heads of a channel, the second a step behind the first."""
-        one, two = _Head(self, turn, channel), _Head(self, turn + 1, channel)
+        one, two = Head(self, turn, channel), Head(self, turn + 1, channel)
         yield from one.vector()
         if turn == 0:
             yield from one.score(1)
-        yield _BARRIER
+        yield BARRIER_ROW
         yield from self.steps(
             self.pieces, one.scores, one.scores_out, lambda j: two.vector_piece(j, self.pieces)
         )
@@ -192,9 +192,9 @@ class _Stack:
 
     def alone(self, turn: int, channel: int) -> Iterator[Row]:
         """A head without another one beside it."""
-        head = _Head(self, turn, channel)
+        head = Head(self, turn, channel)
         yield from head.vector()
-        yield _BARRIER
+        yield BARRIER_ROW
         if self.as_published:
             for j in range(self.pieces + 1):
                 yield from self.step(j, self.pieces, head.scores, head.scores_out)
@@ -205,10 +205,10 @@ class _Stack:
         yield from self.steps(self.columns, head.context, head.context_out)
 
     @staticmethod
-    def softmax_alone(head: _Head) -> Iterator[Row]:
+    def softmax_alone(head: Head) -> Iterator[Row]:
         yield from head.softmax()
         yield from head.weights()
-        yield _BARRIER
+        yield BARRIER_ROW
 
     @classmethod
     def steps(
@@ -242,17 +242,17 @@ class _Stack:
         if j < count:
             if beside is not None:
                 yield from beside(j)
-            yield _BARRIER
+            yield BARRIER_ROW
 
 
-_BARRIER: Row = (BARRIER, NO_ROW, 0, 1, 0, 0)
+BARRIER_ROW: Row = (BARRIER, NO_ROW, 0, 1, 0, 0)
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
     """The head of one turn, as one channel sees it; nothing where the turn has fewer heads."""
 
-    stack: _Stack
+    stack: Stack
     turn: int
     channel: int
 

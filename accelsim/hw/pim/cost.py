@@ -7,40 +7,29 @@ family's kernels begin at a known time after the last one (``refresh_after``), i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
-
-from accelsim.errors import AccelsimError
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.products import Sweep
+from accelsim.hw.pim.products import Sweep, Taken
 from accelsim.hw.pim.programs import products_of
+from accelsim.hw.pim.run_alone import run_alone
 from accelsim.hw.pim.stream import PimStream, concatenated
 
 LONG_TILES = 256
 """Tiles of a stream that meets several refreshes."""
 
 
-@dataclass(frozen=True)
-class Taken:
-    """Clocks of a product in one channel until the next can follow (``cycles``) and until its last
-    result has been read (``latency``), and its commands by name (columns of composites)."""
-
-    cycles: int
-    latency: int
-    commands: tuple[tuple[str, int], ...]
-
-
 @cache
 def product_cost(name: str, sweep: Sweep) -> Taken:
     """The cost of a product by a family of that name, refresh included as a share."""
     family = find_family(name)
-    cycles, count = _run(family, _stream(family, sweep), refresh=False)
+    if (own := products_of(family).taken(family, sweep)) is not None:
+        return own
+    cycles, count = run_alone(family, _stream(family, sweep), refresh=False)
     ahead = _ahead(family, sweep) if products_of(family).pipelined else cycles
     if "refresh_after" in family.numbers:
-        cycles, count = _run(family, _stream(family, sweep), refresh=True)
+        cycles, count = run_alone(family, _stream(family, sweep), refresh=True)
         return Taken(cycles, cycles, count)
     number, den = refresh_share(name)
     return Taken(-(-ahead * number // den), -(-max(ahead, cycles) * number // den), count)
@@ -59,8 +48,8 @@ def _stream(family: Family, *sweeps: Sweep) -> PimStream:
 def _ahead(family: Family, sweep: Sweep) -> int:
     """What a product takes in front of a small one: less than alone."""
     probe = Sweep(1, 1, 1, family.units.macs, True, begins=sweep.ends)
-    both, _ = _run(family, _stream(family, sweep, probe), refresh=False)
-    return both - _run(family, _stream(family, probe), refresh=False)[0]
+    both, _ = run_alone(family, _stream(family, sweep, probe), refresh=False)
+    return both - run_alone(family, _stream(family, probe), refresh=False)[0]
 
 
 @cache
@@ -71,29 +60,4 @@ def refresh_share(name: str) -> tuple[int, int]:
         return 1, 1
     columns = family.device.organization.row_bytes * 8 // family.units.operand_bits
     stream = _stream(family, Sweep(1, 1, LONG_TILES * family.banks, columns, abreast=True))
-    return _run(family, stream, refresh=True)[0], _run(family, stream, refresh=False)[0]
-
-
-def _run(
-    family: Family, stream: PimStream, refresh: bool
-) -> tuple[int, tuple[tuple[str, int], ...]]:
-    from accelsim.hw.pim import channel_kernels as kernels
-    from accelsim.hw.pim import state
-
-    after = family.numbers.get("refresh_after", 0)
-    k = state.channels(
-        family, [stream], None, outstanding=0, refresh=refresh, refresh_after=after, log=0
-    )
-    if kernels.finish(k, 0, False) != kernels.DONE:
-        raise AccelsimError(f"{family.name}: a product never ends; accepted: other constraints")
-    columns = {
-        one.number: int(stream.repeat[stream.command == one.number].sum())
-        for one in family.commands
-        if one.repeat == "composite"
-    }
-    count = tuple(
-        (one.name, columns.get(one.number, int(k.sent[0, one.number])))
-        for one in family.commands
-        if np.any(k.sent[0, one.number])
-    )
-    return int(k.word[0, state.PIM_FINISH]) + 1, count
+    return run_alone(family, stream, refresh=True)[0], run_alone(family, stream, refresh=False)[0]

@@ -10,9 +10,9 @@
                      one behind the other (aim) or chunk by chunk (pim-gpt); K and V^T over the
                      banks of all channels, chunk by chunk
     attacc           a head in one channel, of which banks come in groups (pseudo-channel, rank,
-                     bank group) of four: K: tokens over groups, features over the banks of one;
-                     V^T: the same with 16 features side by side, as lanes multiply them, in the
-                     second half of the banks
+                     bank group) of four: K: tokens over groups, features over the banks of one, 16
+                     at a time; V^T: pairs of tokens over groups, 16 features side by side, as lanes
+                     multiply them, in the second half of the banks
     hbm-pim          W: 128 inputs in even banks, the next 128 in odd ones; 8 outputs per pair of
                      banks, one per register
 
@@ -22,7 +22,9 @@ Sources: He et al., Newton, MICRO 2020; Heo et al., NeuPIMs, ASPLOS 2024, sectio
 PIM-GPT, npj Unconventional Computing 2024, section on mapping (heads side by side, reserved room,
 chunks of a row); Kwon et al., GDDR6-AiM, ISSCC 2022; Park et al., AttAcc, ASPLOS 2024, and the
 commands of its published traces (numbers of columns and groups); Lee et al., HBM-PIM, ISCA 2021.
-Which token of a head lies in which group of AttAcc is not published: here they take turns.
+Which token of a head lies in which group of AttAcc is not published: here they take turns, and
+two neighbouring columns of a bank are filled before the next group's, so that keys and values are
+both plain windows of addresses under one map (hw/pim/memory).
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ from accelsim.hw.pim.layout import BankGrid, Digit, Layout
 
 GROUP_BANKS = 4
 """Banks of an AttAcc group: they share a head's features."""
+PAIR = 2
+"""Columns of an AttAcc bank that follow each other before the next group's."""
 REGISTERS = 8
 """Of each of the two files of an HBM-PIM unit: vectors of inputs, and of sums."""
 
@@ -141,21 +145,25 @@ def attacc_cache(grid: BankGrid, heads: Heads, place: int, origin: int) -> tuple
         raise AccelsimError(f"K: {grid.banks} banks; accepted: groups of {GROUP_BANKS}")
     lanes, groups = grid.column_elements, grid.banks // GROUP_BANKS
     columns = -(-heads.size // (GROUP_BANKS * lanes))
-    turns = -(-heads.tokens // groups)
+    beside = max(1, PAIR // columns)  # tokens of keys that are a pair of columns
+    turns, pairs = -(-heads.tokens // (groups * beside)), -(-heads.tokens // (groups * PAIR))
     slot, channel = divmod(place, grid.channels)
-    partition = turns * columns * lanes
+    partition = max(turns * beside, pairs * PAIR) * columns * lanes
     keys = (
+        Digit("row", beside, "element", columns * lanes),
         Digit("row", groups, "bank", GROUP_BANKS),
-        Digit("row", turns, "element", columns * lanes),
-        Digit("col", columns * lanes, "element"),
+        Digit("row", turns, "element", beside * columns * lanes),
+        Digit("col", lanes, "element"),
         Digit("col", GROUP_BANKS, "bank"),
+        Digit("col", columns, "element", lanes),
     )
     values = (
         Digit("row", lanes, "element"),
-        Digit("row", columns, "element", turns * lanes),
         Digit("row", GROUP_BANKS, "bank"),
+        Digit("row", columns, "element", pairs * PAIR * lanes),
+        Digit("col", PAIR, "element", lanes),
         Digit("col", groups, "bank", GROUP_BANKS),
-        Digit("col", turns, "element", lanes),
+        Digit("col", pairs, "element", PAIR * lanes),
     )
     start, half = origin + slot * partition, grid.bank_elements // 2
     tokens, size = heads.tokens, heads.size

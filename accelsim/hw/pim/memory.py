@@ -17,6 +17,13 @@ from accelsim.hw.pim.layout import BankGrid, Place
 BY_BANK = "RoRaBgBaChCo"
 """The map in which a row of a bank is one run of addresses, and banks are equally far apart."""
 
+IN_GROUPS = "RoCoPcRaBgCo2ChBa"
+"""The map in which neighbouring addresses are a column of each bank of a group, then go over
+channels, pairs of columns and groups: a head's keys and values in the groups of one channel are
+windows with constant steps (layout_families.attacc_cache)."""
+
+MAPS = {"attacc": IN_GROUPS}
+
 
 @block("pim_dram")
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +32,8 @@ class PimDram(Dram):
     and units beside the banks that a unit of ``kind: pim`` commands.
 
     Addresses go along a row of a bank, then over channels, then over banks, so that a matrix with
-    one row per bank is a window with constant steps. Other parameters are those of ``kind: dram``.
+    one row per bank is a window with constant steps; families with groups of banks have a
+    ``mapping`` of their own (IN_GROUPS). Other parameters are those of ``kind: dram``.
     """
 
     family: str
@@ -37,11 +45,12 @@ class PimDram(Dram):
         super().check()
         require(not self.device, f"device is that of family {self.family}; accepted: none")
         require(not self.command_clock, "command_clock is that of the family; accepted: none")
-        same = self.mapping.lower() == BY_BANK.lower() and not self.hashing
-        require(same, f"mapping {self.mapping}; accepted: {BY_BANK} without hashing")
+        accepted = MAPS.get(self.pim.programs, BY_BANK)
+        same = self.mapping.lower() == accepted.lower() and not self.hashing
+        require(same, f"mapping {self.mapping}; accepted: {accepted} without hashing")
         parts = self.part.organization
         require(
-            parts.pseudo_channels == 1,
+            accepted == IN_GROUPS or parts.pseudo_channels == 1,
             f"family {self.family} has {parts.pseudo_channels} pseudo-channels; accepted: 1",
         )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from accelsim.hw.pim.memory import PimDram
 
 Row = tuple[int, int, int, int, int, int]
-Spread = Literal["channel", "channels", "none"]
+Spread = Literal["channel", "channels", "heads", "none"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Sweep:
 
     ``begins``: the sums begin at 0, otherwise where the product before left them; ``ends``: they
     are read out, otherwise the next product goes on with them. ``brings`` its vectors, otherwise
-    they are still there.
+    they are still there. ``columns``: results are those of a matrix's columns.
     """
 
     vectors: int
@@ -42,11 +42,22 @@ class Sweep:
     begins: bool = True
     ends: bool = True
     brings: bool = True
+    columns: bool = False
 
     @property
     def inputs(self) -> int:
         """Elements of a vector in the global buffer."""
         return self.results * self.k
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Clocks of a product in one channel until the next can follow (``cycles``) and until its last
+    result has been read (``latency``), and its commands by name (columns of composites)."""
+
+    cycles: int
+    latency: int
+    commands: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -84,12 +95,17 @@ class Products:
     """Whether vectors come over the channel's pins; otherwise they lie in rows of its banks."""
     goes_on: ClassVar[bool] = False
     """Whether a product can go on with the sums, and have the vectors, of the one before."""
+    by_columns: ClassVar[bool] = False
+    """Whether a vector also meets a matrix's columns, and stays for the next ones."""
     pipelined: ClassVar[bool] = False
     """Whether the next product's commands follow before the last result has been read."""
     tables: ClassVar[bool] = False
     """Whether it multiplies tables, whose rows are read one by one as well (see table_layout)."""
     caches: ClassVar[Spread] = "channel"
-    """Where a request's keys and values lie: in one channel, over all channels, or elsewhere."""
+    """Where a request's keys and values lie: in one channel, over all channels, each head in a
+    channel of its own, or elsewhere."""
+    multiplies_weights: ClassVar[bool] = True
+    """Whether weights can lie in its banks."""
 
     def rows(
         self, family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
@@ -97,6 +113,11 @@ class Products:
         """Commands of a product whose matrix begins at row ``first_row`` of every bank, and whose
         vectors lie in the banks from (row, bank) ``vector`` on, if they lie there."""
         raise AccelsimError(f"family {family.name} computes no products of tile programs")
+
+    def taken(self, family: Family, sweep: Sweep) -> Taken | None:
+        """What a product takes, refresh included, if it is no matter of its commands alone."""
+        del family, sweep
+        return None
 
     def pin_bytes(self, family: Family, sweep: Sweep) -> int:
         """What a product moves over the pins of its channel."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from accelsim.errors import AccelsimError, unknown
+from accelsim.hw.pim.attacc_products import AttaccProducts
 from accelsim.hw.pim.attacc_programs import attacc_streams
 from accelsim.hw.pim.bank_products import BankProducts
 from accelsim.hw.pim.bank_programs import bank_streams
@@ -34,6 +35,7 @@ PRODUCTS: dict[str, Products] = {
     "newton": NewtonProducts(),
     "banks": BankProducts(),
     "hbm-pim": HbmPimProducts(),
+    "attacc": AttaccProducts(),
 }
 """Products of tile programs (hw/pim/products)."""
 

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.block import Cost, Ints, Unit, Work, block
+from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.hw.pim.catalog import family as find_family
-from accelsim.hw.pim.cost import Taken, product_cost
+from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.products import Products, Sweep
+from accelsim.hw.pim.products import Products, Sweep, Taken
 from accelsim.hw.pim.programs import products_of
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
 from accelsim.numerics.orders import CHAIN, Order
@@ -40,6 +40,9 @@ class Pim(Unit):
     serves nobody else ("": that of the arrays). ``arithmetic`` names how a bank
     forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are. With
     ``fuses`` activations behind a product are applied to its sums as they come.
+    ``column_arithmetic`` does where results are those of a matrix's columns ("": there are none).
+    ``apart``: what others read lies in stacks of their own, which ``memory`` stands for as well, so
+    that products keep nobody waiting.
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.PIM})
@@ -51,11 +54,18 @@ class Pim(Unit):
     dma: str = ""
     arithmetic: str = "tree16-fp32"
     fuses: bool = False
+    column_arithmetic: str = ""
+    apart: bool = False
 
     def check(self) -> None:
         super().check()
-        _ = arithmetic(self.arithmetic)
-        _ = self.products
+        for name in filter(None, (self.arithmetic, self.column_arithmetic)):
+            _ = arithmetic(name)
+        require(
+            self.products.by_columns == bool(self.column_arithmetic),
+            f"column_arithmetic {self.column_arithmetic!r} with family {self.family}; accepted: one"
+            " where a family multiplies columns, none elsewhere",
+        )
 
     def memories(self) -> tuple[str, ...]:
         return (self.memory, self.results)
@@ -79,6 +89,11 @@ class Pim(Unit):
         """Whether nothing is read or written in a channel while a product is in work there."""
         return not self.pim.rules.concurrent
 
+    @property
+    def holds_memory(self) -> bool:
+        """Whether its products take their channel's share of the memory meanwhile."""
+        return self.blocks_memory and not self.apart
+
     def peak_macs_per_cycle(self, bits: int = 16) -> int:
         del bits
         runs = [one.step for one in self.pim.commands if one.repeat == "run" and one.opens >= 0]
@@ -92,7 +107,9 @@ class Pim(Unit):
 
     def _sweep(self, m: int, n: int, k: int, flags: int) -> Sweep:
         state = not flags & Flag.ACCUMULATE, not flags & Flag.HELD, not flags & Flag.KEPT
-        if not all(state) and not self.products.goes_on:
+        products = self.products
+        keeps = products.goes_on or (products.by_columns and all(state[:2]))
+        if not all(state) and not keeps:
             raise AccelsimError(
                 f"banks of {self.family} keep nothing from one product to the next; accepted:"
                 " products that bring their vectors, begin at 0 and are read out"
@@ -102,9 +119,15 @@ class Pim(Unit):
                 f"{m * n} sums beside {self.pim.banks} banks, each of which keeps one; accepted: up"
                 f" to {self.pim.banks}"
             )
+        columns = bool(flags & Flag.COLUMNS)
+        if columns and not products.by_columns:
+            raise AccelsimError(
+                f"banks of {self.family} multiply no columns of a matrix; accepted: its rows, each"
+                " with a vector that comes with it"
+            )
         if flags & Flag.ABREAST:
             return Sweep(1, m, n, k, True, *state)
-        return Sweep(m, 1, n, k, False, *state)
+        return Sweep(m, 1, n, k, False, *state, columns)
 
     def cost(self, work: Work) -> Cost:
         taken = [product_cost(self.family, sweep) for sweep in self.sweeps(work)]
@@ -146,6 +169,17 @@ class Pim(Unit):
         """``a[n, k] @ b[k, 1]``: every row of a as it lies along its bank, column after column."""
         return self.rule(types or FP32_TYPES, order).multiply(a, b, acc)
 
+    def columns_rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
+        """How they form sums over the rows of a matrix, for all of its columns."""
+        return arithmetic(self.column_arithmetic).rule(types, order)
+
+    def multiply_columns(
+        self, a: Operand, b: Operand, acc: Operand | None, types: ProductTypes, order: Order
+    ) -> Operand:
+        """``a[n, k] @ b[k, 1]``: every row of a lies across a group's banks."""
+        return self.columns_rule(types, order).multiply(a, b, acc)
+
     def arithmetic_name(self) -> str:
         """How sums are formed, in words, for reports."""
-        return f"{self.arithmetic} (banks of {self.family})"
+        both = " and ".join(filter(None, (self.arithmetic, self.column_arithmetic)))
+        return f"{both} (banks of {self.family})"

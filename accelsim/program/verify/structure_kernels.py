@@ -14,9 +14,8 @@ UNIT, OPCODE, FUNCTION, FLAGS, OPERATOR, M, N, K, DEPENDENCY, DST, SOURCE = (
     *(0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12),
 )
 STORAGE, SPACE, BASE, ROWS, ROW_BYTES, STRIDE, FORMAT = range(7)
-ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, SCALAR, FORWARD, RESCALE, ABREAST, HELD, KEPT = (
-    *(1, 2, 4, 8, 32, 64, 1024, 2048, 4096),
-)
+ACCUMULATE, TRANSPOSE_A, TRANSPOSE_B, SCALAR, FORWARD, RESCALE = (*(1, 2, 4, 8, 32, 64),)
+ABREAST, HELD, KEPT, COLUMNS = 1024, 2048, 4096, 8192
 MATMUL_FLAGS, ISSUED = 87, 128  # ISSUED << c: dependency c waits for the issue only
 CODED = 1 << 16  # format codes from here on: coded bytes
 EXP = 16  # of Function, the one that a MATMUL can go on with
@@ -196,6 +195,9 @@ def _flags_mean_nothing(row: NDArray[np.int64], shape: int, sources: int) -> boo
         allowed = TRANSPOSE_A
     elif shape == PIM:
         allowed = ABREAST | ACCUMULATE | HELD | KEPT
+        # One vector at a time meets columns.
+        if row[M] == 1 and not flags & ABREAST:
+            allowed |= COLUMNS
     elif shape == VECTOR and sources == 2:
         allowed = FORWARD
     for c in range(3):
@@ -273,6 +275,24 @@ def _fits(
 
 
 @njit
+def _matrix_fits(
+    row: NDArray[np.int64],
+    operands: NDArray[np.int64],
+    bits: NDArray[np.int64],
+    coded: NDArray[np.int64],
+) -> bool:
+    """Whether a PIM's second operand is the matrix that m, n, k and flags tell."""
+    d, m, n, k = row[SOURCE + 1], row[M], row[N], row[K]
+    if row[FLAGS] & ABREAST:
+        return _fits(operands, d, n, m * k, bits, coded)
+    if row[FLAGS] & COLUMNS:
+        return _fits(operands, d, k, n, bits, coded)
+    columns = max(1, operands[d, ROW_BYTES] * 8 // bits[operands[d, FORMAT]])
+    pieces = max(1, k // columns)
+    return k % pieces == 0 and _fits(operands, d, m * n * pieces, k // pieces, bits, coded)
+
+
+@njit
 def _shape_fault(
     row: NDArray[np.int64],
     immediate: float,
@@ -305,7 +325,7 @@ def _shape_fault(
         side = row[FLAGS] & ABREAST
         if not _fits(operands, a, 1 if side else m, m * k if side else k, bits, coded):
             return 11 * 8 + 1
-        if not _fits(operands, b, n if side else m * n, m * k if side else k, bits, coded):
+        if not _matrix_fits(row, operands, bits, coded):
             return 11 * 8 + 2
     elif shape == GATHER:
         if not _fits(operands, a, -1, n, bits, coded):
