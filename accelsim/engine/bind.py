@@ -57,6 +57,9 @@ class InMemory(Protocol):
     @property
     def blocks_memory(self) -> bool: ...
 
+    @property
+    def own_pins(self) -> bool: ...
+
     def channel_bytes(self, work: Work) -> Ints:
         """Bytes of vectors and results of every instruction on the pins of its channel."""
 
@@ -120,6 +123,7 @@ class _Binding:
         self.nbytes = np.zeros((n, ACCESSES), dtype=np.int64)
         self.conflict = np.zeros((n, ACCESSES), dtype=np.int64)
         self.blocked = np.zeros(n, dtype=np.int64)
+        self.passing = np.zeros(n, dtype=np.bool_)
         self.actions: dict[str, dict[str, Ints]] = {}
         self.formats = program.element_formats()
         self.coded = np.full(n, -1, dtype=np.int64)  # the coded operand that a row decodes
@@ -391,7 +395,10 @@ class _Binding:
             # The matrix stays in the banks, and so do vectors that lie there.
             self.nbytes[rows, 1] = unit.channel_bytes(work)
             self.nbytes[rows, 0] *= self.space[rows, 0] != self.space[rows, 1]
-            self.blocked[rows] = self.work[rows] // unit.count if unit.blocks_memory else 0
+            if unit.own_pins:
+                self.passing[rows] = True
+            elif unit.blocks_memory:
+                self.blocked[rows] = self.work[rows] // unit.count
         self.actions[name] = {}
         for action, count in cost.actions.items():
             counts = np.zeros(len(self.program), dtype=np.int64)
@@ -427,6 +434,7 @@ class _Binding:
         port, hold, delay = self.ports.of(space, self.nbytes, self.conflict)
         # A channel in which nothing else may happen is its share of the memory.
         hold[:, 0] += self.blocked
+        hold[self.passing] = 0
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
         holds = [Holds.of(port, hold), Holds.of(crossed, crossing)]

@@ -79,6 +79,12 @@ class Pim(Unit):
         """Whether nothing is read or written in a channel while a product is in work there."""
         return not self.pim.rules.concurrent
 
+    @property
+    def own_pins(self) -> bool:
+        """Whether a product's time has that of its vectors and results on its channel's pins, so
+        that it waits for no other channel's; reads and writes pass between its commands."""
+        return self.products.host_vectors
+
     def peak_macs_per_cycle(self, bits: int = 16) -> int:
         del bits
         step = max(1, self.pim.device.timings["burst_cycles"])
