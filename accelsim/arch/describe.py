@@ -59,8 +59,7 @@ def _links(arch: Architecture) -> str:
 def peak_macs_per_second(arch: Architecture) -> int:
     """Multiply-accumulates per second of all units of all cores together."""
     return arch.cores * sum(
-        unit.count * unit.peak_macs_per_cycle() * arch.clocks[unit.clock]
-        for unit in arch.units.values()
+        unit.count * unit.peak_macs_per_cycle() * arch.hz_of(unit) for unit in arch.units.values()
     )
 
 

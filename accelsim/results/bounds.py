@@ -37,7 +37,7 @@ def product_ticks(bound: BoundProgram, kind: int) -> dict[int, float]:
     products = np.isin(program.column("opcode"), PRODUCTS) & (bound.unit_index == kind)
     owner = program.column("operator")[products]
     bits = _operand_bits(bound, products)
-    tick = bound.arch.ticks_per_cycle(block.clock)
+    tick = bound.arch.ticks_of(block)
     instances = block.count * bound.arch.cores
     speedups = _speedups(bound, block, products)
     return {
