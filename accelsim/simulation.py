@@ -265,6 +265,12 @@ def _approximations(
             "memory dram: products in the banks take what their command streams take alone, refresh"
             " included, beside the reads and writes of their channel; neither delays the other"
         )
+    beside = [name for name, unit in arch.units_of(Pim).items() if unit.own_pins]
+    if memory != "ideal" and beside:
+        found.append(
+            f"{beside[0]}: reads and writes pass between the commands of products in the banks;"
+            " neither delays the other"
+        )
     found += [
         f"network {name}: links serve whole transfers in turn, routers hold what waits; gathers"
         " draw on all nodes of a memory alike"

@@ -63,6 +63,9 @@ class InMemory(Protocol):
     @property
     def holds_memory(self) -> bool: ...
 
+    @property
+    def own_pins(self) -> bool: ...
+
     def channel_bytes(self, work: Work) -> Ints:
         """Bytes of vectors and results of every instruction on the pins of its channel."""
 
@@ -128,6 +131,7 @@ class _Binding:
         self.blocked = np.zeros(n, dtype=np.int64)
         self.given = np.ones(n, dtype=np.int64)  # 0: the channels say how long the unit works
         self.products: list[tuple[Pim, Ints, Work]] = []
+        self.passing = np.zeros(n, dtype=np.bool_)
         self.actions: dict[str, dict[str, Ints]] = {}
         self.formats = program.element_formats()
         self.coded = np.full(n, -1, dtype=np.int64)  # the coded operand that a row decodes
@@ -399,6 +403,7 @@ class _Binding:
         self.nbytes[rows, 0] *= self.space[rows, 0] != self.space[rows, 1]
         if self.fidelity != "dram":
             self.blocked[rows] = self.work[rows] // unit.count if unit.holds_memory else 0
+            self.passing[rows] = unit.own_pins
             return
         self.latency[rows] = 0
         self.given[rows] = 0
@@ -444,6 +449,7 @@ class _Binding:
         # it or without.
         hold[:, 1] += self.blocked
         port[self.blocked > 0, 1] = self.ports.read[self.main]
+        hold[self.passing] = 0
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
         holds = [Holds.of(port, hold), Holds.of(crossed, crossing)]

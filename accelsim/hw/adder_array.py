@@ -28,7 +28,7 @@ MULTIPLICATIONS = (Function.MUL, Function.MUL_IMM)
 @block("adder_array")
 @dataclass(frozen=True, kw_only=True)
 class AdderArray(Vector):
-    """``adders`` adders and ``lanes`` multipliers; ``functions`` must be a taylor one."""
+    """``adders`` adders and ``lanes`` multipliers; ``functions`` must be made of them."""
 
     adders: int
     functions: str = "taylor-fp32"
@@ -38,7 +38,9 @@ class AdderArray(Vector):
         require(self.adders >= 1, f"adders must be at least 1, not {self.adders}")
         require(not self.slots, "slots follow from additions and multiplications; accepted: none")
         if taylor(self.functions, self.terms) is None:
-            raise AccelsimError("functions correct; accepted: taylor-fp32, taylor-bf16")
+            raise AccelsimError(
+                "functions correct; accepted: taylor-fp32, taylor-bf16, powers-fp32"
+            )
 
     def operations(self) -> tuple[Ints, Ints]:
         """Additions and multiplications of an element, by function code."""

@@ -14,8 +14,9 @@ result is rounded, or saturated, to the format of the destination when it is wri
     max         the larger; NaN if either is NaN, so that garbage stays visible; zero results are +0
     row_sum     lane by lane, then neighbouring lanes pairwise (numerics.accumulate.row_sums)
 
-``functions: taylor-fp32`` or ``taylor-bf16``: exp, reciprocal, rsqrt and what is made of them are
-additions and multiplications (numerics.taylor), as many issue cycles as there are of them.
+``functions: taylor-fp32``, ``taylor-bf16`` or ``powers-fp32``: exp, reciprocal, rsqrt and what is
+made of them are additions and multiplications (numerics.taylor), as many issue cycles as there are
+of them.
 """
 
 from __future__ import annotations

@@ -7,6 +7,10 @@
     rsqrt        half the bits subtracted from a constant, then ``rsqrt`` steps y (1.5 - x/2 y y)
     tanh, sigmoid, silu, gelu_tanh   from exp and reciprocal
 
+``powers-fp32`` takes fewer: exp is 2^(x log2 e), n the nearest integer, and the series of 2^f by
+Horner has its factors in its coefficients; gelu_tanh has log2 e in those of its polynomial. The
+product with log2 e is rounded, which costs exp up to 128 units of its last place.
+
 Every addition and multiplication is rounded to one format, fp32 or bf16, to which arguments are
 rounded first. Finding n and adding it to an exponent are integer operations. Results below 2^-126
 are 0; arguments below that count as 0.
@@ -45,8 +49,12 @@ FIRST_RECIPROCAL, FIRST_RSQRT = 0.05052, 0.03438
 """Largest relative errors of the first guesses over all significands (of rsqrt, of two binades);
 in bf16 FIRST_GUESS_BF16 more, whose constants are cut off."""
 FIRST_GUESS_BF16 = 0.002
-DEFAULTS = {"exp": 7, "reciprocal": 3, "rsqrt": 3}
 MOST = 16
+POWERS = tuple(LN2**k / math.factorial(k) for k in range(MOST + 1))
+"""Coefficients of the series of 2^f."""
+GELU_A = -2.0 * math.sqrt(2.0 / math.pi) / LN2
+GELU_B = 0.044715 * GELU_A
+DEFAULTS = {"exp": 7, "reciprocal": 3, "rsqrt": 3}
 
 
 @dataclass(frozen=True)
@@ -176,7 +184,7 @@ class Taylor:
         """Relative errors, and of tanh and gelu_tanh absolute ones, behind the rounding of the
         argument: derived, but that of exp in bf16, which is the largest of all arguments."""
         u = self.fmt.unit_roundoff
-        exp = _exp_error(self.exp_terms) if self.fmt is FP32 else _all_of_bf16(self)
+        exp = self.exp_error()
         reciprocal, rsqrt = self._reciprocal_error(u), self._rsqrt_error(u)
         sigmoid = 1.01 * (exp + u + reciprocal)
         return FunctionErrors(
@@ -192,6 +200,10 @@ class Taylor:
             },
             entering=self.fmt,
         )
+
+    def exp_error(self) -> float:
+        """Relative error of exp."""
+        return _exp_error(self.exp_terms) if self.fmt is FP32 else _all_of_bf16(self)
 
     def _reciprocal_error(self, u: float) -> float:
         """e' = e^2 + roundings: of x y, 2 - x y and the product."""
@@ -246,11 +258,80 @@ def _all_of_bf16(functions: Taylor) -> float:
     return float(np.max(np.abs(got / exact[inside] - 1.0))) * (1 + 2.0**-20)
 
 
+@dataclass(frozen=True)
+class Powers(Taylor):
+    """The same by powers of two, in fp32."""
+
+    def __str__(self) -> str:
+        return (
+            f"powers of two {self.exp_terms}, Newton {self.reciprocal_steps} and"
+            f" {self.rsqrt_steps} in {self.fmt.name}"
+        )
+
+    def exp(self, x: Float32) -> Float32:
+        """e^x; 0 below 2^-126, infinite beyond the largest fp32."""
+        with np.errstate(all="ignore"):
+            near = np.clip(self._r(x), np.float32(-FAR), np.float32(FAR))
+            y = self._power(self._r(near * np.float32(1.0 / LN2)))
+            return np.where(np.isnan(x), np.float32(np.nan), y)
+
+    def _power(self, t: Float32) -> Float32:
+        """2^t for |t| far below 1000."""
+        n = np.nan_to_num(np.rint(t))
+        f = self._r(t - n)
+        p = np.full_like(f, POWERS[self.exp_terms])
+        for k in range(self.exp_terms - 1, -1, -1):
+            p = self._r(np.float32(POWERS[k]) + self._r(p * f))
+        wide = np.ldexp(p.astype(np.float64), n.astype(np.int64))
+        return np.where(wide < EXP_LEAST, 0.0, wide).astype(np.float32)
+
+    def gelu_tanh(self, x: Float32) -> Float32:
+        """x / (1 + 2^(x (a + b x^2)))."""
+        with np.errstate(all="ignore"):
+            x = self._r(x)
+            inner = self._r(np.float32(GELU_A) + self._r(np.float32(GELU_B) * self._r(x * x)))
+            most = np.float32(FAR / LN2)
+            t = np.clip(self._r(x * inner), -most, most)
+            return self._r(x * self.reciprocal(self._r(np.float32(1) + self._power(t))))
+
+    @cached_property
+    def operations(self) -> dict[str, tuple[int, int]]:
+        """(additions, multiplications) of each function."""
+        power = (1 + self.exp_terms, self.exp_terms)
+        exp = _sum(power, (0, 1))
+        found = super().operations
+        over = _sum((1, 0), found["reciprocal"])
+        sigmoid = _sum(exp, over)
+        return {
+            **found,
+            "exp": exp,
+            "exp_sub": _sum(exp, (1, 0)),
+            "sigmoid": sigmoid,
+            "tanh": _sum(sigmoid, (1, 2)),
+            "silu": _sum(sigmoid, (0, 1)),
+            "gelu_tanh": _sum((1, 3), power, over, (0, 1)),
+        }
+
+    def exp_error(self) -> float:
+        """Relative error: p_k = c_k + f p_(k+1) with |f| <= 1/2, coefficients, products and sums
+        rounded; the cut of the series; and the product with log2 e, rounded as that is."""
+        u, size, off = self.fmt.unit_roundoff, POWERS[self.exp_terms], 0.0
+        off = u * size
+        for k in range(self.exp_terms - 1, -1, -1):
+            product = 0.5 * (size + off)
+            off = 0.5 * off + u * product + u * POWERS[k] + u * (POWERS[k] + product * (1 + u))
+            size = POWERS[k] + 0.5 * size
+        half = LN2 / 2
+        cut = half ** (self.exp_terms + 1) / math.factorial(self.exp_terms + 1) * math.exp(half)
+        shift = LN2 * 128 * 2.0 * u
+        return 1.001 * ((off + cut) * math.sqrt(2.0) + math.expm1(shift))
+
+
 NO_GELU = (
     "gelu needs the error function, which additions and multiplications do not make here;"
     " accepted: gelu_tanh"
 )
-NAMES = ("correct", "taylor-fp32", "taylor-bf16")
+NAMES = ("correct", "taylor-fp32", "taylor-bf16", "powers-fp32")
 
 
 def taylor(name: str, terms: dict[str, int]) -> Taylor | None:
@@ -269,8 +350,9 @@ def taylor(name: str, terms: dict[str, int]) -> Taylor | None:
     if name == "correct":
         return None
     chosen = {**DEFAULTS, **terms}
-    return Taylor(
-        FORMATS[name.removeprefix("taylor-")],
+    kind = Powers if name == "powers-fp32" else Taylor
+    return kind(
+        FORMATS[name.partition("-")[2]],
         exp_terms=chosen["exp"],
         reciprocal_steps=chosen["reciprocal"],
         rsqrt_steps=chosen["rsqrt"],

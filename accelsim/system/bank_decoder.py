@@ -49,6 +49,7 @@ PIM_GPT_ASIC = AdderArray(
     adders=256,
     memory=("sram",),
     latency=4,
+    functions="powers-fp32",
     terms={"exp": 3, "reciprocal": 2, "rsqrt": 1},
 )
 """256 adders and 128 multipliers; as many terms and steps as a bf16 result can tell."""

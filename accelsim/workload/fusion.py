@@ -15,15 +15,18 @@ def with_fused_activations(graph: Graph) -> Graph:
     before it is never rounded nor stored."""
     readers = Counter(name for op in graph.operators for name in op.inputs)
     found: list[Operator] = []
+    made: dict[str, int] = {}  # by result: the product's place
     gone: set[str] = set()
     for op in graph.operators:
-        before = found[-1] if found else None
-        alone = before is not None and readers[before.output] == 1
-        if alone and isinstance(op, Activation) and isinstance(before, Gemm) and _joins(before, op):
-            gone.add(before.output)
-            found[-1] = replace(before, outputs=op.outputs, activation=op.function)
-        else:
-            found.append(op)
+        place = made.get(op.inputs[0], -1) if isinstance(op, Activation) else -1
+        product = found[place] if place >= 0 and readers[op.inputs[0]] == 1 else None
+        if isinstance(op, Activation) and isinstance(product, Gemm) and _joins(product, op):
+            gone.add(product.output)
+            found[place] = replace(product, outputs=op.outputs, activation=op.function)
+            continue
+        if isinstance(op, Gemm) and graph.tensors[op.output].role == "activation":
+            made[op.output] = len(found)
+        found.append(op)
     if not gone:
         return graph
     tensors = {name: spec for name, spec in graph.tensors.items() if name not in gone}

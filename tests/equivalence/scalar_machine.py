@@ -9,6 +9,7 @@ import math
 import scalar_numbers as num
 import yaml
 from scalar_codes import decoded, encoded
+from scalar_powers import functions_of
 from scalar_products import product_of
 
 from accelsim.arch.catalog import library_folder
@@ -253,8 +254,10 @@ class Machine:
             case Opcode.VECTOR:
                 operands = [self.read(s) for s in (src0, src1) if s >= 0]
                 formats = [self.format(s) for s in (src0, src1) if s >= 0]
-                lanes = self.units[row["unit"]].get("lanes")  # streaming nodes have none
-                result = vector(Function(row["function"]), operands, formats, imm, lanes)
+                unit = self.units[row["unit"]]
+                lanes = unit.get("lanes")  # streaming nodes have none
+                made = functions_of(unit) if unit.get("functions") == "powers-fp32" else {}
+                result = vector(Function(row["function"]), operands, formats, imm, lanes, made)
                 self.write(dst, lambda r, c: at(result, r, c))
             case other:
                 raise AssertionError(f"opcode {other}")
@@ -332,14 +335,18 @@ def at(matrix, r, c):
     return row[c if len(row) > 1 else 0]
 
 
-def vector(function, operands, formats, imm, lanes):
-    """Rows of results of a vector function, in fp32 or int32."""
+def vector(function, operands, formats, imm, lanes, made):
+    """Rows of results of a vector function, in fp32 or int32; ``made``: those that the unit makes
+    of additions and multiplications."""
     whole = all(name in num.INTEGERS for name in formats)
     whole = whole and function not in FLOATING and imm.is_integer()
     if not whole:
         operands = [[[num.cast("fp32", v) for v in row] for row in o] for o in operands]
     a = operands[0]
+    if function in made:
+        return [[made[function](v) for v in row] for row in a]
     if function in SPECIAL:
+        assert not made, function
         return [[SPECIAL[function](v) for v in row] for row in a]
     if function in IMMEDIATE:
         constant = num.wrapped(int(imm)) if whole else num.cast("fp32", imm)
@@ -372,6 +379,11 @@ def vector(function, operands, formats, imm, lanes):
             for r, row in enumerate(a)
         ]
     combine = (whole_binary if whole else float_binary)[function]
+    if made and function == Function.EXP_SUB:
+
+        def combine(x, y):
+            return made[Function.EXP](num.add(x, -y))
+
     rows, cols = max(len(a), len(b)), max(len(a[0]), len(b[0]))
     return [[combine(at(a, r, c), at(b, r, c)) for c in range(cols)] for r in range(rows)]
 

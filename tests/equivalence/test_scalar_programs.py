@@ -37,6 +37,7 @@ BANKS = ("fp16", "bf16")
 SCORES = ("fp16", "bf16", "fp8_e5m2", "fp32")  # small ones are 0 in e4m3, and 0 / 0 a NaN
 # Narrow operands and every bit of their sums.
 SUMS = (*(f"{name},out=fp32" for name in FLOATS), "int8")
+DECODE = "gpt2:layers=1,hidden=32,heads=2,ffn=20,vocab=37,positions=8,phase=decode,context=5"
 SMALL = "layers=1,hidden=12,heads=2,ffn=20,vocab=9,tokens=3"
 
 # architecture, mapper, workload, formats; "-" chooses the mapper as ``check`` does.
@@ -190,8 +191,15 @@ CASES = [
     ("neupims", "pim-attention", "attention:heads=4,kv_heads=2,q=1,kv=37,d=32", BANKS),
     ("npu-pim", "pim-attention", "attention:heads=1,q=1,kv=519,d=32", BANKS[:1]),
     ("neupims", "pim-gemv", "gemm:m=2,n=64,k=530,bias=true", BANKS),
-    ("aim", "pim-gemv", "gemm:m=2,n=48,k=1050,bias=true", BANKS),
+    ("aim", "pim-gemv", "gemm:m=2,n=37,k=1050,bias=true", BANKS),
     ("hbm-pim", "pim-gemv", "gemm:m=2,n=48,k=300,bias=true", BANKS[:1]),
+    ("aim", "pim-spread-attention", "attention:heads=2,q=1,kv=37,d=32", BANKS[1:]),
+    ("pim-gpt", "pim-gemv", "gemm:m=1,n=150,k=1050,bias=true,residual=true", BANKS),
+    ("pim-gpt", "pim-gemv", "gemm:m=2,n=37,k=20,transpose_b=true,activation=gelu_tanh", BANKS),
+    ("pim-gpt", "pim-spread-attention", "attention:heads=4,kv_heads=2,q=1,kv=37,d=32", BANKS),
+    ("pim-gpt", "pim-spread-attention", "attention:heads=1,q=1,kv=1030,d=16", BANKS[1:]),
+    ("pim-gpt", "pim-kv-append", "kv_append:kv_heads=2,q=1,d=48,capacity=9,position=4", BANKS),
+    ("pim-gpt", "-", DECODE, ("bf16",)),
     ("neupims", "pim-kv-append", "kv_append:kv_heads=2,q=1,d=6,batch=2,capacity=9,position=4", ALL),
     ("attacc", "attacc-attention", "attention:heads=2,kv_heads=1,q=1,kv=37,d=128", BANKS[:1]),
     ("attacc", "attacc-attention", "attention:heads=2,q=1,kv=67,d=32", BANKS[:1]),

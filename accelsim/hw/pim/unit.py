@@ -92,7 +92,13 @@ class Pim(Unit):
     @property
     def holds_memory(self) -> bool:
         """Whether its products take their channel's share of the memory meanwhile."""
-        return self.blocks_memory and not self.apart
+        return self.blocks_memory and not (self.apart or self.own_pins)
+
+    @property
+    def own_pins(self) -> bool:
+        """Whether a product's time has that of its vectors and results on its channel's pins, so
+        that it waits for no other channel's; reads and writes pass between its commands."""
+        return self.products.host_vectors
 
     def peak_macs_per_cycle(self, bits: int = 16) -> int:
         del bits
