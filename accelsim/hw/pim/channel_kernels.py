@@ -6,6 +6,7 @@ nothing can happen are left out; runs of columns are sent at once while nothing 
 """
 
 from accelsim._jit import njit_in_place as njit
+from accelsim._jit import njit_uncounted
 from accelsim.hw.dram.state import EVENTS
 from accelsim.hw.pim.fifo_kernels import (
     accepted_entry,
@@ -90,34 +91,41 @@ from accelsim.hw.pim.state import (
 RD, WR = 2, 3
 IDLE_WRITES = 8  # more of them are drained once all command queues are empty
 DONE, FILLED, STUCK = 0, 1, 2
+UNTIL_DONE, UNTIL_READ, UNTIL_TOLD, ASLEEP = range(4)
 LOG_MARGIN = 4096
 
 
-@njit
 def finish(k: Channels, c: int, until_read: bool) -> int:
     """Live until the stream of a channel is done, and all its requests with ``until_read``."""
-    s = k.word[c]
-    while True:
-        if k.log.shape[0] > 0 and k.logged[0] + LOG_MARGIN > k.log.shape[0]:
-            return FILLED
-        clock = s[CLOCK]
-        following = tick(k, c, clock)
-        if s[HEAD] == s[END] and s[LOOKED] == 0 and clock >= s[PIM_FINISH]:
-            reads = s[DONE_READS] + s[WRITES] + s[WAITING]
-            if not until_read or (_all_served(k, c) and reads >= 0):
-                return DONE
-        if following == NEVER:
-            return STUCK
-        s[CLOCK] = following
+    return live(k, c, NEVER, UNTIL_READ if until_read else UNTIL_DONE)
 
 
-@njit
-def advance(k: Channels, c: int, limit: int) -> None:
-    """Live the clocks before ``limit``, or until somebody is to be told something."""
+@njit_uncounted
+def live(k: Channels, c: int, limit: int, until: int) -> int:
+    """Live the clocks before ``limit``; compiled once, for whoever lets channels live on.
+
+    UNTIL_DONE, UNTIL_READ: until the stream is done, with all requests; DONE, FILLED or STUCK.
+    UNTIL_TOLD: until somebody is to be told something or nothing waits. ASLEEP: although nothing
+    waits.
+    """
     s = k.word[c]
     s[LIMIT] = limit
-    while s[CLOCK] < limit and k.book[EVENTS] == 0:
-        s[CLOCK] = tick(k, c, s[CLOCK])
+    alone = until in (UNTIL_DONE, UNTIL_READ)
+    while s[CLOCK] < limit:
+        if alone and k.log.shape[0] > 0 and k.logged[0] + LOG_MARGIN > k.log.shape[0]:
+            return FILLED
+        if until == UNTIL_TOLD and (k.book[EVENTS] > 0 or idle(k, c)):
+            return DONE
+        clock = s[CLOCK]
+        following = tick(k, c, clock)
+        if alone and s[HEAD] == s[END] and s[LOOKED] == 0 and clock >= s[PIM_FINISH]:
+            reads = s[DONE_READS] + s[WRITES] + s[WAITING]
+            if until == UNTIL_DONE or (_all_served(k, c) and reads >= 0):
+                return DONE
+        if alone and following == NEVER:
+            return STUCK
+        s[CLOCK] = following
+    return DONE
 
 
 @njit
