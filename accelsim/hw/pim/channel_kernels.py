@@ -16,7 +16,7 @@ from accelsim.hw.pim.fifo_kernels import (
     offer,
     serve,
 )
-from accelsim.hw.pim.issue_kernels import issue
+from accelsim.hw.pim.issue_kernels import issue, reserve
 from accelsim.hw.pim.pick_kernels import (
     UNDER_WAY,
     pick_looked,
@@ -71,7 +71,6 @@ from accelsim.hw.pim.state import (
     REFRESH_UNITS,
     REFRESHING,
     REPEAT,
-    RESERVED,
     RETURNED,
     RETURNS,
     ROLE,
@@ -162,9 +161,9 @@ def tick(k: Channels, c: int, clock: int) -> int:
         soon = min(soon, last + 1)
         if k.setting[DUAL] > 0:
             _send_second(k, c, clock, 1 - k.kind[sent, ROW_BUS])
-    moves = _move(k, c, clock)
-    for _ in range(last - clock):
-        moves = _move(k, c, clock)
+    moves = False
+    for now in range(clock, last + 1):
+        moves = _move(k, c, now)
     if moves:
         soon = last + 1
     return int(max(soon, last + 1) if last > clock else max(soon, clock + 1))
@@ -205,19 +204,20 @@ def _send(k: Channels, c: int, clock: int) -> tuple[int, int, int]:
             return kind, clock, clock + 1
         if k.setting[REFRESH_ALONE] > 0:
             return NONE, clock, soon
-    pim_first = s[SKIPPING] == 0
+    pim_first, blocks = s[SKIPPING] == 0, False
     if k.setting[CONCURRENT] > 0:
         pim_first = pim_first and s[REFRESHING] == 0
     elif pim_first and (s[WAITING] == 0 or s[IN_TILE] > 0):
         if s[REFRESHING] > 0:
             return NONE, clock, soon
-        kind, last, later = _send_pim(k, c, clock, NONE)
-        return kind, last, min(soon, later)
+        blocks = True
     else:
         pim_first = False
     if pim_first:
         kind, last, later = _send_pim(k, c, clock, NONE)
         soon = min(soon, later)
+        if blocks:
+            return kind, last, soon
         queued = s[HEAD] < s[QUEUED] and k.setting[LOOK_AT] == 1
         if kind != NONE or (queued and s[SKIPPING] == 0 and s[SLACK] < k.setting[GUARD]):
             return kind, last, soon
@@ -239,7 +239,7 @@ def _refreshes(k: Channels, c: int, kind: int, bank: int, clock: int) -> None:
         s[REFRESHING] = 0
         s[SKIPPING] = 0
         s[SLACK] = 0
-        s[RESERVED] = NONE
+        reserve(k, c, NONE)
 
 
 @njit
@@ -309,7 +309,7 @@ def _take(k: Channels, c: int, at: int, place: int, kind: int, repeat: int, last
         s[HOLD_END] = last + k.kind[kind, HOLD]
     if e[LAST] > 0:
         s[IN_TILE] = 0
-        s[RESERVED] = NONE
+        reserve(k, c, NONE)
         if k.setting[CONCURRENT] == 0:
             s[SLACK] = 0
 
@@ -347,6 +347,7 @@ def _send_second(k: Channels, c: int, clock: int, bus: int) -> None:
 def _serve(k: Channels, c: int, kind: int, bank: int, row: int, place: int, clock: int) -> None:
     """Send a command of the host; a read or a write leaves its queue."""
     s = k.word[c]
+    k.quiet[c, bank] = 0
     demanded = k.served[c, bank] == 0 and k.demanded[c, bank] > 0
     issue(k, c, kind, bank, row, 1, 1, 1, clock, clock)
     if kind not in (RD, WR):
@@ -412,6 +413,7 @@ def _to_bank(k: Channels, c: int, at: int, i: int, write: bool) -> None:
     """Take a request out of its queue or buffer into the queue of its bank."""
     s, waiting, bank = k.word[c], WRITES if write else READS, k.node[i & NODE_MASK, R_BANK]
     queue = k.writes[c] if write else k.reads[c]
+    k.quiet[c, bank] = 0
     k.queue[c, bank, k.length[c, bank]] = i
     k.length[c, bank] += 1
     s[WAITING] += 1
