@@ -12,7 +12,7 @@ from accelsim._jit import njit_uncounted as njit
 from accelsim.hw.dram.mapping import CompiledMap
 from accelsim.hw.dram.mapping_kernels import locate
 from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT
-from accelsim.hw.pim.channel_kernels import advance, idle
+from accelsim.hw.pim.channel_kernels import ASLEEP, UNTIL_TOLD, idle, live
 from accelsim.hw.pim.fifo_kernels import push
 from accelsim.hw.pim.state import AFTER, CLOCK, END, NEVER, WRITTEN, Channels
 
@@ -94,20 +94,15 @@ def _wake(banks: Banks, c: int, clock: int) -> None:
         banks.touched[c] = 1
         s = banks.state.word[c]
         if idle(banks.state, c):
-            live_on(banks.state, c, clock)
+            live(banks.state, c, clock, ASLEEP)
         s[CLOCK] = min(s[CLOCK], clock)
 
 
 @njit
 def decide(banks: Banks, c: int, limit: int) -> None:
     """Let a channel live up to a clock, for one at least, or until it has something to tell."""
-    live_on(banks.state, c, min(NEVER - 1, max(limit, banks.state.word[c, CLOCK] + 1)))
-
-
-@njit
-def live_on(k: Channels, c: int, limit: int) -> None:
-    """``advance`` a channel: compiled once, not inlined wherever channels live on."""
-    advance(k, c, limit)
+    least = banks.state.word[c, CLOCK] + 1
+    live(banks.state, c, min(NEVER - 1, max(limit, least)), UNTIL_TOLD)
 
 
 @njit

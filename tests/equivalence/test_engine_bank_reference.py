@@ -23,7 +23,7 @@ from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.memory import PimDram
 
 MANY = settings(  # the first example compiles
-    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25
 )
 FAMILIES = ("neupims", "newton")
 PITCH = 1024  # bytes of a row of a bank

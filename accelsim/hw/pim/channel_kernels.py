@@ -6,6 +6,7 @@ nothing can happen are left out; runs of columns are sent at once while nothing 
 """
 
 from accelsim._jit import njit_in_place as njit
+from accelsim._jit import njit_uncounted
 from accelsim.hw.dram.state import EVENTS
 from accelsim.hw.pim.fifo_kernels import (
     accepted_entry,
@@ -15,7 +16,7 @@ from accelsim.hw.pim.fifo_kernels import (
     offer,
     serve,
 )
-from accelsim.hw.pim.issue_kernels import issue
+from accelsim.hw.pim.issue_kernels import issue, reserve
 from accelsim.hw.pim.pick_kernels import (
     UNDER_WAY,
     pick_looked,
@@ -70,7 +71,6 @@ from accelsim.hw.pim.state import (
     REFRESH_UNITS,
     REFRESHING,
     REPEAT,
-    RESERVED,
     RETURNED,
     RETURNS,
     ROLE,
@@ -90,34 +90,41 @@ from accelsim.hw.pim.state import (
 RD, WR = 2, 3
 IDLE_WRITES = 8  # more of them are drained once all command queues are empty
 DONE, FILLED, STUCK = 0, 1, 2
+UNTIL_DONE, UNTIL_READ, UNTIL_TOLD, ASLEEP = range(4)
 LOG_MARGIN = 4096
 
 
-@njit
 def finish(k: Channels, c: int, until_read: bool) -> int:
     """Live until the stream of a channel is done, and all its requests with ``until_read``."""
-    s = k.word[c]
-    while True:
-        if k.log.shape[0] > 0 and k.logged[0] + LOG_MARGIN > k.log.shape[0]:
-            return FILLED
-        clock = s[CLOCK]
-        following = tick(k, c, clock)
-        if s[HEAD] == s[END] and s[LOOKED] == 0 and clock >= s[PIM_FINISH]:
-            reads = s[DONE_READS] + s[WRITES] + s[WAITING]
-            if not until_read or (_all_served(k, c) and reads >= 0):
-                return DONE
-        if following == NEVER:
-            return STUCK
-        s[CLOCK] = following
+    return live(k, c, NEVER, UNTIL_READ if until_read else UNTIL_DONE)
 
 
-@njit
-def advance(k: Channels, c: int, limit: int) -> None:
-    """Live the clocks before ``limit``, or until somebody is to be told something."""
+@njit_uncounted
+def live(k: Channels, c: int, limit: int, until: int) -> int:
+    """Live the clocks before ``limit``; compiled once, for whoever lets channels live on.
+
+    UNTIL_DONE, UNTIL_READ: until the stream is done, with all requests; DONE, FILLED or STUCK.
+    UNTIL_TOLD: until somebody is to be told something or nothing waits. ASLEEP: although nothing
+    waits.
+    """
     s = k.word[c]
     s[LIMIT] = limit
-    while s[CLOCK] < limit and k.book[EVENTS] == 0:
-        s[CLOCK] = tick(k, c, s[CLOCK])
+    alone = until in (UNTIL_DONE, UNTIL_READ)
+    while s[CLOCK] < limit:
+        if alone and k.log.shape[0] > 0 and k.logged[0] + LOG_MARGIN > k.log.shape[0]:
+            return FILLED
+        if until == UNTIL_TOLD and (k.book[EVENTS] > 0 or idle(k, c)):
+            return DONE
+        clock = s[CLOCK]
+        following = tick(k, c, clock)
+        if alone and s[HEAD] == s[END] and s[LOOKED] == 0 and clock >= s[PIM_FINISH]:
+            reads = s[DONE_READS] + s[WRITES] + s[WAITING]
+            if until == UNTIL_DONE or (_all_served(k, c) and reads >= 0):
+                return DONE
+        if alone and following == NEVER:
+            return STUCK
+        s[CLOCK] = following
+    return DONE
 
 
 @njit
@@ -155,8 +162,8 @@ def tick(k: Channels, c: int, clock: int) -> int:
         if k.setting[DUAL] > 0:
             _send_second(k, c, clock, 1 - k.kind[sent, ROW_BUS])
     moves = False
-    for n in range(clock, last + 1):
-        moves = _move(k, c, clock, n < last)
+    for now in range(clock, last + 1):
+        moves = _move(k, c, now, now < last)
     if moves:
         soon = last + 1
     return int(max(soon, last + 1) if last > clock else max(soon, clock + 1))
@@ -197,19 +204,20 @@ def _send(k: Channels, c: int, clock: int) -> tuple[int, int, int]:
             return kind, clock, clock + 1
         if k.setting[REFRESH_ALONE] > 0:
             return NONE, clock, soon
-    pim_first = s[SKIPPING] == 0
+    pim_first, blocks = s[SKIPPING] == 0, False
     if k.setting[CONCURRENT] > 0:
         pim_first = pim_first and s[REFRESHING] == 0
     elif pim_first and (s[WAITING] == 0 or s[IN_TILE] > 0):
         if s[REFRESHING] > 0:
             return NONE, clock, soon
-        kind, last, later = _send_pim(k, c, clock, NONE)
-        return kind, last, min(soon, later)
+        blocks = True
     else:
         pim_first = False
     if pim_first:
         kind, last, later = _send_pim(k, c, clock, NONE)
         soon = min(soon, later)
+        if blocks:
+            return kind, last, soon
         queued = s[HEAD] < s[QUEUED] and k.setting[LOOK_AT] == 1
         if kind != NONE or (queued and s[SKIPPING] == 0 and s[SLACK] < k.setting[GUARD]):
             return kind, last, soon
@@ -231,7 +239,7 @@ def _refreshes(k: Channels, c: int, kind: int, bank: int, clock: int) -> None:
         s[REFRESHING] = 0
         s[SKIPPING] = 0
         s[SLACK] = 0
-        s[RESERVED] = NONE
+        reserve(k, c, NONE)
 
 
 @njit
@@ -301,7 +309,7 @@ def _take(k: Channels, c: int, at: int, place: int, kind: int, repeat: int, last
         s[HOLD_END] = last + k.kind[kind, HOLD]
     if e[LAST] > 0:
         s[IN_TILE] = 0
-        s[RESERVED] = NONE
+        reserve(k, c, NONE)
         if k.setting[CONCURRENT] == 0:
             s[SLACK] = 0
 
@@ -339,6 +347,7 @@ def _send_second(k: Channels, c: int, clock: int, bus: int) -> None:
 def _serve(k: Channels, c: int, kind: int, bank: int, row: int, place: int, clock: int) -> None:
     """Send a command of the host; a read or a write leaves its queue."""
     s = k.word[c]
+    k.quiet[c, bank] = 0
     demanded = k.served[c, bank] == 0 and k.demanded[c, bank] > 0
     issue(k, c, kind, bank, row, 1, 1, 1, clock, clock)
     if kind not in (RD, WR):
@@ -405,6 +414,7 @@ def _to_bank(k: Channels, c: int, at: int, i: int, write: bool) -> None:
     """Take a request out of its queue or buffer into the queue of its bank."""
     s, waiting, bank = k.word[c], WRITES if write else READS, k.node[i & NODE_MASK, R_BANK]
     queue = k.writes[c] if write else k.reads[c]
+    k.quiet[c, bank] = 0
     k.queue[c, bank, k.length[c, bank]] = i
     k.length[c, bank] += 1
     s[WAITING] += 1

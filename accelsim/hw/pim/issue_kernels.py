@@ -12,6 +12,7 @@ from accelsim.hw.pim.state import (
     OPEN_SINCE,
     RANK_BANKS,
     REACH,
+    RESERVED,
     ROLE,
     SECOND,
     STEP,
@@ -24,13 +25,13 @@ ACT = 0
 @njit
 def ready_at(k: Channels, c: int, kind: int, bank: int) -> int:
     """First clock at which a command may go to all banks that it reaches."""
-    banks, at = k.reached[k.kind[kind, REACH], bank], 0
-    for n in range(banks.shape[0]):
-        b = banks[n]
-        if b < 0:
+    places, at = k.asked[k.kind[kind, REACH], bank], 0
+    for n in range(places.shape[0]):
+        p = places[n]
+        if p < 0:
             break
-        if k.ready[c, b, kind] > at:
-            at = k.ready[c, b, kind]
+        if k.ready[c, p, kind] > at:
+            at = k.ready[c, p, kind]
     if kind == ACT:
         at = max(at, _window(k, c, bank // k.setting[RANK_BANKS]))
     return int(at)
@@ -74,11 +75,13 @@ def issue(
 
 @njit
 def _push(k: Channels, c: int, kind: int, bank: int, total: int, first: int, last: int) -> None:
-    """What may follow, and when, at every bank."""
-    shared, several = k.shared[k.kind[kind, REACH], bank], k.several[kind] > 0
-    for b in range(k.ready.shape[1]):
-        how = shared[b]
-        times, costs = k.ready[c, b], k.delay[how, kind]
+    """What may follow, and when, at every place that hears of a command."""
+    heard, several = k.heard[k.kind[kind, REACH], bank], k.several[kind] > 0
+    for n in range(heard.shape[0]):
+        if heard[n, 0] < 0:
+            break
+        how = heard[n, 1]
+        times, costs = k.ready[c, heard[n, 0]], k.delay[how, kind]
         for after in range(times.shape[0]):
             at = last + costs[after]
             if at > times[after]:
@@ -110,6 +113,7 @@ def _drive_rows(k: Channels, c: int, kind: int, bank: int, row: int, clock: int)
 @njit
 def _set_row(k: Channels, c: int, buffer: int, b: int, row: int, clock: int) -> None:
     was = k.rows[c, buffer, b]
+    k.quiet[c, b] = 0
     k.rows[c, buffer, b] = row
     rank = k.rank[c, buffer, b // k.setting[RANK_BANKS]]
     if was < 0 and row >= 0:
@@ -120,6 +124,15 @@ def _set_row(k: Channels, c: int, buffer: int, b: int, row: int, clock: int) -> 
         rank[OPEN_BANKS] -= 1
         if rank[OPEN_BANKS] == 0:
             rank[OPEN_CYCLES] += clock - rank[OPEN_SINCE]
+
+
+@njit
+def reserve(k: Channels, c: int, row: int) -> None:
+    """Requests to a row wait; NONE: to none any more."""
+    if k.word[c, RESERVED] != row:
+        k.word[c, RESERVED] = row
+        for b in range(k.quiet.shape[1]):
+            k.quiet[c, b] = 0
 
 
 @njit

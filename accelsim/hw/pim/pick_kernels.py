@@ -5,7 +5,7 @@ that it names, its row, what it serves, or NONE and the first clock at which the
 """
 
 from accelsim._jit import njit_in_place as njit
-from accelsim.hw.pim.issue_kernels import ready_at
+from accelsim.hw.pim.issue_kernels import ready_at, reserve
 from accelsim.hw.pim.state import (
     AHEAD,
     BANK,
@@ -120,7 +120,7 @@ def pick_pim(k: Channels, c: int, clock: int) -> Choice:
             return NONE, NONE, NONE, NONE, clock
         until = clock + left
         if k.kind[kind, ROLE] == HEADER:
-            s[RESERVED] = e[ROW]
+            reserve(k, c, e[ROW])
     if k.kind[kind, HOLD] > 0:
         s[HOLDING] = ATTEMPTED
         s[HOLD_BANK] = e[BANK]
@@ -278,7 +278,10 @@ def pick_request(k: Channels, c: int, clock: int, pim_waits: bool) -> Choice:
             continue
         if s[REFRESHING] > 0 and b // k.setting[UNIT_BANKS] == s[UNIT_DUE]:
             continue
-        open_row, tried = k.rows[c, 0, b], 0
+        if clock < k.quiet[c, b]:
+            soon = min(soon, k.quiet[c, b])
+            continue
+        open_row, tried, later = k.rows[c, 0, b], 0, NEVER
         for place in range(k.length[c, b]):
             q = k.node[k.queue[c, b, place] & NODE_MASK]
             if q[R_ROW] == s[RESERVED]:
@@ -294,10 +297,13 @@ def pick_request(k: Channels, c: int, clock: int, pim_waits: bool) -> Choice:
             if command == PRE and not _may_close(k, c, b, place):
                 continue
             at = ready_at(k, c, command, b)
+            later = min(later, at)
             if at > clock:
                 soon = min(soon, at)
             elif not pim_waits or _fits(k, c, command):
                 return command, b, q[R_ROW], place, clock
+        # Until then nothing changes by itself: times only move away.
+        k.quiet[c, b] = later
     return NONE, NONE, NONE, NONE, soon
 
 

@@ -1,7 +1,8 @@
 """Compiled form of PIM channels: a family's commands and rules as tables, channels as arrays.
 
-``Channels.ready[c, b, k]`` is the first clock at which command k may touch bank b of channel c. A
-command pushes these times at all banks, by how much a bank shares with those it reaches.
+``Channels.ready[c, p, k]`` is the first clock at which command k may touch place p of channel c: a
+bank, a bank group or a rank (in this order). A command to some banks is ready when all places that
+these are and lie in are; it pushes the times of those that hear of it, by what they share with it.
 
 Requests of the host come as runs of bursts of one row, *nodes* in a list; the queues of a channel
 hold nodes, once per burst. Whoever sent them, and entries of a stream, is told when they have been
@@ -82,8 +83,9 @@ class Channels(NamedTuple):
     delay: Int64  # [shared, before, after]: cycles after the last
     each: Int64  # [shared, before, after, (cycles, each, least)]: after the first of several
     several: Int64  # [before]: whether each says anything
-    shared: Int64  # [reach, bank named, b]: what they share
     reached: Int64  # [reach, bank named, n]: banks, NONE behind the last
+    asked: Int64  # [reach, bank named, n]: places that these are and lie in, NONE behind the last
+    heard: Int64  # [reach, bank named, n, (place, what they share)]: NONE behind the last
     windows: Int64  # [window, (cycles, activations)]
     word: Int64  # [c, word]
     rank: Int64  # [c, buffer, rank, word]
@@ -91,7 +93,8 @@ class Channels(NamedTuple):
     rows: Int64  # [c, buffer, b]: open row
     served: Int64  # [c, b]
     demanded: Int64  # [c, b]
-    ready: Int64  # [c, b, k]
+    ready: Int64  # [c, place, k]
+    quiet: Int64  # [c, b]: the clock before which its requests need not be looked at
     entry: Int64  # [entry, field]: the streams of all channels, one behind the other
     looked: Int64  # [c, WIDEST]: entries that are looked at
     node: Int64  # [node, field]: requests of the host, of all channels
@@ -191,8 +194,9 @@ def idle_channels(
         delay=first,
         each=several,
         several=np.asarray((several[:, :, :, 1] > 0).any(axis=(0, 2)), np.int64),
-        shared=np.stack([_shared(family, reach) for reach in Reach]),
         reached=np.stack([_reached(family, reach) for reach in Reach]),
+        asked=np.stack([_asked(family, reach) for reach in Reach]),
+        heard=np.stack([_heard(family, reach) for reach in Reach]),
         windows=np.array(family.device.windows(), np.int64).reshape(-1, 2),
         word=_words(setting, ends),
         rank=np.zeros((n, 2, ranks, RANK_WORDS), np.int64),
@@ -200,7 +204,8 @@ def idle_channels(
         rows=np.full((n, 2, banks), NONE, np.int64),
         served=np.zeros((n, banks), np.int64),
         demanded=np.zeros((n, banks), np.int64),
-        ready=np.zeros((n, banks, kinds), np.int64),
+        ready=np.zeros((n, banks + banks // parts.banks + ranks, kinds), np.int64),
+        quiet=np.zeros((n, banks), np.int64),
         entry=entry,
         looked=np.full((n, WIDEST), NONE, np.int64),
         node=node,
@@ -333,13 +338,38 @@ def _reached(family: Family, reach: Reach) -> Int64:
     return found
 
 
-def _shared(family: Family, reach: Reach) -> Int64:
-    """The most that each bank shares with any of those that a command touches."""
+def _places(family: Family) -> tuple[int, int, int]:
+    """The first place of bank groups and of ranks, and how many places there are."""
+    parts = family.device.organization
+    groups, ranks = family.banks // parts.banks, parts.pseudo_channels * parts.ranks
+    return family.banks, family.banks + groups, family.banks + groups + ranks
+
+
+def _asked(family: Family, reach: Reach) -> Int64:
+    """Banks that a command touches, their groups, their ranks."""
+    group, rank, *_ = _numbers(family)
+    groups, ranks, places = _places(family)
+    found = np.full((family.banks, places + 1), NONE, np.int64)
+    for bank, mine in enumerate(touches(family, reach)):
+        at = np.flatnonzero(mine)
+        all_of = [at, groups + np.unique(group[at]), ranks + np.unique(rank[at])]
+        asked = np.concatenate(all_of)
+        found[bank, : len(asked)] = asked
+    return found
+
+
+def _heard(family: Family, reach: Reach) -> Int64:
+    """Places that hear of a command, with the most that they share with any bank it touches."""
     group, rank, pseudo, _, _ = _numbers(family)
-    touched = touches(family, reach)
-    found = np.full((family.banks, family.banks), SAME_CHANNEL, np.int64)
-    for shared, unit in ((SAME_BUS, pseudo), (SAME_RANK, rank), (SAME_GROUP, group)):
-        same = np.equal.outer(unit, unit).astype(np.int64)
-        found[(touched.astype(np.int64) @ same) > 0] = shared
-    found[touched] = SAME_BANK
+    groups, ranks, places = _places(family)
+    parts = family.device.organization
+    found = np.full((family.banks, places + 1, 2), NONE, np.int64)
+    for bank, mine in enumerate(touches(family, reach)):
+        at = np.flatnonzero(mine)
+        heard = [(int(b), SAME_BANK) for b in at]
+        heard += [(groups + int(g), SAME_GROUP) for g in np.unique(group[at])]
+        for r in range(places - ranks):
+            shared = SAME_BUS if (pseudo[at] == r // parts.ranks).any() else SAME_CHANNEL
+            heard.append((ranks + r, SAME_RANK if (rank[at] == r).any() else shared))
+        found[bank, : len(heard)] = heard
     return found
