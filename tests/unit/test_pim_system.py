@@ -186,6 +186,10 @@ def test_kernels_of_hbm_pim() -> None:
         verdict = xs.check(machine, f"gemm:{shape},dtype=fp16", mapper="pim-gemv")
         assert verdict.ok, verdict.first
         assert verdict.operators[0].reduction == "lanes:16"
+    # A channel's last block is not full; and sums that the buffer does not hold at once.
+    for outputs, kernels in ((151_936, 63), (400_000, 255)):
+        wide = xs.workload(f"gemm:m=1,n={outputs},k=256,dtype=fp16")
+        assert products_of(wide, machine) == kernels
     run = xs.simulate(machine, "gemm:m=1,n=4096,k=1024,dtype=fp16")
     assert run.mapper == "pim-gemv"
     alone = run_pim("hbm-pim", "gemv:m=4096,n=1024").cycles

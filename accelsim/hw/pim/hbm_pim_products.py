@@ -39,6 +39,9 @@ class HbmPimProducts(Products):
             for row in stream_of(family, steps).table().tolist():
                 yield tuple(row)
 
+    def turn(self, family: Family) -> int:
+        return _outputs(family)
+
     def pin_bytes(self, family: Family, sweep: Sweep) -> int:
         burst, inputs = family.device.organization.column_bytes, 2 * REGISTERS
         given = _tiles(family, sweep.n) * _pairs(family, sweep.k) * inputs

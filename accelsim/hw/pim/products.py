@@ -98,6 +98,10 @@ class Products:
         vectors lie in the banks from (row, bank) ``vector`` on, if they lie there."""
         raise AccelsimError(f"family {family.name} computes no products of tile programs")
 
+    def turn(self, family: Family) -> int:
+        """Outputs of a channel that come at once; products of fewer take as long."""
+        return family.banks
+
     def pin_bytes(self, family: Family, sweep: Sweep) -> int:
         """What a product moves over the pins of its channel."""
         burst = family.device.organization.column_bytes
