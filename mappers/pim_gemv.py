@@ -146,7 +146,7 @@ class _Gemv:
         """Pieces, of which as many are in work at once as there is room for."""
         free = self.core.arenas[self.chip].free - MARGIN
         free -= min(2, self.op.m) * row_bytes(self.op.k, self.x.fmt)
-        places, turn = self.places, self.memory.grid.banks * self.places.channels
+        places, turn = self.places, self.places.turn * self.places.channels
         whole = -(-self.op.n // turn) * turn
         least = LEAST_OUTPUTS * places.channels
         count = max(1, min(MOST_PIECES, whole // least)) if self.products.goes_on else 1

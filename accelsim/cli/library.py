@@ -38,17 +38,17 @@ def list_library(
 def show(arch: options.Arch, sets: options.Sets = None) -> None:
     """Show an architecture: block diagram, peaks, and every parameter with its source.
 
-    Also a DRAM device or a PIM family: organisation, timings, constraints, energy, with sources.
+    Also a DRAM device or a PIM family: organisation, timings, constraints, energy, with sources. A
+    family of an architecture's name is shown behind it.
     """
+    from accelsim.arch.catalog import list_archs
     from accelsim.hw.dram.catalog import device, list_devices
-    from accelsim.hw.pim.catalog import family, list_families
+    from accelsim.hw.pim.catalog import list_families
 
-    if arch in list_families():
-        from accelsim.hw.pim.describe import describe as describe_family
-
+    if arch in list_families() and arch not in list_archs():
         if sets:
             raise AccelsimError(f"--set {sets[0]}: {arch} is a family; accepted: an architecture")
-        typer.echo(describe_family(family(arch)), nl=False)
+        _show_family(arch)
         return
     if arch in list_devices() or ".yaml:" in arch:
         from accelsim.hw.dram.describe import describe as describe_device
@@ -61,6 +61,16 @@ def show(arch: options.Arch, sets: options.Sets = None) -> None:
     from accelsim.arch.describe import describe
 
     typer.echo(describe(as_arch(arch, options.overrides(sets))), nl=False)
+    if arch in list_families():
+        typer.echo()
+        _show_family(arch)
+
+
+def _show_family(name: str) -> None:
+    from accelsim.hw.pim.catalog import family
+    from accelsim.hw.pim.describe import describe
+
+    typer.echo(describe(family(name)), nl=False)
 
 
 def _lines(entries: Iterable[Entry], indent: str = "") -> str:

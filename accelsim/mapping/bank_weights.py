@@ -82,6 +82,11 @@ class WeightPlaces:
         return len({one.channel for one in self.shares})
 
     @cached_property
+    def turn(self) -> int:
+        """Outputs of a channel that come at once."""
+        return self.memory.grid.banks if self.table else self.products.turn(self.memory.pim)
+
+    @cached_property
     def cycles(self) -> int:
         """Clocks of the products with one vector in the channel with most of them."""
         busy: Counter[int] = Counter()
@@ -90,12 +95,12 @@ class WeightPlaces:
         return max(busy.values())
 
     def pieces(self, width: int) -> list[Piece]:
-        """The products in pieces of at most ``width`` outputs, whole turns of all banks."""
-        banks = self.memory.grid.banks
-        height = width // self.channels // banks * banks
+        """The products in pieces of at most ``width`` outputs, whole turns of every channel."""
+        turn = self.turn
+        height = width // self.channels // turn * turn
         if height < 1:
             raise CapacityError(
-                f"sums of {banks} outputs in each of {self.channels} channels do not fit"
+                f"sums of {turn} outputs in each of {self.channels} channels do not fit"
             )
         first: dict[int, int] = {}
         found: dict[int, list[Share]] = {}

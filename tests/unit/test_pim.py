@@ -224,6 +224,11 @@ def test_lists_and_pages_name_the_families() -> None:
     assert "attacc-buffer" in listed.stdout
     page = CliRunner().invoke(app, ["show", "neupims"])
     assert "COMPS_READRES" in page.stdout
+    assert "NPU of eight arrays on 32 channels" in page.stdout
+    alone = CliRunner().invoke(app, ["show", "attacc-bank"])
+    assert alone.stdout.startswith("attacc-bank ")
+    refused = CliRunner().invoke(app, ["show", "attacc-bank", "--set", "hbm.channels=4"])
+    assert refused.exit_code == 2
     assert "2 + 2 x max(k, 6)" in page.stdout
 
 

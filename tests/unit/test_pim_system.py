@@ -186,12 +186,16 @@ def test_kernels_of_hbm_pim() -> None:
         verdict = xs.check(machine, f"gemm:{shape},dtype=fp16", mapper="pim-gemv")
         assert verdict.ok, verdict.first
         assert verdict.operators[0].reduction == "lanes:16"
+    # A channel's last block is not full; and sums that the buffer does not hold at once.
+    for outputs, kernels in ((151_936, 63), (400_000, 255)):
+        wide = xs.workload(f"gemm:m=1,n={outputs},k=256,dtype=fp16")
+        assert products_of(wide, machine) == kernels
     run = xs.simulate(machine, "gemm:m=1,n=4096,k=1024,dtype=fp16")
     assert run.mapper == "pim-gemv"
     alone = run_pim("hbm-pim", "gemv:m=4096,n=1024").cycles
     assert product_cost("hbm-pim", Sweep(1, 1, 64, 1024, True)).cycles == alone
     # Beside the kernel: results over the port, and what the host adds.
-    assert alone < run.cycles < 1.1 * alone
+    assert alone + 128 <= run.cycles < 1.06 * alone
 
 
 def test_a_decoder_step_beside_hbm_pim() -> None:
@@ -203,6 +207,15 @@ def test_a_decoder_step_beside_hbm_pim() -> None:
     assert len(mine) == 6
     with pytest.raises(AccelsimError, match="caches of which each lies in one channel"):
         xs.simulate(machine, graph, mapper="pim-attention")
+
+
+def test_kernels_are_taken_where_they_are_sooner() -> None:
+    machine = xs.arch("hbm-pim")
+    # Half of the units have nothing to do: PIMSimulator's kernel loses against reads here, too.
+    assert xs.simulate(machine, "gemm:m=1,n=1024,k=1024,dtype=fp16").mapper == "systolic-gemm"
+    step = xs.workload("gpt3-xl", phase="decode", layers=1, batch=1, context=128, dtype="fp16")
+    run = xs.simulate(machine, step)
+    assert run.cycles < 0.75 * xs.simulate(machine, step, mapper="systolic-gemm").cycles
 
 
 def test_units_beside_a_memory_without_banks_of_theirs(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ HBM-PIM against ideal reads and writes: the published benchmarks, of which gemv,
 take these delays and nothing of their own; the baseline is this simulator's, sequential streams
 over the same channels, refreshed from another clock on. No run of AiM's commands for vectors is
 published; tests hold them to their closed forms. The same kernels as products of a tile program
-(architecture hbm-pim) take what they take as streams; what crosses the memory's port, results that
-the recorded runs leave in the banks among it, comes on top there.
+(architecture hbm-pim) take what they take as streams; results, which the recorded runs leave in the
+banks, are read on top of that there.
 """
 
 from __future__ import annotations

@@ -39,10 +39,12 @@ class HbmPimProducts(Products):
             for row in stream_of(family, steps).table().tolist():
                 yield tuple(row)
 
+    def turn(self, family: Family) -> int:
+        return _outputs(family)
+
     def pin_bytes(self, family: Family, sweep: Sweep) -> int:
-        burst, inputs = family.device.organization.column_bytes, 2 * REGISTERS
-        given = _tiles(family, sweep.n) * _pairs(family, sweep.k) * inputs
-        return sweep.vectors * sweep.results * (given + sweep.n) * burst
+        """Results, a burst each; vectors take their time among the kernel's commands."""
+        return sweep.vectors * sweep.results * sweep.n * family.device.organization.column_bytes
 
     def weights(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> Layout:
         del family

@@ -119,6 +119,10 @@ class Products:
         del family, sweep
         return None
 
+    def turn(self, family: Family) -> int:
+        """Outputs of a channel that come at once; products of fewer take as long."""
+        return family.banks
+
     def pin_bytes(self, family: Family, sweep: Sweep) -> int:
         """What a product moves over the pins of its channel."""
         burst = family.device.organization.column_bytes
