@@ -14,8 +14,8 @@ layer   outputs are dealt to the banks, whose weights stay; where there are more
 Where a text grows token by token (decode), keys and values stay where they are, and weights too, if
 the banks of a token hold them all.
 
-Operands have 8 bits. Functions are sequences of products and sums in the cells (FUNCTIONS); nothing
-overlaps: commands go to all banks at once.
+Operands have 8 bits. Functions are sequences of products and sums in the cells (FUNCTIONS). Nothing
+overlaps, and a causal mask saves nothing: commands go to all banks at once.
 
 Source: Zhou et al., TransPIM, HPCA 2022, as far as notes of others on its text tell: sharding, ring
 broadcast, ACU, stacks and host link. Assumed here: how banks share a token, what a layer-based

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 import accelsim as xs
 from accelsim.cli.main import app
 from accelsim.errors import AccelsimError, CapacityError
+from accelsim.hw.dram.commands import Command
+from accelsim.hw.dram.energy import command_energy_pj
 from accelsim.hw.pim.catalog import family
 from accelsim.system.cell_text import decode, read_and_write
 from accelsim.system.cell_work import CellTime, CellWork
@@ -43,6 +45,12 @@ MODEL = "roberta-32k"
 def test_a_command_takes_its_clocks(kind: str, clocks: int) -> None:
     assert WORK.one(kind).seconds == pytest.approx(clocks * NS, rel=0.04)
     assert WORK.one(kind).joules > 0
+
+
+def test_joules_are_those_of_all_channels() -> None:
+    """Two activations in 16 stripes of 32 banks; stand-by is a small part."""
+    activation = command_energy_pj(WORK.family.device)[Command.ACT] * 1e-12
+    assert WORK.one("operation").joules == pytest.approx(64 * 1024 * activation, rel=0.1)
 
 
 def test_bytes_go_around_the_ring_or_over_the_bus() -> None:
@@ -172,6 +180,9 @@ def test_a_text_is_the_sum_of_its_steps() -> None:
         steps += machine.run(xs.workload("gpt2", phase="decode", context=context))
     assert whole.seconds == pytest.approx(steps.seconds)
     assert whole.joules == pytest.approx(steps.joules)
+    # 512 texts have four banks each, and room for ten keys in a row: the 41st token opens another.
+    short, long = (decode("gpt2", TokenSharding(), 39, n, 512) for n in (1, 2))
+    assert long.sums > 2 * short.sums
     both = read_and_write("gpt2", machine, 10, 3)
     assert both.total.seconds == pytest.approx(both.read.seconds + whole.seconds)
 

@@ -63,7 +63,7 @@ from accelsim.results.claims import Claim, Row
 from accelsim.simulation import simulate_graph
 from accelsim.system.cell_text import decode
 from accelsim.system.cell_work import CellTime, CellWork
-from accelsim.system.token_sharding import TokenSharding
+from accelsim.system.token_sharding import DATAFLOWS, TokenSharding
 from accelsim.workload import operators as ops
 from accelsim.workload import workload
 from accelsim.workload.graph import Graph
@@ -101,6 +101,7 @@ def rows() -> Iterator[Row]:
     yield from internal_rows("transpim")
     for family in ("transpim-row", "transpim-all"):
         yield from stripe_rows(family)
+    yield from path_rows()
     yield from decode_rows()
     yield from processor_rows()
     yield from memory_rows()
@@ -158,6 +159,20 @@ def stripe_rows(family: str) -> Iterator[Row]:
     for judged in (True, False):
         for case, expected, measured in _figures(family, judged):
             yield Row(f"{family}: {case}", expected, measured, split="shown: stripes")
+
+
+def path_rows() -> Iterator[Row]:
+    """Token over layer dataflow where the layer dataflow has the ring, and as tFAW has it."""
+    ringed, faw = 0.0, 0.0
+    for tokens in LENGTHS:
+        layer = TokenSharding(dataflow="layer", layer_ring=True).run(_graph(tokens)).seconds
+        ringed += math.log(layer / _run("transpim", tokens, "token", True, True).seconds)
+        slow = [_run("transpim-faw", tokens, one, True, True).seconds for one in DATAFLOWS]
+        faw += math.log(slow[1] / slow[0])
+    for case, total in (("both with the ring", ringed), ("transpim-faw", faw)):
+        gain = math.exp(total / len(LENGTHS))
+        name = f"token over layer dataflow, {case}"
+        yield Row(name, TOKEN_OVER_LAYER, gain, split="shown: paths")
 
 
 def _figures(family: str, judged: bool) -> list[tuple[str, float, float]]:
