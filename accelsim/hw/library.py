@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from accelsim.errors import AccelsimError, unknown
+from accelsim.yaml_lines import Item
 
 Part = TypeVar("Part")
 
@@ -53,6 +54,26 @@ class Library(Generic[Part]):
         if name not in listed:
             raise AccelsimError(f"{file}: {unknown(self.what, name, listed)}")
         return listed[name]
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """A file of a library: its name in messages, and its values with their lines."""
+
+    name: str
+    root: Item
+
+    def fail(self, line: int, message: str) -> AccelsimError:
+        return AccelsimError(f"{self.name}:{line}: {message}")
+
+    def mapping(self, item: Item, what: str, keys: Iterable[str] | None = None) -> dict[str, Item]:
+        """The values of a mapping by key; ``keys`` are those that are known, None any."""
+        if not isinstance(item.value, dict):
+            raise self.fail(item.line, f"{what} must be a mapping; accepted: {what}: {{...}}")
+        for key, inner in item.value.items():
+            if keys is not None and key not in keys:
+                raise self.fail(inner.line, unknown(f"key of a {what}", key, keys))
+        return item.value
 
 
 def split(name_or_path: str) -> tuple[str, str]:

@@ -43,13 +43,11 @@ ELEMENT_BYTES = 2
 
 @dataclass(frozen=True)
 class Placed:
-    """A tensor that lies in banks: its regions, whole rows of all banks; ``tokens`` it holds, each
-    element of ``bits``."""
+    """A tensor that lies in banks: its regions, whole rows of all banks, elements of ``bits``."""
 
     regions: tuple[Region, ...]
     nbytes: int
     boundary: int
-    tokens: int
     bits: int
 
 
@@ -219,7 +217,7 @@ class CachePlaces:
         rows = 1 + max(layout.last_row for layout in layouts)
         pitch = self.memory.row_pitch
         regions = self.key_regions if keys else self.value_regions
-        return Placed(regions, rows * pitch, pitch, sum(self.lengths), self.memory.grid.bits)
+        return Placed(regions, rows * pitch, pitch, self.memory.grid.bits)
 
     def keys(self, cache: Storage, one: Request, heads: slice, fmt: Format) -> View:
         """Keys [tokens, heads side by side] of a sequence: heads of one row."""
