@@ -40,8 +40,7 @@ def dma_gather(op: EmbeddingGather, low: Lowering) -> None:
         for top in mine[::height]:
             rows = slice(top, min(top + height, mine.stop))
             tile = ring.next()[: rows.stop - rows.start, everything]
-            for _, cols, part in low.pieces(table):
-                low.build.gather(core.load_queues[0], tile[:, cols], part, ids[rows, everything])
+            low.build.gather(core.load_queues[0], tile, table, ids[rows, everything])
             low.build.store(core.store_queue, out[rows, everything], tile)
 
 

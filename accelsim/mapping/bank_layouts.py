@@ -50,6 +50,12 @@ class Placed:
     boundary: int
     bits: int
 
+    @property
+    def in_columns(self) -> bool:
+        """Whether any row is found where every region has its columns of all rows: a gather knows
+        which row only when it runs."""
+        return all(one.row == 0 and one.col_step == ELEMENT_BYTES for one in self.regions)
+
 
 @dataclass(frozen=True)
 class Request:
