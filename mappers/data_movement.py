@@ -9,6 +9,7 @@ from accelsim.mapping.attention.heads import append_runs
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT
 from accelsim.mapping.registry import mapper
+from accelsim.mapping.tile_sizes import even_shares
 from accelsim.numerics.formats import row_bytes
 from accelsim.workload.operators import EmbeddingGather, KvAppend, PrependToken
 
@@ -30,19 +31,16 @@ def dma_gather(op: EmbeddingGather, low: Lowering) -> None:
     table = low.matrix(op.inputs[0], op.vocab, op.hidden)
     ids = low.matrix(op.inputs[1], op.tokens, 1)
     out = low.matrix(op.output, op.tokens, op.hidden)
-    share = -(-op.tokens // len(low.cores))
     everything = slice(None)
-    for core, first in zip(low.cores, range(0, op.tokens, share), strict=False):
-        last = min(first + share, op.tokens)
+    for core, mine in zip(low.cores, even_shares(op.tokens, len(low.cores)), strict=False):
         arena = core.arenas[core.staging]
-        row, count = row_bytes(op.hidden, table.fmt), last - first
-        height = rows_that_fit(arena.free, row, count, low.even_rows)
+        row = row_bytes(op.hidden, table.fmt)
+        height = rows_that_fit(arena.free, row, len(mine), low.even_rows)
         ring = core.ring(core.staging, "rows", height, op.hidden, table.fmt)
-        for top in range(first, last, height):
-            rows = slice(top, min(top + height, last))
+        for top in mine[::height]:
+            rows = slice(top, min(top + height, mine.stop))
             tile = ring.next()[: rows.stop - rows.start, everything]
-            for _, cols, part in low.pieces(table):
-                low.build.gather(core.load_queues[0], tile[:, cols], part, ids[rows, everything])
+            low.build.gather(core.load_queues[0], tile, table, ids[rows, everything])
             low.build.store(core.store_queue, out[rows, everything], tile)
 
 

@@ -20,6 +20,7 @@ from accelsim.mapping.products import Product, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
 from accelsim.mapping.thread_blocks import lower_grids
+from accelsim.mapping.tile_sizes import even_shares
 from accelsim.numerics.formats import row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
@@ -51,9 +52,8 @@ def _product(op: EmbeddingGrad, low: Lowering) -> Product:
     """The product, once the instructions that make its one-hot matrix are there."""
     grad = low.matrix(op.inputs[0], op.tokens, op.hidden)
     hot = low.scratch(f"{op.name}.hot", op.tokens, op.vocab, grad.fmt)
-    share = -(-op.tokens // len(low.cores))
-    for core, first in zip(low.cores, range(0, op.tokens, share), strict=False):
-        _one_hot(op, low, core, hot, slice(first, min(first + share, op.tokens)))
+    for core, mine in zip(low.cores, even_shares(op.tokens, len(low.cores)), strict=False):
+        _one_hot(op, low, core, hot, slice(mine.start, mine.stop))
     table = low.matrix(op.output, op.vocab, op.hidden)
     return Product(Stored(hot), grad, table, transpose_a=True)
 

@@ -16,7 +16,7 @@ from accelsim.hw.vector import Vector
 from accelsim.mapping.attention.masks import masks
 from accelsim.mapping.long_rows import Block, lower_rows, softmax_sweeps
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.operands import Stored
+from accelsim.mapping.operands import Stored, Window
 from accelsim.mapping.products import Product, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import (
@@ -29,7 +29,6 @@ from accelsim.mapping.rowwise import (
     softmax_of,
 )
 from accelsim.mapping.thread_blocks import lower_grids
-from accelsim.numerics.formats import Format
 from accelsim.program.builder import Builder
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
@@ -39,33 +38,12 @@ F = Function
 
 
 @dataclass(frozen=True)
-class HeadsOfAGroup:
+class HeadsOfAGroup(Window):
     """Query heads that share a key head, one below the other: [heads*q_len, head_dim] of a wide
     matrix, where they lie side by side."""
 
-    wide: View
     q_len: int
     head_dim: int
-    window: tuple[slice, slice]
-
-    @property
-    def rows(self) -> int:
-        return int(self.window[0].stop - self.window[0].start)
-
-    @property
-    def cols(self) -> int:
-        return int(self.window[1].stop - self.window[1].start)
-
-    @property
-    def fmt(self) -> Format:
-        return self.wide.fmt
-
-    def __getitem__(self, window: tuple[slice, slice]) -> HeadsOfAGroup:
-        rows, cols = (
-            slice(outer.start + one.indices(size)[0], outer.start + one.indices(size)[1])
-            for outer, one, size in zip(self.window, window, (self.rows, self.cols), strict=True)
-        )
-        return HeadsOfAGroup(self.wide, self.q_len, self.head_dim, (rows, cols))
 
     def fetch(self, build: Builder, queue: int, dst: View) -> None:
         rows, cols = self.window
@@ -73,7 +51,7 @@ class HeadsOfAGroup:
             above = head * self.q_len
             first, last = max(above, rows.start), min(above + self.q_len, rows.stop)
             left = head * self.head_dim
-            source = self.wide[first - above : last - above, left + cols.start : left + cols.stop]
+            source = self.stored[first - above : last - above, left + cols.start : left + cols.stop]
             mine = dst[first - rows.start : last - rows.start, :]
             build.load(queue, mine, source, part=mine.rows < dst.rows)
 
@@ -126,7 +104,7 @@ def _back(op: HeadProduct, views: Three, sequence: int, head: int) -> Product:
     if op.group == 1:
         return Product(Stored(stacked), wide, result, transpose_a=True)
     whole = (slice(0, op.group * op.q_len), slice(0, op.head_dim))
-    heads = HeadsOfAGroup(wide, op.q_len, op.head_dim, whole)
+    heads = HeadsOfAGroup(wide, whole, op.q_len, op.head_dim)
     return Product(Stored(stacked), heads, result, transpose_a=True)
 
 

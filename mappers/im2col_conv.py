@@ -9,13 +9,14 @@ or groups the taps are fetched one by one, and what lies outside the image is fi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.systolic import Systolic
 from accelsim.mapping.epilogue import finish_of
 from accelsim.mapping.kept import kept_columns
 from accelsim.mapping.lowering import Lowering
+from accelsim.mapping.operands import Window
 from accelsim.mapping.products import Product, lower_products
 from accelsim.mapping.registry import mapper
 from accelsim.numerics.formats import Format
@@ -116,37 +117,15 @@ class Im2col:
 
 
 @dataclass(frozen=True)
-class FlippedTaps:
+class FlippedTaps(Window):
     """The weights of a flipped convolution's group as [filters, taps], tap by tap.
 
     They lie as [fh, fw, filters, channels] with the taps in reverse (see Conv2d.flipped).
     """
 
-    stored: View
     channels: int
     filters: int
     group: int
-    window: tuple[slice, slice]
-
-    @property
-    def rows(self) -> int:
-        return int(self.window[0].stop - self.window[0].start)
-
-    @property
-    def cols(self) -> int:
-        return int(self.window[1].stop - self.window[1].start)
-
-    @property
-    def fmt(self) -> Format:
-        return self.stored.fmt
-
-    def __getitem__(self, window: tuple[slice, slice]) -> FlippedTaps:
-        whole = zip(self.window, window, (self.rows, self.cols), strict=True)
-        inner = [
-            slice(outer.start + one.indices(size)[0], outer.start + one.indices(size)[1])
-            for outer, one, size in whole
-        ]
-        return replace(self, window=(inner[0], inner[1]))
 
     def fetch(self, build: Builder, queue: int, dst: View) -> None:
         filters, taps = self.window
@@ -170,7 +149,7 @@ def _weights(op: Conv2d, low: Lowering, group: int) -> View | FlippedTaps:
         return whole[:, group * filters : (group + 1) * filters]
     whole = low.matrix(op.inputs[1], cols=op.cin)
     everything = (slice(0, filters), slice(0, op.gemm_k))
-    return FlippedTaps(whole, channels, filters, group, everything)
+    return FlippedTaps(whole, everything, channels, filters, group)
 
 
 @mapper(

@@ -17,6 +17,7 @@ from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.planes import every
 from accelsim.mapping.registry import mapper
 from accelsim.mapping.rowwise import FP32
+from accelsim.mapping.tile_sizes import even_shares
 from accelsim.numerics.formats import Format, row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
@@ -42,10 +43,9 @@ def _reach(op: Col2im | Pool2dGrad, tap: int) -> tuple[int, int, int]:
 def vector_col2im(op: Col2im, low: Lowering) -> None:
     """Rows of the image in turn: the taps of all output rows that meet it, added up."""
     low.begin_kernel()
-    rows = op.batch * op.h
-    share = -(-rows // len(low.cores))
-    for core, start in zip(low.cores, range(0, rows, share), strict=False):
-        _Col2im(op, low, core).emit(range(start, min(start + share, rows)))
+    shares = even_shares(op.batch * op.h, len(low.cores))
+    for core, rows in zip(low.cores, shares, strict=False):
+        _Col2im(op, low, core).emit(rows)
 
 
 class _Col2im:
@@ -102,10 +102,9 @@ class _Col2im:
 def vector_pool_grad(op: Pool2dGrad, low: Lowering) -> None:
     """Output rows in turn: what comes back, for the tap that was the largest, or shared by all."""
     low.begin_kernel()
-    rows = op.batch * op.out_h
-    share = -(-rows // len(low.cores))
-    for core, start in zip(low.cores, range(0, rows, share), strict=False):
-        _PoolGrad(op, low, core).emit(range(start, min(start + share, rows)))
+    shares = even_shares(op.batch * op.out_h, len(low.cores))
+    for core, rows in zip(low.cores, shares, strict=False):
+        _PoolGrad(op, low, core).emit(rows)
 
 
 class _PoolGrad:

@@ -148,14 +148,8 @@ def _check_stream(device: str, background: int) -> None:
 
 
 def _write_logs(run: MemoryRun, file: Path) -> None:
-    """One file, or one per channel: commands.log becomes commands.ch0.log, commands.ch1.log."""
+    """One file, or one per channel."""
     from accelsim.hw.dram.log import write_log
 
-    first = file.name.find(".", 1)
-    stem, suffix = (file.name, "") if first < 0 else (file.name[:first], file.name[first:])
-    names = [file]
-    if run.channels > 1:
-        names = [file.with_name(f"{stem}.ch{channel}{suffix}") for channel in range(run.channels)]
-        terminal.check_files(*names)
-    for name, log in zip(names, run.logs, strict=True):
+    for name, log in zip(terminal.channel_files(file, run.channels), run.logs, strict=True):
         write_log(name, log)

@@ -54,15 +54,9 @@ def compute(
 
 
 def _write_log(logs: tuple[PimLog, ...], file: Path, family: str) -> None:
-    """One file, or one per simulated channel: commands.log becomes commands.ch0.log, ..."""
+    """One file, or one per simulated channel."""
     from accelsim.hw.pim.catalog import family as find_family
     from accelsim.hw.pim.log import write_log
 
-    first = file.name.find(".", 1)
-    stem, suffix = (file.name, "") if first < 0 else (file.name[:first], file.name[first:])
-    names = [file]
-    if len(logs) > 1:
-        names = [file.with_name(f"{stem}.ch{n}{suffix}") for n in range(len(logs))]
-        terminal.check_files(*names)
-    for name, one in zip(names, logs, strict=True):
+    for name, one in zip(terminal.channel_files(file, len(logs)), logs, strict=True):
         write_log(name, one, find_family(family))

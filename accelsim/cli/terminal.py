@@ -28,6 +28,17 @@ def check_files(*files: str | Path | None) -> None:
             _try_file(Path(file))
 
 
+def channel_files(file: Path, channels: int) -> list[Path]:
+    """A file, or one per channel: commands.log becomes commands.ch0.log, commands.ch1.log."""
+    if channels == 1:
+        return [file]
+    first = file.name.find(".", 1)
+    stem, suffix = (file.name, "") if first < 0 else (file.name[:first], file.name[first:])
+    names = [file.with_name(f"{stem}.ch{n}{suffix}") for n in range(channels)]
+    check_files(*names)
+    return names
+
+
 def _try_file(file: Path) -> None:
     try:
         if file.exists() and not file.is_file() and not file.is_dir():

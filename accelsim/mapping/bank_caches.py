@@ -151,7 +151,7 @@ class SpreadCaches:
         rows = 1 + max(layout.last_row for layout in layouts)
         pitch = self.memory.row_pitch
         regions = self.key_regions if keys else self.value_regions
-        return Placed(regions, rows * pitch, pitch, sum(self.lengths), self.memory.grid.bits)
+        return Placed(regions, rows * pitch, pitch, self.memory.grid.bits)
 
     def keys(self, cache: Storage, one: Kept, run: Run, heads: slice, fmt: Format) -> View:
         """Keys [tokens of a run, heads side by side]: heads of one row."""

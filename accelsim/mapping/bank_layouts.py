@@ -43,14 +43,18 @@ ELEMENT_BYTES = 2
 
 @dataclass(frozen=True)
 class Placed:
-    """A tensor that lies in banks: its regions, whole rows of all banks; ``tokens`` it holds, each
-    element of ``bits``."""
+    """A tensor that lies in banks: its regions, whole rows of all banks, elements of ``bits``."""
 
     regions: tuple[Region, ...]
     nbytes: int
     boundary: int
-    tokens: int
     bits: int
+
+    @property
+    def in_columns(self) -> bool:
+        """Whether any row is found where every region has its columns of all rows: a gather knows
+        which row only when it runs."""
+        return all(one.row == 0 and one.col_step == ELEMENT_BYTES for one in self.regions)
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,7 @@ class CachePlaces:
         rows = 1 + max(layout.last_row for layout in layouts)
         pitch = self.memory.row_pitch
         regions = self.key_regions if keys else self.value_regions
-        return Placed(regions, rows * pitch, pitch, sum(self.lengths), self.memory.grid.bits)
+        return Placed(regions, rows * pitch, pitch, self.memory.grid.bits)
 
     def keys(self, cache: Storage, one: Request, heads: slice, fmt: Format) -> View:
         """Keys [tokens, heads side by side] of a sequence: heads of one row."""

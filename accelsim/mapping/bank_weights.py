@@ -115,7 +115,7 @@ class WeightPlaces:
         """The weight as a tensor in banks."""
         regions = self._table_regions() if self.table else self._weight_regions()
         pitch, rows = self.memory.row_pitch, self.layout.last_row + 1
-        return Placed(regions, rows * pitch, pitch, 0, self.memory.grid.bits)
+        return Placed(regions, rows * pitch, pitch, self.memory.grid.bits)
 
     def _weight_regions(self) -> tuple[Region, ...]:
         return tuple(

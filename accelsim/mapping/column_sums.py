@@ -17,6 +17,7 @@ from accelsim.errors import CapacityError
 from accelsim.mapping.lowering import Core, Lowering
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.rowwise import FP32, Tile, Vectors
+from accelsim.mapping.tile_sizes import even_shares
 from accelsim.numerics.formats import row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
@@ -51,19 +52,17 @@ class ColumnSums:
 def lower_column_sums(low: Lowering, sums: ColumnSums) -> None:
     """Emit sums over all cores, and their sum."""
     low.begin_kernel()
-    rows = sums.streams[0].rows
-    share = -(-rows // len(low.cores))
-    starts = list(range(0, rows, share))
-    alone = len(starts) == 1
-    parts = sums.out if alone else low.scratch("parts", len(starts), sums.out.cols, FP32)
-    for i, (core, start) in enumerate(zip(low.cores, starts, strict=False)):
-        window = slice(start, min(start + share, rows))
+    shares = list(even_shares(sums.streams[0].rows, len(low.cores)))
+    alone = len(shares) == 1
+    parts = sums.out if alone else low.scratch("parts", len(shares), sums.out.cols, FP32)
+    for i, (core, mine) in enumerate(zip(low.cores, shares, strict=False)):
+        window = slice(mine.start, mine.stop)
         target = parts if alone else parts[i : i + 1, :]
         _OnCore(low, core, sums, 1.0 if not alone else sums.scale).emit(window, target)
     if not alone:
         low.begin_kernel()
         total = ColumnSums(_first, [parts], sums.out, scale=sums.scale)
-        _OnCore(low, low.cores[0], total, sums.scale).emit(slice(0, len(starts)), sums.out)
+        _OnCore(low, low.cores[0], total, sums.scale).emit(slice(0, len(shares)), sums.out)
 
 
 def _first(_v: Vectors, t: Tile) -> View:

@@ -23,6 +23,7 @@ from accelsim.errors import CapacityError
 from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.placement import ALIGNMENT, readable
 from accelsim.mapping.rowwise import FP32, Recipe, Vectors, lower_rowwise, row_fits, row_periods
+from accelsim.mapping.tile_sizes import even_shares
 from accelsim.numerics.formats import row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
@@ -90,12 +91,9 @@ def lower_rows(low: Lowering, recipe: Recipe, sweeps: Sweeps) -> None:
 def sweep_rows(low: Lowering, recipe: Recipe, sweeps: Sweeps) -> None:
     """Emit sweeps over all cores: over the streams, row vectors and result of a recipe."""
     low.begin_kernel()
-    rows = recipe.out.rows
-    share = -(-rows // len(low.cores))
-    if recipe.row_period:
-        share = -(-share // recipe.row_period) * recipe.row_period
-    for core, start in zip(low.cores, range(0, rows, share), strict=False):
-        _Rows(low, core, recipe, sweeps).emit(start, min(start + share, rows))
+    shares = even_shares(recipe.out.rows, len(low.cores), recipe.row_period or 1)
+    for core, rows in zip(low.cores, shares, strict=False):
+        _Rows(low, core, recipe, sweeps).emit(rows.start, rows.stop)
 
 
 class _Rows:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 from accelsim.numerics.formats import Format
 from accelsim.program.builder import Builder
@@ -70,6 +70,33 @@ class Second(Protocol):
 
     def fetch(self, build: Builder, queue: int, dst: View) -> None:
         """Load all of it into ``dst``."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of a second operand that is put together from what is ``stored``."""
+
+    stored: View
+    window: tuple[slice, slice]
+
+    @property
+    def rows(self) -> int:
+        return int(self.window[0].stop - self.window[0].start)
+
+    @property
+    def cols(self) -> int:
+        return int(self.window[1].stop - self.window[1].start)
+
+    @property
+    def fmt(self) -> Format:
+        return self.stored.fmt
+
+    def __getitem__(self, window: tuple[slice, slice]) -> Self:
+        rows, cols = (
+            slice(outer.start + one.indices(size)[0], outer.start + one.indices(size)[1])
+            for outer, one, size in zip(self.window, window, (self.rows, self.cols), strict=True)
+        )
+        return replace(self, window=(rows, cols))
 
 
 @dataclass(frozen=True)

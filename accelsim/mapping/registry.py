@@ -267,24 +267,27 @@ def own_places(graph: Graph, arch: Architecture, wanted: tuple[str, ...] = ()) -
     load_builtin_mappers()
     kinds = {kind for m in MAPPERS.values() if m.places is not None for kind in m.lowers}
     movable = _movable(graph)
+    gathered = {op.inputs[0] for op in graph.operators if op.kind == "embedding"}
     found: dict[str, Placed] = {}
     for operator in graph.operators:
         if operator.kind in kinds:
             chosen = choose(operator, arch, wanted)
             there = {} if chosen.places is None else chosen.places(operator, arch)
-            if all(movable.get(name) == one.bits for name, one in there.items()):
+            if all(
+                movable.get(name) == one.bits and (name not in gathered or one.in_columns)
+                for name, one in there.items()
+            ):
                 found |= there
     return found
 
 
 def _movable(graph: Graph) -> dict[str, int]:
     """Bits per element of the tensors that stay where they are for good, uncoded, and are not
-    written over as a whole, nor gathered: where a row lies is then known before it is named."""
+    written over as a whole."""
     tensors = graph.tensors.values()
-    kept = {spec.place_of for spec in tensors}
-    kept |= {op.inputs[0] for op in graph.operators if op.kind == "embedding"}
+    updated = {spec.place_of for spec in tensors}
     return {
         spec.name: FORMATS[spec.dtype].bits
         for spec in tensors
-        if spec.role != "activation" and not (spec.coding or spec.place_of or spec.name in kept)
+        if spec.role != "activation" and not (spec.coding or spec.place_of or spec.name in updated)
     }

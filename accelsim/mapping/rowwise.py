@@ -14,6 +14,7 @@ from itertools import pairwise
 from accelsim.errors import CapacityError
 from accelsim.mapping.lowering import Core, Lowering, Ring
 from accelsim.mapping.placement import ALIGNMENT, readable
+from accelsim.mapping.tile_sizes import even_shares
 from accelsim.mapping.tiling import TOLERANCE
 from accelsim.numerics.formats import number_format, row_bytes
 from accelsim.program.opcodes import REDUCTIONS, Function
@@ -119,12 +120,9 @@ class Recipe:
 def lower_rowwise(low: Lowering, recipe: Recipe) -> None:
     """Emit a recipe over all cores."""
     low.begin_kernel()
-    rows = recipe.out.rows
-    share = -(-rows // len(low.cores))
-    if recipe.row_period:
-        share = -(-share // recipe.row_period) * recipe.row_period
-    for core, start in zip(low.cores, range(0, rows, share), strict=False):
-        _Stream(low, core, recipe).emit(start, min(start + share, rows))
+    shares = even_shares(recipe.out.rows, len(low.cores), recipe.row_period or 1)
+    for core, rows in zip(low.cores, shares, strict=False):
+        _Stream(low, core, recipe).emit(rows.start, rows.stop)
 
 
 def row_fits(low: Lowering, recipe: Recipe) -> bool:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 def even_share(size: int, parts: int, granule: int) -> int:
     """The largest of ``parts`` even shares of ``size``, in whole granules."""
     share = -(-size // parts)
     return -(-share // granule) * granule
+
+
+def even_shares(size: int, parts: int, granule: int = 1) -> Iterator[range]:
+    """Neighbouring ranges of an even share each, one for every part as far as there are some."""
+    share = even_share(size, parts, granule)
+    return (range(first, min(first + share, size)) for first in range(0, size, share))
 
 
 def extents(dimension: int, granule: int) -> list[int]:

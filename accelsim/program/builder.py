@@ -228,12 +228,18 @@ class Builder:
 
     def gather(self, queue: int, dst: View, table: View, ids: View) -> int:
         """Copy the rows of ``table`` that the index column ``ids`` names to ``dst``."""
-        if self._pieces(table) != whole(table):
-            raise AccelsimError(
-                f"rows of {table.storage.name} are gathered, and it lies in panels or in banks;"
-                " accepted: a table that lies row by row"
+        pieces, i = self._pieces(table), -1
+        for rows, cols, view in pieces:
+            if (rows.start, rows.stop) != (0, table.rows):
+                raise AccelsimError(
+                    f"rows of {table.storage.name} are gathered, and not all of them lie equally"
+                    " far apart; accepted: a table that lies row by row, or columns of it"
+                )
+            part = dst[:, cols]
+            i = self._emit(
+                queue, Opcode.GATHER, part, (view, ids), part.rows, part.cols, part=len(pieces) > 1
             )
-        return self._emit(queue, Opcode.GATHER, dst, (table, ids), dst.rows, dst.cols)
+        return i
 
     def fill(self, queue: int, dst: View, value: float, *, part: bool = False) -> int:
         """Set every element of ``dst`` to ``value``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from accelsim.hw.dram.run import MemoryRun
+from accelsim.hw.pim.run import PimRun
 from accelsim.quantities import HERTZ
 from accelsim.results.table import Column, text_table
 from accelsim.results.text import (
@@ -16,7 +17,7 @@ from accelsim.results.text import (
     scaled,
     seconds_text,
 )
-from accelsim.views.summary import bar
+from accelsim.views.summary import bar, energy_table
 
 _INDENT = "  "
 _CHANNELS = 16  # channels that are shown one by one
@@ -43,7 +44,7 @@ def summary(run: MemoryRun) -> str:
     """A run as plain text: how long, how fast, and where the time and the energy went."""
     parts = (
         _head(run), _latency(run), _rows(run), _commands(run), _channels(run), _energy(run),
-        _checked(run), _effort(run),
+        checked(run), _effort(run),
     )  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -126,21 +127,14 @@ def _energy(run: MemoryRun) -> str:
     total = run.energy_pj["total"]
     if not total:
         return f"Energy\n{_INDENT}{run.device} gives no energy numbers"
-    columns = [
-        Column("component", lambda row: row[0], left=True),
-        Column("energy", lambda row: energy_text(row[1])),
-        Column("share", lambda row: percent_text(row[1] / total)),
-        Column("", lambda row: bar(row[1] / total), left=True),
-    ]
-    parts = [(name, pj) for name, pj in run.energy_pj.items() if name != "total"]
-    parts.sort(key=lambda part: -part[1])
     per_bit = f"{total / (8 * run.bytes):.3g} pJ/bit"
     power = f"{scaled(total * 1e-12 / run.seconds, 'W')} mean power"
-    table = text_table(columns, parts, _INDENT)
+    table = energy_table(run.energy_pj)
     return f"Energy\n{table}\n{_INDENT}total {energy_text(total)}   {per_bit}   {power}"
 
 
-def _checked(run: MemoryRun) -> str:
+def checked(run: MemoryRun | PimRun) -> str:
+    """What the checker says of the commands, if it was asked."""
     if not run.verdicts:
         return ""
     commands = sum(verdict.commands for verdict in run.verdicts)

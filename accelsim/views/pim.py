@@ -14,8 +14,8 @@ from accelsim.results.text import (
     scaled,
     seconds_text,
 )
-
-_VIOLATIONS = 5
+from accelsim.views.memory import checked
+from accelsim.views.summary import energy_table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,7 +36,7 @@ class PimReport(PimRun):
 
 def summary(run: PimRun) -> str:
     """A run as plain text: how long, which commands, and where the energy went."""
-    parts = (_head(run), _commands(run), _energy(run), _background(run), _checked(run))
+    parts = (_head(run), _commands(run), _energy(run), _background(run), checked(run))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -55,19 +55,16 @@ def _head(run: PimRun) -> str:
 
 
 def _commands(run: PimRun) -> str:
-    return "commands  " + "  ".join(f"{name} {count:,}" for name, count in run.commands.items())
+    return "Commands\n  " + "   ".join(f"{name} {count:,}" for name, count in run.commands.items())
 
 
 def _energy(run: PimRun) -> str:
     total = run.energy_pj["total"]
     if not total:
         return ""
-    parts = "  ".join(
-        f"{name} {percent_text(pj / total)}"
-        for name, pj in run.energy_pj.items()
-        if pj and name != "total"
-    )
-    return f"energy    {energy_text(total)}: {parts}"
+    each = f"   {total / run.macs:.3g} pJ/MAC" if run.macs else ""
+    used = {name: pj for name, pj in run.energy_pj.items() if pj}
+    return f"Energy\n{energy_table(used)}\n  total {energy_text(total)}{each}"
 
 
 def _background(run: PimRun) -> str:
@@ -75,15 +72,6 @@ def _background(run: PimRun) -> str:
         return ""
     share = run.background_bytes_per_second / run.peak_bytes_per_second
     return (
-        f"reads     {run.background} under way per channel: {run.background_reads:,} ended, "
+        f"Reads\n  {run.background} under way per channel: {run.background_reads:,} ended, "
         f"{scaled(run.background_bytes_per_second, 'B/s')} ({percent_text(share)} of the peak)"
     )
-
-
-def _checked(run: PimRun) -> str:
-    if not run.verdicts:
-        return ""
-    commands = sum(one.commands for one in run.verdicts)
-    lines = [f"checked   {commands:,} commands, {plural(run.violations, 'violation')}"]
-    found = [text for one in run.verdicts for text in one.violations]
-    return "\n  ".join(lines + found[:_VIOLATIONS])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -185,20 +186,25 @@ def _energy(result: Result) -> str:
     total = result.energy_pj["total"]
     if not total:
         return f"Energy\n{_INDENT}{result.arch} gives no energy numbers"
-    parts = [(name, pj) for name, pj in result.energy_pj.items() if name != "total"]
+    per_mac = f"   {total / result.macs:.3g} pJ/MAC" if result.macs else ""
+    power = f"   {scaled(total * 1e-12 / result.seconds, 'W')} mean power" if result.cycles else ""
+    return "\n".join((
+        "Energy", energy_table(result.energy_pj),
+        f"{_INDENT}total {energy_text(total)}{per_mac}{power}",
+    ))  # fmt: skip
+
+
+def energy_table(energy_pj: Mapping[str, float]) -> str:
+    """Components of a total, the largest first."""
+    total = energy_pj["total"]
     columns = [
         Column("component", lambda row: row[0], left=True),
         Column("energy", lambda row: energy_text(row[1])),
         Column("share", lambda row: percent_text(row[1] / total)),
         Column("", lambda row: bar(row[1] / total), left=True),
     ]
-    parts.sort(key=lambda part: -part[1])
-    per_mac = f"   {total / result.macs:.3g} pJ/MAC" if result.macs else ""
-    power = f"   {scaled(total * 1e-12 / result.seconds, 'W')} mean power" if result.cycles else ""
-    return "\n".join((
-        "Energy", text_table(columns, parts, _INDENT),
-        f"{_INDENT}total {energy_text(total)}{per_mac}{power}",
-    ))  # fmt: skip
+    parts = [(name, pj) for name, pj in energy_pj.items() if name != "total"]
+    return text_table(columns, sorted(parts, key=lambda part: -part[1]), _INDENT)
 
 
 def _approximations(result: Result) -> str:

@@ -171,7 +171,7 @@ def test_a_device_file(tmp_path):
         (("ddr4-2400", "--hit-cap", "99999999999999999999"), "accepted: 1 to 4096"),
         (("ddr4-2400", "--seed", str(1 << 64)), "out of range"),
         (("ddr4-2400", "--policy", "first-ready", "--page", "closed"), "accepted: open"),
-        ((SHIPPED / "gddr6.yaml",), "holds several devices; accepted: "),
+        ((SHIPPED / "gddr6.yaml",), "holds more than one memory device; accepted: "),
     ],
 )
 def test_bad_input(args, said):

@@ -145,7 +145,7 @@ def test_attention_that_stays_on_the_arrays_says_why() -> None:
 def test_a_mapper_that_somebody_named_and_that_does_not_take_it_is_told() -> None:
     run = xs.simulate("neupims", "gemm:m=100,n=64,k=64", mapper="pim-gemv")
     assert run.mapper == "systolic-gemm"
-    told = "gemm not by pim-gemv, which accepts x W of up to 64 rows, one weight [k, n]"
-    assert told in run.approximations
+    told = "gemm not by pim-gemv, which accepts x W of up to 64 rows"
+    assert any(text.startswith(told) for text in run.approximations)
     assert not any("pim-gemv" in text for text in xs.simulate("neupims", "gemm:m=100,n=64,k=64")
                    .approximations)  # fmt: skip

@@ -37,6 +37,7 @@ from accelsim.hw.dram.device import (
     RefreshKind,
 )
 from accelsim.hw.dram.expression import evaluate, names_in
+from accelsim.hw.library import YamlFile
 from accelsim.quantities import HERTZ
 from accelsim.yaml_lines import Item, as_items, read_yaml
 
@@ -92,14 +93,7 @@ def load_devices(
     return _File(origin or str(path), read_yaml(Path(path))).devices(name, clock_hz)
 
 
-@dataclass(frozen=True)
-class _File:
-    name: str
-    root: Item
-
-    def fail(self, line: int, message: str) -> AccelsimError:
-        return AccelsimError(f"{self.name}:{line}: {message}")
-
+class _File(YamlFile):
     def devices(self, only: str = "", clock_hz: int = 0) -> dict[str, Device]:
         top = self.sections()
         for key in ("standard", "constraints", "devices"):
@@ -132,15 +126,6 @@ class _File:
             inside = {name: item for part in parts for name, item in part.items()}
             merged[key] = Item(inside, own.get(key, self.root).line)
         return merged
-
-    def mapping(self, item: Item, what: str, keys: Iterable[str] | None = None) -> dict[str, Item]:
-        if not isinstance(item.value, dict):
-            raise self.fail(item.line, f"{what} must be a mapping; accepted: {what}: {{...}}")
-        if keys is not None:
-            for key, inner in item.value.items():
-                if key not in keys:
-                    raise self.fail(inner.line, unknown(f"key of a {what}", key, keys))
-        return item.value
 
     def text(self, item: Item, what: str) -> str:
         if not isinstance(item.value, str):

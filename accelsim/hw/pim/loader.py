@@ -28,6 +28,7 @@ from accelsim.hw.dram.commands import COMMAND_NAMES, Scope
 from accelsim.hw.dram.device import Device
 from accelsim.hw.dram.energy import command_energy_pj
 from accelsim.hw.dram.expression import evaluate
+from accelsim.hw.library import YamlFile
 from accelsim.hw.pim.checks import check
 from accelsim.hw.pim.family import (
     Deadline,
@@ -67,18 +68,13 @@ def load_families(path: str | Path, origin: str = "") -> dict[str, Family]:
     Raises:
         AccelsimError: one line, ``FILE:LINE: what was wrong; accepted: ...``.
     """
-    file = _File(origin or str(path), Path(path).parent, read_yaml(Path(path)))
+    file = _File(origin or str(path), read_yaml(Path(path)), Path(path).parent)
     return file.families()
 
 
 @dataclass(frozen=True)
-class _File:
-    name: str
+class _File(YamlFile):
     folder: Path
-    root: Item
-
-    def fail(self, line: int, message: str) -> AccelsimError:
-        return AccelsimError(f"{self.name}:{line}: {message}")
 
     def families(self) -> dict[str, Family]:
         top = self.mapping(self.root, "family file", (*SECTIONS, "families"))
@@ -86,16 +82,6 @@ class _File:
             raise self.fail(self.root.line, "families is missing; accepted: families by name")
         listed = self.mapping(top["families"], "families")
         return {name: _One(self, top, name, item).family() for name, item in listed.items()}
-
-    def mapping(
-        self, item: Item, what: str, keys: tuple[str, ...] | None = None
-    ) -> dict[str, Item]:
-        if not isinstance(item.value, dict):
-            raise self.fail(item.line, f"{what} must be a mapping; accepted: {what}: {{...}}")
-        for key, inner in item.value.items():
-            if keys is not None and key not in keys:
-                raise self.fail(inner.line, unknown(f"key of a {what}", key, keys))
-        return item.value
 
 
 @dataclass(frozen=True)

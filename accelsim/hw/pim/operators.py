@@ -35,43 +35,37 @@ class Gemv:
 
 
 @dataclass(frozen=True)
-class Logit:
+class _OverTokens:
+    """A multiplication for every token and element of the heads."""
+
+    tokens: int
+    heads: int
+    head_dim: int = 128
+
+    @property
+    def macs(self) -> int:
+        return self.tokens * self.heads * self.head_dim
+
+
+@dataclass(frozen=True)
+class Logit(_OverTokens):
     """Scores of one query vector per head with the keys of ``tokens``."""
 
-    tokens: int
-    heads: int
-    head_dim: int = 128
-
-    @property
-    def macs(self) -> int:
-        return self.tokens * self.heads * self.head_dim
-
 
 @dataclass(frozen=True)
-class Attend:
+class Attend(_OverTokens):
     """Sum of the values of ``tokens`` by their weights, for every head."""
 
-    tokens: int
-    heads: int
-    head_dim: int = 128
-
-    @property
-    def macs(self) -> int:
-        return self.tokens * self.heads * self.head_dim
-
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(_OverTokens):
     """Logit, softmax and attend of ``heads`` (heads times requests) in one stack."""
 
-    tokens: int
-    heads: int
-    head_dim: int = 128
     bytes: int = 2
 
     @property
     def macs(self) -> int:
-        return 2 * self.tokens * self.heads * self.head_dim
+        return 2 * super().macs
 
 
 @dataclass(frozen=True)
