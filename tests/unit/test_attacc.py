@@ -16,6 +16,8 @@ from accelsim.arch.model import Architecture
 from accelsim.engine.bind import bind
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
+from accelsim.hw.pim.attacc_products import head_stream
+from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.products import Sweep
@@ -198,6 +200,28 @@ def test_heads_one_after_the_other_take_what_their_stream_takes(name: str, token
         )
     assert "MV_GB" in commands[1]
     assert "MV_GB" not in commands[2]
+
+
+@pytest.mark.parametrize("name", ["attacc-bank", "attacc-bg"])
+def test_vectors_come_once_beside_the_product_before(name: str) -> None:
+    scores = Sweep(1, 1, 700, 128)
+    values = Sweep(1, 1, 64, 700, columns=True)
+    work = [scores, values, replace(values, kept=True), scores]
+    stream = head_stream(family(name), work)
+    found = stream.counts(family(name))
+    assert (found["WR_GB"], found["MV_GB"], found["SFM"]) == (2 * 8, 8 * 3, 1)
+    # The second score's vector comes before the last of the values before it has left.
+    number = {one: family(name).number(one) for one in ("WR_GB", "MV_SB")}
+    second = np.flatnonzero(stream.command == number["WR_GB"])[8]
+    assert second < np.flatnonzero(stream.command == number["MV_SB"])[-8 - 8 * 3]
+
+
+def test_weights_stay_in_the_units_for_the_next_features() -> None:
+    graph = xs.workload("attention", heads=3, q=1, kv=40, d=128, dtype="fp16")
+    program = program_of(graph, small())
+    flags = program.column("flags")[program.column("opcode") == Opcode.PIM]
+    assert ((flags & Flag.COLUMNS) > 0).sum() == 2 * 3
+    assert ((flags & Flag.STATIONARY_A) > 0).sum() == 3
 
 
 def test_what_stands_beside_banks_is_there_once() -> None:
