@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from accelsim.errors import CapacityError
@@ -242,10 +244,23 @@ def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, P
         if spec.role != "activation" and not spec.place_of and spec.name not in caches
     )
     if caches and needed + others > capacity:
-        tokens = max(one.tokens for one in caches.values())
+        lengths = _kept_tokens(graph, caches)
+        tokens = sum(lengths)
         fit = tokens * max(0, capacity - others) // needed
+        whole = bisect_right(list(accumulate(lengths)), fit)
         raise CapacityError(
             f"KV cache of {tokens:,} tokens of all requests takes {readable(needed)} of {memory},"
             f" beside {readable(others)} of other tensors; it has {readable(capacity)}:"
-            f" {fit:,} tokens fit"
+            f" {fit:,} tokens fit, {whole:,} of {len(lengths):,} requests"
         )
+
+
+def _kept_tokens(graph: Graph, caches: Mapping[str, Placed]) -> list[int]:
+    """Tokens that each request of the batch keeps, whichever part of the batch it is in."""
+    from accelsim.workload.operators import Attention
+
+    found: dict[int, tuple[int, ...]] = {}
+    for op in graph.operators:
+        if isinstance(op, Attention) and op.operand("k") in caches:
+            found.setdefault(graph.lanes.get(op.output, 0), op.lengths)
+    return [tokens for lengths in found.values() for tokens in lengths]

@@ -25,21 +25,32 @@ LONG_TILES = 256
 @dataclass(frozen=True)
 class Taken:
     """Clocks of a product in one channel until the next can follow (``cycles``) and until its last
-    result has been read (``latency``), and its commands by name (columns of composites)."""
+    result has been read (``latency``), its commands by name (columns of composites), and how many
+    of them whoever commands the banks sends: composites count once, rows are opened by the
+    controller."""
 
     cycles: int
     latency: int
     commands: tuple[tuple[str, int], ...]
+    sent: int = 0
 
 
 @cache
 def product_cost(name: str, sweep: Sweep) -> Taken:
     """The cost of a product by a family of that name, refresh included as a share."""
     family = find_family(name)
-    cycles, count = _run(family, _stream(family, sweep), refresh=False)
+    stream = _stream(family, sweep)
+    cycles, count = _run(family, stream, refresh=False)
     ahead = _ahead(family, sweep) if products_of(family).pipelined else cycles
     number, den = refresh_share(name)
-    return Taken(-(-ahead * number // den), -(-max(ahead, cycles) * number // den), count)
+    latency = -(-max(ahead, cycles) * number // den)
+    return Taken(-(-ahead * number // den), latency, count, _sent(family, stream))
+
+
+def _sent(family: Family, stream: PimStream) -> int:
+    """Commands of a stream as they are sent one by one."""
+    runs = [one.number for one in family.commands if one.repeat == "run"]
+    return int(np.where(np.isin(stream.command, runs), stream.repeat, 1).sum())
 
 
 def _stream(family: Family, *sweeps: Sweep) -> PimStream:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.block import Cost, Ints, Unit, Work, block
+from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.cost import Taken, product_cost
 from accelsim.hw.pim.family import Family
@@ -27,6 +27,7 @@ from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
 from accelsim.numerics.orders import CHAIN, Order
 from accelsim.numerics.rules import Rule
 from accelsim.program.opcodes import Flag, Opcode
+from accelsim.quantities import Cycles
 
 Operand = npt.NDArray[Any]
 
@@ -39,6 +40,8 @@ class Pim(Unit):
     ``results`` names the scratchpad that takes what the banks give, ``dma`` the DMA engine that
     serves nobody else ("": that of the arrays). ``arithmetic`` names how a bank
     forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are.
+    ``issue`` is how many cycles of its clock whoever commands it needs for a command to any of the
+    channels, a column of a run or a result (0: as fast as channels take them).
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.PIM})
@@ -49,9 +52,11 @@ class Pim(Unit):
     results: str
     dma: str = ""
     arithmetic: str = "tree16-fp32"
+    issue: Cycles = 0
 
     def check(self) -> None:
         super().check()
+        require(self.issue >= 0, f"issue must not be negative, not {self.issue}")
         _ = arithmetic(self.arithmetic)
         _ = self.products
 
@@ -120,6 +125,11 @@ class Pim(Unit):
         """Bytes that vectors and results take on the data pins of the channel."""
         moved = [self.products.pin_bytes(self.pim, sweep) for sweep in self.sweeps(work)]
         return np.array(moved, dtype=np.int64)
+
+    def issue_cycles(self, work: Work) -> Ints:
+        """Cycles for which commands of instructions keep whoever sends them."""
+        sent = [product_cost(self.family, sweep).sent for sweep in self.sweeps(work)]
+        return np.array(sent, dtype=np.int64) * self.issue
 
     # -- arithmetic ------------------------------------------------------------------------------
 
