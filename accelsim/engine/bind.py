@@ -69,6 +69,11 @@ class InMemory(Protocol):
     def channel_bytes(self, work: Work) -> Ints:
         """Bytes of vectors and results of every instruction on the pins of its channel."""
 
+    issue: int
+
+    def issue_cycles(self, work: Work) -> Ints:
+        """Cycles for which commands of every instruction keep whoever sends them."""
+
 
 @dataclass(frozen=True)
 class Accesses:
@@ -136,6 +141,7 @@ class _Binding:
         self.formats = program.element_formats()
         self.coded = np.full(n, -1, dtype=np.int64)  # the coded operand that a row decodes
         self.ports = Ports(program, arch)
+        self.issuing = [Holds.nothing()]
         self.flows: tuple[Flows, ...] = ()
         main, memory = arch.main_memory()
         if fidelity == "dram" and not isinstance(memory, Dram):
@@ -390,6 +396,9 @@ class _Binding:
         )
         if isinstance(unit, InMemory):
             self._stay_in_banks(unit, rows, work)
+            if unit.issue:
+                port = np.full(len(rows), self.ports.issue(name), dtype=np.int64)
+                self.issuing.append(Holds(rows, port, unit.issue_cycles(work) * tick))
         self.actions[name] = {}
         for action, count in cost.actions.items():
             counts = np.zeros(len(self.program), dtype=np.int64)
@@ -452,7 +461,7 @@ class _Binding:
         hold[self.passing] = 0
         merge_same_port(port, hold)
         crossed, crossing, way = self.ports.crossings(self.space, self.nbytes, transfers)
-        holds = [Holds.of(port, hold), Holds.of(crossed, crossing)]
+        holds = [Holds.of(port, hold), Holds.of(crossed, crossing), *self.issuing]
         holds += [flow.holds for flow in self.flows]
         way += sum(flow.flight for flow in self.flows)
         # A multicast arrives everywhere at once, so it holds the ports of all its destinations;

@@ -66,6 +66,10 @@ class Ports:
         self.groups.append(group or name)
         return len(self.names) - 1
 
+    def issue(self, unit: str) -> int:
+        """The port of whoever sends commands one by one to all channels of a unit."""
+        return self._new(f"{unit} commands")
+
     def of(self, space: Ints, nbytes: Ints, conflict: Ints) -> tuple[Ints, Ints, Ints]:
         """(port, hold ticks) per access and the summed access latency of each instruction.
 
@@ -132,6 +136,12 @@ class Holds(NamedTuple):
     row: Ints
     port: Ints
     ticks: Ints
+
+    @classmethod
+    def nothing(cls) -> Holds:
+        """No entry."""
+        none = np.empty(0, dtype=np.int64)
+        return cls(none, none, none)
 
     @classmethod
     def of(cls, port: Ints, hold: Ints) -> Holds:

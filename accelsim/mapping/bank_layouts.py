@@ -27,7 +27,7 @@ from accelsim.hw.pim.products import Sweep
 from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
-from accelsim.mapping.balance import balanced
+from accelsim.mapping.balance import balanced, in_turns
 from accelsim.numerics.formats import FORMATS, Format
 from accelsim.program.opcodes import Opcode
 from accelsim.program.storage import Piece, View
@@ -153,6 +153,14 @@ class CachePlaces:
             total[one.channel] += self.loads[one.number]
         return max(total)
 
+    @property
+    def _dealt(self) -> list[list[int]]:
+        """Sequences of every channel."""
+        channels = self.memory.channels
+        if self.memory.requests == "in turns":
+            return in_turns(len(self.lengths), channels)
+        return balanced(self.loads, channels)
+
     @cached_property
     def requests(self) -> tuple[Request, ...]:
         """All sequences in their order, with their places."""
@@ -160,9 +168,7 @@ class CachePlaces:
         used, turns = [[0, 0] for _ in range(channels)], [0] * channels
         found = []
         channel_of = {
-            number: channel
-            for channel, mine in enumerate(balanced(self.loads, channels))
-            for number in mine
+            number: channel for channel, mine in enumerate(self._dealt) for number in mine
         }
         for number in range(len(self.lengths)):
             channel = channel_of[number]

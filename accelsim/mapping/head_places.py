@@ -179,7 +179,7 @@ class HeadPlaces:
         rows = max(one.first_row + self.rows(one.tokens) for one in self.heads)
         pitch = self.memory.row_pitch
         regions = tuple(self._regions(keys))
-        return Placed(regions, rows * pitch, pitch, sum(self.lengths), self.memory.grid.bits)
+        return Placed(regions, rows * pitch, pitch, self.memory.grid.bits)
 
 
 @cache

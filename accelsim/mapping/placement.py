@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from accelsim.errors import CapacityError
@@ -265,11 +266,12 @@ def _place_activations(
 
 def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, Placed]) -> None:
     """Say how many tokens fit where the caches leave no room for the other tensors."""
-    of_layer: Counter[int | None] = Counter()
+    of_layer: dict[int | None, list[int]] = {}
     for op in graph.operators:
         if isinstance(op, Attention) and op.cached:
-            of_layer[op.layer] += sum(op.lengths)
-    tokens = max(of_layer.values(), default=0)
+            of_layer.setdefault(op.layer, []).extend(op.lengths)
+    lengths = max(of_layer.values(), key=sum, default=[])
+    tokens = sum(lengths)
     needed = others = 0
     for spec in graph.tensors.values():
         if spec.role == "activation" or spec.place_of:
@@ -281,8 +283,9 @@ def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, P
             others += room
     if tokens and needed and needed + others > capacity:
         fit = tokens * max(0, capacity - others) // needed
+        whole = bisect_right(list(accumulate(lengths)), fit)
         raise CapacityError(
             f"KV cache of {tokens:,} tokens of all requests takes {readable(needed)} of {memory},"
             f" beside {readable(others)} of other tensors; it has {readable(capacity)}:"
-            f" {fit:,} tokens fit"
+            f" {fit:,} tokens fit, {whole:,} of {len(lengths):,} requests"
         )

@@ -105,7 +105,8 @@ def test_a_cache_beyond_memory_tells_how_many_tokens_fit(
 ) -> None:
     line = refused("run", *arguments)
     assert "KV cache of 1,024,000 tokens of all requests" in line
-    assert line.endswith(f"it has {holds}: {fit:,} tokens fit")
+    assert f"it has {holds}: {fit:,} tokens fit, " in line
+    assert line.endswith(" requests")
 
 
 def test_as_many_tokens_fit_as_it_says() -> None:

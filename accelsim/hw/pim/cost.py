@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
+
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.products import Sweep, Taken
@@ -26,13 +28,21 @@ def product_cost(name: str, sweep: Sweep) -> Taken:
     family = find_family(name)
     if (own := products_of(family).taken(family, sweep)) is not None:
         return own
-    cycles, count = run_alone(family, _stream(family, sweep), refresh=False)
+    stream = _stream(family, sweep)
+    cycles, count = run_alone(family, stream, refresh=False)
     ahead = _ahead(family, sweep) if products_of(family).pipelined else cycles
     if "refresh_after" in family.numbers:
-        cycles, count = run_alone(family, _stream(family, sweep), refresh=True)
-        return Taken(cycles, cycles, count)
+        cycles, count = run_alone(family, stream, refresh=True)
+        return Taken(cycles, cycles, count, _sent(family, stream))
     number, den = refresh_share(name)
-    return Taken(-(-ahead * number // den), -(-max(ahead, cycles) * number // den), count)
+    latency = -(-max(ahead, cycles) * number // den)
+    return Taken(-(-ahead * number // den), latency, count, _sent(family, stream))
+
+
+def _sent(family: Family, stream: PimStream) -> int:
+    """Commands of a stream as they are sent one by one."""
+    runs = [one.number for one in family.commands if one.repeat == "run"]
+    return int(np.where(np.isin(stream.command, runs), stream.repeat, 1).sum())
 
 
 def _stream(family: Family, *sweeps: Sweep) -> PimStream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import block, require
@@ -33,13 +33,16 @@ class PimDram(Dram):
 
     Addresses go along a row of a bank, then over channels, then over banks, so that a matrix with
     one row per bank is a window with constant steps; families with groups of banks have a
-    ``mapping`` of their own (IN_GROUPS). Other parameters are those of ``kind: dram``.
+    ``mapping`` of their own (IN_GROUPS). ``requests`` says which channel keeps the keys and values
+    of which request of a batch: "balanced" by what their attention takes there, or "in turns", as
+    they come. Other parameters are those of ``kind: dram``.
     """
 
     family: str
     device: str = ""
     mapping: str = BY_BANK
     hashing: bool = False
+    requests: Literal["balanced", "in turns"] = "balanced"
 
     def check(self) -> None:
         super().check()

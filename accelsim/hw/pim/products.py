@@ -53,11 +53,14 @@ class Sweep:
 @dataclass(frozen=True)
 class Taken:
     """Clocks of a product in one channel until the next can follow (``cycles``) and until its last
-    result has been read (``latency``), and its commands by name (columns of composites)."""
+    result has been read (``latency``), its commands by name (columns of composites), and how many
+    of them whoever commands the banks sends: composites count once, rows are opened by the
+    controller."""
 
     cycles: int
     latency: int
     commands: tuple[tuple[str, int], ...]
+    sent: int = 0
 
 
 @dataclass(frozen=True)

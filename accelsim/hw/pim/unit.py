@@ -27,6 +27,7 @@ from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
 from accelsim.numerics.orders import CHAIN, Order
 from accelsim.numerics.rules import Rule
 from accelsim.program.opcodes import Flag, Opcode
+from accelsim.quantities import Cycles
 
 Operand = npt.NDArray[Any]
 
@@ -42,7 +43,9 @@ class Pim(Unit):
     ``fuses`` activations behind a product are applied to its sums as they come.
     ``column_arithmetic`` does where results are those of a matrix's columns ("": there are none).
     ``apart``: what others read lies in stacks of their own, which ``memory`` stands for as well, so
-    that products keep nobody waiting.
+    that products keep nobody waiting. ``issue`` is how many cycles of its clock whoever commands it
+    needs for a command to any of the channels, a column of a run or a result (0: as fast as
+    channels take them).
     """
 
     opcodes: ClassVar[frozenset[Opcode]] = frozenset({Opcode.PIM})
@@ -56,9 +59,11 @@ class Pim(Unit):
     fuses: bool = False
     column_arithmetic: str = ""
     apart: bool = False
+    issue: Cycles = 0
 
     def check(self) -> None:
         super().check()
+        require(self.issue >= 0, f"issue must not be negative, not {self.issue}")
         for name in filter(None, (self.arithmetic, self.column_arithmetic)):
             _ = arithmetic(name)
         require(
@@ -157,6 +162,11 @@ class Pim(Unit):
         """Bytes that vectors and results take on the data pins of the channel."""
         moved = [self.products.pin_bytes(self.pim, sweep) for sweep in self.sweeps(work)]
         return np.array(moved, dtype=np.int64)
+
+    def issue_cycles(self, work: Work) -> Ints:
+        """Cycles for which commands of instructions keep whoever sends them."""
+        sent = [product_cost(self.family, sweep).sent for sweep in self.sweeps(work)]
+        return np.array(sent, dtype=np.int64) * self.issue
 
     # -- arithmetic ------------------------------------------------------------------------------
 
