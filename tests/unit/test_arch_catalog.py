@@ -98,9 +98,7 @@ def test_unknown_names(name: str) -> None:
         arch(name)
     assert "\n" not in str(fault.value)
     if name.startswith("tpu"):
-        assert "did you mean 'tpu-v3'? accepted: a10, a100, aim, coded-npu," in str(
-            fault.value
-        )
+        assert "did you mean 'tpu-v3'? accepted: a10, a100, aim, coded-npu," in str(fault.value)
         assert str(fault.value).endswith("or the path of a .yaml file")
 
 
