@@ -191,11 +191,13 @@ class _Spread:
         if not self.early:
             build.vector(v, F.MUL_IMM, x, x, imm=self.op.scale)
         build.vector(v, F.ROW_MAX, top, x)
-        for head in range(x.rows):
-            mine = slice(head, head + 1)
-            build.vector(v, F.EXP_SUB, step.weights[head], x[mine, :], top[mine, :])
-            self._weigh(step, head)
-            build.vector(v, F.ROW_SUM, total[mine, :], step.weights[head])
+        for head in range(x.rows + 1):
+            mine, before = slice(head, head + 1), slice(head - 1, head)
+            if head < x.rows:
+                build.vector(v, F.EXP_SUB, step.weights[head], x[mine, :], top[mine, :])
+                self._weigh(step, head)
+            if head:  # those of the head before have left the pipeline
+                build.vector(v, F.ROW_SUM, total[before, :], step.weights[head - 1])
         build.vector(v, F.RECIPROCAL, total, total)
         self._result(step)
 

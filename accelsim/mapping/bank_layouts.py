@@ -274,7 +274,9 @@ def attention_problem(op: Attention, memory: PimDram) -> str:
         return f"a cache of {memory.grid.bits}-bit elements"
     if op.head_dim > memory.grid.row_elements:
         return f"heads of at most {memory.grid.row_elements} elements, a row of a bank"
-    if memory.grid.row_elements % op.head_dim or op.head_dim % memory.grid.banks:
+    spread = products_of(memory.pim).caches == "channels"
+    divides = spread or memory.grid.row_elements % op.head_dim == 0
+    if not divides or op.head_dim % memory.grid.banks:
         return (
             f"heads of whole turns of {memory.grid.banks} banks that divide a row of"
             f" {memory.grid.row_elements} elements, not {op.head_dim}"

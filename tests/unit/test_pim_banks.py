@@ -203,6 +203,17 @@ def test_no_two_elements_of_the_caches_meet() -> None:
     assert row.offset == places.memory.bank_pitch * 0 + address(memory, one.keys, 144, 64)
 
 
+def test_heads_that_do_not_divide_a_row_leave_its_end_empty() -> None:
+    memory = bank_memory(machine_of("pim-gpt"))
+    graph = xs.workload("gpt2", context=30, **(DECODE | {"heads": 12, "hidden": 12 * 96}))
+    attend = next(op for op in graph.operators if op.kind == "attention")
+    one = spread_caches(attend, memory).requests[0]
+    place = one.keys.place(np.array([3, 3, 3]), np.array([959, 960, 1151]))
+    assert place.column.tolist() == [959, 0, 191]
+    assert (place.row[1:] == place.row[0] + 1).all()
+    assert xs.check(machine_of("pim-gpt"), graph).ok
+
+
 class TestFusion:
     def test_only_what_nobody_else_reads(self) -> None:
         graph = xs.workload("gpt2", context=3, **DECODE)

@@ -188,13 +188,16 @@ def _token_cache(
     or over all channels."""
     size, banks = grid.row_elements, grid.banks
     channel, channels = (0, grid.channels) if alone is None else (alone, 1)
-    _check_heads(grid, heads)
+    _check_heads(grid, heads, whole=alone is not None)
     tiles = -(-heads.tokens // (banks * channels))
+    # Whole heads, where a head fits; what is left of a row stays empty.
+    held = max(1, size // heads.size) * heads.size if heads.size < size else size
     keys = (
         Digit("row", banks, "bank"),
         Digit("row", channels, "channel"),
         Digit("row", tiles, "element", size),
-        *_along(grid, -(-heads.width // size), tiles),
+        Digit("col", held, "element"),
+        Digit("col", -(-heads.width // held), "element", tiles * size),
     )
     # In one channel a head has tiles of its own; over all of them heads share tiles.
     chunks, groups = -(-heads.tokens // size), 1 if alone is None else heads.count
@@ -211,9 +214,11 @@ def _token_cache(
     return k, Layout("V^T", grid, heads.width, heads.tokens, values, channel, behind)
 
 
-def _check_heads(grid: BankGrid, heads: Heads) -> None:
-    """A head must not lie across the end of a row of keys, nor share a tile of banks of values."""
-    if grid.row_elements % heads.size and heads.size % grid.row_elements:
+def _check_heads(grid: BankGrid, heads: Heads, whole: bool) -> None:
+    """A head must not lie across the end of a row of keys, nor share a tile of banks of values;
+    ``whole``: it must divide the row or be rows."""
+    fits = not whole and heads.size < grid.row_elements
+    if grid.row_elements % heads.size and heads.size % grid.row_elements and not fits:
         raise AccelsimError(
             f"K: heads of {heads.size} across the ends of rows of {grid.row_elements} elements;"
             " accepted: a divisor or a multiple of a row"
