@@ -46,7 +46,7 @@ def test_the_compiled_channel_waits_as_long_as_the_list_says(name: str) -> None:
     for (before, after), rules in asked(found).items():
         k = state.channels(found, [PimStream.of([])])
         times = COLUMNS if found.commands[before].repeat != "once" else 1
-        last = issue(k, 0, before, bank, 3, times, start)
+        last = issue(k, 0, before, bank, 3, times, times, times, start, start)
         assert ready_at(k, 0, after, bank) == max(0, last + gap(found, rules)), rules
 
 

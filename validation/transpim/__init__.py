@@ -35,7 +35,7 @@ as fast as these cells multiply; the published 9.1 must compare with much smalle
 
 **Decode** of GPT-2-medium has the same lanes idle in both dataflows; functions of single tokens in
 the cells are most of it. Against NeuPIMs (one device of four, GPT3-7B) the mean of its authors, 228
-from 79 to 431, is of their own model of TransPIM; here 18 to 34 with 16 stripes, 113 to 120 with
+from 79 to 431, is of their own model of TransPIM; here 22 to 37 with 16 stripes, 120 to 145 with
 one. Operands of 16 bits would take 4.1 times as many row operations.
 
 Judged are arithmetic, counts and four internal figures that the model gives; rows "missed" are
