@@ -64,7 +64,6 @@ def refused(*arguments: str) -> str:
             ("run", "neupims", STEP, "--set", "pim.results=hbm"),
             "neupims: pim.results: hbm is a memory of all cores; accepted: a scratchpad",
         ),
-        (("run", "npu-pim", STEP, "--memory", "dram"), "accepted: --memory bandwidth"),
         # Mappers that somebody named.
         (
             ("run", "neupims", f"{STEP},context=9,heads=40,hidden=3200", "--mapper",
