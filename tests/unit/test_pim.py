@@ -209,7 +209,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["neupims", "gemv:m=1,n=1", "--window", "3"], "--window goes with a request stream"),
         (["hbm2", "--background", "3"], "--background goes with an operator"),
         (["neupims", "gemv:m=1,n=1", "--background", "-1"], "background = -1"),
-        (["ddr4-3200", "gemv:m=1,n=1"], "ddr4-3200 has no units beside its banks; accepted: aim"),
+        (["ddr4-3200", "gemv:m=1,n=1"], "memory ddr4-3200 has no units beside its banks"),
         (["hbm-pim", "add:n=0"], "n = '0'; accepted: whole numbers from 1"),
         (["newton", "add:n=5"], "newton computes no add; accepted: logit, attend, gemv"),
     ):
