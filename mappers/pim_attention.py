@@ -87,9 +87,22 @@ def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     places = cache_places(op, memory)
     nbytes = 2 * sum(op.lengths) * op.kv_heads * op.head_dim * 2
     elsewhere = max(nbytes / memory.peak_bandwidth, _on_arrays(op, arch))
-    if not (forced or only_banks(arch)) and places.busiest / memory.own_clock_hz > elsewhere:
+    sooner = elsewhere >= _in_banks(places, arch) / memory.own_clock_hz
+    if not (forced or only_banks(arch) or sooner):
         return f"what is sooner in the banks than reading {nbytes:,} bytes"
     return ""
+
+
+def _in_banks(places: CachePlaces, arch: Architecture) -> int:
+    """Clocks until the busiest channel and whoever sends the commands of all are done."""
+    unit = next(iter(arch.units_of(Pim).values()))
+    if not unit.issue:
+        return places.busiest
+    family, sent = places.memory.family, 0
+    for tokens in places.lengths:
+        sweeps = places.sweeps(tokens, places.kv_heads)
+        sent += sum(product_cost(family, sweep).sent for sweep in sweeps)
+    return max(places.busiest, sent * unit.issue)
 
 
 def _on_arrays(op: Attention, arch: Architecture) -> float:
