@@ -277,10 +277,8 @@ def attention_problem(op: Attention, memory: PimDram) -> str:
     spread = products_of(memory.pim).caches == "channels"
     divides = spread or memory.grid.row_elements % op.head_dim == 0
     if not divides or op.head_dim % memory.grid.banks:
-        return (
-            f"heads of whole turns of {memory.grid.banks} banks that divide a row of"
-            f" {memory.grid.row_elements} elements, not {op.head_dim}"
-        )
+        row = "" if spread else f" that divide a row of {memory.grid.row_elements} elements"
+        return f"heads of whole turns of {memory.grid.banks} banks{row}, not {op.head_dim}"
     return ""
 
 

@@ -234,7 +234,7 @@ def choose(
         raise AccelsimError(
             f"operator {operator.name!r}: no mapper lowers {kind}; known kinds: {', '.join(known)}"
         )
-    lacks = "; ".join(f"{m.name} needs {' and '.join(m.missing(arch))}" for m in candidates)
+    lacks = "; ".join(_why_not(m, operator, arch, placed) for m in candidates)
     raise AccelsimError(
         f"operator {operator.name!r} ({kind}): no unit of {arch.name} can run it ({lacks})"
     )
@@ -260,6 +260,15 @@ def passed_over(
         if reason := found.declined(operator, arch, bool(named), placed):
             return found, reason
     return None
+
+
+def _why_not(
+    found: Mapper, operator: Any, arch: Architecture, placed: Mapping[str, Placed] | None
+) -> str:
+    """What keeps a mapper from an operator on a machine."""
+    if missing := found.missing(arch):
+        return f"{found.name} needs {' and '.join(missing)}"
+    return f"{found.name} accepts {found.declined(operator, arch, False, placed)}"
 
 
 def own_places(graph: Graph, arch: Architecture, wanted: tuple[str, ...] = ()) -> dict[str, Placed]:

@@ -214,6 +214,24 @@ def test_heads_that_do_not_divide_a_row_leave_its_end_empty() -> None:
     assert xs.check(machine_of("pim-gpt"), graph).ok
 
 
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        ("gpt2:tokens=8,layers=1", "spread-attention accepts one query per sequence"),
+        ("attention:heads=3,q=1,kv=40,d=24", "heads of whole turns of 16 banks, not 24"),
+        ("gemm:m=1,n=64,k=64,dtype=fp32", "accepts weights and caches of the width of its banks"),
+        ("gemm:m=65,n=64,k=64", "pim-gemv accepts x W of up to 64 rows"),
+        (
+            "gpt2:phase=decode,context=30000,layers=1,positions=32000",
+            "scores of 30,000 tokens do not fit into sram twice",
+        ),
+    ],
+)
+def test_what_its_banks_do_not_compute(work: str, words: str) -> None:
+    with pytest.raises(AccelsimError, match=words):
+        xs.simulate(machine_of("pim-gpt"), work)
+
+
 class TestFusion:
     def test_only_what_nobody_else_reads(self) -> None:
         graph = xs.workload("gpt2", context=3, **DECODE)

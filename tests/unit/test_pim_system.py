@@ -366,7 +366,10 @@ def test_a_family_without_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_heads_that_do_not_fit_a_row() -> None:
     graph = decode(heads=3, hidden=288, batch=2, context=9)
-    with pytest.raises(AccelsimError, match=r"heads of whole turns of 32 banks .* not 96"):
+    with pytest.raises(
+        AccelsimError,
+        match=r"heads of whole turns of 32 banks that divide a row of 512 elements, not 96",
+    ):
         xs.simulate(xs.arch("neupims"), graph, mapper="pim-attention")
 
 

@@ -19,17 +19,18 @@ cache, or had slower hosts; a user who keeps one gains less from PIM-GPT, by up 
 over the Xeon. This choice is one for all models, not one for each, but it was
 made knowing the ranges: that they hold says that such a baseline explains them, not that it was so.
 
-**Sensitivity.** T4, GPT3-XL: 79 times with tensor.efficiency 0.37 (what 70 W leave: 24 TFLOP/s
-measured), 92 with 0.30, 69 with 0.45; 317 in fp32 without tensor cores. T4, GPT2-small: 120 times,
-99 with a host twice as fast, 154 (beyond 137) with 1.5 times as slow. Xeon: 638 times for
-GPT3-XL, the lowest, with fma.efficiency 0.85, an estimate; 670 with 0.80, 609 (below 631) with
-0.90, 628 with a host twice as fast. Without overlap of ASIC and banks PIM-GPT takes 5 to 9 % more.
+**Sensitivity** (with the time of the streams, 1 to 2 % more). T4, GPT3-XL: 79 times with
+tensor.efficiency 0.37 (what 70 W leave: 24 TFLOP/s measured), 92 with 0.30, 69 with 0.45; 317 in
+fp32 without tensor cores. T4, GPT2-small: 120 times, 99 with a host twice as fast, 154 (beyond 137)
+with 1.5 times as slow. Xeon: 638 times for GPT3-XL, the lowest, with fma.efficiency 0.85, an
+estimate; 670 with 0.80, 609 (below 631) with 0.90, 628 with a host twice as fast. Without overlap
+of ASIC and banks PIM-GPT takes 5 to 9 % more.
 
 **Terms and steps of the ASIC's functions** are not published: as many as a bf16 result can tell, 3
 terms of exp, 2 and 1 Newton steps. Exponentials are powers of two and polynomials have their
 factors in their coefficients: GELU takes 11 multiplications, an exponential 4 (numerics/taylor).
-At 100 MHz GPT3-XL then loses 19 % (published: at most about 20 %), which is judged; smaller models
-lose up to two thirds, which is shown: their products are shorter, by the square of the width, their
+At 100 MHz GPT3-XL then loses 17 % (published: at most about 20 %), which is judged; smaller models
+lose up to 60 %, which is shown: their products are shorter, by the square of the width, their
 functions only in proportion to it, and a norm's additions wait for one another. That no model loses
 more than 20 % cannot be derived: the published share beside products, 1.16 % of GPT3-XL at 1 GHz,
 is about 430 cycles of a layer, and 128 multipliers then have two multiplications for each of the
