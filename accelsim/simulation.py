@@ -262,8 +262,8 @@ def _approximations(
         (run.bound.program.column("opcode") == Opcode.PIM).any() for run in runs
     ):
         found.append(
-            "memory dram: products in the banks take what their command streams take alone, refresh"
-            " included, beside the reads and writes of their channel; neither delays the other"
+            "memory dram: commands of products in the banks share their channel with reads and"
+            " writes by the family's rules; a product waits for what was written before it"
         )
     beside = [name for name, unit in arch.units_of(Pim).items() if unit.own_pins]
     if memory != "ideal" and beside:

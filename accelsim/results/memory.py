@@ -6,6 +6,8 @@ program says: then a port serves exactly the bytes of every access.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -107,6 +109,20 @@ def energy(run: SegmentRun) -> dict[str, Floats]:
         if activity.channels is not None:
             share = _shares(activity.moved.sum(axis=1))
             found[main] = activity.channels.energy_pj * share
+            found.update(_command_energy(run, activity.channels.command_pj))
+    return found
+
+
+def _command_energy(run: SegmentRun, command_pj: Mapping[str, float]) -> dict[str, Floats]:
+    """Energy of the commands that were sent to the units beside the banks, by instruction as these
+    count them alone."""
+    total, found = sum(command_pj.values()), {}
+    for name, counts in run.bound.actions.items():
+        unit = run.bound.arch.units[name]
+        price = unit.energy_pj_per_action()
+        if total and unit.reads_main_memory and any(one in command_pj for one in counts):
+            alone = np.sum([n * price[one] for one, n in counts.items()], axis=0)
+            found[name] = total * alone / alone.sum()
     return found
 
 

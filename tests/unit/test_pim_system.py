@@ -13,6 +13,7 @@ from accelsim import arch_configs
 from accelsim.engine.bind import bind
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
+from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.cost import product_cost, refresh_share
 from accelsim.hw.pim.products import Sweep
 from accelsim.hw.pim.programs import PRODUCTS
@@ -373,9 +374,26 @@ def test_heads_that_do_not_fit_a_row() -> None:
         xs.simulate(xs.arch("neupims"), graph, mapper="pim-attention")
 
 
-def test_reads_that_wait_for_products_are_not_simulated_by_command() -> None:
-    graph = decode(batch=2, context=9)
-    with pytest.raises(AccelsimError, match="accepted: --memory bandwidth"):
-        xs.simulate(xs.arch("npu-pim"), graph, memory="dram")
-    run = xs.simulate(xs.arch("neupims"), graph, memory="dram", mapper="pim-attention")
-    assert any("neither delays the other" in text for text in run.approximations)
+FAMILY_OF = {"neupims": "neupims", "npu-pim": "newton"}
+
+
+@pytest.mark.parametrize("name", list(FAMILY_OF))
+def test_commands_of_products_go_through_the_channels(name: str) -> None:
+    """Every command of every product is sent, and its energy is counted."""
+    run = xs.simulate(
+        xs.arch(name), decode(batch=2, context=9), memory="dram", mapper="pim-attention"
+    )
+    assert any("share their channel" in text for text in run.approximations)
+    asked, sent, price = 0, 0, 0.0
+    for segment in run.segments:
+        activity = segment.schedule.activity
+        assert activity is not None
+        assert activity.channels is not None
+        products = segment.bound.timed.traffic.products
+        if products is not None:
+            gwrite = find_family(FAMILY_OF[name]).number("GWRITE")
+            asked += int((products.table[:, 0] == gwrite).sum())
+        sent += activity.channels.total("GWRITE")
+        price += sum(activity.channels.command_pj.values()) * segment.repeat
+    assert sent == asked > 0
+    assert run.energy_pj["pim"] == pytest.approx(price)

@@ -155,6 +155,7 @@ def tick(k: Channels, c: int, clock: int) -> int:
         soon = min(soon, s[REFRESH_AT])
     if offered:
         soon = min(soon, clock + 1)
+    head = s[HEAD]
     sent, last, later = _send(k, c, clock)
     soon = min(soon, later)
     if sent != NONE:
@@ -163,7 +164,9 @@ def tick(k: Channels, c: int, clock: int) -> int:
             _send_second(k, c, clock, 1 - k.kind[sent, ROW_BUS])
     moves = False
     for now in range(clock, last + 1):
-        moves = _move(k, c, now, now < last)
+        # An entry keeps its place in the PIM queue until its last command.
+        running = now < last
+        moves = _move(k, c, now, head if running else s[HEAD], running)
     if moves:
         soon = last + 1
     return int(max(soon, last + 1) if last > clock else max(soon, clock + 1))
@@ -374,11 +377,14 @@ def _serve(k: Channels, c: int, kind: int, bank: int, row: int, place: int, cloc
 
 
 @njit
-def _move(k: Channels, c: int, clock: int, running: bool) -> bool:
-    """Move one entry into the PIM queue, or one request to its bank; whether one moved. An entry
-    whose run is not over (``running``) still waits in the PIM queue."""
+def _move(k: Channels, c: int, clock: int, head: int, running: bool) -> bool:
+    """Move one entry into the PIM queue, or one request to its bank; whether one moved.
+
+    ``head`` is the first entry that is in the PIM queue; one whose run is not over (``running``)
+    is there, too.
+    """
     s, in_order = k.word[c], k.setting[LOOK_AT] == 1
-    following = s[QUEUED] if in_order else s[HEAD]
+    following = s[QUEUED] if in_order else head
     waits = following < s[END] and fenced(k, c, following)
     if s[DRAIN] == 0 and s[WRITES] > 0:
         flush = s[READS] + s[WAITING] == 0 and s[OFFERED] == NONE
@@ -386,7 +392,7 @@ def _move(k: Channels, c: int, clock: int, running: bool) -> bool:
         if s[WRITES] >= k.setting[WRITE_BUFFER] or idle or flush or waits:
             s[DRAIN] = s[WRITES]
     if in_order and s[QUEUED] < s[END] and not waits:
-        held = s[QUEUED] - s[HEAD]
+        held = s[QUEUED] - head
         own_turn = k.setting[CONCURRENT] == 0 or held < 2 or (s[READS] == 0 and s[DRAIN] == 0)
         if own_turn:
             if held >= k.setting[PIM_QUEUE]:
@@ -395,7 +401,7 @@ def _move(k: Channels, c: int, clock: int, running: bool) -> bool:
             s[QUEUED] += 1
             return True
     offered = s[QUEUED] if in_order or waits else s[END]
-    if k.setting[CONCURRENT] == 0 and (running or s[HEAD] < offered or s[LOOKED] > 0):
+    if k.setting[CONCURRENT] == 0 and (running or head < offered or s[LOOKED] > 0):
         return False
     write = s[DRAIN] > 0
     waiting = WRITES if write else READS
