@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 from accelsim.errors import CapacityError
 from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
-from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks
+from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_caches
 from accelsim.mapping.head_places import HeadPlaces, PlacedHead, head_places, heads_problem
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import aligned
@@ -43,8 +42,6 @@ HALVES = 2
 def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute an attention; "" if they are to."""
     memory = bank_memory(arch)
-    if products_of(memory.pim).caches != "heads":
-        return "caches of which each head lies in a channel"
     if problem := heads_problem(op, memory):
         return problem
     places = head_places(op, memory)
@@ -63,7 +60,7 @@ def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:
 
 @mapper(
     "attacc-attention", lowers=("attention",), needs=(Pim, PimDram, Vector, Dma),
-    preference=3, lacks=lacks_banks, declines=_declines, places=_places,
+    preference=3, lacks=lacks_caches("heads"), declines=_declines, places=_places,
 )  # fmt: skip
 def attacc_attention(op: Attention, low: Lowering) -> None:
     """Q K^T and P V by the groups of banks of each head's channel, softmax on the buffer die."""

@@ -23,7 +23,6 @@ import numpy as np
 from accelsim.hw.dma import Dma
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
@@ -34,7 +33,7 @@ from accelsim.mapping.bank_layouts import (
     attention_problem,
     bank_memory,
     cache_places,
-    lacks_banks,
+    lacks_caches,
     only_banks,
 )
 from accelsim.mapping.lowering import Lowering
@@ -80,8 +79,6 @@ class Turn(NamedTuple):
 def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute an attention; "" if they are to."""
     memory = bank_memory(arch)
-    if products_of(memory.pim).caches != "channel":
-        return "caches of which each lies in one channel"
     if problem := attention_problem(op, memory):
         return problem
     places = cache_places(op, memory)
@@ -126,7 +123,7 @@ def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:
 
 @mapper(
     "pim-attention", lowers=("attention",), needs=(Pim, PimDram, Vector, Dma),
-    preference=2, lacks=lacks_banks, declines=_declines, places=_places,
+    preference=2, lacks=lacks_caches("channel"), declines=_declines, places=_places,
 )  # fmt: skip
 def pim_attention(op: Attention, low: Lowering) -> None:
     """Q K^T and P V by the banks of each request's channel, softmax on the vector unit beside."""

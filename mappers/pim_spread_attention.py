@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from accelsim.errors import CapacityError
 from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.programs import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
 from accelsim.mapping.bank_caches import Kept, SpreadCaches, spread_caches
@@ -27,7 +26,7 @@ from accelsim.mapping.bank_layouts import (
     Placed,
     attention_problem,
     bank_memory,
-    lacks_banks,
+    lacks_caches,
     only_banks,
 )
 from accelsim.mapping.lowering import Lowering
@@ -51,8 +50,6 @@ HALVES = 2
 def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute an attention; "" if they are to."""
     memory = bank_memory(arch)
-    if products_of(memory.pim).caches != "channels":
-        return "caches that lie over all channels"
     if problem := attention_problem(op, memory):
         return problem
     seconds = spread_caches(op, memory).cycles / memory.own_clock_hz
@@ -70,7 +67,7 @@ def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:
 
 @mapper(
     "pim-spread-attention", lowers=("attention",), needs=(Pim, PimDram, Vector, Dma),
-    preference=2, lacks=lacks_banks, declines=_declines, places=_places,
+    preference=2, lacks=lacks_caches("channels"), declines=_declines, places=_places,
 )  # fmt: skip
 def pim_spread_attention(op: Attention, low: Lowering) -> None:
     """Q K^T and P V by the banks of all channels, softmax on the vector unit beside."""

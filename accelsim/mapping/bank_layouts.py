@@ -12,7 +12,7 @@ a key to one run of a row, the features of a value to as many banks.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import accumulate
@@ -87,6 +87,25 @@ def lacks_banks(arch: Architecture) -> str:
     if any(unit.results in v.memory for v in arch.units_of(Vector).values() for unit in units):
         return ""
     return f"a vector unit that works on {units[0].results}"
+
+
+CACHES = {
+    "channel": "caches of which each lies in one channel",
+    "heads": "caches of which each head lies in a channel",
+    "channels": "caches that lie over all channels",
+}
+"""Where keys and values lie, by the kinds of products (hw/pim/products)."""
+
+
+def lacks_caches(kind: str) -> Callable[[Architecture], str]:
+    """What is missing for attention over caches of a kind; "" if nothing."""
+
+    def lacks(arch: Architecture) -> str:
+        if missing := lacks_banks(arch):
+            return missing
+        return "" if products_of(bank_memory(arch).pim).caches == kind else CACHES[kind]
+
+    return lacks
 
 
 def only_banks(arch: Architecture) -> bool:

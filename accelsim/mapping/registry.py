@@ -66,8 +66,9 @@ class Mapper:
 
     def missing(self, arch: Architecture) -> list[str]:
         """What the architecture lacks for this mapper: kinds of blocks, or how they are joined."""
-        # What serves banks is there for mappers of banks alone.
-        serving = frozenset() if Pim in self.needs else arch.beside_banks
+        # What serves banks is there for mappers of banks alone, unless there is nothing else.
+        alone = {*arch.units} <= arch.beside_banks
+        serving = frozenset() if alone or Pim in self.needs else arch.beside_banks
         units = (unit for name, unit in arch.units.items() if name not in serving)
         blocks = (*units, *arch.memories.values())
         kinds = [n.kind for n in self.needs if not any(isinstance(b, n) for b in blocks)]
