@@ -19,9 +19,9 @@ cache, or had slower hosts; a user who keeps one gains less from PIM-GPT, by up 
 over the Xeon. This choice is one for all models, not one for each, but it was
 made knowing the ranges: that they hold says that such a baseline explains them, not that it was so.
 
-**Sensitivity** (with the time of the streams, 1 to 2 % more). T4, GPT3-XL: 79 times with tensor.efficiency 0.37 (what 70 W leave: 24 TFLOP/s
-measured), 92 with 0.30, 69 with 0.45; 317 in fp32 without tensor cores. T4, GPT2-small: 120 times,
-99 with a host twice as fast, 154 (beyond 137) with 1.5 times as slow. Xeon: 638 times for
+**Sensitivity** (with the time of the streams, 1 to 2 % more). T4, GPT3-XL: 79 times with
+tensor.efficiency 0.37 (what 70 W leave: 24 TFLOP/s measured), 92 with 0.30, 69 with 0.45; 317 in
+fp32 without tensor cores. T4, GPT2-small: 120 times, 99 with a host twice as fast, 154 (beyond 137) with 1.5 times as slow. Xeon: 638 times for
 GPT3-XL, the lowest, with fma.efficiency 0.85, an estimate; 670 with 0.80, 609 (below 631) with
 0.90, 628 with a host twice as fast. Without overlap of ASIC and banks PIM-GPT takes 5 to 9 % more.
 
