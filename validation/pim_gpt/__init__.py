@@ -21,9 +21,10 @@ made knowing the ranges: that they hold says that such a baseline explains them,
 
 **Sensitivity** (with the time of the streams, 1 to 2 % more). T4, GPT3-XL: 79 times with
 tensor.efficiency 0.37 (what 70 W leave: 24 TFLOP/s measured), 92 with 0.30, 69 with 0.45; 317 in
-fp32 without tensor cores. T4, GPT2-small: 120 times, 99 with a host twice as fast, 154 (beyond 137) with 1.5 times as slow. Xeon: 638 times for
-GPT3-XL, the lowest, with fma.efficiency 0.85, an estimate; 670 with 0.80, 609 (below 631) with
-0.90, 628 with a host twice as fast. Without overlap of ASIC and banks PIM-GPT takes 5 to 9 % more.
+fp32 without tensor cores. T4, GPT2-small: 120 times, 99 with a host twice as fast, 154 (beyond 137)
+with 1.5 times as slow. Xeon: 638 times for GPT3-XL, the lowest, with fma.efficiency 0.85, an
+estimate; 670 with 0.80, 609 (below 631) with 0.90, 628 with a host twice as fast. Without overlap
+of ASIC and banks PIM-GPT takes 5 to 9 % more.
 
 **Terms and steps of the ASIC's functions** are not published: as many as a bf16 result can tell, 3
 terms of exp, 2 and 1 Newton steps. Exponentials are powers of two and polynomials have their
