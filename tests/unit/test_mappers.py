@@ -173,6 +173,7 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
     decode = "gpt3-7b:phase=decode,layers=1,heads=2,hidden=256,ffn=64,vocab=64,batch=2,context=9"
     used.update(simulate("neupims", decode, mapper="pim-attention").mapper.split("+"))
     used.update(simulate("neupims", "gemm:m=1,n=2048,k=2048,dtype=fp16").mapper.split("+"))
+    used.update(simulate("pim-gpt", decode).mapper.split("+"))
     assert used == set(MAPPERS)
 
 
