@@ -31,10 +31,17 @@ def products_of(
     """Commands of all products of a program; of every unit its instruction rows and their work.
 
     Raises:
-        AccelsimError: two queues command the same channel.
+        AccelsimError: two queues command the same channel, or a family whose matrices do not lie
+            where their addresses say.
     """
     if not any(len(rows) for _, rows, _ in parts):
         return None
+    for unit, _, _ in parts:
+        if not unit.products.by_address:
+            raise AccelsimError(
+                f"products of {unit.family} are whole kernels, whose commands go to no channel"
+                " beside reads and writes; accepted: --memory bandwidth"
+            )
     rows = np.concatenate([rows for _, rows, _ in parts])
     place = memory.address_map.locate(program.operand_column("base")[program.sources[rows, :2]])
     channel, first = place.channel[:, 1], place.row[:, 1]

@@ -210,6 +210,12 @@ def test_a_decoder_step_beside_hbm_pim() -> None:
         xs.simulate(machine, graph, mapper="pim-attention")
 
 
+def test_kernels_do_not_go_beside_reads_and_writes() -> None:
+    with pytest.raises(AccelsimError, match="accepted: --memory bandwidth") as fault:
+        xs.simulate("hbm-pim", "gemm:m=1,n=4096,k=64,dtype=fp16", memory="dram", mapper="pim-gemv")
+    assert "products of hbm-pim are whole kernels" in str(fault.value)
+
+
 def test_kernels_are_taken_where_they_are_sooner() -> None:
     machine = xs.arch("hbm-pim")
     # Half of the units have nothing to do: PIMSimulator's kernel loses against reads here, too.

@@ -33,7 +33,8 @@ def product_cost(name: str, sweep: Sweep) -> Taken:
     ahead = _ahead(family, sweep) if products_of(family).pipelined else cycles
     if "refresh_after" in family.numbers:
         cycles, count = run_alone(family, stream, refresh=True)
-        return Taken(cycles, cycles, count, _sent(family, stream))
+        until = cycles + products_of(family).reading(family, sweep)
+        return Taken(cycles, until, count, _sent(family, stream))
     number, den = refresh_share(name)
     latency = -(-max(ahead, cycles) * number // den)
     return Taken(-(-ahead * number // den), latency, count, _sent(family, stream))

@@ -27,6 +27,7 @@ class HbmPimProducts(Products):
     """Vectors over the pins into registers, results through the banks."""
 
     host_vectors = True
+    by_address = False
     caches: ClassVar[Spread] = "none"
 
     def rows(
@@ -43,8 +44,14 @@ class HbmPimProducts(Products):
         return _outputs(family)
 
     def pin_bytes(self, family: Family, sweep: Sweep) -> int:
-        """Results, a burst each; vectors take their time among the kernel's commands."""
-        return sweep.vectors * sweep.results * sweep.n * family.device.organization.column_bytes
+        burst, inputs = family.device.organization.column_bytes, 2 * REGISTERS
+        given = _tiles(family, sweep.n) * _pairs(family, sweep.k) * inputs
+        return sweep.vectors * sweep.results * (given + sweep.n) * burst
+
+    def reading(self, family: Family, sweep: Sweep) -> int:
+        """A burst of 16 lanes per result."""
+        bursts = sweep.vectors * sweep.results * sweep.n
+        return bursts * family.device.timings["burst_cycles"]
 
     def weights(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> Layout:
         del family

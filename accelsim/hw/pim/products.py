@@ -96,6 +96,9 @@ class Products:
 
     host_vectors: ClassVar[bool] = False
     """Whether vectors come over the channel's pins; otherwise they lie in rows of its banks."""
+    by_address: ClassVar[bool] = True
+    """Whether matrices lie where their addresses say, so that a product's commands can go through
+    a channel beside reads and writes; otherwise a channel is addressed output by output."""
     goes_on: ClassVar[bool] = False
     """Whether a product can go on with the sums, and have the vectors, of the one before."""
     by_columns: ClassVar[bool] = False
@@ -121,6 +124,11 @@ class Products:
         """What a product takes, refresh included, if it is no matter of its commands alone."""
         del family, sweep
         return None
+
+    def reading(self, family: Family, sweep: Sweep) -> int:
+        """Clocks in which results are read behind a product's commands, which do not read them."""
+        del family, sweep
+        return 0
 
     def turn(self, family: Family) -> int:
         """Outputs of a channel that come at once; products of fewer take as long."""
