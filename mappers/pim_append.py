@@ -41,6 +41,9 @@ def pim_kv_append(op: KvAppend, low: Lowering) -> None:
     core, width = low.cores[0], op.kv_heads * op.head_dim
     memory = core.of(Pim)[0][1].results
     queues = core.beside_queues
+    # A channel takes the features of a value one row of a bank after the other; queues that store
+    # side by side keep several channels at it.
+    stores = queues[1:] or queues
     new = low.matrix(op.inputs[0], op.batch, width)
     fit = core.arenas[memory].free // TILES // (row_bytes(width, new.fmt) + 64)
     if fit < 1:
@@ -56,7 +59,13 @@ def pim_kv_append(op: KvAppend, low: Lowering) -> None:
         tile = ring.next()[: stop - top, :]
         low.build.load(queues[0], tile, new[top:stop, :])
         for sequence in range(top, stop):
-            _append(op, low, queues[-1], sequence, tile[sequence - top : sequence - top + 1, :])
+            _append(
+                op,
+                low,
+                stores[sequence % len(stores)],
+                sequence,
+                tile[sequence - top : sequence - top + 1, :],
+            )
 
 
 def _append(op: KvAppend, low: Lowering, queue: int, sequence: int, row: View) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_engine_memory_reference import L2, architecture, assert_engines_agree, with_traffic
+from test_engine_memory_reference import architecture, assert_engines_agree, with_traffic
 from test_engine_reference import random_program
 from test_pim_reference import often_refreshed, tiles
 
@@ -23,7 +23,7 @@ from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.memory import PimDram
 
 MANY = settings(  # the first example compiles
-    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=20
 )
 FAMILIES = ("neupims", "newton")
 PITCH = 1024  # bytes of a row of a bank
@@ -76,9 +76,8 @@ def program(
 ) -> TimedProgram:
     draw = np.random.default_rng(seed)
     timed = random_program(seed, n, units, 2, longest=int(draw.choice([0, 3, 40])))
-    chain = {"l2": L2} if sizes.pop("cached", 0) else None
     clock = f"{draw.choice([500, 1000, 1500])} MHz"
-    arch = architecture(memory, chain, clock=clock)
+    arch = architecture(memory, clock=clock)
     timed = spread(with_traffic(timed, seed, arch, True, **sizes), memory.channels, draw)
     return with_products(timed, found, memory.channels, draw, most)
 
@@ -97,8 +96,7 @@ def test_products_between_transfers(data, name, seed, channels):
     with with_family(found):
         memory = memory_of(channels, data.draw(st.sampled_from([0.0, 20e-9])))
         timed = program(
-            seed, found, memory, data.draw(st.integers(1, 24)), data.draw(st.integers(1, 5)), 3,
-            cached=data.draw(st.integers(0, 1)),
+            seed, found, memory, data.draw(st.integers(1, 13)), data.draw(st.integers(1, 4)), 2,
             longest=data.draw(st.sampled_from([64, 300, 3000])),
             writes=data.draw(st.sampled_from([0.0, 0.3, 0.9])),
         )  # fmt: skip
@@ -108,8 +106,8 @@ def test_products_between_transfers(data, name, seed, channels):
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("seed", range(2))
 def test_long_programs(name: str, seed: int) -> None:
-    """Long enough for many refreshes, full buffers and full PIM queues."""
-    found = often_refreshed(name, 1500, pim_queue=8, write_buffer=8)
+    """Long enough for several refreshes, full buffers and full PIM queues."""
+    found = often_refreshed(name, 1500, pim_queue=5, write_buffer=5, command_queue=1)
     with with_family(found):
-        timed = program(seed, found, memory_of(2), 60, 4, 4, longest=2000, operands=12)
+        timed = program(seed, found, memory_of(2), 24, 4, 2, longest=600, operands=12)
         assert_engines_agree(timed)
