@@ -32,12 +32,12 @@ MAX_TICKS_PER_SECOND = 10**15
 class Architecture:
     """Block diagram of an accelerator: ``cores`` equal cores around shared memories.
 
-    Units and the memories that are not ``shared`` exist once per core. ``clocks`` are in Hz and
-    always hold "core". ``assumptions`` are declared approximations of the description, carried
-    into every result; ``sources`` says where numbers come from, by parameter path ("mxu.rows")
-    or block name, ``calibrated`` which of them are no published numbers but were fitted to
-    measurements; ``mappers`` names the preferred mapper per operator kind; ``origin`` is the
-    file it came from. Two architectures are equal when their digests are.
+    Units and the memories that are not ``shared`` exist once per core, those ``beside_banks`` but
+    once. ``clocks`` are in Hz and always hold "core". ``assumptions`` are declared approximations
+    of the description, carried into every result; ``sources`` says where numbers come from, by
+    parameter path ("mxu.rows") or block name, ``calibrated`` which of them are no published numbers
+    but were fitted to measurements; ``mappers`` names the preferred mapper per operator kind;
+    ``origin`` is the file it came from. Two architectures are equal when their digests are.
 
     Raises:
         AccelsimError: names, ends of links, clocks or memories that do not exist, or clash.

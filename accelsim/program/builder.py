@@ -282,17 +282,11 @@ class Builder:
         m, k = (a.cols, a.rows) if transpose_a else (a.rows, a.cols)
         kb, n = (b.cols, b.rows) if transpose_b else (b.rows, b.cols)
         if k != kb or (dst.rows, dst.cols) != (m, n):
-            raise AccelsimError(
-                f"matmul shapes do not agree: [{m}, {k}] @ [{kb}, {n}]"
-                f" into [{dst.rows}, {dst.cols}]"
-            )
-        flags = (
-            (Flag.ACCUMULATE if accumulate else 0)
-            | (Flag.TRANSPOSE_A if transpose_a else 0)
-            | (Flag.TRANSPOSE_B if transpose_b else 0)
-            | (Flag.STATIONARY_A if stationary_a else 0)
-        )
-        return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=int(flags), part=part)
+            shapes = f"[{m}, {k}] @ [{kb}, {n}] into [{dst.rows}, {dst.cols}]"
+            raise AccelsimError(f"matmul shapes do not agree: {shapes}")
+        flags = Flag.ACCUMULATE * accumulate | Flag.STATIONARY_A * stationary_a
+        flags |= Flag.TRANSPOSE_A * transpose_a | Flag.TRANSPOSE_B * transpose_b
+        return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=flags, part=part)
 
     def pim(
         self,
@@ -310,20 +304,17 @@ class Builder:
     ) -> int:
         """``dst[m, n]``: m vectors times n rows of a matrix each, in the banks (Opcode.PIM).
 
-        ``goes_on`` with the sums of the channel's product before, which was ``held`` there.
-        ``columns``: times the columns of one. ``kept``: the vectors are those of that product, and
-        the channel has them still. ``part``: other channels give the rest of dst's buffer at the
-        same time.
+        ``goes_on`` with the sums of the channel's product before, which was ``held`` there, or with
+        its vectors (``kept``). ``columns``: times the columns of one matrix. ``part``: other
+        channels give the rest of dst's buffer at the same time.
         """
         m, n, k = dst.rows, dst.cols, vectors.cols // (dst.rows if abreast else 1)
         pieces = 1 if abreast or columns else max(1, k // max(1, matrix.cols))
-        wanted = (1, m * k, n, m * k) if abreast else (m, k, m * n * pieces, k // pieces)
-        wanted = (1, k, k, n) if columns else wanted
+        rows_of = (1, m * k, n, m * k) if abreast else (m, k, m * n * pieces, k // pieces)
+        wanted = (1, k, k, n) if columns else rows_of
         if wanted != (vectors.rows, vectors.cols, matrix.rows, matrix.cols) or k % pieces:
-            shapes = (
-                f"vectors [{vectors.rows}, {vectors.cols}], matrix [{matrix.rows}, {matrix.cols}]"
-            )
-            raise AccelsimError(f"{shapes}: they do not give [{m}, {n}]")
+            shapes = [(one.rows, one.cols) for one in (vectors, matrix)]
+            raise AccelsimError(f"vectors and matrix {shapes} do not give [{m}, {n}]")
         flags = Flag.ABREAST * abreast | Flag.COLUMNS * columns | Flag.KEPT * kept
         flags |= Flag.ACCUMULATE * goes_on | Flag.HELD * held
         return self._emit(unit, Opcode.PIM, dst, (vectors, matrix), m, n, k, flags=flags, part=part)

@@ -187,7 +187,7 @@ def test_no_two_heads_share_an_address() -> None:
 def test_heads_one_after_the_other_take_what_their_stream_takes(name: str, tokens: int) -> None:
     """Four heads in every channel, as products and as the published stream of a stack."""
     sweeps = [Sweep(1, 1, tokens, 128)] + [
-        Sweep(1, 1, 64, tokens, columns=True, kept=kept) for kept in (False, True)
+        Sweep(1, 1, 64, tokens, columns=True, brings=brings) for brings in (True, False)
     ]
     products = [product_cost(name, one) for one in sweeps]
     run = run_pim(name, f"attention:tokens={tokens},heads=64")
@@ -206,7 +206,7 @@ def test_heads_one_after_the_other_take_what_their_stream_takes(name: str, token
 def test_vectors_come_once_beside_the_product_before(name: str) -> None:
     scores = Sweep(1, 1, 700, 128)
     values = Sweep(1, 1, 64, 700, columns=True)
-    work = [scores, values, replace(values, kept=True), scores]
+    work = [scores, values, replace(values, brings=False), scores]
     stream = head_stream(family(name), work)
     found = stream.counts(family(name))
     assert (found["WR_GB"], found["MV_GB"], found["SFM"]) == (2 * 8, 8 * 3, 1)
@@ -221,7 +221,7 @@ def test_weights_stay_in_the_units_for_the_next_features() -> None:
     program = program_of(graph, small())
     flags = program.column("flags")[program.column("opcode") == Opcode.PIM]
     assert ((flags & Flag.COLUMNS) > 0).sum() == 2 * 3
-    assert ((flags & Flag.STATIONARY_A) > 0).sum() == 3
+    assert ((flags & Flag.KEPT) > 0).sum() == 3
 
 
 def test_what_stands_beside_banks_is_there_once() -> None:

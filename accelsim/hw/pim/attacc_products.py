@@ -34,7 +34,6 @@ LONG_PRODUCTS, LONG_TOKENS = 16, 2048
 class AttaccProducts(Products):
     """A head in a channel; vectors come from the buffer die, and results go there."""
 
-    host_vectors = True
     by_columns = True
     caches: ClassVar[Spread] = "heads"
     multiplies_weights = False
