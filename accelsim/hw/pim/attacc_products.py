@@ -38,6 +38,16 @@ class AttaccProducts(Products):
     caches: ClassVar[Spread] = "heads"
     multiplies_weights = False
 
+    def rows(
+        self, family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
+    ) -> Iterator[Row]:
+        """Refused: which commands go beside a product is a matter of its neighbours."""
+        del sweep, first_row, vector
+        raise AccelsimError(
+            f"products of {family.name} overlap their neighbours, which --memory dram does not"
+            " simulate; accepted: --memory bandwidth"
+        )
+
     def taken(self, family: Family, sweep: Sweep) -> Taken | None:
         """What a product with rows (``n`` tokens) or columns (``k`` tokens) takes."""
         if sweep.vectors * sweep.results > 1 or sweep.abreast:
