@@ -135,7 +135,7 @@ def _state_of_sources() -> str:
         root / "_jit.py",
         root / "_intrinsics.py",
         *root.glob("**/*kernels.py"),
-        *(root / f for f in ("hw/dram/state.py", "hw/dram/mapping.py", "hw/pim/state.py")),
+        *(root / f for f in ("hw/dram/state.py", "hw/dram/mapping.py", "hw/pim/channel/state.py")),
     ]
     stamps = sorted((str(f.relative_to(root)), *f.stat()[6:9:2]) for f in files if f.exists())
     return hashlib.sha256(repr(stamps).encode()).hexdigest()[:12]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.products import Share
-from accelsim.hw.pim.programs import products_of
+from accelsim.hw.pim.products.product import Share
+from accelsim.hw.pim.products.registry import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
 from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks, only_banks

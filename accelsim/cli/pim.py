@@ -12,7 +12,7 @@ from accelsim.cli import terminal
 from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
-    from accelsim.hw.pim.log import PimLog
+    from accelsim.hw.pim.channel.log import PimLog
 
 FAILED = 1
 
@@ -56,7 +56,7 @@ def compute(
 def _write_log(logs: tuple[PimLog, ...], file: Path, family: str) -> None:
     """One file, or one per simulated channel."""
     from accelsim.hw.pim.catalog import family as find_family
-    from accelsim.hw.pim.log import write_log
+    from accelsim.hw.pim.channel.log import write_log
 
     for name, one in zip(terminal.channel_files(file, len(logs)), logs, strict=True):
         write_log(name, one, find_family(family))

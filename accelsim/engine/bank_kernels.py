@@ -1,6 +1,6 @@
 """What the compiled loop gives to channels whose banks compute: bursts of windows, and products.
 
-What is sent in a tick a channel takes in its next clock (hw/pim/channel_kernels).
+What is sent in a tick a channel takes in its next clock (hw/pim/channel/channel_kernels).
 """
 
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from accelsim._jit import njit_uncounted as njit
 from accelsim.hw.dram.mapping import CompiledMap
 from accelsim.hw.dram.mapping_kernels import locate
 from accelsim.hw.dram.state import ACCEPT_LEFT, DONE_LEFT
-from accelsim.hw.pim.channel_kernels import ASLEEP, UNTIL_TOLD, idle, live
-from accelsim.hw.pim.fifo_kernels import push
-from accelsim.hw.pim.state import AFTER, CLOCK, END, NEVER, WRITTEN, Channels
+from accelsim.hw.pim.channel.channel_kernels import ASLEEP, UNTIL_TOLD, idle, live
+from accelsim.hw.pim.channel.fifo_kernels import push
+from accelsim.hw.pim.channel.state import AFTER, CLOCK, END, NEVER, WRITTEN, Channels
 
 CHANNEL, ENTRIES_END = 0, 1  # columns of products
 

@@ -12,8 +12,8 @@ from accelsim.hw.dram.energy import energy_pj
 
 if TYPE_CHECKING:
     from accelsim.engine.bank_kernels import Banks
+    from accelsim.hw.pim.channel.state import Channels
     from accelsim.hw.pim.family import Family
-    from accelsim.hw.pim.state import Channels
 
 
 def banks_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> Banks | None:
@@ -21,7 +21,7 @@ def banks_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> Ban
     bursts; None where no such channels are simulated."""
     from accelsim.engine.bank_kernels import Banks
     from accelsim.hw.dram.mapping import LANE
-    from accelsim.hw.pim.state import NODE_WORDS, NONE, SENDER, entries, idle_channels
+    from accelsim.hw.pim.channel.state import NODE_WORDS, NONE, SENDER, entries, idle_channels
 
     memory, given = traffic.pim_dram, traffic.products
     if memory is None:
@@ -51,7 +51,7 @@ def banks_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> Ban
 
 def banks_activity(traffic: Traffic, banks: Banks) -> tuple[int, ChannelsActivity]:
     """The tick at which the last channel was done, and the account of all."""
-    from accelsim.hw.pim import state as s
+    from accelsim.hw.pim.channel import state as s
 
     memory, k = traffic.pim_dram, banks.state
     assert memory is not None
@@ -95,7 +95,7 @@ def _command_pj(family: Family, traffic: Traffic, k: Channels) -> dict[str, floa
 
 def open_cycles(k: Channels, end: int) -> int:
     """Clocks, summed over ranks and row buffers, in which a bank was open up to clock ``end``."""
-    from accelsim.hw.pim import state as s
+    from accelsim.hw.pim.channel import state as s
 
     is_open = k.rank[:, :, :, s.OPEN_BANKS] > 0
     still = np.maximum(0, end - k.rank[:, :, :, s.OPEN_SINCE])

@@ -14,10 +14,10 @@ from accelsim.engine.traffic import Products
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Ints, Work
 from accelsim.hw.pim.catalog import family as find_family
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.products import Sweep
-from accelsim.hw.pim.programs import products_of as family_products
-from accelsim.hw.pim.stream import PimStream
+from accelsim.hw.pim.products.product import Sweep
+from accelsim.hw.pim.products.registry import products_of as family_products
 from accelsim.hw.pim.unit import Pim
 from accelsim.program.table import Program
 

@@ -35,10 +35,10 @@ from accelsim.engine.traffic import Traffic
 from accelsim.hw.cache.reference import Level, System
 from accelsim.hw.dram.block import Dram
 from accelsim.hw.dram.reference import Channel, Request
+from accelsim.hw.pim.channel.reference import PimChannel
+from accelsim.hw.pim.channel.reference_banks import HostRequest
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.reference import PimChannel
-from accelsim.hw.pim.reference_banks import HostRequest
-from accelsim.hw.pim.stream import PimStream
 
 
 class Window(NamedTuple):

@@ -1,6 +1,6 @@
 """The bytes of banks that compute, and matrix-vector products as their units form them.
 
-A layout says where an element is stored (hw/pim/layout). What a product reads is the family's
+A layout says where an element is stored (hw/pim/layouts). What a product reads is the family's
 command sequence, written down here in hardware terms: which DRAM row and columns a command opens
 and multiplies in all banks, which inputs the banks have been given, and which output a bank's
 accumulator then holds. It does not ask the layout. So a product is right only if both agree.
@@ -27,8 +27,8 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.functional.memory import POISON
-from accelsim.hw.pim.layout import BankGrid, Layout
-from accelsim.hw.pim.layout_families import GROUP_BANKS, PAIR, REGISTERS
+from accelsim.hw.pim.layouts.families import GROUP_BANKS, PAIR, REGISTERS
+from accelsim.hw.pim.layouts.layout import BankGrid, Layout
 from accelsim.numerics.bank_macs import BankLanes, held, lane_sum
 from accelsim.numerics.formats import Format
 from accelsim.numerics.orders import Order, order_of

@@ -1,8 +1,9 @@
 """HBM-PIM's units on bytes: the steps of a program, each column taking the next instruction.
 
-What a program does is said twice, by the commands that a channel gets (hw/pim/hbm_pim_programs) and
-by the instructions that the units hold (hw/pim/crf). Here the one meets the other: a command that
-is not the one its instruction waits for is a fault, and addresses are those of the commands alone.
+What a program does is said twice, by the commands that a channel gets (hw/pim/programs/hbm_pim) and
+by the instructions that the units hold (hw/pim/programs/crf). Here the one meets the other: a
+command that is not the one its instruction waits for is a fault, and addresses are those of the
+commands alone.
 Every operation rounds to fp16, a product before what is added to it.
 """
 
@@ -15,9 +16,9 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.functional.bank_memory import BankMemory
-from accelsim.hw.pim.crf import BANKS, FILES, REGISTERS, Instruction, Op, Place
-from accelsim.hw.pim.hbm_pim_programs import COMMANDS
-from accelsim.hw.pim.steps import Step
+from accelsim.hw.pim.programs.crf import BANKS, FILES, REGISTERS, Instruction, Op, Place
+from accelsim.hw.pim.programs.hbm_pim import COMMANDS
+from accelsim.hw.pim.programs.steps import Step
 from accelsim.numerics.bank_macs import held
 
 Float32 = npt.NDArray[np.float32]

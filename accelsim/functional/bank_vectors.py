@@ -1,6 +1,6 @@
 """AiM's commands for vectors on bytes: products and sums of banks, copies, functions from tables.
 
-Rows and columns are those of the steps (hw/pim/aim_programs) alone. Operands and results are bf16,
+Rows and columns are those of the steps (hw/pim/programs/aim) alone. Operands and results are bf16,
 rounded once per operation. A function is linear between entries of a table in a row of the bank:
 pairs of a value and a slope, for segments of equal width from -8 to 8, of which the first and the
 last go on for ever. How AiM's tables are indexed is not published; that they lie in a row, and that
@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.functional.bank_memory import BankMemory
-from accelsim.hw.pim.layout import BankGrid
-from accelsim.hw.pim.steps import Step
+from accelsim.hw.pim.layouts.layout import BankGrid
+from accelsim.hw.pim.programs.steps import Step
 from accelsim.numerics.bank_macs import held
 from accelsim.numerics.formats import Format
 

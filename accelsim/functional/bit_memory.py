@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.pim.bit_layout import BitPlanes
-from accelsim.hw.pim.bit_serial import CELLS, WORDLINES, Reserved, RowOp, multiply
-from accelsim.hw.pim.layout import Layout
+from accelsim.hw.pim.layouts.bits import BitPlanes
+from accelsim.hw.pim.layouts.layout import Layout
+from accelsim.hw.pim.programs.cell_sequences import CELLS, WORDLINES, Reserved, RowOp, multiply
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]

@@ -1,7 +1,7 @@
 """Keys and values of a decode batch over all channels of banks that compute.
 
 Tokens of the keys, and features of the values, take turns over the banks of a channel, then over
-channels (hw/pim/layout_families); heads lie side by side along rows of keys, tokens along rows of
+channels (hw/pim/layouts/families); heads lie side by side along rows of keys, tokens along rows of
 values. So a run of as many tokens, or features, as a channel has banks is one product there. The
 requests lie one behind the other.
 """
@@ -15,11 +15,11 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from accelsim.hw.pim.cost import product_cost
-from accelsim.hw.pim.layout import Layout
-from accelsim.hw.pim.layout_families import Heads
+from accelsim.hw.pim.layouts.families import Heads
+from accelsim.hw.pim.layouts.layout import Layout
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.products import Sweep
-from accelsim.hw.pim.programs import products_of
+from accelsim.hw.pim.products.product import Sweep
+from accelsim.hw.pim.products.registry import products_of
 from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed, address
 from accelsim.numerics.formats import Format
 from accelsim.program.storage import Storage, View

@@ -1,7 +1,7 @@
 """Tensors in banks that compute: keys and values of a decode batch, request by request.
 
 A request lies in one channel. Its keys have a token in every bank, the heads side by side along the
-rows; its values a feature in every bank, the tokens along the rows (hw/pim/layout_families). The
+rows; its values a feature in every bank, the tokens along the rows (hw/pim/layouts/families). The
 requests of a channel lie one behind the other; which request goes to which channel is decided by
 how long its attention takes there (mapping/balance).
 
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.cost import product_cost
-from accelsim.hw.pim.layout import Layout
-from accelsim.hw.pim.layout_families import Heads
+from accelsim.hw.pim.layouts.families import Heads
+from accelsim.hw.pim.layouts.layout import Layout
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.products import Sweep
-from accelsim.hw.pim.programs import products_of
+from accelsim.hw.pim.products.product import Sweep
+from accelsim.hw.pim.products.registry import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
 from accelsim.mapping.balance import balanced, in_turns

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from accelsim.errors import CapacityError
 from accelsim.hw.pim.cost import product_cost
-from accelsim.hw.pim.layout import Layout
-from accelsim.hw.pim.products import Products, Share, table_layout, table_shares
-from accelsim.hw.pim.programs import products_of
+from accelsim.hw.pim.layouts.layout import Layout
+from accelsim.hw.pim.products.product import Products, Share, table_layout, table_shares
+from accelsim.hw.pim.products.registry import products_of
 from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed
 from accelsim.numerics.formats import Format
 from accelsim.program.table import Region

@@ -15,11 +15,11 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from accelsim.hw.pim.cost import product_cost
-from accelsim.hw.pim.layout import Layout
-from accelsim.hw.pim.layout_families import GROUP_BANKS, PAIR, Heads
+from accelsim.hw.pim.layouts.families import GROUP_BANKS, PAIR, Heads
+from accelsim.hw.pim.layouts.layout import Layout
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.products import Sweep
-from accelsim.hw.pim.programs import products_of
+from accelsim.hw.pim.products.product import Sweep
+from accelsim.hw.pim.products.registry import products_of
 from accelsim.mapping.balance import balanced
 from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed
 from accelsim.numerics.formats import FORMATS, Format

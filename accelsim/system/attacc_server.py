@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 
 from accelsim.arch.model import Architecture
 from accelsim.hw.pim.cost import product_cost
-from accelsim.hw.pim.layout_families import GROUP_BANKS
-from accelsim.hw.pim.products import Sweep
+from accelsim.hw.pim.layouts.families import GROUP_BANKS
+from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.unit import Pim
 from accelsim.simulation import simulate_graph
 from accelsim.workload import operators as ops

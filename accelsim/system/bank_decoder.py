@@ -28,10 +28,10 @@ from accelsim.hw.adder_array import AdderArray
 from accelsim.hw.block import Work, require
 from accelsim.hw.dram.commands import Command
 from accelsim.hw.dram.energy import command_energy_pj
-from accelsim.hw.pim.bank_attention import append_cycles, cache_rows, row_elements
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.family import Family, Role
 from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator
+from accelsim.hw.pim.programs.bank_attention import append_cycles, cache_rows, row_elements
 from accelsim.hw.pim.run import PimRun, family_digest, run_pim
 from accelsim.program.opcodes import REDUCTIONS, Function, Opcode
 from accelsim.system.spending import NOTHING, Spent

@@ -20,11 +20,11 @@ from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 
 from accelsim.hw.block import require
-from accelsim.hw.pim.bit_layout import BitPlanes, planes_of
-from accelsim.hw.pim.bit_serial import add_operations, multiply_operations
+from accelsim.hw.pim.channel.stream import NO_ROW, PimStream
 from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.layouts.bits import BitPlanes, planes_of
+from accelsim.hw.pim.programs.cell_sequences import add_operations, multiply_operations
 from accelsim.hw.pim.run import family_digest, send
-from accelsim.hw.pim.stream import NO_ROW, PimStream
 
 REPEATS = 256
 """Commands of a kind in the stream that measures them."""

@@ -9,10 +9,10 @@ import pytest
 
 from accelsim.hw.dram.commands import Command, Scope
 from accelsim.hw.pim.catalog import family, list_families
-from accelsim.hw.pim.checker import check_log
+from accelsim.hw.pim.channel.checker import check_log
+from accelsim.hw.pim.channel.log import PimLog
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family, PimConstraint
-from accelsim.hw.pim.log import PimLog
-from accelsim.hw.pim.stream import PimStream
 
 COLUMNS = 9  # of a composite or a run
 
@@ -38,8 +38,8 @@ def gap(found: Family, rules: list[PimConstraint]) -> int:
 
 @pytest.mark.parametrize("name", list_families())
 def test_the_compiled_channel_waits_as_long_as_the_list_says(name: str) -> None:
-    from accelsim.hw.pim import state
-    from accelsim.hw.pim.issue_kernels import issue, ready_at
+    from accelsim.hw.pim.channel import state
+    from accelsim.hw.pim.channel.issue_kernels import issue, ready_at
 
     found = family(name)
     bank, start = found.banks // 2 + 1, 5000

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from accelsim.hw.pim.catalog import family
-from accelsim.hw.pim.checker import check_log
+from accelsim.hw.pim.channel.checker import check_log
+from accelsim.hw.pim.channel.log import PimLog
+from accelsim.hw.pim.channel.reference import PimChannel
+from accelsim.hw.pim.channel.reference_banks import HostRequest
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.log import PimLog
 from accelsim.hw.pim.operators import Attend, Attention, Gemv, Logit, Operator, parse
-from accelsim.hw.pim.programs import streams_of
-from accelsim.hw.pim.reference import PimChannel
-from accelsim.hw.pim.reference_banks import HostRequest
-from accelsim.hw.pim.stream import PimStream
+from accelsim.hw.pim.programs.registry import streams_of
 
 LONGEST = 40_000
 
@@ -68,8 +68,8 @@ def traffic(found: Family, draw: np.random.Generator, count: int, first_row: int
 def compiled(
     found: Family, stream: PimStream, table: np.ndarray, outstanding: int, refresh: bool
 ) -> tuple[list[tuple[int, ...]], int]:
-    from accelsim.hw.pim import channel_kernels as kernels
-    from accelsim.hw.pim import state
+    from accelsim.hw.pim.channel import channel_kernels as kernels
+    from accelsim.hw.pim.channel import state
 
     k = state.channels(
         found, [stream], [table], outstanding=outstanding, refresh=refresh, log=1 << 15

@@ -20,7 +20,7 @@ from accelsim.functional.check import load_image
 from accelsim.functional.execute import execute
 from accelsim.functional.memory import Memory
 from accelsim.functional.values import graph_values
-from accelsim.hw.pim.layout_families import weight_layout
+from accelsim.hw.pim.layouts.families import weight_layout
 from accelsim.mapping.bank_layouts import bank_memory
 from accelsim.numerics.arithmetic import arithmetic, types_of
 from accelsim.numerics.formats import number_format

@@ -16,11 +16,11 @@ from accelsim.arch.model import Architecture
 from accelsim.engine.bind import bind
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
-from accelsim.hw.pim.attacc_products import head_stream
 from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.products import Sweep
+from accelsim.hw.pim.products.attacc import head_stream
+from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.run import run_pim
 from accelsim.mapping.head_places import HeadPlaces, head_places
 from accelsim.numerics.arithmetic import arithmetic, types_of

@@ -15,7 +15,7 @@ import accelsim as xs
 from accelsim.cli.main import app
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.hw.pim.cost import product_cost
-from accelsim.hw.pim.products import Sweep
+from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.unit import Pim
 
 BATCH = Point.of("gpt3-7b", "alpaca", 64)

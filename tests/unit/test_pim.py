@@ -15,13 +15,13 @@ import accelsim
 from accelsim.cli.main import app
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.catalog import family
-from accelsim.hw.pim.checker import check_log
-from accelsim.hw.pim.layout import BankGrid
-from accelsim.hw.pim.layout_families import weight_layout
+from accelsim.hw.pim.channel.checker import check_log
+from accelsim.hw.pim.channel.log import PimLog
+from accelsim.hw.pim.layouts.families import weight_layout
+from accelsim.hw.pim.layouts.layout import BankGrid
 from accelsim.hw.pim.loader import FOLDER, load_families
-from accelsim.hw.pim.log import PimLog
 from accelsim.hw.pim.operators import Gemv, parse
-from accelsim.hw.pim.programs import streams_of
+from accelsim.hw.pim.programs.registry import streams_of
 from accelsim.hw.pim.run import run_pim
 from accelsim.results.claims import truth
 

@@ -14,7 +14,7 @@ from accelsim.engine.merge import run as run_engine
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
 from accelsim.hw.pim.cost import product_cost
-from accelsim.hw.pim.products import Sweep, table_layout
+from accelsim.hw.pim.products.product import Sweep, table_layout
 from accelsim.mapping.bank_caches import spread_caches
 from accelsim.mapping.bank_layouts import address, bank_memory
 from accelsim.mapping.bank_weights import weight_places

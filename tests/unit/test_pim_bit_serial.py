@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional import bit_memory
 from accelsim.functional.bit_memory import BitMemory, product, product_by_tokens
-from accelsim.hw.pim.bit_layout import BitPlanes, planes_of
-from accelsim.hw.pim.bit_serial import (
+from accelsim.hw.pim.catalog import family
+from accelsim.hw.pim.channel.checker import CELLS_CLOSED, check_log
+from accelsim.hw.pim.layouts.bits import BitPlanes, planes_of
+from accelsim.hw.pim.layouts.layout import BankGrid
+from accelsim.hw.pim.operators import parse
+from accelsim.hw.pim.programs.cell_sequences import (
     Reserved,
     RowOp,
     add,
@@ -24,11 +28,7 @@ from accelsim.hw.pim.bit_serial import (
     multiply,
     multiply_operations,
 )
-from accelsim.hw.pim.catalog import family
-from accelsim.hw.pim.checker import CELLS_CLOSED, check_log
-from accelsim.hw.pim.layout import BankGrid
-from accelsim.hw.pim.operators import parse
-from accelsim.hw.pim.programs import streams_of
+from accelsim.hw.pim.programs.registry import streams_of
 from accelsim.hw.pim.run import run_pim
 
 ALL = slice(None)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.bank_memory import BankMemory, bank_order, gemv, sweeps_of
-from accelsim.hw.pim.layout import BankGrid, Digit, Layout, Place
-from accelsim.hw.pim.layout_families import (
+from accelsim.hw.pim.layouts.families import (
     CACHES,
     WEIGHTS,
     Heads,
     cache_layouts,
     weight_layout,
 )
+from accelsim.hw.pim.layouts.layout import BankGrid, Digit, Layout, Place
 from accelsim.numerics import bounds
 from accelsim.numerics.arithmetic import arithmetic, types_of
 from accelsim.numerics.formats import FORMATS

@@ -15,8 +15,8 @@ from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.cost import product_cost, refresh_share
-from accelsim.hw.pim.products import Sweep
-from accelsim.hw.pim.programs import PRODUCTS
+from accelsim.hw.pim.products.product import Sweep
+from accelsim.hw.pim.products.registry import PRODUCTS
 from accelsim.hw.pim.run import run_pim
 from accelsim.mapping.bank_layouts import cache_places
 from accelsim.program.opcodes import Opcode

@@ -16,9 +16,15 @@ from accelsim.errors import AccelsimError
 from accelsim.functional.bank_memory import BankMemory, gemv
 from accelsim.functional.bank_registers import RegisterUnits
 from accelsim.functional.bank_vectors import VectorBanks, table_of
-from accelsim.hw.pim.aim_programs import aim_steps
 from accelsim.hw.pim.catalog import family
-from accelsim.hw.pim.crf import (
+from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.layouts.families import hbm_pim_blocks, hbm_pim_weights
+from accelsim.hw.pim.layouts.vectors import grid_of, vector_layout
+from accelsim.hw.pim.memory import PimDram
+from accelsim.hw.pim.operators import Af, Copy, Elementwise, Ewadd, Ewmul, Gemv, Relu, parse
+from accelsim.hw.pim.products.registry import products_of
+from accelsim.hw.pim.programs.aim import aim_steps
+from accelsim.hw.pim.programs.crf import (
     Instruction,
     Op,
     Place,
@@ -26,14 +32,8 @@ from accelsim.hw.pim.crf import (
     elementwise_program,
     product_program,
 )
-from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.hbm_pim_programs import hbm_pim_steps, vector_columns
-from accelsim.hw.pim.layout_families import hbm_pim_blocks, hbm_pim_weights
-from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.operators import Af, Copy, Elementwise, Ewadd, Ewmul, Gemv, Relu, parse
-from accelsim.hw.pim.programs import products_of
+from accelsim.hw.pim.programs.hbm_pim import hbm_pim_steps, vector_columns
 from accelsim.hw.pim.run import run_pim
-from accelsim.hw.pim.vector_layouts import grid_of, vector_layout
 from accelsim.numerics.arithmetic import arithmetic, types_of
 from accelsim.numerics.formats import FORMATS
 
@@ -259,7 +259,7 @@ def test_every_command_keeps_the_rules(name: str) -> None:
 
 
 def test_a_dropped_constraint_shows_in_the_log() -> None:
-    from accelsim.hw.pim.checker import check_log
+    from accelsim.hw.pim.channel.checker import check_log
 
     for name, rule, work in (
         ("hbm-pim", "tWTR_L", "mul:n=700000"), ("hbm-pim", "tRRD_L", "relu:n=700000"),

@@ -17,9 +17,9 @@ from accelsim.arch.catalog import library_folder
 from accelsim.cli.main import app
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.hw.adder_array import AdderArray
-from accelsim.hw.pim.bank_attention import append_cycles, cache_rows
 from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.operators import Attend, Gemv, Logit
+from accelsim.hw.pim.programs.bank_attention import append_cycles, cache_rows
 from accelsim.hw.pim.run import run_pim
 from accelsim.program.opcodes import Function
 from accelsim.system.bank_decoder import PIM_GPT_ASIC, BankDecoder

@@ -20,20 +20,20 @@ import numpy as np
 from accelsim.functional.bank_memory import BankMemory, bank_order, gemv
 from accelsim.functional.bank_registers import RegisterUnits
 from accelsim.functional.bank_vectors import VectorBanks
-from accelsim.hw.pim.aim_programs import aim_steps
 from accelsim.hw.pim.catalog import family as shipped_family
-from accelsim.hw.pim.crf import REGISTERS, elementwise_program
-from accelsim.hw.pim.hbm_pim_programs import hbm_pim_steps, vector_columns
-from accelsim.hw.pim.layout import BankGrid, Layout
-from accelsim.hw.pim.layout_families import (
+from accelsim.hw.pim.layouts.families import (
     CACHES,
     WEIGHTS,
     Heads,
     cache_layouts,
     weight_layout,
 )
+from accelsim.hw.pim.layouts.layout import BankGrid, Layout
+from accelsim.hw.pim.layouts.vectors import vector_layout
 from accelsim.hw.pim.operators import Elementwise, parse
-from accelsim.hw.pim.vector_layouts import vector_layout
+from accelsim.hw.pim.programs.aim import aim_steps
+from accelsim.hw.pim.programs.crf import REGISTERS, elementwise_program
+from accelsim.hw.pim.programs.hbm_pim import hbm_pim_steps, vector_columns
 from accelsim.numerics import bounds
 from accelsim.numerics.arithmetic import arithmetic, types_of
 from accelsim.numerics.formats import FORMATS

@@ -55,9 +55,9 @@ import numpy as np
 
 from accelsim.arch.catalog import arch
 from accelsim.functional.bit_memory import BitMemory, product, product_by_tokens
-from accelsim.hw.pim.bit_layout import BitPlanes
-from accelsim.hw.pim.bit_serial import add_operations, multiply_operations
-from accelsim.hw.pim.layout import BankGrid
+from accelsim.hw.pim.layouts.bits import BitPlanes
+from accelsim.hw.pim.layouts.layout import BankGrid
+from accelsim.hw.pim.programs.cell_sequences import add_operations, multiply_operations
 from accelsim.hw.pim.run import run_pim
 from accelsim.results.claims import Claim, Row
 from accelsim.simulation import simulate_graph

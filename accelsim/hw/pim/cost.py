@@ -12,11 +12,11 @@ from functools import cache
 import numpy as np
 
 from accelsim.hw.pim.catalog import family as find_family
+from accelsim.hw.pim.channel.run_alone import run_alone
+from accelsim.hw.pim.channel.stream import PimStream, concatenated
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.products import Sweep, Taken
-from accelsim.hw.pim.programs import products_of
-from accelsim.hw.pim.run_alone import run_alone
-from accelsim.hw.pim.stream import PimStream, concatenated
+from accelsim.hw.pim.products.product import Sweep, Taken
+from accelsim.hw.pim.products.registry import products_of
 
 LONG_TILES = 256
 """Tiles of a stream that meets several refreshes."""

@@ -12,7 +12,7 @@ from accelsim.hw.dram.block import Dram
 from accelsim.hw.dram.device import Device
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.layout import BankGrid, Place
+from accelsim.hw.pim.layouts.layout import BankGrid, Place
 
 BY_BANK = "RoRaBgBaChCo"
 """The map in which a row of a bank is one run of addresses, and banks are equally far apart."""

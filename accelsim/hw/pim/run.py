@@ -21,15 +21,15 @@ from accelsim.errors import AccelsimError
 from accelsim.hw.dram.commands import Command
 from accelsim.hw.dram.energy import command_energy_pj, standby_power_mw
 from accelsim.hw.pim.catalog import family as find_family
-from accelsim.hw.pim.checker import PimVerdict, check_log
+from accelsim.hw.pim.channel.checker import PimVerdict, check_log
+from accelsim.hw.pim.channel.log import PimLog
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.log import PimLog
 from accelsim.hw.pim.operators import Elementwise, Operator, name_of, parse
-from accelsim.hw.pim.programs import streams_of
-from accelsim.hw.pim.stream import PimStream
+from accelsim.hw.pim.programs.registry import streams_of
 
 if TYPE_CHECKING:
-    from accelsim.hw.pim.state import Channels
+    from accelsim.hw.pim.channel.state import Channels
 
 Ints = NDArray[np.int64]
 
@@ -156,8 +156,8 @@ class _Part:
 def _simulated(
     family: Family, stream: PimStream, times: int, background: int, refresh: bool, log: bool
 ) -> _Part:
-    from accelsim.hw.pim import channel_kernels as kernels
-    from accelsim.hw.pim import state
+    from accelsim.hw.pim.channel import channel_kernels as kernels
+    from accelsim.hw.pim.channel import state
 
     room = LOG_ROWS if log else 0
     requests = [sequential_reads(family, stream)] if background else None
@@ -191,7 +191,7 @@ def _simulated(
 
 def _active(k: Channels, end: int) -> int:
     """Clocks, summed over ranks and row buffers, in which a bank was open."""
-    from accelsim.hw.pim import state
+    from accelsim.hw.pim.channel import state
 
     rank = k.rank[0]
     open_now = rank[:, :, state.OPEN_BANKS] > 0

@@ -1,7 +1,7 @@
 """Units beside the banks of main memory, as an architecture commands them: a queue per channel.
 
 One instruction is the product of m vectors with n rows of a matrix each, in one channel. The matrix
-lies in it, at the places of a layout (hw/pim/layout), and so do the vectors, or they come over the
+lies in it, at the places of a layout (hw/pim/layouts), and so do the vectors, or they come over the
 pins from a scratchpad, as the family has it (hw/pim/products); the results are read out to a
 scratchpad. What that takes alone in the channel is the family's own command stream
 (hw/pim/cost); at dram fidelity the commands go through the channel together with reads and writes.
@@ -21,8 +21,8 @@ from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.products import Products, Sweep, Taken
-from accelsim.hw.pim.programs import products_of
+from accelsim.hw.pim.products.product import Products, Sweep, Taken
+from accelsim.hw.pim.products.registry import products_of
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
 from accelsim.numerics.orders import CHAIN, Order
 from accelsim.numerics.rules import Rule

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.hw.dram.commands import Command, Scope
+from accelsim.hw.pim.channel.log import PimLog
 from accelsim.hw.pim.family import Family, PimConstraint, Reach, Role
-from accelsim.hw.pim.log import PimLog
 
 Ints = NDArray[np.int64]
 

@@ -17,15 +17,15 @@ from functools import cache
 from typing import ClassVar
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.pim.attacc_programs import BARRIER_ROW, Head, Row, Stack
 from accelsim.hw.pim.catalog import family as find_family
+from accelsim.hw.pim.channel.run_alone import run_alone
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.layout import BankGrid, Layout
-from accelsim.hw.pim.layout_families import GROUP_BANKS, Heads, cache_layouts
+from accelsim.hw.pim.layouts.families import GROUP_BANKS, Heads, cache_layouts
+from accelsim.hw.pim.layouts.layout import BankGrid, Layout
 from accelsim.hw.pim.operators import Attention
-from accelsim.hw.pim.products import Products, Spread, Sweep, Taken
-from accelsim.hw.pim.run_alone import run_alone
-from accelsim.hw.pim.stream import PimStream
+from accelsim.hw.pim.products.product import Products, Spread, Sweep, Taken
+from accelsim.hw.pim.programs.attacc import BARRIER_ROW, Head, Row, Stack
 
 LONG_PRODUCTS, LONG_TOKENS = 16, 2048
 """A stream that meets several refreshes."""

@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from accelsim.errors import AccelsimError, CapacityError
-from accelsim.hw.pim.bit_serial import RESERVED_ROWS
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.layout import BankGrid, Digit, Layout
+from accelsim.hw.pim.layouts.layout import BankGrid, Digit, Layout
+from accelsim.hw.pim.programs.cell_sequences import RESERVED_ROWS
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ that it names, its row, what it serves, or NONE and the first clock at which the
 """
 
 from accelsim._jit import njit_in_place as njit
-from accelsim.hw.pim.issue_kernels import ready_at, reserve
-from accelsim.hw.pim.state import (
+from accelsim.hw.pim.channel.issue_kernels import ready_at, reserve
+from accelsim.hw.pim.channel.state import (
     AHEAD,
     BANK,
     BANKS,

@@ -1,7 +1,7 @@
 """The compiled PIM channel: what a command does to rows, times and counts."""
 
 from accelsim._jit import njit_in_place as njit
-from accelsim.hw.pim.state import (
+from accelsim.hw.pim.channel.state import (
     BUFFER,
     CLOSE,
     MOST_WINDOW,

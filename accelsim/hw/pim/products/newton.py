@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.layout import BankGrid, Layout
-from accelsim.hw.pim.layout_families import Heads, cache_layouts, weight_layout
-from accelsim.hw.pim.newton_programs import sweep_rows
-from accelsim.hw.pim.products import Products, Row, Share, Sweep, blocks_by_chunks
+from accelsim.hw.pim.layouts.families import Heads, cache_layouts, weight_layout
+from accelsim.hw.pim.layouts.layout import BankGrid, Layout
+from accelsim.hw.pim.products.product import Products, Row, Share, Sweep, blocks_by_chunks
+from accelsim.hw.pim.programs.newton import sweep_rows
 
 
 class NewtonProducts(Products):

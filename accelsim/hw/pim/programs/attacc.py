@@ -19,9 +19,9 @@ from functools import cached_property
 import numpy as np
 
 from accelsim.errors import AccelsimError
+from accelsim.hw.pim.channel.stream import BARRIER, NO_ROW, PimStream, concatenated
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.operators import Attention, Operator, refusal
-from accelsim.hw.pim.stream import BARRIER, NO_ROW, PimStream, concatenated
 
 VALUES_AT = 1 << 23
 """Byte address of the values within a bank; keys begin at 0."""

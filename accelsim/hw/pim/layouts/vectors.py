@@ -14,11 +14,11 @@ of AiM's instructions (aim_simulator 0f28a07, MIT, SK hynix).
 from __future__ import annotations
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.pim.aim_programs import columns_of
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.hbm_pim_programs import vector_columns, vector_rows
-from accelsim.hw.pim.layout import BankGrid, Digit, Layout
+from accelsim.hw.pim.layouts.layout import BankGrid, Digit, Layout
 from accelsim.hw.pim.operators import Copy, Elementwise
+from accelsim.hw.pim.programs.aim import columns_of
+from accelsim.hw.pim.programs.hbm_pim import vector_columns, vector_rows
 
 
 def grid_of(family: Family) -> BankGrid:

@@ -18,11 +18,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from accelsim.hw.pim.crf import REGISTERS, Op, elementwise_program
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.operators import Add, Elementwise, Gemv, Mad, Mul, Operator, Relu, refusal
-from accelsim.hw.pim.steps import Step, stream_of
-from accelsim.hw.pim.stream import PimStream
+from accelsim.hw.pim.programs.crf import REGISTERS, Op, elementwise_program
+from accelsim.hw.pim.programs.steps import Step, stream_of
 
 ACCEPTED = "gemv:m=,n=, add:n=, mul:n=, relu:n=, mad:n="
 EVEN, ODD = 0, 1

@@ -12,10 +12,10 @@ import math
 from collections.abc import Iterator
 
 from accelsim.errors import AccelsimError
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator, refusal
-from accelsim.hw.pim.products import Row, Sweep
-from accelsim.hw.pim.stream import PimStream
+from accelsim.hw.pim.products.product import Row, Sweep
 
 
 def newton_streams(family: Family, operator: Operator) -> list[tuple[PimStream, int]]:

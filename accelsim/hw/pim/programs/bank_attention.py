@@ -9,7 +9,7 @@ every row that has some: a masked column of each bank, rows of a channel opened 
 
 Source: Wu et al., PIM-GPT, npj Unconventional Computing 2024: heads concatenated, keys row-major,
 values column-major, room for all tokens reserved. That channels get weights of their own follows
-from the layout (hw/pim/layout_families); what an append takes is derived here from the timings.
+from the layout (hw/pim/layouts/families); what an append takes is derived here from the timings.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import math
 from collections.abc import Iterator
 
 from accelsim.errors import AccelsimError
+from accelsim.hw.pim.channel.stream import NO_ROW
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.operators import Attend, Logit
-from accelsim.hw.pim.stream import NO_ROW
 
 Row = tuple[int, int, int, int, int, int]
 

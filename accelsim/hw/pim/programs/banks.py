@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from accelsim.hw.pim.aim_programs import aim_steps
-from accelsim.hw.pim.bank_attention import attend_rows, logit_rows
+from accelsim.hw.pim.channel.stream import NO_ROW, PimStream
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.operators import Attend, Elementwise, Gemv, Logit, Operator, refusal
-from accelsim.hw.pim.steps import stream_of
-from accelsim.hw.pim.stream import NO_ROW, PimStream
+from accelsim.hw.pim.programs.aim import aim_steps
+from accelsim.hw.pim.programs.bank_attention import attend_rows, logit_rows
+from accelsim.hw.pim.programs.steps import stream_of
 
 Row = tuple[int, int, int, int, int, int]
 

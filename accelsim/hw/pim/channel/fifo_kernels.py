@@ -15,7 +15,7 @@ from accelsim.hw.dram.state import (
     FREE,
     FREE_NODES,
 )
-from accelsim.hw.pim.state import (
+from accelsim.hw.pim.channel.state import (
     AFTER,
     BANKS,
     LAST_NODE,

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.operators import Af, Copy, Elementwise, Ewadd, Ewmul
-from accelsim.hw.pim.steps import Step
+from accelsim.hw.pim.programs.steps import Step
 
 
 def aim_steps(family: Family, operator: Elementwise) -> Iterator[Step] | None:

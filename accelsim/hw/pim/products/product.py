@@ -15,8 +15,8 @@ from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
     from accelsim.hw.pim.family import Family
-    from accelsim.hw.pim.layout import BankGrid, Layout
-    from accelsim.hw.pim.layout_families import Heads
+    from accelsim.hw.pim.layouts.families import Heads
+    from accelsim.hw.pim.layouts.layout import BankGrid, Layout
     from accelsim.hw.pim.memory import PimDram
 
 Row = tuple[int, int, int, int, int, int]
@@ -169,7 +169,7 @@ class Products:
 def table_layout(grid: BankGrid, outputs: int, inputs: int) -> Layout:
     """A table of ``outputs`` rows: one behind the other over channels, then banks, so that equal
     parts of neighbouring rows are always equally far apart."""
-    from accelsim.hw.pim.layout import Digit, Layout
+    from accelsim.hw.pim.layouts.layout import Digit, Layout
 
     size, turn = grid.row_elements, grid.channels * grid.banks
     tiles, chunks = -(-outputs // turn), -(-inputs // size)

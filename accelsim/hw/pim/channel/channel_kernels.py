@@ -8,7 +8,7 @@ nothing can happen are left out; runs of columns are sent at once while nothing 
 from accelsim._jit import njit_in_place as njit
 from accelsim._jit import njit_uncounted
 from accelsim.hw.dram.state import EVENTS
-from accelsim.hw.pim.fifo_kernels import (
+from accelsim.hw.pim.channel.fifo_kernels import (
     accepted_entry,
     done,
     done_entry,
@@ -16,15 +16,15 @@ from accelsim.hw.pim.fifo_kernels import (
     offer,
     serve,
 )
-from accelsim.hw.pim.issue_kernels import issue, reserve
-from accelsim.hw.pim.pick_kernels import (
+from accelsim.hw.pim.channel.issue_kernels import issue, reserve
+from accelsim.hw.pim.channel.pick_kernels import (
     UNDER_WAY,
     pick_looked,
     pick_pim,
     pick_refresh,
     pick_request,
 )
-from accelsim.hw.pim.state import (
+from accelsim.hw.pim.channel.state import (
     BEGUN,
     CLOCK,
     COMMAND,

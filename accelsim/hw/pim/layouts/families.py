@@ -33,7 +33,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from accelsim.errors import AccelsimError, CapacityError, unknown
-from accelsim.hw.pim.layout import BankGrid, Digit, Layout
+from accelsim.hw.pim.layouts.layout import BankGrid, Digit, Layout
 
 GROUP_BANKS = 4
 """Banks of an AttAcc group: they share a head's features."""

@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from accelsim.hw.pim.crf import REGISTERS
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.hbm_pim_programs import kernel_steps
-from accelsim.hw.pim.layout import BankGrid, Layout
-from accelsim.hw.pim.layout_families import hbm_pim_blocks
-from accelsim.hw.pim.products import Products, Row, Share, Spread, Sweep
-from accelsim.hw.pim.steps import stream_of
+from accelsim.hw.pim.layouts.families import hbm_pim_blocks
+from accelsim.hw.pim.layouts.layout import BankGrid, Layout
+from accelsim.hw.pim.products.product import Products, Row, Share, Spread, Sweep
+from accelsim.hw.pim.programs.crf import REGISTERS
+from accelsim.hw.pim.programs.hbm_pim import kernel_steps
+from accelsim.hw.pim.programs.steps import stream_of
 
 if TYPE_CHECKING:
     from accelsim.hw.pim.memory import PimDram

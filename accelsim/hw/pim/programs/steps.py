@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from accelsim.hw.pim.channel.stream import NO_ROW, PimStream
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.stream import NO_ROW, PimStream
 
 
 class Step(NamedTuple):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from accelsim.errors import AccelsimError
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.stream import PimStream
 
 
 def run_alone(
     family: Family, stream: PimStream, refresh: bool
 ) -> tuple[int, tuple[tuple[str, int], ...]]:
     """Clocks to the last result, and how many of each command (columns of composites)."""
-    from accelsim.hw.pim import channel_kernels as kernels
-    from accelsim.hw.pim import state
+    from accelsim.hw.pim.channel import channel_kernels as kernels
+    from accelsim.hw.pim.channel import state
 
     after = family.numbers.get("refresh_after", 0)
     k = state.channels(

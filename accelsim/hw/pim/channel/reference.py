@@ -22,9 +22,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from accelsim.hw.dram.commands import Command
+from accelsim.hw.pim.channel.reference_banks import Banks, Entry, HostRequest
+from accelsim.hw.pim.channel.stream import BARRIER, PimStream
 from accelsim.hw.pim.family import Family, PimCommand, Reach, Role
-from accelsim.hw.pim.reference_banks import Banks, Entry, HostRequest
-from accelsim.hw.pim.stream import BARRIER, PimStream
 
 IDLE_WRITES = 8
 ENDLESS = 1 << 62

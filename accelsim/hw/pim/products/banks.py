@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar
 
+from accelsim.hw.pim.channel.stream import NO_ROW
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.layout import BankGrid, Layout
-from accelsim.hw.pim.layout_families import Heads, cache_layouts, weight_layout
-from accelsim.hw.pim.products import Products, Row, Share, Spread, Sweep, blocks_by_chunks
-from accelsim.hw.pim.stream import NO_ROW
+from accelsim.hw.pim.layouts.families import Heads, cache_layouts, weight_layout
+from accelsim.hw.pim.layouts.layout import BankGrid, Layout
+from accelsim.hw.pim.products.product import Products, Row, Share, Spread, Sweep, blocks_by_chunks
 
 
 class BankProducts(Products):

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.pim.bit_layout import BitPlanes, planes_of
-from accelsim.hw.pim.bit_serial import multiply_operations
+from accelsim.hw.pim.channel.stream import NO_ROW, PimStream
 from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.layouts.bits import BitPlanes, planes_of
 from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator
-from accelsim.hw.pim.stream import NO_ROW, PimStream
+from accelsim.hw.pim.programs.cell_sequences import multiply_operations
 
 Row = tuple[int, int, int, int, int, int]
 

@@ -6,7 +6,7 @@ these are and lie in are; it pushes the times of those that hear of it, by what 
 
 Requests of the host come as runs of bursts of one row, *nodes* in a list; the queues of a channel
 hold nodes, once per burst. Whoever sent them, and entries of a stream, is told when they have been
-accepted and when they are done: ``transfers`` counts, ``events`` tells (hw/pim/fifo_kernels).
+accepted and when they are done: ``transfers`` counts, ``events`` tells (fifo_kernels).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from accelsim.hw.dram.commands import Command, Scope
 from accelsim.hw.dram.state import FREE, FREE_NODES
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Deadline, Family, Reach
-from accelsim.hw.pim.stream import PimStream
 
 Int64 = NDArray[np.int64]
 

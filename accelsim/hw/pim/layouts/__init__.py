@@ -1,0 +1,1 @@
+"""Where elements of matrices, caches and vectors lie in banks."""

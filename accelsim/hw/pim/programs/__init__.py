@@ -1,0 +1,1 @@
+"""How operators become streams of PIM commands, family by family."""
