@@ -151,6 +151,7 @@ CASES = [
     ("onnxim-mobile", "vector-softmax", "softmax:rows=3,cols=21", FLOATS),
     ("quad-npu", "vector-layernorm", "layernorm:rows=3,cols=37", FLOATS),
     ("edge-npu", "vector-rmsnorm", "rmsnorm:rows=3,cols=37", FLOATS),
+    ("npu-only", "vector-rmsnorm", "rmsnorm:rows=3,cols=37", FLOATS),
     ("mesh-npu", "vector-glu", "glu:function=gelu_tanh,rows=3,cols=9", FLOATS),
     ("systolic", "vector-elementwise", "elementwise:function=sub,rows=3,cols=9", ALL),
     ("hbm-npu", "vector-elementwise", "elementwise:function=mul,rows=3,cols=9,broadcast_b=true",
@@ -163,6 +164,7 @@ CASES = [
     ("tpu-v3", "multipass-rmsnorm", "rmsnorm:rows=3,cols=37", FLOATS),
     # Rows on GPUs; long ones are read in several passes.
     ("a100", "gpu-softmax", "softmax:rows=3,cols=70", A100),
+    ("dgx-a100a", "gpu-softmax", "softmax:rows=3,cols=70", A100),
     ("h100", "gpu-softmax", "softmax:rows=1,cols=1100", FLOATS),
     ("h100", "gpu-layernorm", "layernorm:rows=3,cols=70", FLOATS),
     ("a100", "gpu-rmsnorm", "rmsnorm:rows=3,cols=70", A100),
