@@ -281,7 +281,7 @@ def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, P
             needed += room
         else:
             others += room
-    if tokens and needed and needed + others > capacity:
+    if tokens and needed and others <= capacity < needed + others:
         fit = tokens * max(0, capacity - others) // needed
         whole = bisect_right(list(accumulate(lengths)), fit)
         raise CapacityError(

@@ -50,8 +50,15 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict in a word."""
-        return "ok" if self.ok else "outstanding" if self.outstanding else "FAILED"
+        """The verdict in a word, and how many published figures are not met."""
+        if not self.ok:
+            return "outstanding" if self.outstanding else "FAILED"
+        return f"ok, {self.missed} missed" if self.missed else "ok"
+
+    @property
+    def missed(self) -> int:
+        """Rows of published figures that the claim says it does not meet."""
+        return sum(row.missed for row in self.rows)
 
     @property
     def ok(self) -> bool:
@@ -78,7 +85,7 @@ class Verdict:
         rows = [{**row.__dict__, "error": row.error} for row in self.rows]
         verdict = {
             "ok": self.ok, "problem": self.problem, "outstanding": self.outstanding,
-            "mean_error": self.mean,
+            "mean_error": self.mean, "missed": self.missed,
         }  # fmt: skip
         splits = {
             one.split: {"cases": len(one.rows), "mean_error": one.mean, "worst_error": one.worst}

@@ -32,7 +32,7 @@ from accelsim.simulation import compile_program, plan_memory
 MANTISSA = {"fp32": 23, "fp16": 10, "bf16": 7, "fp8_e4m3": 3, "fp8_e5m2": 2}
 STEPS = {  # products and fraction bits of a step, delivered fraction bits
     ("a100", 16): (8, 24, 23), ("a10", 16): (8, 24, 23), ("t4", 16): (8, 24, 23),
-    ("rtx-2080ti", 16): (8, 24, 23),
+    ("rtx-2080ti", 16): (8, 24, 23), ("attacc", 16): (8, 24, 23), ("dgx-a100a", 16): (8, 24, 23),
     ("h100", 16): (16, 25, 23), ("h100", 8): (32, 13, 13),
     ("h200", 16): (16, 25, 23), ("h200", 8): (32, 13, 13),
 }  # fmt: skip
@@ -113,7 +113,7 @@ def gpu_dot(gpu, fmt, order, x, y):
 
 ABSENT = {
     ("a10", "fp8"), ("a100", "fp8"), ("t4", "fp8"), ("t4", "bf1"), ("rtx-2080ti", "fp8"),
-    ("rtx-2080ti", "bf1"),
+    ("rtx-2080ti", "bf1"), ("attacc", "fp8"), ("dgx-a100a", "fp8"),
 }  # fmt: skip
 """Formats that tensor cores do not multiply, by their first letters."""
 

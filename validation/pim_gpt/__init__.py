@@ -46,7 +46,7 @@ energy over speed is 3.0 to 2.8 for the T4 (123 / 41, 383 / 137) and 0.51 to 0.5
 (320 / 631, 602 / 1074), so that the Xeon was counted with 0.17 to 0.20 of the T4's power, whatever
 PIM-GPT takes: 12 to 14 W beside 70 W, one of its 18 cores (11 W) and not the package. How it was
 measured is not known, and no power of the whole machine gives that range. Version 1 of the preprint
-had 339 to 1085 and 890 to 1632 for the same speed-ups. T4 rows are judged, Xeon rows shown.
+had 339 to 1085 and 890 to 1632 for the same speed-ups. T4 rows are judged, Xeon rows counted as missed.
 """
 
 from __future__ import annotations
@@ -195,9 +195,9 @@ def machine_rows(runs: dict[str, Generation], steps: dict[str, Steps]) -> Iterat
     for model in MODELS:
         slow = step_seconds(model, TOKENS // 2, "100 MHz")
         cost = slow / steps[model].by_length[TOKENS // 2]
-        good, split = cost <= SLOW_ASIC or model != "gpt3-xl", "slow ASIC"
-        split = split if model == "gpt3-xl" else f"shown: {split}"
-        yield Row(f"{model} with the ASIC at 100 MHz", SLOW_ASIC, cost, good, split)
+        case = f"{model} with the ASIC at 100 MHz"
+        row = Row(case, SLOW_ASIC, cost, cost <= SLOW_ASIC, "slow ASIC")
+        yield row if model == "gpt3-xl" else or_missed(row)
 
 
 def gain_rows(run: Generation, taken: float, t4: Generation, xeon: Generation) -> Iterator[Row]:
@@ -207,12 +207,16 @@ def gain_rows(run: Generation, taken: float, t4: Generation, xeon: Generation) -
     yield inside(f"{model} over Xeon", xeon.seconds / taken, OVER_XEON, "speed-up")
     yield inside(f"{model} energy over T4", t4.joules / run.joules, ENERGY_T4, "energy, T4")
     gain = xeon.joules / run.joules
-    row = inside(f"{model} energy over Xeon", gain, ENERGY_XEON, "shown: energy, Xeon at 200 W")
-    yield replace(row, ok=True)
+    yield or_missed(inside(f"{model} energy over Xeon", gain, ENERGY_XEON, "energy, Xeon at 200 W"))
     frugal = generate(model, BankDecoder(mac_reads=NEWTON_READS), TOKENS)
     gain = t4.joules / frugal.joules
     row = inside(f"{model} energy over T4, 4 RD", gain, ENERGY_T4, "shown: energy by 4 RD")
     yield replace(row, ok=True)
+
+
+def or_missed(row: Row) -> Row:
+    """A row that is told as missed where it does not hold, and then does not fail the claim."""
+    return row if row.ok else replace(row, ok=True, split=f"{row.split}: missed")
 
 
 def inside(case: str, measured: float, bounds: tuple[float, float], split: str) -> Row:
