@@ -43,7 +43,7 @@ class Row:
 
     ``split`` says what the case was for, e.g. "fit" (a constant was calibrated on it) or "test";
     ``others`` holds what other models published for it. Rows of a split "missed" ("...: missed")
-    are published figures that the claim says it does not meet: they are counted, and do not fail it.
+    are published figures that the claim says it does not meet: counted, and no failure.
     """
 
     case: str

@@ -30,7 +30,7 @@ of ASIC and banks PIM-GPT takes 5 to 9 % more.
 terms of exp, 2 and 1 Newton steps. Exponentials are powers of two and polynomials have their
 factors in their coefficients: GELU takes 11 multiplications, an exponential 4 (numerics/taylor).
 At 100 MHz GPT3-XL then loses 17 % (published: at most about 20 %), which is judged; smaller models
-lose up to 60 %, which is shown: their products are shorter, by the square of the width, their
+lose up to 60 %, which is missed: their products are shorter, by the square of the width, their
 functions only in proportion to it, and a norm's additions wait for one another. That no model loses
 more than 20 % cannot be derived: the published share beside products, 1.16 % of GPT3-XL at 1 GHz,
 is about 430 cycles of a layer, and 128 multipliers then have two multiplications for each of the
@@ -46,7 +46,8 @@ energy over speed is 3.0 to 2.8 for the T4 (123 / 41, 383 / 137) and 0.51 to 0.5
 (320 / 631, 602 / 1074), so that the Xeon was counted with 0.17 to 0.20 of the T4's power, whatever
 PIM-GPT takes: 12 to 14 W beside 70 W, one of its 18 cores (11 W) and not the package. How it was
 measured is not known, and no power of the whole machine gives that range. Version 1 of the preprint
-had 339 to 1085 and 890 to 1632 for the same speed-ups. T4 rows are judged, Xeon rows counted as missed.
+had 339 to 1085 and 890 to 1632 for the same speed-ups. T4 rows are judged, Xeon rows counted as
+missed.
 """
 
 from __future__ import annotations
