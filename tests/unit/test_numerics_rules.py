@@ -228,7 +228,7 @@ def test_orders_cut_k_as_their_tags_say(tag, k, cuts):
     "tag",
     ["split", "split:2", "promote:x", "chain:x", "promote:0", "tree", "promote:1;promote:2",
      "split:2:8:forward", "split:2:8:backward:fp32", "split:2:8:fp32:forward", "tree:4;lanes:4",
-     "exp", "online:8;exp;exp2", "fold", "lanes:4:4", "p:fp16:2", "promote:\u0663"],
+     "exp", "online:8;exp;exp2", "fold", "lanes:4:4:4", "p:fp16:2", "promote:\u0663"],
 )  # fmt: skip
 def test_unknown_orders_are_refused(tag):
     with pytest.raises(AccelsimError, match=r"reduction order .*accepted: chain\[:PRODUCTS\], sp"):
@@ -237,7 +237,8 @@ def test_unknown_orders_are_refused(tag):
 
 @pytest.mark.parametrize(
     "tag",
-    ["chain", "chain:8", "fold:128;tree:16", "promote:128;chain:32", "lanes:32", "exact",
+    ["chain", "chain:8", "fold:128;tree:16", "promote:128;chain:32", "lanes:32", "lanes:16:2",
+     "banks:4:16", "exact",
      "split:2:8:serial:bf16;promote:128;chain:32",
      "online:64;ranges:512;exp2;p:bf16;sums:fp32:32;divide;fold:128",
      "online:64;exp;p:fp16;sums:fp16;reciprocal"],
