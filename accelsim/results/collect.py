@@ -78,8 +78,8 @@ def _busy(run: SegmentRun, bounds: dict[str, float]) -> dict[str, float]:
 def kept_ticks(run: SegmentRun) -> Ints:
     """Ticks for which every instruction kept its unit from the next one.
 
-    Where caches or channels decide how long a transfer takes, it keeps its unit until the next one
-    of the queue starts, at most until it ends.
+    Where caches or channels decide how long a transfer or a product in the banks takes, it keeps
+    its unit until the next one of the queue starts, at most until it ends.
     """
     timed, schedule = run.bound.timed, run.schedule
     if timed.traffic is None:
@@ -90,6 +90,8 @@ def kept_ticks(run: SegmentRun) -> Ints:
     here, after = queue[following], queue[following + 1]
     until[here] = np.minimum(until[here], schedule.start[after])
     moves = np.diff(timed.traffic.first) > 0
+    if timed.traffic.products is not None:
+        moves |= timed.traffic.products.place[:, 0] >= 0
     return np.where(moves, np.maximum(timed.occupancy, until - schedule.start), timed.occupancy)
 
 

@@ -174,6 +174,8 @@ def test_every_builtin_mapper_is_exercised_here() -> None:
     used.update(simulate("neupims", decode, mapper="pim-attention").mapper.split("+"))
     used.update(simulate("neupims", "gemm:m=1,n=2048,k=2048,dtype=fp16").mapper.split("+"))
     used.update(simulate("pim-gpt", decode).mapper.split("+"))
+    heads = "attention:heads=2,q=1,kv=37,d=64,dtype=fp16"
+    used.update(simulate("attacc", heads, mapper="attacc-attention").mapper.split("+"))
     assert used == set(MAPPERS)
 
 

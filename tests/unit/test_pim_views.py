@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import accelsim as xs
-from accelsim.results.result import Result
+from accelsim.results.result import Result, SegmentRun
 from accelsim.views.counters import flow
 from accelsim.views.html import resources_html
 from accelsim.views.overlap import at_work, covered
@@ -101,6 +101,19 @@ def test_slices_of_queues_last_as_long_as_they_are_busy(
         assert busy[name] / count / run.cycles == pytest.approx(run.utilization[name])
 
 
+def ends_of(segment: SegmentRun, mine: np.ndarray) -> np.ndarray:
+    """When instructions leave their units; products in simulated channels by what follows them."""
+    timed, schedule = segment.bound.timed, segment.schedule
+    ends = schedule.start + timed.occupancy
+    if segment.bound.fidelity == "dram":
+        waiting: dict[int, int] = {}
+        for row in reversed(range(len(timed.unit))):
+            if timed.occupancy[row] == 0:
+                ends[row] = min(schedule.finish[row], waiting.get(timed.unit[row], 1 << 60))
+            waiting[timed.unit[row]] = schedule.start[row]
+    return ends[mine]
+
+
 def test_shares_of_time_are_those_of_the_schedule(run: Result) -> None:
     rows = {one.name: one for one in at_work(run)}
     assert list(rows) == ["mxu", "pim", "mxu beside pim"]
@@ -116,7 +129,7 @@ def test_shares_of_time_are_those_of_the_schedule(run: Result) -> None:
             mine = segment.bound.unit_index == [*segment.bound.arch.units].index(name)
             start = segment.schedule.start[mine]
             np.add.at(count, start, 1)
-            np.add.at(count, start + segment.bound.timed.occupancy[mine], -1)
+            np.add.at(count, ends_of(segment, mine), -1)
             working = np.cumsum(count)[:-1]
             at[name] = working > 0
             busy[name] += segment.repeat * int(at[name].sum())
