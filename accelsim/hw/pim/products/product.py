@@ -1,8 +1,9 @@
 """What a product of a tile program is in the banks of one channel: the door for families.
 
 A family's ``programs`` names its products (hw/pim/programs). They say which commands a product
-takes, what of it crosses the channel's pins, and where matrices have to lie for it. Nothing else in
-the simulator asks which family it is.
+takes, what of it crosses the channel's pins, and where matrices have to lie for it. Nothing else on
+the main path asks which family it is; functional/bank_memory, which executes the commands of each
+beside it, does.
 """
 
 from __future__ import annotations
