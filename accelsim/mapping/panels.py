@@ -223,7 +223,8 @@ def panel_width(graph: Graph, arch: Architecture) -> int:
     """Columns of the panels of activations; 0 where they are row-major."""
     if not any(operator.kind in PRODUCTS for operator in graph.operators):
         return 0
-    engines: Iterable[Dma] = arch.units_of(Dma).values()
+    # What serves the banks alone takes single rows, wherever they lie.
+    engines = [unit for n, unit in arch.units_of(Dma).items() if n not in arch.beside_banks]
     return min((engine.activation_panel for engine in engines), default=0)
 
 

@@ -146,3 +146,11 @@ def test_the_layout_is_declared_and_bad_widths_are_refused() -> None:
     for width in (-8, 12):
         with pytest.raises(AccelsimError, match="activation_panel must be a multiple of 8"):
             as_arch("systolic").override(panels(width))
+
+
+def test_engines_that_serve_banks_alone_have_no_say() -> None:
+    work = as_graph("gemm:m=256,n=512,k=512,dtype=fp16")
+    assert passed_on(work, as_arch("neupims")) == {"gemm.a": 128, "gemm.out": 128}
+    decode = f"{MODEL},phase=decode,batch=2,context=30,dtype=fp16"
+    for width in (8, 40):
+        assert check(as_arch("neupims").override(panels(width)), decode).ok, width
