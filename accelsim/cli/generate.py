@@ -107,6 +107,7 @@ def _pim_gpt(
     count = 8 if channels is None else channels
     require(count >= 1, f"--channels {count}; accepted: 1 and more")
     hz = parse_frequency("--asic-clock", asic_clock or "1 GHz")
+    require(hz >= 1, f"--asic-clock {asic_clock}; accepted: 1 Hz and more")
     machine = BankDecoder(channels=count, asic_hz=hz, overlap=overlap is not False)
     return generate(model, machine, 1024 if tokens is None else tokens)
 
