@@ -23,7 +23,7 @@ from accelsim.hw.systolic import Systolic
 from accelsim.hw.tensor_core import TensorCore
 from accelsim.hw.vector import Vector
 from accelsim.mapping.coded import CodedLayouts
-from accelsim.mapping.panels import Layouts, packable, panel_width, passed_on
+from accelsim.mapping.panels import Layouts, laid_out, panel_width
 from accelsim.mapping.placement import Arena, Plan
 from accelsim.mapping.registry import choose, mappers_for, passed_over
 from accelsim.numerics.formats import Format, number_format, row_bytes
@@ -181,17 +181,7 @@ class Lowering:
     @cached_property
     def layouts(self) -> Layouts:
         """Where tensors lie in main memory: mappers pack weights through this."""
-        layouts = Layouts(self.build, self._in_banks)
-        widths = passed_on(self.graph, self.arch)
-        packed = set(packable(self.graph, self.arch))
-        for name, storage in self.tensors.items():
-            spec = self.graph.tensors[name]
-            form = spec.elements // spec.shape[-1], spec.shape[-1]
-            if name in packed:
-                layouts.admit(storage, *form)
-            elif name in widths:
-                layouts.cut(storage, *form, widths[name])
-        return layouts
+        return laid_out(self.build, self.graph, self.arch, self.tensors, self._in_banks)
 
     @cached_property
     def coded(self) -> CodedLayouts:

@@ -17,21 +17,27 @@ Activations can lie in panels, too, of one width on a machine: what a tile of a 
 writes is then a few long runs, whoever comes next. That is the fractal layout of NPUs and the tiled
 one of TPUs (Ascend's NZ format; XLA above).
 
+A weight that several products of a layer read is packed by the first of them, as by both halves of
+a batch. What is read in different parts of a model is packed by none of them: its panels are as
+wide as the neighbouring bytes of a DRAM channel. So are those of tables that are multiplied as
+well; their rows are looked up panel by panel, and no more rows of the DRAM are opened for that.
+
 Mappers go on thinking in windows of the row-major form; ``Layouts`` says where they really lie.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.dma import Dma
+from accelsim.hw.dram.block import Dram
 from accelsim.mapping.bank_layouts import region_pieces
-from accelsim.numerics.formats import row_bytes
+from accelsim.numerics.formats import number_format, row_bytes
 from accelsim.program.storage import Piece, Storage, View
 
 if TYPE_CHECKING:
@@ -43,6 +49,10 @@ if TYPE_CHECKING:
 PACKED = (
     "weights lie in main memory in panels as wide as the tiles that read them, packed before the"
     " run (weight_layout: rows leaves them row-major)"
+)
+SHARED = (
+    "weights that products and lookups of several layers read lie in main memory in panels as wide"
+    " as a DRAM channel's neighbouring bytes (weight_layout: rows leaves them row-major)"
 )
 CUT = (
     "what operators hand on lies in main memory in panels of {width} columns (activation_panel: 0"
@@ -57,6 +67,8 @@ PASSED_ON = frozenset(
 """Kinds of operators whose windows are rows and columns of what they read and write."""
 PRODUCTS = frozenset({"gemm", "attention", "grouped_gemm"})
 """Kinds that take some columns of many rows; the others take whole rows, best as they lie."""
+SHARING = frozenset({"gemm", "embedding"})
+"""Kinds whose windows of a weight are rows and columns of it, or some columns of rows by number."""
 
 
 @dataclass
@@ -123,15 +135,16 @@ class Layouts:
         self._panels[storage.index] = Panels(rows, columns)
         self._storages[storage.index] = storage
 
-    def cut(self, storage: Storage, rows: int, columns: int, width: int) -> None:
-        """Store a [rows, columns] tensor in panels of ``width``, whoever writes and reads it.
+    def cut(self, storage: Storage, rows: int, columns: int, width: int, told: str = CUT) -> None:
+        """Store a [rows, columns] tensor in panels of ``width``, whoever writes and reads it, which
+        is ``told`` with the program.
 
         Not if panels would be wider than high: rows are the longer runs then.
         """
         if width < columns and width <= rows:
             self.admit(storage, rows, columns)
             self._panels[storage.index].cut(0, columns, width)
-            self._build.approximate(CUT.format(width=width))
+            self._build.approximate(told.format(width=width))
 
     def pack(self, matrix: View, width: int) -> None:
         """Store the columns of ``matrix`` in panels of ``width``; who comes first decides.
@@ -201,21 +214,73 @@ def _place(window: View, panels: Panels) -> tuple[int, int]:
     return row, offset * 8 // window.fmt.bits
 
 
-def packable(graph: Graph, arch: Architecture) -> list[str]:
-    """Weights that one operator alone reads, where a DMA engine fetches them in panels."""
+def laid_out(
+    build: Builder,
+    graph: Graph,
+    arch: Architecture,
+    tensors: Mapping[str, Storage],
+    in_banks: Mapping[int, tuple[int, Sequence[Region]]],
+) -> Layouts:
+    """How the tensors of a program lie before its mappers pack any; ``in_banks`` as in Layouts."""
+    layouts = Layouts(build, in_banks)
+    weights, memory = _packed_offline(graph, arch), arch.main_memory()[1]
+    run = memory.run_bytes if isinstance(memory, Dram) else 0
+    widths, several = passed_on(graph, arch), _shared(weights)
+    for name, storage in tensors.items():
+        spec = graph.tensors[name]
+        form = spec.elements // spec.shape[-1], spec.shape[-1]
+        if storage.index in in_banks:
+            continue
+        if name in weights and _one_decides(weights[name]):
+            layouts.admit(storage, *form)
+        elif name in widths:
+            layouts.cut(storage, *form, widths[name])
+        elif run and name in several:
+            layouts.cut(storage, *form, run * 8 // number_format(spec.dtype).bits, SHARED)
+    return layouts
+
+
+Reader = tuple[int, str]
+"""Who reads a tensor: which run of operators of one layer it belongs to, and its kind."""
+
+
+def _packed_offline(graph: Graph, arch: Architecture) -> dict[str, list[Reader]]:
+    """Matrices that never change, with all who read them, where a DMA engine fetches panels."""
     engines: Iterable[Dma] = arch.units_of(Dma).values()
     if not any(engine.weight_layout == "panels" for engine in engines):
-        return []
-    readers = Counter(name for operator in graph.operators for name in operator.inputs)
+        return {}
+    readers: dict[str, list[Reader]] = {}
+    for number, (_, run) in enumerate(groupby(graph.operators, key=lambda one: one.layer)):
+        for operator in run:
+            for name in operator.inputs:
+                readers.setdefault(name, []).append((number, operator.kind))
     updated = {spec.place_of for spec in graph.tensors.values()}
-    return [
-        spec.name
+    return {
+        spec.name: readers[spec.name]
         for spec in graph.tensors.values()
         if spec.role in ("weight", "constant")
-        and readers[spec.name] == 1
+        and spec.name in readers
         and len(spec.shape) > 1
         and spec.coding is None
         and spec.name not in updated
+    }
+
+
+def _one_decides(readers: Sequence[Reader]) -> bool:
+    """Whether the first who reads a weight may choose its panels: it reads it alone, or before
+    other products of its layer. What layers apart read has to lie alike in all their programs."""
+    kinds = {kind for _, kind in readers}
+    return len(readers) == 1 or (len({run for run, _ in readers}) == 1 and kinds == {"gemm"})
+
+
+def _shared(weights: Mapping[str, Sequence[Reader]]) -> list[str]:
+    """Weights on which no operator alone decides: those that products read, and lookups besides;
+    for lookups alone rows are best as they lie."""
+    kinds = {name: {kind for _, kind in readers} for name, readers in weights.items()}
+    return [
+        name
+        for name, readers in weights.items()
+        if "gemm" in kinds[name] <= SHARING and not _one_decides(readers)
     ]
 
 

@@ -15,11 +15,12 @@ from accelsim.functional.check import load_image
 from accelsim.functional.execute import execute
 from accelsim.functional.memory import Memory
 from accelsim.functional.values import graph_values
-from accelsim.mapping.panels import PACKED, Layouts, Panels
+from accelsim.mapping.panels import PACKED, SHARED, Layouts, Panels
 from accelsim.numerics.formats import FORMATS, Format, integer
 from accelsim.program.archive import load, save
 from accelsim.program.builder import Builder
 from accelsim.program.listing import listing
+from accelsim.program.opcodes import Opcode
 from accelsim.program.storage import View
 from accelsim.program.table import AddressSpace, OperatorInfo, Program, StorageInfo, UnitSlot
 from accelsim.program.verify import VerificationError, verify, violations
@@ -204,6 +205,56 @@ def test_weights_with_two_readers_and_activations_stay_as_they_are() -> None:
     assert names
     assert all(name.endswith(".weight") for name in names)
     assert check("systolic", tied).ok
+
+
+def panels_of(program: Program, name: str) -> tuple[int, ...]:
+    return next(info.panels for info in program.storages if info.name == name)
+
+
+TIED = "gpt2:layers=2,vocab=300,hidden=160,heads=2,tokens=8"
+
+
+@pytest.mark.parametrize(("machine", "edges"), [("edge-npu", (0, 64, 128)), ("mesh-npu", ())])
+def test_tied_tables_lie_in_panels_of_a_channels_neighbouring_bytes(
+    machine: str, edges: tuple[int, ...]
+) -> None:
+    """Alike in the program that looks rows up and in the one that multiplies; not where a row is
+    no longer than what lies in one channel."""
+    arch, graph = as_arch(machine), as_graph(TIED)
+    plan = plan_memory(graph, arch, "bandwidth")
+    first, *_, last = (
+        compile_program(graph, part.operators, arch, plan, "bandwidth") for part in graph.segments()
+    )
+    assert panels_of(first, "embedding.weight") == edges
+    assert panels_of(last, "embedding.weight") == edges
+    assert (SHARED in last.approximations) == bool(edges)
+    gathers = first.column("opcode")[first.column("operator") == 0] == Opcode.GATHER
+    assert gathers.sum() % max(1, len(edges)) == 0
+    row_major = as_arch(machine).override({"dma.weight_layout": "rows"})
+    for one in (arch, row_major):
+        assert check(one, TIED).ok
+
+
+HALVES = "gpt2:phase=decode,batch=5,context=9,layers=3,vocab=64,hidden=256,heads=2,subbatch=2"
+
+
+@pytest.mark.parametrize("machine", ["quad-npu", "hbm-npu", "neupims"])
+def test_both_halves_of_a_batch_multiply_what_the_first_packed(machine: str) -> None:
+    """Every tile of a weight of the repeated layer is a run of addresses for either half; what
+    banks multiply lies where they find it."""
+    arch, graph = as_arch(machine), as_graph(f"{HALVES},subbatch_min=2")
+    plan = plan_memory(graph, arch, "bandwidth")
+    layer = next(part for part in graph.segments() if part.layers)
+    program = compile_program(graph, layer.operators, arch, plan, "bandwidth")
+    weight = f"{layer.operators[0].name.split('.')[0]}.ffn.up_proj.weight"
+    assert len([op for op in layer.operators if weight in op.inputs]) == 2
+    (s,) = (s for s, info in enumerate(program.storages) if info.name == weight)
+    tiles = sources_in(program, [s])
+    in_banks = weight in plan.placed
+    assert in_banks == (machine == "neupims")
+    assert (tiles[:, 5] == tiles[:, 4]).all() != in_banks
+    assert not (in_banks and program.storages[s].panels)
+    assert check(arch, f"{HALVES},subbatch_min=2").ok
 
 
 def test_the_layout_is_declared_and_can_be_switched_off() -> None:

@@ -160,6 +160,11 @@ class Dram(OffChipMemory):
         return found.sweep * found.column_bytes
 
     @property
+    def run_bytes(self) -> int:
+        """Neighbouring bytes that lie in one channel."""
+        return self.address_map.run_bytes
+
+    @property
     def own_clock_hz(self) -> int:
         return self.part.clock_hz
 

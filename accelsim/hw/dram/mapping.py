@@ -11,8 +11,10 @@ of a channel.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -132,6 +134,12 @@ class AddressMap:
         for size in self.sizes:
             total *= size
         return total
+
+    @property
+    def run_bytes(self) -> int:
+        """Neighbouring bytes that lie in one pseudo-channel of a channel."""
+        below = takewhile(lambda digit: digit[0] not in (PSEUDO, CHANNEL), self.digits)
+        return self.column_bytes * math.prod(size for _, size, _ in below)
 
     @property
     def compiled(self) -> CompiledMap:
