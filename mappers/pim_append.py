@@ -2,8 +2,8 @@
 
 A request's new key lies in runs of a row, one per group of heads; its new value in as many banks as
 it has features, the same place in each, which is one window of single elements for each channel
-that has some. Every such element costs a whole access of the memory, and at dram fidelity a row that
-is opened for it alone, whatever the order: features have rows of their own, and so have requests.
+that has some. Every such element costs a whole access of the memory, and at dram fidelity a row
+that is opened for it alone, in whatever order: features have rows of their own, so have requests.
 """
 
 from __future__ import annotations

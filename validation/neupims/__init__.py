@@ -54,13 +54,15 @@ sharing is always better.
 **Capacity.** A device's 32 GiB hold 30 of the 40 batches; the architectures have four times as
 much, so that all can be asked for whole. A layer alone always fits.
 
-**With simulated channels.** The comparison is made at bandwidth fidelity. At dram fidelity a layer of
-256 requests (GPT3-7B, ShareGPT) takes 621k cycles instead of 454k, in two halves 555k instead of 340k.
-The most of it is new values: each is 1,024 elements of two bytes in as many rows of one channel, an
-activation for each, and no two of them share a row. The ranks' tFAW allows 34.6k cycles for all
-requests of the busiest channel. A queue that stores has one request at a time, whose channel accepts
-an element a clock; the three of ``pdma`` (their number is not published) take 89k cycles, 31 take 38k.
-Meanwhile loads of weights end with the channels that these writes keep busy.
+**With simulated channels.** The comparison is made at bandwidth fidelity. At dram fidelity a layer
+of 256 requests (GPT3-7B, ShareGPT) takes 621k cycles instead of 454k, in two halves 555k instead of
+340k. New values are 72k of the difference: each is 1,024 elements of two bytes in as many rows of
+one channel, an activation for each, and no two share a row. By tFAW of two ranks the channel with
+most requests, nine, needs 34.6k cycles. A queue that stores has one request at a time, whose
+channel accepts an element a clock: the three of ``pdma`` (their number is not published) take 89k,
+31 take 38k. Halves pay twice: weights of the output projection that come while the other half
+appends and attends take 67k cycles a half, five times as long as by bandwidth; 31 queues that
+store leave 51k of them, and 512k for the layer.
 """
 
 from __future__ import annotations
