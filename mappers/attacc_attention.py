@@ -20,12 +20,13 @@ from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
-from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_caches
-from accelsim.mapping.head_places import HeadPlaces, PlacedHead, head_places, heads_problem
+from accelsim.mapping.bank_attention import BankAttention, Halves, cache_bytes, lacks_caches
+from accelsim.mapping.bank_layouts import Placed, bank_memory, slower_than_reading
+from accelsim.mapping.head_places import HeadPlaces, PlacedHead, heads_problem
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.placement import aligned
+from accelsim.mapping.placement import Arena, aligned
 from accelsim.mapping.registry import mapper
-from accelsim.numerics.formats import Format, number_format, row_bytes
+from accelsim.numerics.formats import number_format, row_bytes
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
 from accelsim.workload.operators import Attention
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
 F = Function
 FP32 = number_format("fp32")
-HALVES = 2
-"""Parts of the buffer: while one takes scores, the softmax runs in the other."""
+
+_Work = tuple[PlacedHead, int]
+"""A query head: its key head, and which of those that share it."""
 
 
 def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
@@ -44,18 +46,13 @@ def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     memory = bank_memory(arch)
     if problem := heads_problem(op, memory):
         return problem
-    places = head_places(op, memory)
-    nbytes = 2 * sum(op.lengths) * op.kv_heads * op.head_dim * 2
-    elsewhere = nbytes / memory.peak_bandwidth
-    if not forced and places.busiest / memory.own_clock_hz > elsewhere:
-        return f"what is sooner in the banks than reading {nbytes:,} bytes"
-    return ""
+    clocks = HeadPlaces.of(op, memory).busiest
+    return slower_than_reading(arch, clocks, cache_bytes(op, memory), forced)
 
 
 def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:
     """Keys and values in the channels of their heads."""
-    places = head_places(op, bank_memory(arch))
-    return {op.operand("k") or "": places.placed(True), op.operand("v") or "": places.placed(False)}
+    return HeadPlaces.of(op, bank_memory(arch)).tensors(op)
 
 
 @mapper(
@@ -88,42 +85,23 @@ class _Turn:
     results: View
 
 
-class _HeadAttention:
+class _HeadAttention(BankAttention[HeadPlaces]):
     def __init__(self, op: Attention, low: Lowering) -> None:
-        self.op, self.low, self.build = op, low, low.build
-        core = low.cores[0]
-        units = core.of(Pim)
-        self.channels, results = [slot for slot, _ in units], units[0][1].results
-        self.softmax = [slot for slot, unit in core.of(Vector) if results in unit.memory]
-        self.load, self.store = core.beside_queues[0], core.beside_queues[-1]
-        self.whole = core.arenas[results]
-        self.halves = self.whole.split(HALVES)
-        self.chip = self.halves[0]
-        self.places: HeadPlaces = head_places(op, bank_memory(low.arch))
-        self.keys = low.tensors[op.operand("k") or ""]
-        self.values = low.tensors[op.operand("v") or ""]
-        self.fmt: Format = low.format(op.operand("q") or "")
-        self.kept: Format = low.format(op.operand("k") or "")
-        self.group = op.heads // op.kv_heads
+        super().__init__(op, low, HeadPlaces.of(op, bank_memory(low.arch)))
+        stacks = self.core.of(Vector)
+        self.softmax = [slot for slot, unit in stacks if self.results in unit.memory]
+        self.load, self.store = self.core.beside_queues[0], self.core.beside_queues[-1]
+        self.halves = Halves(self.whole)
 
     def emit(self) -> None:
-        waiting: list[_Turn] = []
-        for number, batch in enumerate(self._batches()):
-            self.chip = self.halves[number % HALVES]
-            self.chip.reset()
-            waiting.append(self._scores(batch))
-            if len(waiting) == HALVES:
-                self._finish(waiting.pop(0))
-        for turn in waiting:
-            self._finish(turn)
-        self.whole.rejoin(self.halves)
+        self.halves.run(self._batches(), self._scores, self._finish)
         places = self.places
         self.build.note(
             f"{len(places.heads)} heads in {len(self.channels)} channels of banks, the busiest"
             f" {places.busiest:,} of {sum(places.loads):,} clocks"
         )
 
-    def _batches(self) -> Iterator[list[tuple[PlacedHead, int]]]:
+    def _batches(self) -> Iterator[list[_Work]]:
         """Query heads (key head, member of its group) that have room in half of the buffer: a turn
         of all channels, or what fits of it."""
         turns = sorted(self.places.heads, key=lambda one: one.turn)
@@ -132,19 +110,17 @@ class _HeadAttention:
             for member in range(self.group):
                 yield from self._fitting([(one, member) for one in some])
 
-    def _fitting(
-        self, queries: list[tuple[PlacedHead, int]]
-    ) -> Iterator[list[tuple[PlacedHead, int]]]:
-        batch: list[tuple[PlacedHead, int]] = []
+    def _fitting(self, queries: list[_Work]) -> Iterator[list[_Work]]:
+        batch: list[_Work] = []
         used = 0
         for one, member in queries:
             size = self._bytes(one.tokens)
-            if size > self.halves[0].capacity:
+            if size > self.halves.capacity:
                 raise CapacityError(
                     f"scores of {one.tokens:,} tokens take {size:,} bytes; half of"
-                    f" {self.whole.name} has {self.halves[0].capacity:,}"
+                    f" {self.whole.name} has {self.halves.capacity:,}"
                 )
-            if batch and used + size > self.halves[0].capacity:
+            if batch and used + size > self.halves.capacity:
                 yield batch
                 batch, used = [], 0
             batch.append((one, member))
@@ -158,16 +134,13 @@ class _HeadAttention:
         vectors = aligned(row_bytes(d, self.kept)) + aligned(row_bytes(d, FP32))
         return aligned(row_bytes(tokens, FP32)) + vectors + narrow
 
-    def _buffer(self, name: str, rows: int, cols: int, fmt: Format) -> View:
-        return self.chip.take(name, rows * row_bytes(cols, fmt)).view(rows, cols, fmt)
-
     # -- a turn --------------------------------------------------------------------------------
 
-    def _scores(self, batch: list[tuple[PlacedHead, int]]) -> _Turn:
+    def _scores(self, batch: list[_Work], chip: Arena) -> _Turn:
         """The queries to the buffer die, and their products with the keys."""
         d, build = self.op.head_dim, self.build
-        queries = self._buffer("queries", len(batch), d, self.kept)
-        results = self._buffer("results", len(batch), d, FP32)
+        queries = chip.buffer("queries", len(batch), d, self.kept)
+        results = chip.buffer("results", len(batch), d, FP32)
         for first, rows in self._runs(batch):
             source = self.low.window(
                 self.op.operand("q") or "", first, rows.stop - rows.start, d, d
@@ -175,15 +148,15 @@ class _HeadAttention:
             build.load(self.load, queries[rows, :], source)
         found = []
         for row, (one, member) in enumerate(batch):
-            scores = self._buffer("scores", 1, one.tokens, FP32)
+            scores = chip.buffer("scores", 1, one.tokens, FP32)
             weights = scores.storage.view(1, one.tokens, self.kept)  # in their place
-            narrow = self._buffer("maximum, sum", 1, 2, FP32)
+            narrow = chip.buffer("maximum, sum", 1, 2, FP32)
             keys = self.places.keys(self.keys, one, self.kept)
             build.pim(self.channels[one.channel], scores, queries[row : row + 1, :], keys)
             found.append(_Query(one, member, row, scores, weights, narrow[:, 0:1], narrow[:, 1:2]))
         return _Turn(found, results)
 
-    def _runs(self, batch: Sequence[tuple[PlacedHead, int]]) -> Iterator[tuple[int, slice]]:
+    def _runs(self, batch: Sequence[_Work]) -> Iterator[tuple[int, slice]]:
         """First element, and rows of the turn, of queries that are neighbours in the tensor."""
         d, start = self.op.head_dim, 0
         numbers = [self._number(*one) for one in batch]

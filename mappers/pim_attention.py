@@ -1,6 +1,6 @@
 """Attention of a decode batch in memory: scores and weighted values by the banks, softmax beside.
 
-A request lies in one channel (mapping/bank_layouts). Its query goes to a row of the channel; the
+A request lies in one channel (mapping/channel_caches). Its query goes to a row of the channel; the
 banks multiply it with all keys, heads side by side in a row at once; the scores come to the
 scratchpad of the memory's side, whose vector unit makes the softmax; the weights go back to rows
 of the channel, and the banks multiply them with the values. Channels work side by side, each in its
@@ -26,20 +26,13 @@ from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.mapping.bank_layouts import (
-    CachePlaces,
-    Placed,
-    Request,
-    attention_problem,
-    bank_memory,
-    cache_places,
-    lacks_caches,
-    only_banks,
-)
+from accelsim.mapping.bank_attention import HALVES, BankAttention, cache_bytes, lacks_caches
+from accelsim.mapping.bank_layouts import Placed, bank_memory, slower_than_reading
+from accelsim.mapping.channel_caches import CachePlaces, Request
 from accelsim.mapping.lowering import Lowering
 from accelsim.mapping.placement import ALIGNMENT, Arena, aligned
 from accelsim.mapping.registry import mapper
-from accelsim.numerics.formats import Format, number_format, row_bytes
+from accelsim.numerics.formats import number_format, row_bytes
 from accelsim.numerics.orders import order_of
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import Storage, View
@@ -50,8 +43,6 @@ if TYPE_CHECKING:
 
 F = Function
 FP32 = number_format("fp32")
-HALVES = 2
-"""Parts of a channel's scratchpad: while one takes scores, the softmax runs in the other."""
 
 Work = tuple[Request, slice, int]
 """Heads of a request that are in work at once, and which part of the request they are."""
@@ -79,15 +70,10 @@ class Turn(NamedTuple):
 def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute an attention; "" if they are to."""
     memory = bank_memory(arch)
-    if problem := attention_problem(op, memory):
+    if problem := CachePlaces.problem(op, memory):
         return problem
-    places = cache_places(op, memory)
-    nbytes = 2 * sum(op.lengths) * op.kv_heads * op.head_dim * 2
-    elsewhere = max(nbytes / memory.peak_bandwidth, _on_arrays(op, arch))
-    sooner = elsewhere >= _in_banks(places, arch) / memory.own_clock_hz
-    if not (forced or only_banks(arch) or sooner):
-        return f"what is sooner in the banks than reading {nbytes:,} bytes"
-    return ""
+    clocks, nbytes = _in_banks(CachePlaces.of(op, memory), arch), cache_bytes(op, memory)
+    return slower_than_reading(arch, clocks, nbytes, forced, _on_arrays(op, arch))
 
 
 def _in_banks(places: CachePlaces, arch: Architecture) -> int:
@@ -117,8 +103,7 @@ def _on_arrays(op: Attention, arch: Architecture) -> float:
 
 def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:
     """Keys and values in the channels of their requests."""
-    places = cache_places(op, bank_memory(arch))
-    return {op.operand("k") or "": places.placed(True), op.operand("v") or "": places.placed(False)}
+    return CachePlaces.of(op, bank_memory(arch)).tensors(op)
 
 
 @mapper(
@@ -177,31 +162,20 @@ class _Ring:
         return self.arena
 
 
-class _Attention:
+class _Attention(BankAttention[CachePlaces]):
     def __init__(self, op: Attention, low: Lowering) -> None:
-        self.op, self.low, self.build = op, low, low.build
-        core = low.cores[0]
-        self.channels = [slot for slot, _ in core.of(Pim)]
-        unit = core.of(Pim)[0][1]
-        self.vector = core.vector(unit.results)[0]
-        queues = core.beside_queues
+        super().__init__(op, low, CachePlaces.of(op, bank_memory(low.arch)))
+        self.vector = self.core.vector(self.results)[0]
+        queues = self.core.beside_queues
         # Results wait for the banks; nothing else is to wait behind them.
         self.load, self.store = queues[0], queues[len(queues) // 3]
-        self.weights, self.results = queues[len(queues) // 2], queues[-1]
-        self.whole = core.arenas[unit.results]
-        self.places: CachePlaces = cache_places(op, bank_memory(low.arch))
+        self.back, self.out = queues[len(queues) // 2], queues[-1]
         self.memory = self.places.memory
-        self.fmt: Format = low.format(op.operand("q") or "")
-        self.keys = low.tensors[op.operand("k") or ""]
-        self.values = low.tensors[op.operand("v") or ""]
-        self.kept: Format = low.format(op.operand("k") or "")
-        self.group = op.heads // op.kv_heads
         self.rows: dict[tuple[int, int, str], Storage] = {}
         most = max(self.places.requests, key=lambda one: one.tokens)
         largest = self._bytes((most, slice(0, min(self.places.heads_of_a_row, op.kv_heads)), 0))
         count = max(1, min(len(self.channels), self.whole.capacity // (largest + ALIGNMENT)))
         self.rings = [_Ring(arena) for arena in self.whole.split(count)]
-        self.chip = self.whole
         self.single = len(self.places.requests) <= count
 
     def emit(self) -> None:
@@ -213,8 +187,8 @@ class _Attention:
         for turn in self._turns():
             at = turn.ring, turn.number
             if turn.what is Does.SCORES:
-                self.chip = self.rings[turn.ring].room(self._bytes(turn.work))
-                steps[at] = self._scores(*turn.work)
+                chip = self.rings[turn.ring].room(self._bytes(turn.work))
+                steps[at] = self._scores(turn.work, chip)
             elif turn.what is Does.SOFTMAX:
                 self._softmax(steps[at])
             elif turn.what is Does.VALUES:
@@ -295,10 +269,6 @@ class _Attention:
 
     # -- places --------------------------------------------------------------------------------
 
-    def _buffer(self, name: str, rows: int, cols: int, fmt: Format) -> View:
-        """A buffer in the half of the scratchpad that is filled now."""
-        return self.chip.take(name, rows * row_bytes(cols, fmt)).view(rows, cols, fmt)
-
     def _row(self, step: _Step, what: str) -> tuple[Storage, int]:
         """Rows of the channel for vectors, a bank each: storage, and offset of the first.
 
@@ -322,28 +292,28 @@ class _Attention:
 
     # -- a request -----------------------------------------------------------------------------
 
-    def _query(self, one: Request, heads: slice) -> View:
+    def _query(self, one: Request, heads: slice, chip: Arena) -> View:
         """The query of a request on chip: [heads of a group, key heads x head_dim]."""
         d, group = self.op.head_dim, self.group
         width = self.op.heads * d
         count = heads.stop - heads.start
-        q = self._buffer("query", count * group, d, self.fmt)
+        q = chip.buffer("query", count * group, d, self.fmt)
         first = one.number * width + heads.start * group * d
         source = self.low.window(self.op.operand("q") or "", first, count * group, d, d)
         self.build.load(self.load, q, source)
         return q
 
-    def _scores(self, one: Request, heads: slice, part: int) -> _Step:
+    def _scores(self, work: Work, chip: Arena) -> _Step:
         """The query to its channel, all scores of some heads to the scratchpad."""
+        one, heads, part = work
         count, of_a_row = heads.stop - heads.start, self.places.heads_of_a_row
-        q, rows = self._query(one, heads), self.group * count
-        scores = self._buffer("scores", rows, one.tokens, FP32)
-        weights = self._buffer("weights", rows, one.tokens, self.kept)
-        narrow = self._buffer("maximum", rows, 1, FP32), self._buffer("sum", rows, 1, FP32)
+        q, rows = self._query(one, heads, chip), self.group * count
+        scores = chip.buffer("scores", rows, one.tokens, FP32)
+        weights = chip.buffer("weights", rows, one.tokens, self.kept)
+        narrow = chip.buffer("maximum", rows, 1, FP32), chip.buffer("sum", rows, 1, FP32)
         chunks = -(-one.tokens // self.places.row_elements)
         sums = [
-            self._buffer("values", count, self.op.head_dim, FP32)
-            for _ in range(self.group * chunks)
+            chip.buffer("values", count, self.op.head_dim, FP32) for _ in range(self.group * chunks)
         ]
         step = _Step(one, heads, part, scores, weights, narrow, sums)
         groups = range(heads.start, heads.stop, of_a_row)
@@ -395,7 +365,7 @@ class _Attention:
                     count, some, self.kept, offset=first + vector * pitch, stride=pitch
                 )
                 vector += count
-                self.build.store(self.weights, there, step.weights[rows, tokens], apart=True)
+                self.build.store(self.back, there, step.weights[rows, tokens], apart=True)
                 found, top = next(sums), 0
                 for width in at_once:
                     some_heads = slice(heads.start + top, heads.start + top + width)
@@ -417,4 +387,4 @@ class _Attention:
             head = step.heads.start * group + member
             first = (step.one.number * self.op.heads + head) * d
             out = self.low.window(self.op.output, first, total.rows, d, group * d)
-            self.build.store(self.results, out, total)
+            self.build.store(self.out, out, total)

@@ -19,7 +19,7 @@ from accelsim.hw.pim.products.product import Share
 from accelsim.hw.pim.products.registry import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
-from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks, only_banks
+from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks, slower_than_reading
 from accelsim.mapping.bank_weights import Piece, WeightPlaces, weight_places
 from accelsim.mapping.epilogue import ACTIVATION_FUNCTIONS, finish_of
 from accelsim.mapping.lowering import Lowering, Ring
@@ -55,12 +55,8 @@ def _declines(op: Gemm, arch: Architecture, forced: bool) -> str:
         return "a weight [k, n], not [n, k]"
     if op.accumulator:
         return "sums as the banks form them"
-    places = _places_of(op, memory)
-    seconds = op.m * places.cycles / memory.own_clock_hz
-    nbytes = op.k * op.n * memory.grid.bits // 8
-    if not (forced or only_banks(arch)) and seconds > nbytes / memory.peak_bandwidth:
-        return f"what is sooner in the banks than reading {nbytes:,} bytes"
-    return ""
+    clocks, nbytes = op.m * _places_of(op, memory).cycles, op.k * op.n * memory.grid.bits // 8
+    return slower_than_reading(arch, clocks, nbytes, forced)
 
 
 def _places_of(op: Gemm, memory: PimDram) -> WeightPlaces:

@@ -21,18 +21,13 @@ from accelsim.hw.dma import Dma
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
-from accelsim.mapping.bank_caches import Kept, SpreadCaches, spread_caches
-from accelsim.mapping.bank_layouts import (
-    Placed,
-    attention_problem,
-    bank_memory,
-    lacks_caches,
-    only_banks,
-)
+from accelsim.mapping.bank_attention import BankAttention, Halves, cache_bytes, lacks_caches
+from accelsim.mapping.bank_caches import Kept, SpreadCaches
+from accelsim.mapping.bank_layouts import Placed, bank_memory, slower_than_reading
 from accelsim.mapping.lowering import Lowering
-from accelsim.mapping.placement import aligned
+from accelsim.mapping.placement import Arena, aligned
 from accelsim.mapping.registry import mapper
-from accelsim.numerics.formats import Format, number_format, row_bytes
+from accelsim.numerics.formats import number_format, row_bytes
 from accelsim.numerics.orders import order_of
 from accelsim.program.opcodes import Function
 from accelsim.program.storage import View
@@ -43,26 +38,23 @@ if TYPE_CHECKING:
 
 F = Function
 FP32 = number_format("fp32")
-HALVES = 2
-"""Parts of the scratchpad: while one takes scores, the softmax runs in the other."""
+
+_Work = tuple[Kept, slice, int]
+"""Heads of a request, and which of the queries of every key head."""
 
 
 def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     """Why the banks are not to compute an attention; "" if they are to."""
     memory = bank_memory(arch)
-    if problem := attention_problem(op, memory):
+    if problem := SpreadCaches.problem(op, memory):
         return problem
-    seconds = spread_caches(op, memory).cycles / memory.own_clock_hz
-    nbytes = 2 * sum(op.lengths) * op.kv_heads * op.head_dim * memory.grid.bits // 8
-    if not (forced or only_banks(arch)) and seconds > nbytes / memory.peak_bandwidth:
-        return f"what is sooner in the banks than reading {nbytes:,} bytes"
-    return ""
+    clocks = SpreadCaches.of(op, memory).cycles
+    return slower_than_reading(arch, clocks, cache_bytes(op, memory), forced)
 
 
 def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:
     """Keys and values over all channels."""
-    places = spread_caches(op, bank_memory(arch))
-    return {op.operand("k") or "": places.placed(True), op.operand("v") or "": places.placed(False)}
+    return SpreadCaches.of(op, bank_memory(arch)).tensors(op)
 
 
 @mapper(
@@ -91,22 +83,12 @@ class _Step:
     sums: list[View]  # [heads, head_dim] for each range of tokens
 
 
-class _Spread:
+class _Spread(BankAttention[SpreadCaches]):
     def __init__(self, op: Attention, low: Lowering) -> None:
-        self.op, self.low, self.build = op, low, low.build
-        core = low.cores[0]
-        self.channels = [slot for slot, _ in core.of(Pim)]
-        unit = core.of(Pim)[0][1]
-        self.vector = core.vector(unit.results)[0]
-        self.load, self.store = core.beside_queues[0], core.beside_queues[-1]
-        self.whole = core.arenas[unit.results]
-        self.halves = self.whole.split(HALVES)
-        self.places: SpreadCaches = spread_caches(op, bank_memory(low.arch))
-        self.fmt: Format = low.format(op.operand("q") or "")
-        self.keys = low.tensors[op.operand("k") or ""]
-        self.values = low.tensors[op.operand("v") or ""]
-        self.kept: Format = low.format(op.operand("k") or "")
-        self.group = op.heads // op.kv_heads
+        super().__init__(op, low, SpreadCaches.of(op, bank_memory(low.arch)))
+        self.vector = self.core.vector(self.results)[0]
+        self.load, self.store = self.core.beside_queues[0], self.core.beside_queues[-1]
+        self.halves = Halves(self.whole)
         # A power of two changes no bits of the query; another factor has to wait for the scores.
         self.early = frexp(op.scale)[0] == 0.5
 
@@ -114,27 +96,18 @@ class _Spread:
         chunks = len(self.places.chunks(self.op.kv_len))
         if chunks > 1:
             self.build.reduce(order_of(f"split:{chunks}:{self.places.row_elements}"))
-        waiting: list[_Step] = []
-        for number, (one, heads, member) in enumerate(self._steps()):
-            self.chip = self.halves[number % HALVES]
-            self.chip.reset()
-            waiting.append(self._scores(one, heads, member))
-            if len(waiting) == HALVES:
-                self._finish(waiting.pop(0))
-        for step in waiting:
-            self._finish(step)
-        self.whole.rejoin(self.halves)
+        self.halves.run(self._steps(), self._scores, self._finish)
         clocks = self.places.cycles * self.group
         self.build.note(
             f"{len(self.places.requests)} requests over {len(self.channels)} channels of banks,"
             f" {clocks:,} clocks of products"
         )
 
-    def _steps(self) -> Iterator[tuple[Kept, slice, int]]:
+    def _steps(self) -> Iterator[_Work]:
         """Heads of a row of keys, as many as have room at once."""
         of_a_row, kv_heads = self.places.heads_of_a_row, self.op.kv_heads
         for one in self.places.requests:
-            most = min(of_a_row, self.halves[0].capacity // self._bytes(one.tokens))
+            most = min(of_a_row, self.halves.capacity // self._bytes(one.tokens))
             if most < 1:
                 raise CapacityError(
                     f"scores of {one.tokens:,} tokens do not fit into {self.whole.name} twice"
@@ -152,13 +125,11 @@ class _Spread:
         found += [row_bytes(1, FP32)] * 2 + [row_bytes(d, FP32)] * chunks
         return sum(aligned(nbytes) for nbytes in found)
 
-    def _buffer(self, name: str, rows: int, cols: int, fmt: Format) -> View:
-        return self.chip.take(name, rows * row_bytes(cols, fmt)).view(rows, cols, fmt)
-
-    def _scores(self, one: Kept, heads: slice, member: int) -> _Step:
+    def _scores(self, work: _Work, chip: Arena) -> _Step:
         """The query to all channels, the scores of all tokens to the scratchpad."""
+        one, heads, member = work
         d, count = self.op.head_dim, heads.stop - heads.start
-        query = self._buffer("query", 1, count * d, self.fmt)
+        query = chip.buffer("query", 1, count * d, self.fmt)
         first = (one.number * self.op.heads + heads.start * self.group + member) * d
         source = self.low.window(self.op.operand("q") or "", first, count, d, d * self.group)
         lines = query.storage.view(count, d, self.fmt)
@@ -167,10 +138,10 @@ class _Spread:
             self.build.vector(self.vector, F.MUL_IMM, query, query, imm=self.op.scale)
         step = _Step(
             one, heads, member, query,
-            self._buffer("scores", count, one.tokens, FP32),
-            [self._buffer("weights", 1, one.tokens, self.kept) for _ in range(count)],
-            (self._buffer("maximum", count, 1, FP32), self._buffer("sum", count, 1, FP32)),
-            [self._buffer("values", count, d, FP32) for _ in self.places.chunks(one.tokens)],
+            chip.buffer("scores", count, one.tokens, FP32),
+            [chip.buffer("weights", 1, one.tokens, self.kept) for _ in range(count)],
+            (chip.buffer("maximum", count, 1, FP32), chip.buffer("sum", count, 1, FP32)),
+            [chip.buffer("values", count, d, FP32) for _ in self.places.chunks(one.tokens)],
         )  # fmt: skip
         met: set[int] = set()
         for run in self.places.runs(slice(0, one.tokens)):

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from itertools import accumulate
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.layouts.families import Heads
 from accelsim.hw.pim.layouts.layout import Layout
-from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.products.registry import products_of
-from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed, address
+from accelsim.mapping.bank_attention import RowCaches
+from accelsim.mapping.bank_layouts import ELEMENT_BYTES
 from accelsim.numerics.formats import Format
 from accelsim.program.storage import Storage, View
 from accelsim.program.table import Region
 
 if TYPE_CHECKING:
-    from accelsim.workload.operators import Attention
+    pass
 
 
 @dataclass(frozen=True)
@@ -48,22 +47,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class SpreadCaches:
-    """Where the keys and the values of all sequences of an attention lie."""
-
-    memory: PimDram
-    kv_heads: int
-    head_dim: int
-    lengths: tuple[int, ...]
-
-    @property
-    def row_elements(self) -> int:
-        return self.memory.grid.row_elements
-
-    @property
-    def heads_of_a_row(self) -> int:
-        """Key heads side by side in a row."""
-        return max(1, self.row_elements // self.head_dim)
+class SpreadCaches(RowCaches[Kept]):
+    """Where the keys and the values of all sequences of an attention lie, over all channels."""
 
     @cached_property
     def requests(self) -> tuple[Kept, ...]:
@@ -89,11 +74,6 @@ class SpreadCaches:
             yield Run(first // banks % channels, slice(first, stop))
             first = stop
 
-    def chunks(self, tokens: int) -> list[slice]:
-        """Tokens of a row of values each."""
-        size = self.row_elements
-        return [slice(t, min(t + size, tokens)) for t in range(0, tokens, size)]
-
     @cached_property
     def cycles(self) -> int:
         """Clocks of all sequences' products with one query each."""
@@ -114,51 +94,36 @@ class SpreadCaches:
 
     @cached_property
     def key_regions(self) -> tuple[Region, ...]:
-        """Regions of the cache of keys, in the order of its rows."""
         d, step, found = self.head_dim, self.memory.bank_pitch, []
-        for one, top in self._tops():
+        for one, top in self.tops():
             for head in range(self.kv_heads):
                 for run in self.runs(slice(0, one.tokens)):
                     first, count = run.rows.start, run.rows.stop - run.rows.start
-                    offset = address(self.memory, one.keys, first, head * d)
+                    offset = self.address(one.keys, first, head * d)
                     row = top + head * one.tokens + first
                     found.append(Region(row, count, 0, d, offset, step, ELEMENT_BYTES))
         return tuple(found)
 
     @cached_property
     def value_regions(self) -> tuple[Region, ...]:
-        """Regions of the cache of values, in the order of its rows."""
         d, step, found = self.head_dim, self.memory.bank_pitch, []
-        for one, top in self._tops():
+        for one, top in self.tops():
             for head in range(self.kv_heads):
                 for part in self.chunks(one.tokens):
                     row, count = top + head * one.tokens + part.start, part.stop - part.start
                     for run in self.runs(slice(head * d, (head + 1) * d)):
                         first, width = run.rows.start, run.rows.stop - run.rows.start
-                        offset = address(self.memory, one.values, first, part.start)
+                        offset = self.address(one.values, first, part.start)
                         col = first - head * d
                         found.append(Region(row, count, col, width, offset, ELEMENT_BYTES, step))
         return tuple(found)
-
-    def _tops(self) -> Iterator[tuple[Kept, int]]:
-        """Every sequence with the first row of its 2-D form."""
-        starts = accumulate(self.lengths, initial=0)
-        return ((one, self.kv_heads * s) for one, s in zip(self.requests, starts, strict=False))
-
-    def placed(self, keys: bool) -> Placed:
-        """The cache of keys, or of values."""
-        layouts = [one.keys if keys else one.values for one in self.requests]
-        rows = 1 + max(layout.last_row for layout in layouts)
-        pitch = self.memory.row_pitch
-        regions = self.key_regions if keys else self.value_regions
-        return Placed(regions, rows * pitch, pitch, self.memory.grid.bits)
 
     def keys(self, cache: Storage, one: Kept, run: Run, heads: slice, fmt: Format) -> View:
         """Keys [tokens of a run, heads side by side]: heads of one row."""
         d, rows = self.head_dim, run.rows
         return cache.view(
             rows.stop - rows.start, (heads.stop - heads.start) * d, fmt,
-            offset=address(self.memory, one.keys, rows.start, heads.start * d),
+            offset=self.address(one.keys, rows.start, heads.start * d),
             stride=self.memory.bank_pitch,
         )  # fmt: skip
 
@@ -167,18 +132,6 @@ class SpreadCaches:
         rows = run.rows
         return cache.view(
             rows.stop - rows.start, tokens.stop - tokens.start, fmt,
-            offset=address(self.memory, one.values, rows.start, tokens.start),
+            offset=self.address(one.values, rows.start, tokens.start),
             stride=self.memory.bank_pitch,
         )  # fmt: skip
-
-
-@cache
-def _caches(
-    memory: PimDram, kv_heads: int, head_dim: int, lengths: tuple[int, ...]
-) -> SpreadCaches:
-    return SpreadCaches(memory, kv_heads, head_dim, lengths)
-
-
-def spread_caches(op: Attention, memory: PimDram) -> SpreadCaches:
-    """The places of an attention's caches; layers with equal ones share them."""
-    return _caches(memory, op.kv_heads, op.head_dim, op.lengths)

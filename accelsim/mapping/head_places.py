@@ -11,22 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.layouts.families import GROUP_BANKS, PAIR, Heads
 from accelsim.hw.pim.layouts.layout import Layout
-from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.products.registry import products_of
 from accelsim.mapping.balance import balanced
-from accelsim.mapping.bank_layouts import ELEMENT_BYTES, Placed
-from accelsim.numerics.formats import FORMATS, Format
+from accelsim.mapping.bank_attention import Caches, cache_problem
+from accelsim.mapping.bank_layouts import ELEMENT_BYTES
+from accelsim.numerics.formats import Format
 from accelsim.program.storage import View
 from accelsim.program.table import Region
 
 if TYPE_CHECKING:
+    from accelsim.hw.pim.memory import PimDram
     from accelsim.program.storage import Storage
     from accelsim.workload.operators import Attention
 
@@ -46,14 +47,8 @@ class PlacedHead:
 
 
 @dataclass(frozen=True)
-class HeadPlaces:
+class HeadPlaces(Caches):
     """Where the keys and the values of all heads of an attention lie."""
-
-    memory: PimDram
-    kv_heads: int
-    head_dim: int
-    shared: int
-    lengths: tuple[int, ...]
 
     @property
     def groups(self) -> int:
@@ -163,6 +158,14 @@ class HeadPlaces:
         offset = self.offset(one, line * self.span(one.tokens))
         return cache.view(one.tokens, some.stop - some.start, fmt, offset=offset, stride=self.pitch)
 
+    @cached_property
+    def key_regions(self) -> tuple[Region, ...]:
+        return tuple(self._regions(keys=True))
+
+    @cached_property
+    def value_regions(self) -> tuple[Region, ...]:
+        return tuple(self._regions(keys=False))
+
     def _regions(self, keys: bool) -> Iterator[Region]:
         lines = len(self.features)
         for one in self.heads:
@@ -174,34 +177,15 @@ class HeadPlaces:
                     self.offset(one, first), step, ELEMENT_BYTES,
                 )  # fmt: skip
 
-    def placed(self, keys: bool) -> Placed:
-        """The cache of keys, or of values."""
-        rows = max(one.first_row + self.rows(one.tokens) for one in self.heads)
-        pitch = self.memory.row_pitch
-        regions = tuple(self._regions(keys))
-        return Placed(regions, rows * pitch, pitch, self.memory.grid.bits)
-
-
-@cache
-def _places(
-    memory: PimDram, kv_heads: int, head_dim: int, shared: int, lengths: tuple[int, ...]
-) -> HeadPlaces:
-    return HeadPlaces(memory, kv_heads, head_dim, shared, lengths)
-
-
-def head_places(op: Attention, memory: PimDram) -> HeadPlaces:
-    """The places of an attention's caches; layers with equal ones share them."""
-    return _places(memory, op.kv_heads, op.head_dim, op.heads // op.kv_heads, op.lengths)
+    def depth(self, keys: bool) -> int:
+        del keys  # both take as many
+        return max(one.first_row + self.rows(one.tokens) for one in self.heads)
 
 
 def heads_problem(op: Attention, memory: PimDram) -> str:
     """Why groups of banks do not compute an attention; "" if they do."""
-    if not op.cached or op.q_len != 1:
-        return "one query per sequence with a cache of keys and values"
-    if op.window or op.alibi or op.rope_dim or op.latent or op.page:
-        return "a cache that is seen whole and is not paged, without further terms in its scores"
-    if op.kv_dtype and FORMATS[op.kv_dtype].bits != memory.grid.bits:
-        return f"a cache of {memory.grid.bits}-bit elements"
+    if problem := cache_problem(op, memory):
+        return problem
     column = memory.grid.column_elements
     line = GROUP_BANKS * column
     if op.head_dim % column or (op.head_dim > line and op.head_dim != PAIR * line):

@@ -147,9 +147,7 @@ class Core:
     ) -> Ring:
         """``slots`` buffers of [rows, cols] in a scratchpad; CapacityError if they do not fit."""
         arena = self.arenas[memory]
-        nbytes = rows * row_bytes(cols, fmt)
-        views = [arena.take(f"{name}[{i}]", nbytes).view(rows, cols, fmt) for i in range(slots)]
-        return Ring(views)
+        return Ring([arena.buffer(f"{name}[{i}]", rows, cols, fmt) for i in range(slots)])
 
     @property
     def staging(self) -> str:

@@ -8,8 +8,9 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from accelsim.errors import CapacityError
+from accelsim.numerics.formats import Format, row_bytes
 from accelsim.program.builder import Builder
-from accelsim.program.storage import Storage
+from accelsim.program.storage import Storage, View
 from accelsim.program.table import StorageInfo
 from accelsim.workload.attention_operators import Attention
 
@@ -100,6 +101,10 @@ class Arena:
         storage = self.build.storage(info, after)
         self._live.append(storage)
         return storage
+
+    def buffer(self, name: str, rows: int, cols: int, fmt: Format) -> View:
+        """Reserve a packed [rows, cols]."""
+        return self.take(name, rows * row_bytes(cols, fmt)).view(rows, cols, fmt)
 
     def split(self, parts: int) -> list[Arena]:
         """As many arenas of equal size at its place, each to be handed out anew by itself."""

@@ -22,7 +22,7 @@ from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.products.attacc import head_stream
 from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.run import run_pim
-from accelsim.mapping.head_places import HeadPlaces, head_places
+from accelsim.mapping.head_places import HeadPlaces
 from accelsim.numerics.arithmetic import arithmetic, types_of
 from accelsim.program.opcodes import Flag, Opcode
 from accelsim.program.table import COLUMN, Program
@@ -57,7 +57,7 @@ def places_of(graph: Graph, machine: Architecture) -> tuple[PimDram, HeadPlaces]
     attend = next(op for op in graph.operators if op.kind == "attention")
     memory = machine.main_memory()[1]
     assert isinstance(memory, PimDram)
-    return memory, head_places(attend, memory)
+    return memory, HeadPlaces.of(attend, memory)
 
 
 # -- numbers -------------------------------------------------------------------------------------

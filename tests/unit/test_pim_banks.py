@@ -15,7 +15,7 @@ from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.products.product import Sweep, table_layout
-from accelsim.mapping.bank_caches import spread_caches
+from accelsim.mapping.bank_caches import SpreadCaches
 from accelsim.mapping.bank_layouts import address, bank_memory
 from accelsim.mapping.bank_weights import weight_places
 from accelsim.program.listing import listing
@@ -187,7 +187,7 @@ def test_no_two_elements_of_the_caches_meet() -> None:
     graph = xs.workload("gpt2", contexts="45+300+7", **DECODE)
     attend = next(op for op in graph.operators if op.kind == "attention")
     memory = bank_memory(machine_of("pim-gpt"))
-    places = spread_caches(attend, memory)
+    places = SpreadCaches.of(attend, memory)
     for keys, regions in ((True, places.key_regions), (False, places.value_regions)):
         lines = [
             one.offset
@@ -207,7 +207,7 @@ def test_heads_that_do_not_divide_a_row_leave_its_end_empty() -> None:
     memory = bank_memory(machine_of("pim-gpt"))
     graph = xs.workload("gpt2", context=30, **(DECODE | {"heads": 12, "hidden": 12 * 96}))
     attend = next(op for op in graph.operators if op.kind == "attention")
-    one = spread_caches(attend, memory).requests[0]
+    one = SpreadCaches.of(attend, memory).requests[0]
     place = one.keys.place(np.array([3, 3, 3]), np.array([959, 960, 1151]))
     assert place.column.tolist() == [959, 0, 191]
     assert (place.row[1:] == place.row[0] + 1).all()

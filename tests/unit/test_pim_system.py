@@ -18,7 +18,7 @@ from accelsim.hw.pim.cost import product_cost, refresh_share
 from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.products.registry import PRODUCTS
 from accelsim.hw.pim.run import run_pim
-from accelsim.mapping.bank_layouts import cache_places
+from accelsim.mapping.channel_caches import CachePlaces
 from accelsim.program.opcodes import Opcode
 from accelsim.program.table import COLUMN, Program
 from accelsim.program.verify import violations
@@ -87,7 +87,7 @@ def test_elements_of_a_cache_lie_at_their_layouts_addresses() -> None:
     graph = decode(contexts="45+700+33")
     attend = next(op for op in graph.operators if op.kind == "attention")
     memory = xs.arch("neupims").main_memory()[1]
-    places = cache_places(attend, memory)
+    places = CachePlaces.of(attend, memory)
     for keys in (True, False):
         regions = places.key_regions if keys else places.value_regions
         rows = [0]
@@ -109,7 +109,7 @@ def test_no_two_elements_of_a_batch_share_an_address() -> None:
     graph = decode(contexts="+".join(str(30 + 7 * i) for i in range(13)))
     attend = next(op for op in graph.operators if op.kind == "attention")
     machine = xs.arch("neupims", {"hbm.channels": 4, "pim.count": 4, "hbm.capacity": "4 GiB"})
-    places = cache_places(attend, machine.main_memory()[1])
+    places = CachePlaces.of(attend, machine.main_memory()[1])
     for regions in (places.key_regions, places.value_regions):
         lines = [
             one.offset
