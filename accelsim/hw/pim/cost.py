@@ -26,15 +26,16 @@ LONG_TILES = 256
 def product_cost(name: str, sweep: Sweep) -> Taken:
     """The cost of a product by a family of that name, refresh included as a share."""
     family = find_family(name)
-    if (own := products_of(family).taken(family, sweep)) is not None:
+    products = products_of(family)
+    if (own := products.taken(family, sweep)) is not None:
         return own
     stream = _stream(family, sweep)
-    cycles, count = run_alone(family, stream, refresh=False)
-    ahead = _ahead(family, sweep) if products_of(family).pipelined else cycles
     if "refresh_after" in family.numbers:
         cycles, count = run_alone(family, stream, refresh=True)
-        until = cycles + products_of(family).reading(family, sweep)
+        until = cycles + products.reading(family, sweep)
         return Taken(cycles, until, count, _sent(family, stream))
+    cycles, count = run_alone(family, stream, refresh=False)
+    ahead = _ahead(family, sweep) if products.pipelined else cycles
     number, den = refresh_share(name)
     latency = -(-max(ahead, cycles) * number // den)
     return Taken(-(-ahead * number // den), latency, count, _sent(family, stream))
