@@ -51,30 +51,6 @@ class Multiplies(Protocol):
         """How their product is formed; raises AccelsimError naming what there is."""
 
 
-@runtime_checkable
-class InMemory(Protocol):
-    """Units in the banks of main memory: matrices stay there, results cross its pins."""
-
-    count: int
-
-    @property
-    def blocks_memory(self) -> bool: ...
-
-    @property
-    def holds_memory(self) -> bool: ...
-
-    @property
-    def own_pins(self) -> bool: ...
-
-    def channel_bytes(self, work: Work) -> Ints:
-        """Bytes of vectors and results of every instruction on the pins of its channel."""
-
-    issue: int
-
-    def issue_cycles(self, work: Work) -> Ints:
-        """Cycles for which commands of every instruction keep whoever sends them."""
-
-
 @dataclass(frozen=True)
 class Accesses:
     """Bytes that instructions move in memories: int64[n, 4], columns as in ``engine.ports``.
@@ -394,7 +370,7 @@ class _Binding:
         self.space[rows, READ_BACK] = np.where(
             self.nbytes[rows, READ_BACK] > 0, self.space[rows, READ_BACK], -1
         )
-        if isinstance(unit, InMemory):
+        if isinstance(unit, Pim):
             self._stay_in_banks(unit, rows, work)
             if unit.issue:
                 port = np.full(len(rows), self.ports.issue(name), dtype=np.int64)
@@ -405,7 +381,7 @@ class _Binding:
             counts[rows] = count
             self.actions[name][action] = counts
 
-    def _stay_in_banks(self, unit: InMemory, rows: Ints, work: Work) -> None:
+    def _stay_in_banks(self, unit: Pim, rows: Ints, work: Work) -> None:
         """Products in banks: the matrix stays there, and so do vectors that lie there. Channels
         that are simulated decide when."""
         self.nbytes[rows, 1] = unit.channel_bytes(work)
@@ -416,8 +392,7 @@ class _Binding:
             return
         self.latency[rows] = 0
         self.given[rows] = 0
-        if isinstance(unit, Pim):
-            self.products.append((unit, rows, work))
+        self.products.append((unit, rows, work))
 
     # -- memory that decides while time passes -------------------------------------------------
 
