@@ -271,12 +271,6 @@ def _place_activations(
 
 def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, Placed]) -> None:
     """Say how many tokens fit where the caches leave no room for the other tensors."""
-    of_layer: dict[int | None, list[int]] = {}
-    for op in graph.operators:
-        if isinstance(op, Attention) and op.cached:
-            of_layer.setdefault(op.layer, []).extend(op.lengths)
-    lengths = max(of_layer.values(), key=sum, default=[])
-    tokens = sum(lengths)
     needed = others = 0
     for spec in graph.tensors.values():
         if spec.role == "activation" or spec.place_of:
@@ -286,7 +280,10 @@ def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, P
             needed += room
         else:
             others += room
-    if tokens and needed and others <= capacity < needed + others:
+    if not others <= capacity < needed + others:
+        return
+    lengths = _cached_lengths(graph)
+    if tokens := sum(lengths):
         fit = tokens * max(0, capacity - others) // needed
         whole = bisect_right(list(accumulate(lengths)), fit)
         raise CapacityError(
@@ -294,3 +291,12 @@ def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, P
             f" beside {readable(others)} of other tensors; it has {readable(capacity)}:"
             f" {fit:,} tokens fit, {whole:,} of {len(lengths):,} requests"
         )
+
+
+def _cached_lengths(graph: Graph) -> list[int]:
+    """Tokens of every sequence in the caches of a layer, of that with most."""
+    of_layer: dict[int | None, list[int]] = {}
+    for op in graph.operators:
+        if isinstance(op, Attention) and op.cached:
+            of_layer.setdefault(op.layer, []).extend(op.lengths)
+    return max(of_layer.values(), key=sum, default=[])
