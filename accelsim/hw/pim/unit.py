@@ -113,8 +113,14 @@ class Pim(Unit):
 
     def sweeps(self, work: Work) -> list[Sweep]:
         """The products of some instructions."""
-        columns = np.stack([work.m, work.n, work.k, work.flags], axis=1).tolist()
-        return [self._sweep(*row) for row in columns]
+        different, which = self._different(work)
+        return [different[number] for number in which.tolist()]
+
+    def _different(self, work: Work) -> tuple[list[Sweep], Ints]:
+        """The different products among some instructions, and which of them each is."""
+        columns = np.stack([work.m, work.n, work.k, work.flags], axis=1)
+        shapes, which = np.unique(columns, axis=0, return_inverse=True)
+        return [self._sweep(*row) for row in shapes.tolist()], which.reshape(-1)
 
     def _sweep(self, m: int, n: int, k: int, flags: int) -> Sweep:
         state = not flags & Flag.ACCUMULATE, not flags & Flag.HELD, not flags & Flag.KEPT
@@ -141,10 +147,12 @@ class Pim(Unit):
         return Sweep(m, 1, n, k, False, *state, columns)
 
     def cost(self, work: Work) -> Cost:
-        taken = [product_cost(self.family, sweep) for sweep in self.sweeps(work)]
+        different, which = self._different(work)
+        taken = [product_cost(self.family, sweep) for sweep in different]
         cycles = np.array([one.cycles for one in taken], dtype=np.int64)
         latency = np.array([one.latency for one in taken], dtype=np.int64)
-        return Cost(cycles, latency, self._actions(taken))
+        actions = {name: count[which] for name, count in self._actions(taken).items()}
+        return Cost(cycles[which], latency[which], actions)
 
     def _actions(self, taken: list[Taken]) -> dict[str, Ints]:
         names = [one.name for one in self.pim.commands if one.energy_pj]
@@ -160,13 +168,15 @@ class Pim(Unit):
 
     def channel_bytes(self, work: Work) -> Ints:
         """Bytes that vectors and results take on the data pins of the channel."""
-        moved = [self.products.pin_bytes(self.pim, sweep) for sweep in self.sweeps(work)]
-        return np.array(moved, dtype=np.int64)
+        different, which = self._different(work)
+        moved = [self.products.pin_bytes(self.pim, sweep) for sweep in different]
+        return np.array(moved, dtype=np.int64)[which]
 
     def issue_cycles(self, work: Work) -> Ints:
         """Cycles for which commands of instructions keep whoever sends them."""
-        sent = [product_cost(self.family, sweep).sent for sweep in self.sweeps(work)]
-        return np.array(sent, dtype=np.int64) * self.issue
+        different, which = self._different(work)
+        sent = [product_cost(self.family, sweep).sent for sweep in different]
+        return np.array(sent, dtype=np.int64)[which] * self.issue
 
     # -- arithmetic ------------------------------------------------------------------------------
 
