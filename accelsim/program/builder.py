@@ -25,6 +25,7 @@ from accelsim.program.storage import CodedView, Piece, Storage, Use, View, same_
 from accelsim.program.table import (
     DEPENDENCIES,
     OPERAND_WIDTH,
+    SOURCES,
     WIDTH,
     AddressSpace,
     Floats,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from accelsim.encoding.encodings import CodedForm, Tile
 
 
+_NONE = (-1,) * SOURCES
 # 4 M instructions take about 0.5 GB as tables and a second of engine and verifier time.
 DEFAULT_INSTRUCTION_LIMIT = 4_000_000
 
@@ -149,10 +151,8 @@ class Builder:
 
     def launch(self, unit: int) -> int:
         """Start a kernel: after everything emitted so far, before everything emitted later."""
-        row = self._joined(unit, Opcode.LAUNCH, list(self._latest.values()))
-        i = self._row((*row, -1, -1, -1, -1))
-        self._kernel = i
-        return i
+        self._kernel = self._row(unit, Opcode.LAUNCH, list(self._latest.values()))
+        return self._kernel
 
     def load(
         self, queue: int, dst: View, src: View, *, part: bool = False, scalar: bool = False
@@ -359,7 +359,7 @@ class Builder:
         """What this unit does from now on comes after everything emitted so far."""
         others = [i for other, i in self._latest.items() if other != unit]
         if others:
-            self._row((*self._joined(unit, Opcode.JOIN, others), -1, -1, -1, -1))
+            self._row(unit, Opcode.JOIN, others)
 
     def bulk(self, rows: Ints, immediate: Floats, uses: Iterable[Use]) -> None:
         """Append rows whose dependencies are in place; ``uses`` is what later rows wait for.
@@ -417,42 +417,35 @@ class Builder:
         apart: bool = False,
         after: Iterable[int] = (),
     ) -> int:
-        store = opcode is Opcode.STORE and not apart
-        deps = [*after, *self._waits(unit, dst.storage, sources, part, store)]
-        row = self._joined(unit, opcode, deps, function, flags, m, n, k)
-        operands = (*(self.operand(s) for s in sources), -1, -1, -1)[:3]
-        i = self._row((*row, self.operand(dst), *operands))
+        deps = self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE and not apart)
+        read = [self.operand(source) for source in sources]
+        operands = (self.operand(dst), *read, *_NONE[len(read) :])
+        i = self._row(unit, opcode, [*after, *deps], (function, flags), (m, n, k), operands)
         for source in sources:
             source.storage.readers[unit] = i
             source.storage.newest = i
         wrote(dst.storage, unit, i, part)
         return i
 
-    def _joined(
+    def _row(
         self,
         unit: int,
         opcode: Opcode,
         deps: list[int],
-        function: int = 0,
-        flags: int = 0,
-        m: int = 0,
-        n: int = 0,
-        k: int = 0,
-    ) -> tuple[int, ...]:
-        """A row up to its dependencies; joins ahead of it wait for those beyond its columns."""
-        operator = self.current_operator
+        does: tuple[int, int] = (0, 0),
+        shape: tuple[int, int, int] = (0, 0, 0),
+        operands: tuple[int, ...] = (-1, *_NONE),
+    ) -> int:
+        """Append a row; joins ahead of it wait for those beyond its columns."""
         while len(deps) > DEPENDENCIES:
-            head, deps = deps[:DEPENDENCIES], deps[DEPENDENCIES:]
-            self._row((unit, Opcode.JOIN, 0, 0, operator, 0, 0, 0, *head, -1, -1, -1, -1))
-        padded = (*deps, -1, -1, -1)[:DEPENDENCIES]
-        return (unit, opcode, function, flags, operator, m, n, k, *padded)
-
-    def _row(self, row: tuple[int, ...]) -> int:
+            self._row(unit, Opcode.JOIN, deps[:DEPENDENCIES])
+            deps = deps[DEPENDENCIES:]
         i = len(self._rows) // WIDTH
         if i >= self.instruction_limit:
             self.reserve(1, self._operators[-1].name if self._operators else "the program")
-        self._rows.extend(row)
-        self._latest[row[0]] = i
+        padding, operator = _NONE[len(deps) :], len(self._operators) - 1
+        self._rows.extend((unit, opcode, *does, operator, *shape, *deps, *padding, *operands))
+        self._latest[unit] = i
         return i
 
     def _waits(
@@ -464,24 +457,16 @@ class Builder:
         wait: dict[int, int] = {}
         # Reading an own earlier result waits like any other: it must have left the pipeline.
         for source in sources:
-            if source.storage.newest <= over:
-                continue
-            for other, i in source.storage.writers.items():
-                if i > over and seen.get(other, -1) < i and wait.get(other, -1) < i:
-                    wait[other] = i
+            if source.storage.newest > over:
+                for other, i in source.storage.writers.items():
+                    if i > over and seen.get(other, -1) < i:
+                        seen[other] = wait[other] = i
         # Overwriting or accumulating after an own earlier instruction needs no wait: units issue
         # and retire in order.
-        hazards = [dst.pending, dst.writers] if dst.newest > over else []
-        if hazards and (store or not part):
-            hazards.append(dst.readers)
-        for hazard in hazards:
-            siblings = dst.parts if part and hazard is dst.writers else ()
-            for other, i in hazard.items():
-                if other == unit or other in siblings:
-                    continue
-                if i > over and seen.get(other, -1) < i and wait.get(other, -1) < i:
-                    wait[other] = i
-        seen.update(wait)
+        if dst.newest > over:
+            for other, i in dst.hazards(unit, part, store or not part):
+                if other != unit and i > over and seen.get(other, -1) < i:
+                    seen[other] = wait[other] = i
         if self._waited[unit] < over:
             self._waited[unit] = over
             return [over, *wait.values()]

@@ -17,12 +17,13 @@ class Storage:
     for all earlier ones. ``writers`` and ``readers`` belong to the current contents; ``pending``
     are the accesses to what lay here before, which the first write must wait for. ``after`` are
     earlier storages at this place whose accesses join them at the first write, not before: they
-    may still be in use when this one is registered.
+    may still be in use when this one is registered. ``settled`` are the units that have waited for
+    all that is pending.
     """
 
     __slots__ = (
         "after", "base", "index", "name", "nbytes", "newest",
-        "parts", "pending", "readers", "space", "writers",
+        "parts", "pending", "readers", "settled", "space", "writers",
     )  # fmt: skip
 
     def __init__(self, index: int, name: str, space: int, base: int, nbytes: int) -> None:
@@ -33,6 +34,7 @@ class Storage:
         self.nbytes = nbytes
         self.after: tuple[Storage, ...] = ()
         self.pending: dict[int, int] = {}
+        self.settled: set[int] = set()
         self.writers: dict[int, int] = {}
         self.readers: dict[int, int] = {}
         self.parts: set[int] = set()  # units that wrote only parts of the current contents
@@ -45,6 +47,7 @@ class Storage:
                 merge_latest(self.pending, hazard)
                 hazard.clear()
             self.parts.clear()
+            self.settled.clear()
         return self
 
     def inherit(self) -> None:
@@ -61,6 +64,25 @@ class Storage:
                 merge_latest(self.pending, hazard)
             self.newest = max(self.newest, earlier.newest)
         self.after = ()
+        self.settled.clear()
+
+    def hazards(self, unit: int, part: bool, readers: bool) -> list[tuple[int, int]]:
+        """(unit, instruction) of all that a write by ``unit`` must come after, itself included.
+
+        ``part``: other units may write other parts at the same time. ``readers``: those of the
+        current contents count as well.
+        """
+        found: list[tuple[int, int]] = []
+        if unit not in self.settled:
+            self.settled.add(unit)
+            found += self.pending.items()
+        if not part:
+            found += self.writers.items()
+        elif not self.parts.issuperset(self.writers):
+            found += [one for one in self.writers.items() if one[0] not in self.parts]
+        if readers:
+            found += self.readers.items()
+        return found
 
     def view(
         self, rows: int, cols: int, fmt: Format, *, offset: int = 0, stride: int | None = None
