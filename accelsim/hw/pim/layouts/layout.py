@@ -170,19 +170,26 @@ class Layout:
         return (self.origin + self.elements - 1) // self.grid.row_elements
 
     def place(self, row: Any, col: Any) -> Place:
-        """Addresses of elements (row, col); arrays broadcast."""
-        given = {"row": np.asarray(row, dtype=np.int64), "col": np.asarray(col, dtype=np.int64)}
-        for axis, extent in (("row", self.rows), ("col", self.cols)):
-            index = given[axis]
-            if index.size and not 0 <= int(index.min()) <= int(index.max()) < extent:
-                raise AccelsimError(f"{self.name}: no {axis} beyond {extent - 1}")
-        shape = np.broadcast(given["row"], given["col"]).shape
-        found = {field: np.zeros(shape, dtype=np.int64) for field in FIELDS}
+        """Addresses of elements (row, col): numbers of numbers, and arrays broadcast."""
+        rest = {"row": self._within("row", row), "col": self._within("col", col)}
+        found = dict.fromkeys(FIELDS, 0 * (rest["row"] + rest["col"]))
         for digit in self.digits:
-            found[digit.field] += given[digit.axis] % digit.size * digit.stride
-            given[digit.axis] = given[digit.axis] // digit.size
-        row_number, column = np.divmod(found["element"] + self.origin, self.grid.row_elements)
-        return Place(found["channel"] + self.channel, found["bank"], row_number, column)
+            rest[digit.axis], value = divmod(rest[digit.axis], digit.size)
+            found[digit.field] = found[digit.field] + value * digit.stride
+        number, column = divmod(found["element"] + self.origin, self.grid.row_elements)
+        return Place(found["channel"] + self.channel, found["bank"], number, column)
+
+    def _within(self, axis: Axis, index: Any) -> Any:
+        """An index, or an array of them, none of which is beyond the matrix."""
+        extent = self.rows if axis == "row" else self.cols
+        if isinstance(index, int):
+            least = most = index
+        else:
+            index = np.asarray(index, dtype=np.int64)
+            least, most = index.min(initial=0), index.max(initial=0)
+        if not 0 <= least <= most < extent:
+            raise AccelsimError(f"{self.name}: no {axis} beyond {extent - 1}")
+        return index
 
     def element(self, place: Place) -> tuple[Ints, Ints]:
         """(row, col) of what lies at addresses; -1, -1 where nothing of this matrix does."""
