@@ -222,6 +222,16 @@ def resources(
     )
 
 
+@dataclass(frozen=True)
+class Sums:
+    """The buffer of an output tile, and who computes which part of it: an array's queue, its rows
+    or columns, their window. ``along`` "m" or "n", or one array computes all of it."""
+
+    whole: View
+    parts: tuple[tuple[int, slice, View], ...]
+    along: str = ""
+
+
 class CoreProducts:
     """The loop nest of one core over products of one shape."""
 
@@ -372,7 +382,7 @@ class CoreProducts:
     def _output_tile(
         self, product: Product, rows: slice, cols: slice, panel: dict[int, View], job: int
     ) -> None:
-        acc = self.accumulators(rows, cols)
+        sums = self.accumulators(rows, cols, job)
         for i, ks in enumerate(steps(self.problem.k, self.tiling.tk)):
             kept = panel.get(i)
             outer_m = self.tiling.outer == "m"
@@ -380,19 +390,38 @@ class CoreProducts:
             b = kept if kept and not outer_m else self._load_b(product, cols, ks)
             if self.tiling.resident:
                 panel[i] = a if outer_m else b
-            self.multiply(acc, a, b, product.transpose_b, i > 0, job, product.transpose_a)
-        self.store(product, rows, cols, acc)
+            self.multiply(sums, a, b, product.transpose_b, i > 0, product.transpose_a)
+        self.store(product, rows, cols, sums)
 
-    def accumulators(self, rows: slice, cols: slice) -> View:
-        """The buffer of a new output tile."""
+    def accumulators(self, rows: slice, cols: slice, job: int) -> Sums:
+        """The buffer of a new output tile, shared out over the arrays of the core."""
+        arrays, split = self.core.arrays, self.tiling.split
+        acc = self._buffer(rows, cols)
+        if split == "job" or len(arrays) == 1:
+            return Sums(acc, ((arrays[job % len(arrays)][0], slice(None), acc),))
+        gm, gn, _ = granules(arrays[0][1])
+        along_n = split == "n"
+        size, granule = (acc.cols, gn) if along_n else (acc.rows, gm)
+        shares = steps(size, even_share(size, len(arrays), granule))
+        return Sums(
+            acc,
+            tuple(
+                (slot, part, acc[:, part] if along_n else acc[part, :])
+                for (slot, _), part in zip(arrays, shares, strict=False)
+            ),
+            split,
+        )
+
+    def _buffer(self, rows: slice, cols: slice) -> View:
         if self.c_whole:
             if cols.start == 0:
                 self.c_rows = self.c_ring.next()[: rows.stop - rows.start, :]
             return self.c_rows[:, cols]
         return self.c_ring.next()[: rows.stop - rows.start, : cols.stop - cols.start]
 
-    def store(self, product: Product, rows: slice, cols: slice, acc: View) -> None:
+    def store(self, product: Product, rows: slice, cols: slice, sums: Sums) -> None:
         """A finished output tile, with its epilogue, to main memory."""
+        acc = sums.whole
         self.finisher.finish(acc, product.finish.window(rows, cols))
         if self.c_whole:
             if cols.stop < product.n:
@@ -401,33 +430,19 @@ class CoreProducts:
         self.build.store(self.core.store_queue, product.c[rows, cols], acc)
 
     def multiply(
-        self, acc: View, a: View, b: View, transpose_b: bool, accumulate: bool, job: int,
+        self, sums: Sums, a: View, b: View, transpose_b: bool, accumulate: bool,
         transpose_a: bool = False,
     ) -> None:  # fmt: skip
-        """One K step of an output tile, shared out over the arrays of the core."""
-        arrays = self.core.arrays
-        everything = slice(None)
-        if self.tiling.split == "job" or len(arrays) == 1:
-            slot = arrays[job % len(arrays)][0]
+        """One K step of an output tile, by all arrays that have a part of it."""
+        mine_a, mine_b = a, b
+        for slot, part, acc in sums.parts:
+            if sums.along == "n":
+                mine_b = b[part, :] if transpose_b else b[:, part]
+            elif sums.along:
+                mine_a = a[:, part] if transpose_a else a[part, :]
             self.build.matmul(
-                slot, acc, a, b,
-                accumulate=accumulate, transpose_a=transpose_a, transpose_b=transpose_b,
-            )  # fmt: skip
-            return
-        gm, gn, _ = granules(arrays[0][1])
-        along_n = self.tiling.split == "n"
-        size, granule = (acc.cols, gn) if along_n else (acc.rows, gm)
-        step = even_share(size, len(arrays), granule)
-        for (slot, _), part in zip(arrays, steps(size, step), strict=False):
-            if along_n:
-                b_part = b[part, everything] if transpose_b else b[everything, part]
-                windows = (acc[everything, part], a, b_part)
-            else:
-                a_part = a[everything, part] if transpose_a else a[part, everything]
-                windows = (acc[part, everything], a_part, b)
-            self.build.matmul(
-                slot, *windows,
-                accumulate=accumulate, transpose_a=transpose_a, transpose_b=transpose_b, part=True,
+                slot, acc, mine_a, mine_b, accumulate=accumulate,
+                transpose_a=transpose_a, transpose_b=transpose_b, part=bool(sums.along),
             )  # fmt: skip
 
 

@@ -117,8 +117,8 @@ class TeamProducts:
         rows = [tiles[m_tile] for tiles in self.row_tiles if m_tile < len(tiles)]
         cols = [tiles[n_tile] for tiles in self.col_tiles if n_tile < len(tiles)]
         team = [[line[c] for c in range(len(cols))] for line in self.members[: len(rows)]]
-        acc = [
-            [one.accumulators(rows[r], cols[c]) for c, one in enumerate(line)]
+        sums = [
+            [one.accumulators(rows[r], cols[c], job) for c, one in enumerate(line)]
             for r, line in enumerate(team)
         ]
         for i, ks in enumerate(steps(product.k, self.tiling.tk)):
@@ -127,10 +127,10 @@ class TeamProducts:
             b = [self._load_b(product, line, c, cols[c], ks, kept) for c, line in columns]
             for r, line in enumerate(team):
                 for c, one in enumerate(line):
-                    one.multiply(acc[r][c], a[r][c], b[c][r], product.transpose_b, i > 0, job)
+                    one.multiply(sums[r][c], a[r][c], b[c][r], product.transpose_b, i > 0)
         for r, line in enumerate(team):
             for c, one in enumerate(line):
-                one.store(product, rows[r], cols[c], acc[r][c])
+                one.store(product, rows[r], cols[c], sums[r][c])
 
     # Different cores issue the tiles of different shares, so that no queue carries them all.
 
