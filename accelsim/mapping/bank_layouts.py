@@ -7,7 +7,7 @@ of a value to as many banks.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -89,8 +89,9 @@ def region_pieces(window: View, regions: Sequence[Region], columns: int) -> list
     row, col = divmod((window.base - window.storage.base) // element, columns)
     if window.rows > 1 and window.stride != columns * element:
         raise AccelsimError(f"{window.storage.name} lies in banks: a window of another form")
-    at = bisect_right(regions, row, key=lambda one: one.row) - 1
-    at = bisect_left(regions, regions[at].row, key=lambda one: one.row)
+    # A row alone is less than the regions that begin there.
+    at = bisect_left(regions, (row + 1,)) - 1
+    at = bisect_left(regions, (regions[at].row,))
     found: list[Piece] = []
     while at < len(regions) and regions[at].row < row + window.rows:
         one = regions[at]

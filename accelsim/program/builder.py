@@ -12,8 +12,8 @@ That they touch other bytes is the caller's word; the verifier checks it.
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import replace
+from struct import Struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 
 _NONE = (-1,) * SOURCES
+_ROW, _OPERAND = Struct(f"{WIDTH}q"), Struct(f"{OPERAND_WIDTH}q")
 # 4 M instructions take about 0.5 GB as tables and a second of engine and verifier time.
 DEFAULT_INSTRUCTION_LIMIT = 4_000_000
 
@@ -63,8 +64,8 @@ class Builder:
         self.pieces: Callable[[View], list[Piece]] = whole
         self._storages: list[StorageInfo] = []
         self._operators: list[OperatorInfo] = []
-        self._rows = array("q")
-        self._operands = array("q")
+        self._rows = bytearray()
+        self._operands = bytearray()
         self._immediate: dict[int, float] = {}
         self._immediates: list[tuple[int, Floats]] = []  # of rows that came at once: first, values
         self._approximations: list[str] = []
@@ -78,7 +79,7 @@ class Builder:
         self._latest: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self._rows) // WIDTH
+        return len(self._rows) // _ROW.size
 
     # -- what the program is about ---------------------------------------------------------------
 
@@ -163,12 +164,12 @@ class Builder:
         """
         same_shape(dst, src)
         flags, i = int(Flag.SCALAR) if scalar else 0, -1
-        pieces = self._pieces(src)
-        for rows, cols, view in pieces:
+        pairs = self._pairs(dst, self._pieces(src))
+        part = part or len(pairs) > 1
+        for near, far in pairs:
             i = self._emit(
-                queue, Opcode.LOAD, dst[rows, cols].like(view), (view,), view.rows, view.cols,
-                flags=flags, part=part or len(pieces) > 1,
-            )  # fmt: skip
+                queue, Opcode.LOAD, near, (far,), far.rows, far.cols, flags=flags, part=part
+            )
         return i
 
     def multicast(
@@ -219,9 +220,9 @@ class Builder:
         """
         same_shape(dst, src)
         flags, i = int(Flag.SCALAR) if scalar else 0, -1
-        for rows, cols, view in whole(dst) if in_place else self._pieces(dst):
+        for near, far in self._pairs(src, whole(dst) if in_place else self._pieces(dst)):
             i = self._emit(
-                queue, Opcode.STORE, view, (src[rows, cols].like(view),), view.rows, view.cols,
+                queue, Opcode.STORE, far, (near,), far.rows, far.cols,
                 flags=flags, part=True, apart=apart,
             )  # fmt: skip
         return i
@@ -351,8 +352,8 @@ class Builder:
 
     def windows(self, rows: Ints) -> int:
         """Add operand descriptors (table.OPERAND_COLUMNS); returns the index of the first."""
-        first = len(self._operands) // OPERAND_WIDTH
-        self._operands.frombytes(np.ascontiguousarray(rows).data.cast("B"))
+        first = len(self._operands) // _OPERAND.size
+        self._operands += rows.tobytes()
         return first
 
     def barrier(self, unit: int) -> None:
@@ -368,7 +369,7 @@ class Builder:
         """
         start = len(self)
         self.reserve(len(rows), self._operators[-1].name)
-        self._rows.frombytes(np.ascontiguousarray(rows).data.cast("B"))
+        self._rows += rows.tobytes()
         self._immediates.append((start, immediate))
         for use in uses:
             hazards = use.storage.writers if use.writes else use.storage.readers
@@ -400,6 +401,14 @@ class Builder:
 
     def _pieces(self, view: View) -> list[Piece]:
         return whole(view) if isinstance(view, CodedView) else self.pieces(view)
+
+    @staticmethod
+    def _pairs(near: View, pieces: list[Piece]) -> list[tuple[View, View]]:
+        """Windows of what is on chip, each with the piece in main memory that it stands for."""
+        if len(pieces) == 1:
+            far = pieces[0][2]
+            return [(near.like(far), far)]
+        return [(near[rows, cols].like(far), far) for rows, cols, far in pieces]
 
     def _emit(
         self,
@@ -440,11 +449,11 @@ class Builder:
         while len(deps) > DEPENDENCIES:
             self._row(unit, Opcode.JOIN, deps[:DEPENDENCIES])
             deps = deps[DEPENDENCIES:]
-        i = len(self._rows) // WIDTH
+        i = len(self._rows) // _ROW.size
         if i >= self.instruction_limit:
             self.reserve(1, self._operators[-1].name if self._operators else "the program")
         padding, operator = _NONE[len(deps) :], len(self._operators) - 1
-        self._rows.extend((unit, opcode, *does, operator, *shape, *deps, *padding, *operands))
+        self._rows += _ROW.pack(unit, opcode, *does, operator, *shape, *deps, *padding, *operands)
         self._latest[unit] = i
         return i
 
@@ -475,8 +484,8 @@ class Builder:
     def operand(self, view: View) -> int:
         """Index of the descriptor of a window."""
         if view.operand < 0:
-            view.operand = len(self._operands) // OPERAND_WIDTH
-            self._operands.extend(view.row())
+            view.operand = len(self._operands) // _OPERAND.size
+            self._operands += _OPERAND.pack(*view.row())
         return view.operand
 
     def _with_immediate(self, instruction: int, value: float) -> int:

@@ -122,16 +122,18 @@ class View:
 
     def __getitem__(self, window: tuple[slice, slice]) -> View:
         """``view[r0:r1, c0:c1]``; bounds beyond the edge are cut, as numpy does."""
-        r0, r1, _ = window[0].indices(self.rows)
-        c0, c1, _ = window[1].indices(self.cols)
-        if r0 == 0 and c0 == 0 and r1 == self.rows and c1 == self.cols:
+        rows, cols = window
+        r0, r1, _ = rows.indices(self.rows)
+        c0, c1, _ = cols.indices(self.cols)
+        height, width = r1 - r0, c1 - c0
+        if height == self.rows and width == self.cols:
             return self
-        if r1 <= r0 or c1 <= c0:
+        if height <= 0 or width <= 0:
             raise AccelsimError(
                 f"empty window of {self.storage.name}: rows {r0}:{r1}, columns {c0}:{c1}"
             )
         base = self.base + r0 * self.stride + row_bytes(c0, self.fmt)
-        return View(self.storage, base, r1 - r0, c1 - c0, self.stride, self.fmt)
+        return View(self.storage, base, height, width, self.stride, self.fmt)
 
     def like(self, other: View) -> View:
         """This window as ``other`` has it: a row whose elements lie apart there is a column."""
