@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -171,6 +172,7 @@ class _Attention(BankAttention[CachePlaces]):
         self.load, self.store = queues[0], queues[len(queues) // 3]
         self.back, self.out = queues[len(queues) // 2], queues[-1]
         self.memory = self.places.memory
+        self.clocks = cache(self._clocks_of)
         self.rows: dict[tuple[int, int, str], Storage] = {}
         most = max(self.places.requests, key=lambda one: one.tokens)
         largest = self._bytes((most, slice(0, min(self.places.heads_of_a_row, op.kv_heads)), 0))
@@ -242,7 +244,10 @@ class _Attention(BankAttention[CachePlaces]):
     def _clocks(self, work: Work) -> tuple[int, int]:
         """Clocks of the banks for scores and for values of some heads of a request."""
         one, heads, _ = work
-        sweeps = self.places.sweeps(one.tokens, heads.stop - heads.start)
+        return self.clocks(one.tokens, heads.stop - heads.start)
+
+    def _clocks_of(self, tokens: int, heads: int) -> tuple[int, int]:
+        sweeps = self.places.sweeps(tokens, heads)
         took = [(s.abreast, product_cost(self.memory.family, s).cycles) for s in sweeps]
         return sum(c for keys, c in took if keys), sum(c for keys, c in took if not keys)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from accelsim.errors import AccelsimError
 from accelsim.numerics.orders import Order, orders_of
-from accelsim.program.opcodes import REDUCTIONS, Flag, Function, Opcode
+from accelsim.program.opcodes import REDUCTIONS, Flag, Function, Opcode, matmul_flags, pim_flags
 from accelsim.program.storage import CodedView, Piece, Storage, Use, View, same_shape, whole, wrote
 from accelsim.program.table import (
     DEPENDENCIES,
@@ -223,7 +223,7 @@ class Builder:
         for near, far in self._pairs(src, whole(dst) if in_place else self._pieces(dst)):
             i = self._emit(
                 queue, Opcode.STORE, far, (near,), far.rows, far.cols,
-                flags=flags, part=True, apart=apart,
+                flags=flags, part=True, users=not apart,
             )  # fmt: skip
         return i
 
@@ -285,8 +285,7 @@ class Builder:
         if k != kb or (dst.rows, dst.cols) != (m, n):
             shapes = f"[{m}, {k}] @ [{kb}, {n}] into [{dst.rows}, {dst.cols}]"
             raise AccelsimError(f"matmul shapes do not agree: {shapes}")
-        flags = Flag.ACCUMULATE * accumulate | Flag.STATIONARY_A * stationary_a
-        flags |= Flag.TRANSPOSE_A * transpose_a | Flag.TRANSPOSE_B * transpose_b
+        flags = matmul_flags(accumulate, stationary_a, transpose_a, transpose_b)
         return self._emit(unit, Opcode.MATMUL, dst, (a, b), m, n, k, flags=flags, part=part)
 
     def pim(
@@ -316,8 +315,7 @@ class Builder:
         if wanted != (vectors.rows, vectors.cols, matrix.rows, matrix.cols) or k % pieces:
             shapes = [(one.rows, one.cols) for one in (vectors, matrix)]
             raise AccelsimError(f"vectors and matrix {shapes} do not give [{m}, {n}]")
-        flags = Flag.ABREAST * abreast | Flag.COLUMNS * columns | Flag.KEPT * kept
-        flags |= Flag.ACCUMULATE * goes_on | Flag.HELD * held
+        flags = pim_flags(abreast, columns, kept, goes_on, held)
         return self._emit(unit, Opcode.PIM, dst, (vectors, matrix), m, n, k, flags=flags, part=part)
 
     def vector(
@@ -423,10 +421,11 @@ class Builder:
         function: int = 0,
         flags: int = 0,
         part: bool = False,
-        apart: bool = False,
+        users: bool = False,
         after: Iterable[int] = (),
     ) -> int:
-        deps = self._waits(unit, dst.storage, sources, part, opcode is Opcode.STORE and not apart)
+        """Append an instruction; ``users``: a part, too, waits for the readers of the contents."""
+        deps = self._waits(unit, dst.storage, sources, part, users)
         read = [self.operand(source) for source in sources]
         operands = (self.operand(dst), *read, *_NONE[len(read) :])
         i = self._row(unit, opcode, [*after, *deps], (function, flags), (m, n, k), operands)
@@ -458,7 +457,7 @@ class Builder:
         return i
 
     def _waits(
-        self, unit: int, dst: Storage, sources: tuple[View, ...], part: bool, store: bool
+        self, unit: int, dst: Storage, sources: tuple[View, ...], part: bool, users: bool
     ) -> list[int]:
         if dst.after:
             dst.inherit()
@@ -473,7 +472,7 @@ class Builder:
         # Overwriting or accumulating after an own earlier instruction needs no wait: units issue
         # and retire in order.
         if dst.newest > over:
-            for other, i in dst.hazards(unit, part, store or not part):
+            for other, i in dst.hazards(unit, part, users or not part):
                 if other != unit and i > over and seen.get(other, -1) < i:
                     seen[other] = wait[other] = i
         if self._waited[unit] < over:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag
+from functools import cache
 
 
 class Opcode(IntEnum):
@@ -104,3 +105,18 @@ class Flag(IntFlag):
 
 
 ISSUED = (Flag.ISSUED0, Flag.ISSUED1, Flag.ISSUED2)
+
+
+# Members of enumerations take a while to be looked up; instructions are many, their flags few.
+@cache
+def matmul_flags(accumulate: bool, stationary_a: bool, transpose_a: bool, transpose_b: bool) -> int:
+    """Flags of a MATMUL."""
+    flags = Flag.ACCUMULATE * accumulate | Flag.STATIONARY_A * stationary_a
+    return flags | Flag.TRANSPOSE_A * transpose_a | Flag.TRANSPOSE_B * transpose_b
+
+
+@cache
+def pim_flags(abreast: bool, columns: bool, kept: bool, goes_on: bool, held: bool) -> int:
+    """Flags of a PIM."""
+    flags = Flag.ABREAST * abreast | Flag.COLUMNS * columns | Flag.KEPT * kept
+    return flags | Flag.ACCUMULATE * goes_on | Flag.HELD * held
