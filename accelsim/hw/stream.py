@@ -27,11 +27,11 @@ import numpy.typing as npt
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
+from accelsim.hw.sums import NamedSums
 from accelsim.hw.vector import binary
 from accelsim.numerics import functions
-from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
-from accelsim.numerics.orders import CHAIN, Order
-from accelsim.numerics.rules import Rule, additions
+from accelsim.numerics.arithmetic import FP32_TYPES, arithmetic
+from accelsim.numerics.rules import additions
 from accelsim.program.opcodes import Flag, Function, Opcode
 from accelsim.quantities import Cycles, Picojoules
 
@@ -40,7 +40,7 @@ Operand = npt.NDArray[Any]  # fp32 carriers, [rows, cols]
 
 @block("stream")
 @dataclass(frozen=True, kw_only=True)
-class Stream(Unit):
+class Stream(NamedSums, Unit):
     """A pool of ``count`` nodes around the FIFOs of ``memory``; a mapper gives each its function.
 
     Latencies count from the issue of an element to its result: ``dot_latency`` of a row times a
@@ -122,21 +122,6 @@ class Stream(Unit):
         )
 
     # -- arithmetic ------------------------------------------------------------------------------
-
-    def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
-        """How products of some formats are summed; raises AccelsimError if they are not."""
-        return arithmetic(self.arithmetic).rule(types, order)
-
-    def multiply(
-        self,
-        a: Operand,
-        b: Operand,
-        acc: Operand | None,
-        types: ProductTypes | None = None,
-        order: Order = CHAIN,
-    ) -> Operand:
-        """``a[m, k] @ b[k, n]`` onto ``acc[m, n]`` or nothing, as ``arithmetic`` sums it."""
-        return self.rule(types or FP32_TYPES, order).multiply(a, b, acc)
 
     def summation_depth(self, k: int, before: int | None) -> int:
         """Additions that a product may pass through, for error bounds."""

@@ -45,10 +45,11 @@ from accelsim.encoding.encodings import CodedForm
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Cost, Ints, Unit, Work, block, require
 from accelsim.hw.expansion import Expansion, Weights, check_decode, expansion_of, reads
+from accelsim.hw.sums import NamedSums
 from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic, carrier_types
 from accelsim.numerics.formats import FORMATS, Format
 from accelsim.numerics.orders import CHAIN, Order
-from accelsim.numerics.rules import Rule, additions
+from accelsim.numerics.rules import additions
 from accelsim.program.opcodes import Flag, Opcode
 from accelsim.quantities import Bytes, Cycles, Picojoules
 
@@ -68,7 +69,7 @@ ACCUMULATOR_BYTES = 4
 
 @block("tensor_core")
 @dataclass(frozen=True, kw_only=True)
-class TensorCore(Unit):
+class TensorCore(NamedSums, Unit):
     """The tensor cores of one multiprocessor: ``macs`` 16-bit multiply-accumulates per cycle.
 
     Half as many of 32 bits, twice as many of 8 bits. ``operands`` names the main memory that holds
@@ -285,10 +286,6 @@ class TensorCore(Unit):
     def promotion(self, operands: Format) -> int:
         """After how many k sums are added in fp32; 0: never."""
         return self.promote_fp8 if operands.is_float and operands.bits == 8 else 0
-
-    def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
-        """How products of some formats are formed; raises AccelsimError naming those there are."""
-        return arithmetic(self.arithmetic).rule(types, order)
 
     def multiply(
         self,

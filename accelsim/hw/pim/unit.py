@@ -23,7 +23,8 @@ from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.products.product import Products, Sweep, Taken
 from accelsim.hw.pim.products.registry import products_of
-from accelsim.numerics.arithmetic import FP32_TYPES, ProductTypes, arithmetic
+from accelsim.hw.sums import NamedSums
+from accelsim.numerics.arithmetic import ProductTypes, arithmetic
 from accelsim.numerics.orders import CHAIN, Order
 from accelsim.numerics.rules import Rule
 from accelsim.program.opcodes import Flag, Opcode
@@ -34,7 +35,7 @@ Operand = npt.NDArray[Any]
 
 @block("pim")
 @dataclass(frozen=True, kw_only=True)
-class Pim(Unit):
+class Pim(NamedSums, Unit):
     """``count`` channels of a main ``memory`` of ``kind: pim_dram`` and of the same ``family``.
 
     ``results`` names the scratchpad that takes what the banks give, ``dma`` the DMA engine that
@@ -179,21 +180,6 @@ class Pim(Unit):
         return np.array(sent, dtype=np.int64)[which] * self.issue
 
     # -- arithmetic ------------------------------------------------------------------------------
-
-    def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
-        """How the banks form products of some formats; raises AccelsimError if they do not."""
-        return arithmetic(self.arithmetic).rule(types, order)
-
-    def multiply(
-        self,
-        a: Operand,
-        b: Operand,
-        acc: Operand | None,
-        types: ProductTypes | None = None,
-        order: Order = CHAIN,
-    ) -> Operand:
-        """``a[n, k] @ b[k, 1]``: every row of a as it lies along its bank, column after column."""
-        return self.rule(types or FP32_TYPES, order).multiply(a, b, acc)
 
     def columns_rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
         """How they form sums over the rows of a matrix, for all of its columns."""
