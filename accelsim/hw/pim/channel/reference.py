@@ -85,7 +85,8 @@ class PimChannel(Banks):
         sent = self.choose()
         if sent is not None and self.family.rules.dual_command and self.family.rules.window > 1:
             alone = self.owed > 0 and self.family.rules.refresh_alone
-            if not alone:
+            hosts_turn = not self.family.rules.concurrent and self.waiting()
+            if not (alone or hosts_turn):
                 self.from_looked(not self.family.commands[sent].row_bus)
         self.move()
 

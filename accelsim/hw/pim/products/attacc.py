@@ -19,7 +19,7 @@ from typing import ClassVar
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.channel.run_alone import run_alone
-from accelsim.hw.pim.channel.stream import PimStream
+from accelsim.hw.pim.channel.stream import NO_ROW, PimStream
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.layouts.families import GROUP_BANKS, Heads, cache_layouts
 from accelsim.hw.pim.layouts.layout import BankGrid, Layout
@@ -41,12 +41,22 @@ class AttaccProducts(Products):
     def rows(
         self, family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
     ) -> Iterator[Row]:
-        """Refused: which commands go beside a product is a matter of its neighbours."""
-        del sweep, first_row, vector
-        raise AccelsimError(
-            f"products of {family.name} overlap their neighbours, which --memory dram does not"
-            " simulate; accepted: --memory bandwidth"
-        )
+        """Vectors first, then step by step, without neighbours."""
+        del vector
+        columns = family.device.organization.columns
+        yield from _rows([_Steps(family, sweep, 0, first_row * columns)])
+
+    def beside_host(
+        self, family: Family, sweep: Sweep, column: int, vector: tuple[int, int]
+    ) -> Iterator[Row]:
+        """No bank may be open where all are opened together: a barrier keeps columns behind."""
+        del vector
+        steps = _Steps(family, sweep, 0, column)
+        yield from steps.vector
+        yield BARRIER_ROW
+        yield (family.number("PREA"), NO_ROW, 0, 1, 0, 0)
+        yield BARRIER_ROW
+        yield from steps.rows([])
 
     def taken(self, family: Family, sweep: Sweep) -> Taken | None:
         """What a product with rows (``n`` tokens) or columns (``k`` tokens) takes."""
@@ -100,13 +110,14 @@ def _rows(work: list[_Steps]) -> Iterator[Row]:
 class _Steps:
     """The steps of a product in a channel; turns keep their heads in other rows."""
 
-    def __init__(self, family: Family, product: Sweep, number: int) -> None:
+    def __init__(self, family: Family, product: Sweep, number: int, first: int | None = None):
         features = product.n if product.columns else product.k
         self.product = product
         tokens = product.k if product.columns else product.n
         work = Attention(tokens, 2 * family.channels, head_dim=features, bytes=2)
         self.stack = Stack(family, work)
-        self.head = Head(self.stack, 0 if not product.brings else number % 2, 0)
+        self.head = Head(self.stack, 0 if not product.brings else number % 2, 0, first)
+        self.first = first
 
     @property
     def vector(self) -> list[Row]:
@@ -128,5 +139,6 @@ class _Steps:
         if not values:
             yield from stack.steps(count, head.scores, head.scores_out, beside)
             return
-        later = 0 if self.product.brings else count
+        # Without a place of its own, a product that goes on lies behind the one before.
+        later = 0 if self.product.brings or self.first is not None else count
         yield from stack.steps(count, lambda j: head.context(j + later), head.context_out, beside)
