@@ -19,7 +19,7 @@ from typing import ClassVar
 from accelsim.errors import AccelsimError
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.channel.run_alone import run_alone
-from accelsim.hw.pim.channel.stream import NO_ROW, PimStream
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.layouts.families import GROUP_BANKS, Heads, cache_layouts
 from accelsim.hw.pim.layouts.layout import BankGrid, Layout
@@ -49,14 +49,9 @@ class AttaccProducts(Products):
     def beside_host(
         self, family: Family, sweep: Sweep, column: int, vector: tuple[int, int]
     ) -> Iterator[Row]:
-        """No bank may be open where all are opened together: a barrier keeps columns behind."""
+        """Columns may begin anywhere in a row."""
         del vector
-        steps = _Steps(family, sweep, 0, column)
-        yield from steps.vector
-        yield BARRIER_ROW
-        yield (family.number("PREA"), NO_ROW, 0, 1, 0, 0)
-        yield BARRIER_ROW
-        yield from steps.rows([])
+        yield from _rows([_Steps(family, sweep, 0, column)])
 
     def taken(self, family: Family, sweep: Sweep) -> Taken | None:
         """What a product with rows (``n`` tokens) or columns (``k`` tokens) takes."""

@@ -52,14 +52,6 @@ class BankProducts(Products):
                         yield (number("RD_MAC"), NO_ROW, 0, 1, 1, 1)
                 row += 1
 
-    def beside_host(
-        self, family: Family, sweep: Sweep, column: int, vector: tuple[int, int]
-    ) -> Iterator[Row]:
-        """No bank may be open where all are opened together."""
-        del column
-        yield (family.number("PRE_ABK"), NO_ROW, 0, 1, 0, 0)
-        yield from self.rows(family, sweep, 0, vector)
-
     def weights(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> Layout:
         name = "pim-gpt" if family.numbers["inputs_first"] else "aim"
         return weight_layout(name, grid, outputs, inputs)

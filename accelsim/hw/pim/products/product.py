@@ -2,8 +2,7 @@
 
 A family's ``programs`` names its products (hw/pim/programs). They say which commands a product
 takes, what of it crosses the channel's pins, and where matrices have to lie for it. Nothing else on
-the main path asks which family it is; functional/bank_memory, which executes the commands of each
-beside it, does.
+the main path asks which family it is.
 """
 
 from __future__ import annotations
