@@ -66,8 +66,9 @@ def products_of(
 def _storages(program: Program, rows: Ints) -> Ints:
     """First address and bytes [n, 2] of the tensors whose matrices instructions multiply."""
     storage = program.operand_column("storage")[program.sources[rows, 1]]
-    extents = np.array([(one.base, one.nbytes) for one in program.storages], np.int64)
-    return extents[storage]
+    extents: Ints = np.array([(one.base, one.nbytes) for one in program.storages], np.int64)
+    found: Ints = extents[storage]
+    return found
 
 
 def _bank(memory: PimDram, rank: Ints, group: Ints, bank: Ints) -> Ints:

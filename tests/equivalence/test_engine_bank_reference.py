@@ -158,7 +158,8 @@ def test_long_programs(name: str, seed: int) -> None:
 def faults(timed: TimedProgram, found: Family) -> list[str]:
     """What the checker finds in the commands that the specification sends."""
     machine = simulate(timed)
-    assert isinstance(machine, MachineWithMemory) and machine.channels is not None
+    assert isinstance(machine, MachineWithMemory)
+    assert machine.channels is not None
     told = []
     for one in machine.channels.channels:
         assert isinstance(one.channel, PimChannel)
