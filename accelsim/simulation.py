@@ -266,7 +266,7 @@ def _approximations(
             " writes by the family's rules; a product waits for what was written before it"
         )
     beside = [name for name, unit in arch.units_of(Pim).items() if unit.own_pins]
-    if memory != "ideal" and beside:
+    if memory == "bandwidth" and beside:
         found.append(
             f"{beside[0]}: reads and writes pass between the commands of products in the banks;"
             " neither delays the other"

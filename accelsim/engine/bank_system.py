@@ -62,7 +62,8 @@ def banks_activity(traffic: Traffic, banks: Banks) -> tuple[int, ChannelsActivit
     burst = max(device.timings["burst_cycles"], device.timings["tCCD_S"])
     plain = {command: int(k.sent[:, command].sum()) for command in Command}
     buffers = 1 + (family.units.row_buffer == "dual")
-    ranks = memory.channels * device.organization.pseudo_channels * device.organization.ranks
+    buses = device.organization.pseudo_channels
+    ranks = memory.channels * buses * device.organization.ranks
     active = open_cycles(k, last)
     moved = int(columns.sum()) * device.organization.column_bytes
     energy = energy_pj(device, plain, active, max(0, buffers * ranks * last - active))["total"]
@@ -73,7 +74,7 @@ def banks_activity(traffic: Traffic, banks: Banks) -> tuple[int, ChannelsActivit
             "misses": word[:, s.MISSES],
             "conflicts": word[:, s.CONFLICTS],
         },
-        busiest_ticks=int(columns.max(initial=0)) * burst * banks.tick,
+        busiest_ticks=int(columns.max(initial=0)) * burst * banks.tick // buses,
         energy_pj=energy + moved * memory.io_pj_per_byte,
         command_pj=_command_pj(family, traffic, k),
     )

@@ -11,7 +11,7 @@ held, and the clock shows the compute units alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -33,7 +33,7 @@ from accelsim.hw.pim.unit import Pim
 from accelsim.numerics.arithmetic import ProductTypes, types_of
 from accelsim.numerics.formats import FORMAT_NAMES
 from accelsim.numerics.rules import Rule
-from accelsim.program.opcodes import ISSUED, PRODUCTS, TRANSFERS, Opcode
+from accelsim.program.opcodes import ISSUED, PRODUCTS, TRANSFERS, Flag, Opcode
 from accelsim.program.table import Program
 
 Fidelity = Literal["ideal", "bandwidth", "dram"]
@@ -256,7 +256,11 @@ class _Binding:
             )
         self._check_encodings(name, unit, rows)
         if isinstance(unit, Multiplies):
-            self._check_formats(unit, rows[np.isin(self.opcode[rows], PRODUCTS)])
+            products = rows[np.isin(self.opcode[rows], PRODUCTS)]
+            columns = (self.program.column("flags")[products] & Flag.COLUMNS) > 0
+            self._check_formats(unit.rule, products[~columns])
+            if isinstance(unit, Pim):
+                self._check_formats(unit.columns_rule, products[columns])
         spaces = self.program.spaces
         core = np.array([s.core for s in spaces] + [-1])[self.space[rows]]
         own = np.array([s.core for s in self.program.units])[self.unit[rows], None]
@@ -305,7 +309,7 @@ class _Binding:
                     f" stored as {form.encoding}"
                 )
 
-    def _check_formats(self, unit: Multiplies, rows: Ints) -> None:
+    def _check_formats(self, rule: Callable[[ProductTypes], Rule], rows: Ints) -> None:
         """What a unit cannot multiply is not timed either."""
         program = self.program
         formats = self.formats
@@ -315,7 +319,7 @@ class _Binding:
         for code in np.flatnonzero(np.bincount(np.ravel_multi_index(tuple(used), known))):
             types = [int(one) for one in np.unravel_index(code, known)]
             try:
-                unit.rule(types_of(*(FORMAT_NAMES[one] for one in types)))
+                rule(types_of(*(FORMAT_NAMES[one] for one in types)))
             except AccelsimError as error:
                 row = int(rows[np.argmax(np.equal(used.T, types).all(axis=1))])
                 owner = int(program.column("operator")[row])

@@ -36,19 +36,18 @@ def products_of(
     """
     if not any(len(rows) for _, rows, _ in parts):
         return None
-    for unit, _, _ in parts:
-        if not unit.products.by_address:
-            raise AccelsimError(
-                f"products of {unit.family} are whole kernels, whose commands go to no channel"
-                " beside reads and writes; accepted: --memory bandwidth"
-            )
     rows = np.concatenate([rows for _, rows, _ in parts])
-    place = memory.address_map.locate(program.operand_column("base")[program.sources[rows, :2]])
-    channel, first = place.channel[:, 1], place.row[:, 1]
+    base = program.operand_column("base")[program.sources[rows, :2]]
+    products = family_products(memory.pim)
+    channel, first, column = products.places(memory, base[:, 1], _storages(program, rows))
     _check_queues(program, rows, channel)
-    bank = _bank(memory, place.rank[:, 0], place.bank_group[:, 0], place.bank[:, 0])
+    vector = memory.address_map.locate(base[:, 0])
+    bank = _bank(memory, vector.rank, vector.bank_group, vector.bank)
     sweeps = [(unit.family, one) for unit, _, work in parts for one in unit.sweeps(work)]
-    tables = [_table(*one, b) for one, b in zip(sweeps, bank.tolist(), strict=True)]
+    tables = [
+        _table(*one, *place)
+        for one, *place in zip(sweeps, column.tolist(), bank.tolist(), strict=True)
+    ]
     order = np.lexsort((rows, channel))
     length = np.array([len(one) for one in tables], np.int64)
     table = np.concatenate([tables[n] for n in order.tolist()])
@@ -56,12 +55,20 @@ def products_of(
     held = table[:, 1]
     of_vector = held >= VECTORS
     table[:, 1] = np.where(
-        of_vector, held - VECTORS + place.row[of, 0], np.where(held < 0, held, held + first[of])
+        of_vector, held - VECTORS + vector.row[of], np.where(held < 0, held, held + first[of])
     )
     found = np.full((len(program), 2), -1, np.int64)
     found[rows[order], 0], found[rows[order], 1] = channel[order], np.cumsum(length[order])
     ends = np.bincount(channel[of], minlength=memory.channels).cumsum()
     return Products(found, table, rows[of], ends)
+
+
+def _storages(program: Program, rows: Ints) -> Ints:
+    """First address and bytes [n, 2] of the tensors whose matrices instructions multiply."""
+    storage = program.operand_column("storage")[program.sources[rows, 1]]
+    extents: Ints = np.array([(one.base, one.nbytes) for one in program.storages], np.int64)
+    found: Ints = extents[storage]
+    return found
 
 
 def _bank(memory: PimDram, rank: Ints, group: Ints, bank: Ints) -> Ints:
@@ -71,10 +78,11 @@ def _bank(memory: PimDram, rank: Ints, group: Ints, bank: Ints) -> Ints:
 
 
 @lru_cache(maxsize=1 << 16)
-def _table(name: str, sweep: Sweep, bank: int) -> Ints:
-    """Commands of a product whose rows begin at row 0, and whose vectors begin in a bank."""
+def _table(name: str, sweep: Sweep, column: int, bank: int) -> Ints:
+    """Commands of a product whose matrix begins at a column of row 0, and whose vectors begin in a
+    bank."""
     family = find_family(name)
-    rows = family_products(family).rows(family, sweep, 0, (VECTORS, bank))
+    rows = family_products(family).beside_host(family, sweep, column, (VECTORS, bank))
     return PimStream.of(rows).table()
 
 

@@ -1,17 +1,10 @@
 """The bytes of banks that compute, and matrix-vector products as their units form them.
 
-A layout says where an element is stored (hw/pim/layouts). What a product reads is the family's
-command sequence, written down here in hardware terms: which DRAM row and columns a command opens
-and multiplies in all banks, which inputs the banks have been given, and which output a bank's
-accumulator then holds. It does not ask the layout. So a product is right only if both agree.
-
-    sweeps     a row of all banks against a chunk of the inputs; what banks leave for one output in
-               several rows is added in fp32 by who reads it, in ascending order (Newton, AiM,
-               PIM-GPT: host or ASIC)
-    registers  128 inputs in even banks, 128 in odd ones; 8 outputs per pair of banks, whose lanes
-               are added at the end (HBM-PIM)
-    groups     a head's tokens over groups of four banks (AttAcc): scores by trees, of which the
-               four of a group are added; weighted values by lanes, groups added at the end
+A layout says where an element is stored, a walk how the family's commands go over the matrix
+(hw/pim/layouts). What a walk reads is written down here in hardware terms: which DRAM row and
+columns a command opens and multiplies in all banks, which inputs the banks have been given, and
+which output a bank's accumulator then holds. It does not ask the layout. So a product is right only
+if both agree.
 
 What nobody wrote is NaN, so that a product that reads it shows it.
 """
@@ -29,6 +22,7 @@ from accelsim.errors import AccelsimError
 from accelsim.functional.memory import POISON
 from accelsim.hw.pim.layouts.families import GROUP_BANKS, PAIR, REGISTERS
 from accelsim.hw.pim.layouts.layout import BankGrid, Layout
+from accelsim.hw.pim.layouts.walks import GroupColumns, Sweep, walk_of
 from accelsim.numerics.bank_macs import BankLanes, held, lane_sum
 from accelsim.numerics.formats import Format
 from accelsim.numerics.orders import Order, order_of
@@ -256,33 +250,28 @@ def _columns_across(memory: BankMemory, element: int, count: int) -> Float32:
 def sweeps_of(family: str, layout: Layout, head_size: int = 0) -> Sweeps:
     """The sweeps of a family over weights, keys or values of a layout's shape and place; values of
     NeuPIMs come head by head, of ``head_size`` features each (0: one head)."""
-    weights = layout.name == "weights"
-    one = family in ("newton", "neupims") and not weights
-    own = head_size // layout.grid.banks if one and layout.name == "V^T" else 0
+    walk = walk_of(family, layout, head_size)
+    if not isinstance(walk, Sweep):
+        raise AccelsimError(f"{family} goes over {layout.name} in other ways than row by row")
+    return _sweeps(walk, layout)
+
+
+def _sweeps(walk: Sweep, layout: Layout) -> Sweeps:
     return Sweeps(
         grid=layout.grid,
         rows=layout.rows,
         cols=layout.cols,
         first_row=layout.first_row,
         channel=layout.channel,
-        channels=1 if one else layout.grid.channels,
-        blocks=weights and family in ("aim", "pim-gpt"),
-        together=1 if weights and family == "aim" else own,
+        channels=1 if walk.alone else layout.grid.channels,
+        blocks=walk.blocks,
+        together=walk.together,
     )
 
 
 def bank_order(family: str, layout: Layout, inputs: int) -> Order:
     """The order in which a product over so many inputs is summed, as a tag of numerics.orders."""
-    grid, lanes = layout.grid, layout.grid.column_elements
-    if family == "hbm-pim":
-        return order_of(f"lanes:{lanes}")
-    if family == "attacc":
-        groups = grid.banks // GROUP_BANKS
-        keys = layout.name != "V^T"
-        return order_of(f"banks:{GROUP_BANKS}:{lanes}" if keys else f"lanes:{groups}:{PAIR}")
-    tree = f"tree:{lanes}"
-    chunks = -(-inputs // grid.row_elements)
-    return order_of(f"split:{chunks}:{grid.row_elements};{tree}") if chunks > 1 else order_of(tree)
+    return order_of(walk_of(family, layout).order(layout, inputs))
 
 
 def gemv(
@@ -293,15 +282,14 @@ def gemv(
     Raises AccelsimError where the family's units have lanes and the rule is none of lanes, or the
     other way round.
     """
-    by_lanes = family == "hbm-pim" or (family == "attacc" and layout.name == "V^T")
-    if by_lanes != isinstance(rule, BankLanes):
-        units = "lanes (macs16-fp16)" if by_lanes else "adder trees (tree16-fp32)"
+    walk = walk_of(family, layout, head_size)
+    if walk.by_lanes != isinstance(rule, BankLanes):
+        units = "lanes (macs16-fp16)" if walk.by_lanes else "adder trees (tree16-fp32)"
         raise AccelsimError(f"{family} multiplies {layout.name} by {units}, not by {rule.tag}")
     if isinstance(rule, BankLanes):
-        if family == "attacc":
-            return group_values(memory, layout, rule, x)
-        return register_product(memory, layout, rule, x)
-    if family == "attacc":
-        return group_scores(memory, layout, rule, x, layout.rows)
-    rows, cols = range(layout.rows), range(layout.cols)
-    return sweeps_of(family, layout, head_size).product(memory, rule, x, rows, cols)
+        by_lanes = group_values if isinstance(walk, GroupColumns) else register_product
+        return by_lanes(memory, layout, rule, x)
+    if isinstance(walk, Sweep):
+        rows, cols = range(layout.rows), range(layout.cols)
+        return _sweeps(walk, layout).product(memory, rule, x, rows, cols)
+    return group_scores(memory, layout, rule, x, layout.rows)

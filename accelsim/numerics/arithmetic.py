@@ -116,7 +116,8 @@ class Arithmetic:
     """What a matrix unit computes: a rule for every combination of formats that it has.
 
     ``table`` maps (kind of operands, accumulator) to a tensor core's entry; without one, ``simple``
-    serves all formats whose values its adders hold. ``saturates``: integers do, see Exact.
+    serves all formats whose values its adders hold, and lanes beside a bank those that their
+    registers do: what they multiply is in them. ``saturates``: integers do, see Exact.
     ``scaled`` are the kinds of its steps on block formats.
     """
 
@@ -198,6 +199,8 @@ class Arithmetic:
             return [f"{kind} -> {accumulator}" for kind, accumulator, _ in self.table]
         assert self.simple is not None
         adder = self.simple.adder
+        if isinstance(self.simple, BankLanes):
+            return [f"{adder.name}, or narrower formats that it holds -> {adder.name}, fp32"]
         operands = _widest_operand(adder)
         return [f"floating point of at most {operands} -> {adder.name}", "integers -> int32"]
 
@@ -205,6 +208,8 @@ class Arithmetic:
         assert self.simple is not None
         a, b, accumulator = types.a, types.b, types.accumulator
         adder = self.simple.adder
+        if isinstance(self.simple, BankLanes):
+            return self.simple if all(_holds(adder, fmt) for fmt in (a, b)) else None
         if a.is_integer and b.is_integer and accumulator.is_integer:
             return Exact(saturates=self.saturates)
         widest = FORMATS[_widest_operand(adder)].significand_bits
@@ -224,6 +229,16 @@ class Arithmetic:
             ):
                 return Exact(saturates=self.saturates) if entry == "exact" else _rule(entry, types)
         return None
+
+
+def _holds(register: Format, fmt: Format) -> bool:
+    """Whether a register keeps every value of a format, subnormal numbers left aside."""
+    return (
+        fmt.is_float
+        and not fmt.is_scale
+        and fmt.significand_bits <= register.significand_bits
+        and fmt.exponent_bits <= register.exponent_bits
+    )
 
 
 def _widest_operand(adder: Format) -> str:

@@ -12,9 +12,11 @@ from typing import Any
 
 from accelsim.errors import AccelsimError
 from accelsim.system.cell_work import CellTime
+from accelsim.system.generation import DECODERS
 from accelsim.system.token_sharding import TokenSharding, Walk
 from accelsim.workload import operators as ops
 from accelsim.workload import workload
+from accelsim.workload.inline import check_transformer
 
 MOST = 1 << 16
 
@@ -56,6 +58,8 @@ def read_and_write(
             raise AccelsimError(f"{name} = {value}; accepted: {least} to {MOST:,}")
     if prompt + tokens == 0:
         raise AccelsimError("no prompt and no tokens; accepted: one of them from 1")
+    # An encoder reads, and writes nothing.
+    check_transformer(model, DECODERS if tokens else (*DECODERS, "bert"))
     read, busy = CellTime(), 0.0
     if prompt:
         graph = workload(model, tokens=prompt, batch=batch)

@@ -16,9 +16,12 @@ from accelsim.system.bank_decoder import BankDecoder
 from accelsim.system.eager import EagerGeneration
 from accelsim.system.spending import NOTHING, Spent
 from accelsim.workload import workload
+from accelsim.workload.inline import check_transformer
 
 PIM_GPT = BankDecoder()
 MOST = 1 << 16
+DECODERS = ("gpt2", "opt")
+"""Families of transformers whose operators banks and an ASIC have."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ def generate(
     if not 1 <= tokens <= MOST:
         raise AccelsimError(f"tokens = {tokens}; accepted: 1 to {MOST:,}")
     if isinstance(machine, BankDecoder):
+        check_transformer(model, DECODERS)
         graph = workload(model, phase="decode", context=tokens)
         spent = sum(machine.decode(graph, tokens), NOTHING)
         joules = machine.joules(spent)

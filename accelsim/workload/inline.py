@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, unknown
 from accelsim.workload._words import did_you_mean, listed, parse_whole, shown
 from accelsim.workload.coding import coding_assumptions
 from accelsim.workload.graph import Graph
@@ -78,6 +78,16 @@ def list_workloads() -> list[tuple[str, str]]:
     files = {file.stem: file for file in _library()}
     told = {name: network.description for name, network in NETWORKS.items()}
     return sorted({**told, **{name: _description(file) for name, file in files.items()}}.items())
+
+
+def check_transformer(name: str, families: Sequence[str]) -> None:
+    """Raise AccelsimError for a name that is no transformer of the library of some families, and no
+    path."""
+    known = [file.stem for file in _library() if file.suffix == ".json"]
+    known = [one for one in known if read_config(_file(one)).family in families]
+    if name not in known and not os.path.exists(name):
+        what = f"transformer ({listed(families)})"
+        raise AccelsimError(f"{unknown(what, name, known)}, or a path")
 
 
 def library_folder() -> Path:

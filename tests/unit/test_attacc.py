@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -17,9 +18,11 @@ from accelsim.engine.bind import bind
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
 from accelsim.hw.pim.catalog import family
+from accelsim.hw.pim.channel.run_alone import run_alone
+from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.memory import PimDram
-from accelsim.hw.pim.products.attacc import head_stream
+from accelsim.hw.pim.products.attacc import AttaccProducts, _refresh_share, head_stream
 from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.run import run_pim
 from accelsim.mapping.head_places import HeadPlaces
@@ -304,9 +307,32 @@ def test_scores_that_do_not_fit_the_buffer_die() -> None:
         xs.simulate(small(2, buffer__capacity="16 KiB"), graph, mapper=FORCED)
 
 
-def test_channels_by_command_are_refused() -> None:
-    with pytest.raises(AccelsimError, match="accepted: --memory bandwidth"):
-        xs.simulate(small(), decode(contexts="45"), memory="dram", mapper=FORCED)
+def test_a_step_in_simulated_channels() -> None:
+    """Commands of every head go to its channel, beside the GPU's reads and writes."""
+    machine, graph = small(), decode(contexts="45+70+1")
+    there = xs.simulate(machine, graph, memory="dram", mapper=FORCED)
+    found = [one.schedule.activity.channels for one in there.segments if one.schedule.activity]
+    scores = 2 * (-(-45 // 16) + -(-70 // 16) + 1) * 2  # of two heads, two columns a token
+    values = 2 * 2 * (-(-45 // 16) + -(-70 // 16) + 1)
+    assert sum(one.total("MAC_AB") for one in found if one) == scores + values
+    assert not any("pass between the commands" in text for text in there.approximations)
+
+
+@pytest.mark.parametrize(("tokens", "size"), [(1024, 128), (300, 64), (40, 16)])
+@pytest.mark.parametrize("columns", [False, True])
+def test_a_product_alone_in_a_channel(tokens: int, size: int, columns: bool) -> None:
+    """Both fidelities agree on a product alone; one has the share of refresh, one none."""
+    features = min(size, 64)
+    shape = (features, tokens) if columns else (tokens, size)
+    sweep, found = Sweep(1, 1, *shape, columns=columns), family("attacc-bank")
+    for column in (0, 7, 31):
+        stream = PimStream.of(AttaccProducts().beside_host(found, sweep, column, (0, 0)))
+        alone = run_alone(found, stream, refresh=False)[0]
+        share = product_cost("attacc-bank", sweep).latency
+        lost = Fraction(*_refresh_share("attacc-bank"))
+        # A further row, where the matrix does not begin with one.
+        opened = found.device.timings["tRTP"] + found.device.timings["tRC"]
+        assert -1 < alone - share / lost <= (opened if column else 0)
 
 
 def test_the_verifier_knows_columns() -> None:

@@ -41,7 +41,28 @@ def refused(*arguments: str) -> str:
         (("memory", "neupims", "gemm:m=64,n=64"), "did you mean 'gemv'?"),
         (("memory", "hbm-pim", "logit:tokens=64,heads=8"), "accepted: gemv"),
         (("memory", "neupims", "logit:tokens=64,heads=8,head_dim=1024"), "accepted: 512"),
+        (
+            ("memory", "neupims", "logit:tokens=64,heads=8,head_dim=80"),
+            "heads of 80 elements do not fit rows of 512 elements in 32 banks; accepted: 32, 64,",
+        ),
+        (("memory", "newton", "attend:tokens=64,heads=8,head_dim=16"), "accepted: 32, 64, 128"),
+        (("memory", "pim-gpt", "attend:tokens=9,heads=8,head_dim=100"), "multiples of 16 up to"),
+        (("memory", "pim-gpt", "logit:tokens=9,heads=8,head_dim=8"), "accepted: multiples of 16"),
+        # Formats that lanes of 16 bits do not hold.
+        (
+            ("run", "hbm-pim", "gemm:m=1,n=4096,k=1024,dtype=bf16"),
+            "macs16-fp16 has no bf16 x bf16 -> fp32; supported: fp16",
+        ),
+        (
+            ("run", "attacc", "attention:heads=8,q=1,kv=512,d=128,batch=16,dtype=bf16"),
+            "macs16x2-fp16 has no bf16 x bf16 -> fp32; supported: fp16",
+        ),
         (("memory", "neupims", "logit:tokens=16777216,heads=8"), "accepted: up to 32,768 rows"),
+        # Texts.
+        (("generate", "gpt2-small"), "'gpt2-small'; did you mean 'gpt3-small'? accepted: gpt2"),
+        (("generate", "llama-2-7b"), "'llama-2-7b'; accepted: gpt2, gpt2-large, gpt2-medium"),
+        (("generate", "bert-base", "--on", "transpim"), "'bert-base'; accepted: gpt2"),
+        (("generate", "gpt2", "--asic-clock", "0"), "--asic-clock 0; accepted: 1 Hz and more"),
         # Batches, devices and lengths.
         (("run", "neupims", f"{STEP},context=9,subbatch=2"), "accepted: batch from 256"),
         (("run", "neupims", f"{STEP},context=9,tp=3"), "tp 3; accepted: a divisor of heads 32"),

@@ -20,6 +20,7 @@ from accelsim.system.cell_text import decode, read_and_write
 from accelsim.system.cell_work import CellTime, CellWork
 from accelsim.system.token_sharding import TokenSharding, Walk
 from accelsim.workload import operators as ops
+from accelsim.workload.inline import library_folder
 
 REFRESHING = 1 + 260 / (3900 - 260)
 NS = 1e-9 * REFRESHING
@@ -187,6 +188,9 @@ def test_a_text_is_the_sum_of_its_steps() -> None:
     assert both.total.seconds == pytest.approx(both.read.seconds + whole.seconds)
 
 
+LLAMA = str(library_folder() / "llama-2-7b.json")
+
+
 @pytest.mark.parametrize(
     ("model", "settings", "prompt", "tokens", "message"),
     [
@@ -195,7 +199,9 @@ def test_a_text_is_the_sum_of_its_steps() -> None:
         ("gpt2", {"stacks": 0}, 1, 0, "stacks = 0"),
         ("gpt2", {"dataflow": "batch"}, 1, 0, "accepted: token, layer"),
         ("gpt2", {"family": "newton"}, 1, 0, "accepted: transpim and its like"),
-        ("llama-2-7b", {}, 1, 0, "accepted: operators of GPT-2 and BERT"),
+        # By its path, which is read whatever it is; by its name it is told which would do.
+        (LLAMA, {}, 1, 0, "accepted: operators of GPT-2 and BERT"),
+        ("llama-2-7b", {}, 1, 0, "'llama-2-7b'; accepted: bert-base, bert-large, gpt2"),
     ],
 )
 def test_what_is_not_computed_is_refused(

@@ -342,6 +342,8 @@ def _send_second(k: Channels, c: int, clock: int, bus: int) -> None:
     s = k.word[c]
     if s[PENDING] > 0 and k.setting[REFRESH_ALONE] > 0:
         return
+    if k.setting[CONCURRENT] == 0 and s[WAITING] > 0:
+        return  # the host's turn
     if k.setting[LOOK_AT] > 1:
         _send_pim(k, c, clock, bus)
 

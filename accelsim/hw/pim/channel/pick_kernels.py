@@ -168,7 +168,14 @@ def _next_of(k: Channels, c: int, at: int, clock: int) -> Choice:
     kind, row = e[COMMAND], e[ROW]
     role, buffer = k.kind[kind, ROLE], k.kind[kind, BUFFER]
     soon, missing = NEVER, False
-    if role in (COLUMN, HEADER):
+    if role == COLUMN and _opens_together(k, kind):
+        need, b = _needed_together(k, c, kind, buffer, row, e[BANK])
+        if need != NONE:
+            when = ready_at(k, c, need, b)
+            if when <= clock:
+                return need, b, row, NONE, clock
+            return NONE, NONE, NONE, NONE, when
+    elif role in (COLUMN, HEADER):
         banks = k.reached[k.kind[kind, REACH], e[BANK]]
         for n in range(banks.shape[0]):
             b = banks[n]
@@ -182,14 +189,40 @@ def _next_of(k: Channels, c: int, at: int, clock: int) -> Choice:
             if when <= clock:
                 return need, b, row, NONE, clock
             soon = min(soon, when)
-            if k.kind[need, REACH] == k.kind[kind, REACH]:
-                break  # one command for all of them
     if missing:
         return NONE, NONE, NONE, NONE, soon
     when = clock if role == HEADER else ready_at(k, c, kind, e[BANK])
     if when <= clock:
         return kind, e[BANK], row, at, clock
     return NONE, NONE, NONE, NONE, when
+
+
+@njit
+def _opens_together(k: Channels, kind: int) -> bool:
+    """Whether one command opens, and one closes, all banks that a column works on."""
+    same = k.kind[k.kind[kind, OPENS], REACH] == k.kind[kind, REACH]
+    return bool(same and k.setting[SECOND] == 0)
+
+
+@njit
+def _needed_together(
+    k: Channels, c: int, kind: int, buffer: int, row: int, bank: int
+) -> tuple[int, int]:
+    """What these banks need before: none may be open, whoever opened it, where all are opened."""
+    banks, is_open, wrong = k.reached[k.kind[kind, REACH], bank], NONE, False
+    for n in range(banks.shape[0]):
+        b = banks[n]
+        if b < 0:
+            break
+        if k.rows[c, buffer, b] != row:
+            wrong = True
+        if k.rows[c, buffer, b] >= 0 and is_open < 0:
+            is_open = b
+    if not wrong:
+        return NONE, NONE
+    if is_open >= 0:
+        return int(k.kind[kind, CLOSES]), int(is_open)
+    return int(k.kind[kind, OPENS]), int(banks[0])
 
 
 @njit

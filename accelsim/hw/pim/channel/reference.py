@@ -85,7 +85,8 @@ class PimChannel(Banks):
         sent = self.choose()
         if sent is not None and self.family.rules.dual_command and self.family.rules.window > 1:
             alone = self.owed > 0 and self.family.rules.refresh_alone
-            if not alone:
+            hosts_turn = not self.family.rules.concurrent and self.waiting()
+            if not (alone or hosts_turn):
                 self.from_looked(not self.family.commands[sent].row_bus)
         self.move()
 
@@ -246,7 +247,17 @@ class PimChannel(Banks):
         command = self.family.commands[entry.command]
         if command.role not in (Role.COLUMN, Role.HEADER):
             return
-        for bank in self.reached(command.reach, entry.bank):
+        banks = self.reached(command.reach, entry.bank)
+        opens = self.family.commands[command.opens].reach
+        single = self.family.units.row_buffer == "single"
+        if command.role is Role.COLUMN and opens is command.reach and single:
+            # All are opened by one command, and so none may be open before.
+            held = [self.rows[0][bank] for bank in banks]
+            if any(row != entry.row for row in held):
+                still = [b for b, row in zip(banks, held, strict=True) if row is not None]
+                yield (command.closes, still[0]) if still else (command.opens, banks[0])
+            return
+        for bank in banks:
             need = self.need(command, entry.row, bank)
             if need is not None:
                 yield need, bank

@@ -214,6 +214,21 @@ def _token_cache(
     return k, Layout("V^T", grid, heads.width, heads.tokens, values, channel, behind)
 
 
+def check_head(size: int, row: int, banks: int, whole: bool) -> None:
+    """Raise AccelsimError for heads of a size that do not fit rows of so many elements, keys side
+    by side, or do not fill turns of the banks with values; ``whole``: no part of a row stays empty.
+    """
+    if size > row:
+        raise AccelsimError(f"a head of {size} elements is longer than a row; accepted: {row}")
+    if size % banks or (whole and row % size):
+        fitting = [n for n in range(banks, row + 1, banks) if row % n == 0]
+        accepted = ", ".join(map(str, fitting)) if whole else f"multiples of {banks} up to {row}"
+        raise AccelsimError(
+            f"heads of {size} elements do not fit rows of {row} elements in {banks} banks;"
+            f" accepted: {accepted}"
+        )
+
+
 def _check_heads(grid: BankGrid, heads: Heads, whole: bool) -> None:
     """A head must not lie across the end of a row of keys, nor share a tile of banks of values;
     ``whole``: it must divide the row or be rows."""

@@ -41,12 +41,17 @@ class AttaccProducts(Products):
     def rows(
         self, family: Family, sweep: Sweep, first_row: int, vector: tuple[int, int]
     ) -> Iterator[Row]:
-        """Refused: which commands go beside a product is a matter of its neighbours."""
-        del sweep, first_row, vector
-        raise AccelsimError(
-            f"products of {family.name} overlap their neighbours, which --memory dram does not"
-            " simulate; accepted: --memory bandwidth"
-        )
+        """Vectors first, then step by step, without neighbours."""
+        del vector
+        columns = family.device.organization.columns
+        yield from _rows([_Steps(family, sweep, 0, first_row * columns)])
+
+    def beside_host(
+        self, family: Family, sweep: Sweep, column: int, vector: tuple[int, int]
+    ) -> Iterator[Row]:
+        """Columns may begin anywhere in a row."""
+        del vector
+        yield from _rows([_Steps(family, sweep, 0, column)])
 
     def taken(self, family: Family, sweep: Sweep) -> Taken | None:
         """What a product with rows (``n`` tokens) or columns (``k`` tokens) takes."""
@@ -100,13 +105,14 @@ def _rows(work: list[_Steps]) -> Iterator[Row]:
 class _Steps:
     """The steps of a product in a channel; turns keep their heads in other rows."""
 
-    def __init__(self, family: Family, product: Sweep, number: int) -> None:
+    def __init__(self, family: Family, product: Sweep, number: int, first: int | None = None):
         features = product.n if product.columns else product.k
         self.product = product
         tokens = product.k if product.columns else product.n
         work = Attention(tokens, 2 * family.channels, head_dim=features, bytes=2)
         self.stack = Stack(family, work)
-        self.head = Head(self.stack, 0 if not product.brings else number % 2, 0)
+        self.head = Head(self.stack, 0 if not product.brings else number % 2, 0, first)
+        self.first = first
 
     @property
     def vector(self) -> list[Row]:
@@ -128,5 +134,6 @@ class _Steps:
         if not values:
             yield from stack.steps(count, head.scores, head.scores_out, beside)
             return
-        later = 0 if self.product.brings else count
+        # Without a place of its own, a product that goes on lies behind the one before.
+        later = 0 if self.product.brings or self.first is not None else count
         yield from stack.steps(count, lambda j: head.context(j + later), head.context_out, beside)

@@ -2,8 +2,7 @@
 
 A family's ``programs`` names its products (hw/pim/programs). They say which commands a product
 takes, what of it crosses the channel's pins, and where matrices have to lie for it. Nothing else on
-the main path asks which family it is; functional/bank_memory, which executes the commands of each
-beside it, does.
+the main path asks which family it is.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from accelsim.errors import AccelsimError
 
 if TYPE_CHECKING:
+    from accelsim.hw.block import Ints
     from accelsim.hw.pim.family import Family
     from accelsim.hw.pim.layouts.families import Heads
     from accelsim.hw.pim.layouts.layout import BankGrid, Layout
@@ -97,9 +97,6 @@ class Products:
 
     host_vectors: ClassVar[bool] = False
     """Whether vectors come over the channel's pins; otherwise they lie in rows of its banks."""
-    by_address: ClassVar[bool] = True
-    """Whether matrices lie where their addresses say, so that a product's commands can go through
-    a channel beside reads and writes; otherwise a channel is addressed output by output."""
     goes_on: ClassVar[bool] = False
     """Whether a product can go on with the sums, and have the vectors, of the one before."""
     by_columns: ClassVar[bool] = False
@@ -120,6 +117,22 @@ class Products:
         """Commands of a product whose matrix begins at row ``first_row`` of every bank, and whose
         vectors lie in the banks from (row, bank) ``vector`` on, if they lie there."""
         raise AccelsimError(f"family {family.name} computes no products of tile programs")
+
+    def beside_host(
+        self, family: Family, sweep: Sweep, column: int, vector: tuple[int, int]
+    ) -> Iterator[Row]:
+        """Commands of a product in a channel where reads and writes go, too: rows that they left
+        open are closed before, and what commands do not give is read behind them. The matrix begins
+        at a ``column`` of row 0 of its banks."""
+        del column
+        return self.rows(family, sweep, 0, vector)
+
+    def places(self, memory: PimDram, base: Ints, storage: Ints) -> tuple[Ints, Ints, Ints]:
+        """Channel, and row and column of its banks, at which matrices begin; ``storage`` are the
+        first address and the bytes [n, 2] of the tensors that they are part of."""
+        del storage
+        place = memory.address_map.locate(base)
+        return place.channel, place.row, place.column
 
     def taken(self, family: Family, sweep: Sweep) -> Taken | None:
         """What a product takes, refresh included, if it is no matter of its commands alone."""

@@ -250,11 +250,16 @@ BARRIER_ROW: Row = (BARRIER, NO_ROW, 0, 1, 0, 0)
 
 @dataclass(frozen=True)
 class Head:
-    """The head of one turn, as one channel sees it; nothing where the turn has fewer heads."""
+    """The head of one turn, as one channel sees it; nothing where the turn has fewer heads.
+
+    ``first`` is the column of its banks at which what is multiplied begins; None: where the stack
+    has the keys and the values of the turn.
+    """
 
     stack: Stack
     turn: int
     channel: int
+    first: int | None = None
 
     @cached_property
     def here(self) -> bool:
@@ -272,7 +277,10 @@ class Head:
         if not self.here:
             return
         stack, parts = self.stack, self.stack.family.device.organization
-        first = (self.turn * stack.head_bytes + (VALUES_AT if values else 0)) // parts.column_bytes
+        first = self.first
+        if first is None:
+            offset = self.turn * stack.head_bytes + (VALUES_AT if values else 0)
+            first = offset // parts.column_bytes
         at = np.arange(begin, end)
         bank = np.zeros_like(at)
         if stack.level == GROUP:

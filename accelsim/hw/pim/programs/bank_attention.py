@@ -17,9 +17,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from accelsim.errors import AccelsimError
 from accelsim.hw.pim.channel.stream import NO_ROW
 from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.layouts.families import check_head
 from accelsim.hw.pim.operators import Attend, Logit
 
 Row = tuple[int, int, int, int, int, int]
@@ -33,8 +33,7 @@ def row_elements(family: Family) -> int:
 def heads_of_a_row(family: Family, head_dim: int) -> int:
     """Whole heads side by side in a row."""
     size = row_elements(family)
-    if head_dim > size:
-        raise AccelsimError(f"a head of {head_dim} elements is longer than a row; accepted: {size}")
+    check_head(head_dim, size, family.banks, whole=False)
     return size // head_dim
 
 
@@ -78,6 +77,7 @@ def attend_rows(family: Family, work: Attend, first_row: int = 0) -> Iterator[Ro
 
 def value_tiles(family: Family, work: Attend) -> int:
     """Rows of every bank that the elements of all heads take."""
+    check_head(work.head_dim, row_elements(family), family.banks, whole=False)
     return math.ceil(work.heads * work.head_dim / (family.channels * family.banks))
 
 

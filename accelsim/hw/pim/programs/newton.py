@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from accelsim.errors import AccelsimError
 from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.layouts.families import check_head
 from accelsim.hw.pim.operators import Attend, Gemv, Logit, Operator, refusal
 from accelsim.hw.pim.products.product import Row, Sweep
 
@@ -70,6 +70,7 @@ class _Writer:
             yield from self.chunk([tile] * math.ceil(work.tokens / self.family.banks))
 
     def attend(self, work: Attend) -> Iterator[Row]:
+        check_head(work.head_dim, self.row_length, self.family.banks, whole=True)
         for _ in range(work.heads):
             for first in range(0, work.tokens, self.row_length):
                 columns = self.columns(min(self.row_length, work.tokens - first))
@@ -77,10 +78,7 @@ class _Writer:
                 yield from self.chunk([[columns]] * groups)
 
     def heads_of_a_row(self, head_dim: int) -> int:
-        if head_dim > self.row_length:
-            raise AccelsimError(
-                f"a head of {head_dim} elements is longer than a row; accepted: {self.row_length}"
-            )
+        check_head(head_dim, self.row_length, self.family.banks, whole=True)
         return self.row_length // head_dim
 
     def columns(self, elements: int) -> int:
