@@ -19,6 +19,7 @@ def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
     with more.
     """
     from accelsim.engine import traffic_kernels as k
+    from accelsim.engine.bank_kernels import part_all_banks
     from accelsim.engine.channel_kernels import part_all
     from accelsim.engine.kernels import NEVER, link_queues
 
@@ -79,5 +80,7 @@ def run_agents(timed: TimedProgram, nodes: int = FIRST_NODES) -> Schedule:
         raise fault(timed, retired, horizon, head, out.finish)
     if channels is not None:
         part_all(channels)
+    if banks is not None:
+        part_all_banks(banks)
     activity = activity_of(traffic, levels, channels, banks, out)
     return Schedule(out.start, out.finish, out.order, activity)

@@ -21,7 +21,15 @@ def banks_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> Ban
     bursts; None where no such channels are simulated."""
     from accelsim.engine.bank_kernels import Banks
     from accelsim.hw.dram.mapping import LANE
-    from accelsim.hw.pim.channel.state import NODE_WORDS, NONE, SENDER, entries, idle_channels
+    from accelsim.hw.pim.channel.state import (
+        MEMBERS,
+        NODE_WORDS,
+        NONE,
+        SENDER,
+        entries,
+        idle_channels,
+    )
+    from accelsim.hw.pim.channel.twin_kernels import OUTCOMES
 
     memory, given = traffic.pim_dram, traffic.products
     if memory is None:
@@ -37,15 +45,20 @@ def banks_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> Ban
     )
     if given is not None:
         state.entry[:, SENDER] = given.sender
+    state.word[0, MEMBERS] = memory.channels
+    words = state.sent.shape[1] + OUTCOMES + state.rank.shape[1] * state.rank.shape[2]
     return Banks(
         state=state,
         map=memory.address_map.compiled,
         digits=np.zeros(LANE + 1, np.int64),
+        nodes=np.zeros(max(nodes, memory.channels), np.int64),
         tick=tick,
         latency=memory.added_cycles * tick,
         touched=np.zeros(memory.channels, np.int64),
         full=np.zeros(1, np.int64),
         product=np.full((instructions, 2), NONE, np.int64) if given is None else given.place,
+        leader=np.zeros(memory.channels, np.int64),
+        account=np.zeros((memory.channels, words), np.int64),
     )
 
 

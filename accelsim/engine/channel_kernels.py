@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._jit import njit_uncounted as njit
+from accelsim.engine.leader_kernels import follow, heir_of, inherit
 from accelsim.hw.dram.fifo_kernels import push, push_stripe
 from accelsim.hw.dram.mapping import CHANNEL, PSEUDO, CompiledMap
 from accelsim.hw.dram.mapping_kernels import bank_in, lane_banks, locate, sweeps
@@ -20,7 +21,6 @@ from accelsim.hw.dram.state import (
     IDLE_CLOCK,
     MEMBERS,
     NEVER,
-    NONE,
     Memory,
 )
 from accelsim.hw.dram.twin_kernels import add_account, alike, copy_channel, tally
@@ -184,56 +184,33 @@ def _join(channels: Channels, clock: int) -> None:
 @njit
 def _follow(channels: Channels, c: int, other: int) -> None:
     """Channel c and those that follow it get another leader, in the same state."""
-    leader, account = channels.leader, channels.account
     s, t = channels.state.state[c], channels.state.state[other]
-    more = account[c]
+    more = channels.account[c]
     for word in range(more.shape[0]):
         more[word] = 0
     tally(s, more, 1)
     tally(t, more, -1)
-    for k in range(leader.shape[0]):
-        if leader[k] == c and k != c:
-            leader[k] = other
-            for word in range(more.shape[0]):
-                account[k, word] += more[word]
-    leader[c] = other
+    follow(channels.leader, channels.account, c, other)
     t[MEMBERS] += s[MEMBERS]
 
 
 @njit
 def stand_alone(channels: Channels, c: int) -> bool:
     """Simulate a channel for itself from now on; False, and nothing done, when there is no room."""
-    m, leader, account = channels.state, channels.leader, channels.account
-    lead = leader[c]
-    heir = c if lead != c else _first_follower(leader, c)
+    m, lead, heir = channels.state, channels.leader[c], heir_of(channels.leader, c)
     if heir < 0:
         return True
     s = m.state[lead]
     if not copy_channel(m, lead, heir, channels.nodes):
         return False
-    add_account(m.state[heir], account[heir])
+    add_account(m.state[heir], channels.account[heir])
     members = s[MEMBERS] - 1
     s[MEMBERS] = 1 if lead == c else members
     m.state[heir, MEMBERS] = members if lead == c else 1
-    if lead == c:
-        for k in range(leader.shape[0]):
-            if leader[k] == c and k != c and k != heir:
-                leader[k] = heir
-                for word in range(account.shape[1]):
-                    account[k, word] -= account[heir, word]
-    leader[heir] = heir
+    inherit(channels.leader, channels.account, c, heir)
     channels.touched[c] = 1
     channels.touched[heir] = 1
     return True
-
-
-@njit
-def _first_follower(leader: NDArray[np.int64], c: int) -> int:
-    """A channel that follows c, or NONE."""
-    for k in range(leader.shape[0]):
-        if k != c and leader[k] == c:
-            return k
-    return NONE
 
 
 @njit
