@@ -13,8 +13,10 @@ from accelsim.hw.pim.channel.fifo_kernels import (
     done,
     done_entry,
     fenced,
+    from_bank,
     offer,
     serve,
+    to_bank,
 )
 from accelsim.hw.pim.channel.issue_kernels import issue, reserve
 from accelsim.hw.pim.channel.pick_kernels import (
@@ -364,10 +366,7 @@ def _serve(k: Channels, c: int, kind: int, bank: int, row: int, place: int, cloc
         s[CONFLICTS if demanded else MISSES] += 1
         k.demanded[c, bank] = 0
     k.served[c, bank] += 1
-    i = k.queue[c, bank, place] & NODE_MASK
-    for after in range(place + 1, k.length[c, bank]):
-        k.queue[c, bank, after - 1] = k.queue[c, bank, after]
-    k.length[c, bank] -= 1
+    i = from_bank(k, c, bank, place)
     s[WAITING] -= 1
     end = clock + k.setting[WRITE_CYCLES if kind == WR else READ_CYCLES]
     s[LAST_DATA] = max(s[LAST_DATA], end)
@@ -410,7 +409,7 @@ def _move(k: Channels, c: int, clock: int, head: int, running: bool) -> bool:
     for at in range(s[waiting]):
         i = k.writes[c, at] if write else k.reads[c, at]
         bank = k.node[i & NODE_MASK, R_BANK]
-        if k.length[c, bank] >= k.setting[DEPTH]:
+        if k.held[c, bank] >= k.setting[DEPTH]:
             continue
         _to_bank(k, c, at, i, write)
         return True
@@ -420,11 +419,9 @@ def _move(k: Channels, c: int, clock: int, head: int, running: bool) -> bool:
 @njit
 def _to_bank(k: Channels, c: int, at: int, i: int, write: bool) -> None:
     """Take a request out of its queue or buffer into the queue of its bank."""
-    s, waiting, bank = k.word[c], WRITES if write else READS, k.node[i & NODE_MASK, R_BANK]
+    s, waiting = k.word[c], WRITES if write else READS
     queue = k.writes[c] if write else k.reads[c]
-    k.quiet[c, bank] = 0
-    k.queue[c, bank, k.length[c, bank]] = i
-    k.length[c, bank] += 1
+    to_bank(k, c, k.node[i & NODE_MASK, R_BANK], i)
     s[WAITING] += 1
     for after in range(at + 1, s[waiting]):
         queue[after - 1] = queue[after]

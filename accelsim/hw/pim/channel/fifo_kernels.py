@@ -122,6 +122,37 @@ def offer(k: Channels, c: int, clock: int) -> bool:
 
 
 @njit
+def to_bank(k: Channels, c: int, bank: int, place: int) -> None:
+    """A request joins the queue of its bank: its node's run there, if that is the last one."""
+    k.quiet[c, bank] = 0
+    k.held[c, bank] += 1
+    last = k.length[c, bank] - 1
+    if last >= 0 and (k.queue[c, bank, last] ^ place) & NODE_MASK == 0:
+        k.count[c, bank, last] += 1
+        return
+    k.queue[c, bank, last + 1] = place
+    k.count[c, bank, last + 1] = 1
+    q = k.node[place & NODE_MASK]
+    k.wish[c, bank, last + 1] = q[R_ROW] << 1 | q[R_WRITE]
+    k.length[c, bank] += 1
+
+
+@njit
+def from_bank(k: Channels, c: int, bank: int, run: int) -> int:
+    """The first request of a run leaves the queue of its bank; its node."""
+    i = k.queue[c, bank, run] & NODE_MASK
+    k.held[c, bank] -= 1
+    k.count[c, bank, run] -= 1
+    k.queue[c, bank, run] += 1 << NUMBER_BITS  # of the next one, if these are writes
+    if k.count[c, bank, run] == 0:
+        k.length[c, bank] -= 1
+        for column in (k.queue[c, bank], k.count[c, bank], k.wish[c, bank]):
+            for at in range(run, k.length[c, bank]):
+                column[at] = column[at + 1]
+    return int(i)
+
+
+@njit
 def fenced(k: Channels, c: int, at: int) -> bool:
     """Whether an entry waits for writes that the channel had accepted before it came."""
     number = k.entry[at, AFTER]
@@ -131,9 +162,8 @@ def fenced(k: Channels, c: int, at: int) -> bool:
     if s[WRITES] > 0 and k.writes[c, 0] >> NUMBER_BITS <= number:
         return True
     for b in range(k.setting[BANKS]):
-        for place in range(k.length[c, b]):
-            i = k.queue[c, b, place]
-            if k.node[i & NODE_MASK, R_WRITE] > 0 and i >> NUMBER_BITS <= number:
+        for run in range(k.length[c, b]):
+            if k.wish[c, b, run] & 1 and k.queue[c, b, run] >> NUMBER_BITS <= number:
                 return True
     k.entry[at, AFTER] = 0
     return False

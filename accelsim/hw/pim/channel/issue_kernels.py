@@ -83,15 +83,11 @@ def _push(k: Channels, c: int, kind: int, bank: int, total: int, first: int, las
         how = heard[n, 1]
         times, costs = k.ready[c, heard[n, 0]], k.delay[how, kind]
         for after in range(times.shape[0]):
-            at = last + costs[after]
-            if at > times[after]:
-                times[after] = at
+            times[after] = max(times[after], last + costs[after])
         if several:
             for after in range(times.shape[0]):
                 rule = k.each[how, kind, after]
-                at = first + rule[0] + rule[1] * max(total, rule[2])
-                if at > times[after]:
-                    times[after] = at
+                times[after] = max(times[after], first + rule[0] + rule[1] * max(total, rule[2]))
 
 
 @njit

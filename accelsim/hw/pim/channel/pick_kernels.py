@@ -35,13 +35,10 @@ from accelsim.hw.pim.channel.state import (
     LOOKED,
     MOVE,
     NEVER,
-    NODE_MASK,
     NONE,
     OPENS,
     POINTER,
     QUEUED,
-    R_ROW,
-    R_WRITE,
     REACH,
     REFRESH_AT,
     REFRESH_CLOSE,
@@ -63,6 +60,7 @@ from accelsim.hw.pim.channel.state import (
     UNIT_BANKS,
     UNIT_DUE,
     Channels,
+    Int64,
 )  # fmt: skip
 
 ACT, PRE, RD, WR = 0, 1, 2, 3
@@ -301,66 +299,104 @@ def _still_needed(k: Channels, c: int, at: int) -> bool:
 @njit
 def pick_request(k: Channels, c: int, clock: int, pim_waits: bool) -> Choice:
     """Round robin over banks: the first request whose next command is ready."""
-    s, soon, banks = k.word[c], NEVER, k.setting[BANKS]
-    for _ in range(banks):
-        b = s[POINTER] + 1
-        if b == banks:
-            b = 0
-        s[POINTER] = b
-        if k.length[c, b] == 0 or (s[HOLDING] > 0 and b == s[HOLD_BANK]):
-            continue
-        if s[REFRESHING] > 0 and b // k.setting[UNIT_BANKS] == s[UNIT_DUE]:
-            continue
-        if clock < k.quiet[c, b]:
-            soon = min(soon, k.quiet[c, b])
-            continue
-        open_row, tried, later = k.rows[c, 0, b], 0, NEVER
-        for place in range(k.length[c, b]):
-            q = k.node[k.queue[c, b, place] & NODE_MASK]
-            if q[R_ROW] == s[RESERVED]:
-                continue
-            command = ACT
-            if open_row >= 0:
-                command = PRE if q[R_ROW] != open_row else WR if q[R_WRITE] > 0 else RD
-            elif k.setting[SECOND] > 0 and k.rows[c, 1, b] == q[R_ROW]:
-                command = k.setting[REFRESH_CLOSE_SECOND]
-            if tried >> command & 1:
-                continue
-            tried |= 1 << command
-            if command == PRE and not _may_close(k, c, b, place):
-                continue
-            at = ready_at(k, c, command, b)
-            later = min(later, at)
-            if at > clock:
-                soon = min(soon, at)
-            elif not pim_waits or _fits(k, c, command):
-                return command, b, q[R_ROW], place, clock
-        # Until then nothing changes by itself: times only move away.
-        k.quiet[c, b] = later
+    s, quiet = k.word[c], k.quiet[c]
+    last, first, end = s[POINTER], s[POINTER] + 1, quiet.shape[0]
+    for _ in range(2):
+        b = _awake(quiet, first, end, clock)
+        while b < end:
+            refreshing = s[REFRESHING] > 0 and b // k.setting[UNIT_BANKS] == s[UNIT_DUE]
+            if not refreshing and (s[HOLDING] == 0 or b != s[HOLD_BANK]):
+                if k.rows[c, 0, b] >= 0:
+                    command, row, run = _of_open(k, c, b, clock, pim_waits)
+                else:
+                    command, row, run = _of_closed(k, c, b, clock, pim_waits)
+                if command != NONE:
+                    s[POINTER] = b
+                    return command, b, row, run, clock
+            b = _awake(quiet, b + 1, end, clock)
+        first, end = 0, last + 1
+    soon = NEVER
+    for b in range(quiet.shape[0]):
+        soon = min(soon, quiet[b] if quiet[b] > clock else NEVER)
     return NONE, NONE, NONE, NONE, soon
+
+
+@njit
+def _awake(quiet: Int64, first: int, end: int, clock: int) -> int:
+    """The next bank whose requests need to be looked at."""
+    for b in range(first, end):
+        if quiet[b] <= clock:
+            return b
+    return end
+
+
+@njit
+def _of_open(k: Channels, c: int, b: int, clock: int, pim_waits: bool) -> tuple[int, int, int]:
+    """(command, row, run) of the first request of an open bank whose next command is ready, or
+    NONE: its first reads or writes of the row, or its oldest request, which closes the bank if no
+    hit waits or the row has had its share."""
+    s, wish, n, row = k.word[c], k.wish[c, b], k.length[c, b], k.rows[c, 0, b]
+    reads, writes = _find(wish, n, row << 1), _find(wish, n, row << 1 | 1)
+    hit, later = min(reads, writes), NEVER
+    closes = hit == n or k.served[c, b] >= k.setting[HIT_CAP]
+    if hit > 0 and closes and wish[0] >> 1 != s[RESERVED]:
+        at = ready_at(k, c, PRE, b)
+        if at <= clock and (not pim_waits or _fits(k, c, PRE)):
+            return PRE, wish[0] >> 1, 0
+        later = at
+    if row != s[RESERVED]:
+        for run in (hit, max(reads, writes)):
+            if run < n:
+                command = WR if run == writes else RD
+                at = ready_at(k, c, command, b)
+                if at <= clock:
+                    return command, row, run
+                later = min(later, at)
+    # Until then nothing changes by itself: times only move away.
+    k.quiet[c, b] = later
+    return NONE, NONE, NONE
+
+
+@njit
+def _of_closed(k: Channels, c: int, b: int, clock: int, pim_waits: bool) -> tuple[int, int, int]:
+    """The same of a bank that is closed to the host: its first request to a row that the second
+    buffer holds has it closed there, the first to another one opens it."""
+    s, wish, n = k.word[c], k.wish[c, b], k.length[c, b]
+    other = k.rows[c, 1, b] if k.setting[SECOND] > 0 else NONE
+    held, later = n, NEVER
+    if other >= 0 and other != s[RESERVED]:
+        held = min(_find(wish, n, other << 1), _find(wish, n, other << 1 | 1))
+    opened = 0
+    while opened < n and (wish[opened] >> 1 == s[RESERVED] or wish[opened] >> 1 == other):
+        opened += 1
+    for run in (min(held, opened), max(held, opened)):
+        if run < n:
+            command = k.setting[REFRESH_CLOSE_SECOND] if run == held else ACT
+            at = ready_at(k, c, command, b)
+            if at <= clock and (not pim_waits or _fits(k, c, command)):
+                return command, wish[run] >> 1, run
+            later = min(later, at)
+    k.quiet[c, b] = later
+    return NONE, NONE, NONE
+
+
+@njit
+def _find(wish: Int64, n: int, wanted: int) -> int:
+    """The first of n runs with this row and direction, n if there is none."""
+    for run in range(n):
+        if wish[run] == wanted:
+            return run
+    return n
 
 
 @njit
 def _fits(k: Channels, c: int, command: int) -> bool:
     """Whether the slack before a refresh leaves time for a row command; takes it."""
     s = k.word[c]
-    if s[SLACK] <= 0 or command in (RD, WR):
+    if s[SLACK] <= 0:
         return True
     needed = k.setting[TRCD] if command == ACT else k.setting[TRP] + k.setting[TRCD]
     if s[SLACK] <= needed:
         return False
     s[SLACK] -= k.setting[TRCD] if command == ACT else k.setting[TRP]
-    return True
-
-
-@njit
-def _may_close(k: Channels, c: int, b: int, place: int) -> bool:
-    """Only the oldest request of a bank closes it: no hit waits, or the row has had its share."""
-    if place > 0:
-        return False
-    if k.served[c, b] >= k.setting[HIT_CAP]:
-        return True
-    for other in range(k.length[c, b]):
-        if k.node[k.queue[c, b, other] & NODE_MASK, R_ROW] == k.rows[c, 0, b]:
-            return False
     return True

@@ -59,7 +59,7 @@ ENTRY_WORDS = 10
 # --- nodes: bursts of the host in one row. LEFT of them wait outside, LIVE are not served yet
 R_BANK, R_ROW, R_WRITE, R_LEFT, R_LIVE, R_SENDER, R_NEXT, R_COPY = range(8)
 NODE_WORDS = 8
-# --- a place in a queue: node + (number of the write << NUMBER_BITS)
+# --- a place in a queue: node + (number of the write << NUMBER_BITS), of a run that of its first
 NUMBER_BITS = 28
 NODE_MASK = (1 << NUMBER_BITS) - 1
 MOST_NODES = 1 << NUMBER_BITS
@@ -100,8 +100,11 @@ class Channels(NamedTuple):
     node: Int64  # [node, field]: requests of the host, of all channels
     reads: Int64  # [c, place]
     writes: Int64  # from the oldest
-    queue: Int64  # [c, b, place]
-    length: Int64  # [c, b]
+    queue: Int64  # [c, b, run]: bursts of one node that came one after the other
+    count: Int64  # [c, b, run]: how many of them wait
+    wish: Int64  # [c, b, run]: row << 1, + 1 for writes
+    length: Int64  # [c, b]: runs
+    held: Int64  # [c, b]: bursts
     returns: Int64  # [c, ring]: clocks at which reads end
     sent: Int64  # [c, k]: how often
     log: Int64  # [command, (clock, command, channel, bank, row, repeat)]
@@ -130,13 +133,14 @@ def channels(
     ends = np.cumsum([len(one) for one in streams])
     entry = entries(np.concatenate([one.table() for one in streams]))
     asked = requests or [np.zeros((0, 4), np.int64)] * len(streams)
-    node = np.zeros((sum(len(one) for one in asked), NODE_WORDS), np.int64)
+    runs = [_runs(one) for one in asked]
+    node = np.zeros((sum(len(one) for one in runs), NODE_WORDS), np.int64)
     k = idle_channels(family, ends, entry, node, refresh=refresh, log=log)
     k.word[:, END] = ends
     k.word[:, OUTSTANDING] = outstanding or NEVER
     k.word[:, REFRESH_AT] = max(1, int(k.setting[REFRESH_STEP]) - refresh_after)
     first = 0
-    for c, one in enumerate(asked):
+    for c, one in enumerate(runs):
         last = first + len(one) - 1
         if len(one):
             _line_up(node[first : last + 1], one, first)
@@ -146,10 +150,18 @@ def channels(
     return k
 
 
-def _line_up(node: Int64, requests: Int64, first: int) -> None:
-    """Nodes of one burst each, in the order of requests; the first one has a number."""
-    node[:, [R_BANK, R_ROW, R_WRITE]] = requests[:, [0, 1, 3]]
-    node[:, [R_LEFT, R_LIVE]] = 1
+def _runs(requests: Int64) -> Int64:
+    """Requests (bank, row, column, write) one after the other: rows of (bank, row, write, how many
+    of the same)."""
+    of = requests[:, [0, 1, 3]]
+    first = np.flatnonzero(np.append(True, (of[1:] != of[:-1]).any(axis=1)))[: len(of)]
+    return np.column_stack([of[first], np.diff(np.append(first, len(of)))])
+
+
+def _line_up(node: Int64, runs: Int64, first: int) -> None:
+    """Nodes of runs in their order; the first one has a number."""
+    node[:, [R_BANK, R_ROW, R_WRITE, R_LEFT]] = runs
+    node[:, R_LIVE] = node[:, R_LEFT]
     node[:, R_NEXT] = first + 1 + np.arange(len(node))
     node[-1, R_NEXT] = NONE
 
@@ -212,7 +224,10 @@ def idle_channels(
         reads=np.zeros((n, reads), np.int64),
         writes=np.zeros((n, int(setting[WRITE_BUFFER])), np.int64),
         queue=np.zeros((n, banks, depth), np.int64),
+        count=np.zeros((n, banks, depth), np.int64),
+        wish=np.zeros((n, banks, depth), np.int64),
         length=np.zeros((n, banks), np.int64),
+        held=np.zeros((n, banks), np.int64),
         returns=np.zeros((n, 1 << 10), np.int64),
         sent=np.zeros((n, kinds), np.int64),
         log=np.zeros((log, 6), np.int64),

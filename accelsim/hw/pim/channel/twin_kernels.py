@@ -218,9 +218,11 @@ def _copy_queues(k: Channels, source: int, target: int) -> None:
     for at in range(k.word[source, WRITES]):
         k.writes[target, at] = _place_of_copy(k, k.writes[source, at])
     for b in range(k.setting[BANKS]):
-        k.length[target, b] = k.length[source, b]
-        for at in range(k.length[source, b]):
-            k.queue[target, b, at] = _place_of_copy(k, k.queue[source, b, at])
+        k.length[target, b], k.held[target, b] = k.length[source, b], k.held[source, b]
+        for run in range(k.length[source, b]):
+            k.queue[target, b, run] = _place_of_copy(k, k.queue[source, b, run])
+            k.count[target, b, run] = k.count[source, b, run]
+            k.wish[target, b, run] = k.wish[source, b, run]
 
 
 @njit
@@ -247,8 +249,8 @@ def _waiting(k: Channels, c: int, nodes: Int64) -> int:
     for at in range(k.word[c, WRITES]):
         count = _mark(k, k.writes[c, at] & NODE_MASK, nodes, count)
     for b in range(k.setting[BANKS]):
-        for at in range(k.length[c, b]):
-            count = _mark(k, k.queue[c, b, at] & NODE_MASK, nodes, count)
+        for run in range(k.length[c, b]):
+            count = _mark(k, k.queue[c, b, run] & NODE_MASK, nodes, count)
     return count
 
 
