@@ -14,9 +14,7 @@ NOBODY = -1
 
 
 @njit
-def follow(
-    leader: NDArray[np.int64], account: NDArray[np.int64], c: int, other: int
-) -> None:
+def follow(leader: NDArray[np.int64], account: NDArray[np.int64], c: int, other: int) -> None:
     """Channel c, whose account says what it has counted more than ``other``, and those that follow
     it get ``other`` as their leader."""
     for k in range(leader.shape[0]):
@@ -40,9 +38,7 @@ def heir_of(leader: NDArray[np.int64], c: int) -> int:
 
 
 @njit
-def inherit(
-    leader: NDArray[np.int64], account: NDArray[np.int64], c: int, heir: int
-) -> None:
+def inherit(leader: NDArray[np.int64], account: NDArray[np.int64], c: int, heir: int) -> None:
     """A channel has a record of its own from now on; if it is not c itself, all that follow c
     follow it."""
     if heir != c:

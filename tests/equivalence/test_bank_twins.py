@@ -1,0 +1,154 @@
+"""Channels whose banks compute and that follow a leader are what they would be alone.
+
+Most windows go to all channels alike; now and then one of them gets a burst or a product of its
+own, before, amid and after pauses, so that channels part and join all the time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_engine_bank_reference import FAMILIES, memory_of, with_family
+from test_engine_memory_reference import by_hand
+from test_pim_reference import often_refreshed, tiles
+
+from accelsim import engine
+from accelsim.engine import TimedProgram, reference
+from accelsim.engine.traffic import Products
+from accelsim.hw.dram.commands import Command
+from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.memory import PimDram
+
+MANY = settings(  # the first example compiles
+    deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=12
+)
+RD, WR = int(Command.RD), int(Command.WR)
+
+
+class Rounds:
+    """Instructions of one unit for transfers and one unit per channel for products."""
+
+    def __init__(self, found: Family, memory: PimDram, seed: int) -> None:
+        self.found, self.memory = found, memory
+        self.draw = np.random.default_rng(seed)
+        self.map = memory.address_map.compiled
+        self.burst = self.map.column_bytes
+        self.sweep = self.map.sweep * self.burst
+        self.windows: list[list[tuple[int, ...]]] = []
+        self.pauses: list[int] = []
+        self.units: list[int] = []
+        self.tables: list[list[np.ndarray]] = [[] for _ in range(memory.channels)]
+        self.senders: list[list[int]] = [[] for _ in range(memory.channels)]
+
+    def send(self, pause: int, *windows: tuple[int, ...], unit: int = 0) -> None:
+        self.windows.append(list(windows))
+        self.pauses.append(pause)
+        self.units.append(unit)
+
+    def sweeps(self) -> None:
+        """Whole turns over the channels, after a pause."""
+        base = self.sweep * self.draw.integers(0, 6, 3)
+        write = self.draw.random(3) < 0.4
+        turns = self.draw.integers(1, 3, 3) * self.sweep
+        some = [
+            (int(b), 1, int(n), int(n), int(w)) for b, n, w in zip(base, turns, write, strict=True)
+        ]
+        self.send(int(self.draw.choice([0, 20, 400])), *some[: self.draw.integers(1, 4)])
+
+    def bursts(self) -> None:
+        """One for every channel in the same place, or in another one of a channel, or later."""
+        place, write = int(self.draw.integers(0, 4)) * self.sweep, int(self.draw.random() < 0.5)
+        odd, what = (
+            self.draw.integers(0, self.memory.channels),
+            self.draw.choice(["nothing", "row", "kind", "late", "twice"]),
+        )
+        run = self.map.run * self.burst
+        for c in range(self.memory.channels):
+            base, kind = place + c * run, write
+            if c == odd:
+                base += 4 * self.sweep * (what == "row")
+                kind ^= what == "kind"
+                self.send(30 * (what == "late"))
+                if what == "twice":
+                    self.send(0, (base, 1, self.burst, self.burst, kind))
+            self.send(0, (base, 1, self.burst, self.burst, kind))
+
+    def products(self) -> None:
+        """Products in one channel or the same in all of them."""
+        table = tiles(self.found, self.draw, int(self.draw.integers(1, 3))).table()
+        all_of_them = range(self.memory.channels)
+        some = all_of_them if self.draw.random() < 0.5 else self.draw.choice(all_of_them, 1)
+        for c in some:
+            self.tables[int(c)].append(table)
+            self.senders[int(c)] += [len(self.units)] * len(table)
+            self.send(0, unit=1 + int(c))
+
+    def program(self) -> TimedProgram:
+        units = 1 + self.memory.channels
+        timed = by_hand(self.windows, self.memory, units=units, occupancy=self.pauses)
+        place, ends, total = np.full((len(self.units), 2), -1, np.int64), [], 0
+        for c, tables in enumerate(self.tables):
+            mine = [i for i, unit in enumerate(self.units) if unit == 1 + c]
+            for i, table in zip(mine, tables, strict=True):
+                total += len(table)
+                place[i] = c, total
+            ends.append(total)
+        table = np.concatenate([np.zeros((0, 6), np.int64), *chain(*self.tables)])
+        senders = np.array([*chain(*self.senders)], np.int64)
+        traffic = replace(
+            timed.traffic, products=Products(place, table, senders, np.array(ends, np.int64))
+        )
+        return replace(timed, unit=np.array(self.units, np.int32), traffic=traffic)
+
+
+def hits(log: list, banks: int) -> int:
+    """Columns of the host that met their row open, by what a log says."""
+    fresh, found = set(range(banks)), 0
+    for one in log:
+        if one.command in (RD, WR):
+            found += one.bank not in fresh
+            fresh.discard(one.bank)
+        elif one.command == int(Command.ACT):
+            fresh.add(one.bank)
+    return found
+
+
+@given(st.data(), st.sampled_from(FAMILIES), st.integers(0, 2**32 - 1), st.integers(2, 4))
+@MANY
+def test_channels_part_and_join(data, name, seed, channels):
+    found = often_refreshed(
+        name,
+        data.draw(st.sampled_from([700, 3900])),
+        read_queue=data.draw(st.sampled_from([4, 32])),
+        write_buffer=data.draw(st.sampled_from([3, 32])),
+        command_queue=data.draw(st.sampled_from([2, 128])),
+    )
+    kinds = data.draw(
+        st.lists(
+            st.sampled_from(["sweeps", "sweeps", "bursts", "products"]), min_size=2, max_size=6
+        )
+    )
+    with with_family(found):
+        rounds = Rounds(found, memory_of(channels), seed)
+        for kind in kinds:
+            getattr(rounds, kind)()
+        timed = rounds.program()
+        machine, schedule = reference.simulate(timed), engine.run(timed)
+    for mine, theirs in (
+        (schedule.start, machine.start),
+        (schedule.finish, machine.finish),
+        (schedule.order, machine.order),
+    ):
+        assert mine.tolist() == theirs
+    logs = [one.channel.log for one in machine.channels.channels]
+    told = [Counter(one.command for one in log) for log in logs]
+    counts = schedule.activity.channels.counts
+    for one in found.commands:
+        if one.repeat != "run":
+            assert counts[one.name].tolist() == [of[one.number] for of in told], one.name
+    assert counts["hits"].tolist() == [hits(log, found.banks) for log in logs]
