@@ -123,7 +123,7 @@ def hits(log: list, banks: int) -> int:
 def test_channels_part_and_join(data, name, seed, channels):
     found = often_refreshed(
         name,
-        data.draw(st.sampled_from([700, 3900])),
+        data.draw(st.sampled_from([1200, 3900])),
         read_queue=data.draw(st.sampled_from([4, 32])),
         write_buffer=data.draw(st.sampled_from([3, 32])),
         command_queue=data.draw(st.sampled_from([2, 128])),

@@ -128,10 +128,10 @@ def to_bank(k: Channels, c: int, bank: int, place: int) -> None:
     k.held[c, bank] += 1
     last = k.length[c, bank] - 1
     if last >= 0 and (k.queue[c, bank, last] ^ place) & NODE_MASK == 0:
-        k.count[c, bank, last] += 1
+        k.bursts[c, bank, last] += 1
         return
     k.queue[c, bank, last + 1] = place
-    k.count[c, bank, last + 1] = 1
+    k.bursts[c, bank, last + 1] = 1
     q = k.node[place & NODE_MASK]
     k.wish[c, bank, last + 1] = q[R_ROW] << 1 | q[R_WRITE]
     k.length[c, bank] += 1
@@ -142,11 +142,11 @@ def from_bank(k: Channels, c: int, bank: int, run: int) -> int:
     """The first request of a run leaves the queue of its bank; its node."""
     i = k.queue[c, bank, run] & NODE_MASK
     k.held[c, bank] -= 1
-    k.count[c, bank, run] -= 1
+    k.bursts[c, bank, run] -= 1
     k.queue[c, bank, run] += 1 << NUMBER_BITS  # of the next one, if these are writes
-    if k.count[c, bank, run] == 0:
+    if k.bursts[c, bank, run] == 0:
         k.length[c, bank] -= 1
-        for column in (k.queue[c, bank], k.count[c, bank], k.wish[c, bank]):
+        for column in (k.queue[c, bank], k.bursts[c, bank], k.wish[c, bank]):
             for at in range(run, k.length[c, bank]):
                 column[at] = column[at + 1]
     return int(i)

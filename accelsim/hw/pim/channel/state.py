@@ -101,10 +101,10 @@ class Channels(NamedTuple):
     reads: Int64  # [c, place]
     writes: Int64  # from the oldest
     queue: Int64  # [c, b, run]: bursts of one node that came one after the other
-    count: Int64  # [c, b, run]: how many of them wait
+    bursts: Int64  # [c, b, run]: how many of them wait
     wish: Int64  # [c, b, run]: row << 1, + 1 for writes
     length: Int64  # [c, b]: runs
-    held: Int64  # [c, b]: bursts
+    held: Int64  # [c, b]: bursts of all its runs
     returns: Int64  # [c, ring]: clocks at which reads end
     sent: Int64  # [c, k]: how often
     log: Int64  # [command, (clock, command, channel, bank, row, repeat)]
@@ -224,7 +224,7 @@ def idle_channels(
         reads=np.zeros((n, reads), np.int64),
         writes=np.zeros((n, int(setting[WRITE_BUFFER])), np.int64),
         queue=np.zeros((n, banks, depth), np.int64),
-        count=np.zeros((n, banks, depth), np.int64),
+        bursts=np.zeros((n, banks, depth), np.int64),
         wish=np.zeros((n, banks, depth), np.int64),
         length=np.zeros((n, banks), np.int64),
         held=np.zeros((n, banks), np.int64),

@@ -221,7 +221,7 @@ def _copy_queues(k: Channels, source: int, target: int) -> None:
         k.length[target, b], k.held[target, b] = k.length[source, b], k.held[source, b]
         for run in range(k.length[source, b]):
             k.queue[target, b, run] = _place_of_copy(k, k.queue[source, b, run])
-            k.count[target, b, run] = k.count[source, b, run]
+            k.bursts[target, b, run] = k.bursts[source, b, run]
             k.wish[target, b, run] = k.wish[source, b, run]
 
 
