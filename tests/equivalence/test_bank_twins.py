@@ -21,7 +21,9 @@ from accelsim import engine
 from accelsim.engine import TimedProgram, reference
 from accelsim.engine.traffic import Products
 from accelsim.hw.dram.commands import Command
-from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.channel.reference_banks import Sent
+from accelsim.hw.pim.channel.state import touches
+from accelsim.hw.pim.family import Family, Role
 from accelsim.hw.pim.memory import PimDram
 
 MANY = settings(  # the first example compiles
@@ -106,16 +108,17 @@ class Rounds:
         return replace(timed, unit=np.array(self.units, np.int32), traffic=traffic)
 
 
-def hits(log: list, banks: int) -> int:
-    """Columns of the host that met their row open, by what a log says."""
-    fresh, found = set(range(banks)), 0
+def hits(log: list[Sent], found: Family) -> int:
+    """Columns of the host that met their row open, and not for the first time, by a log."""
+    fresh, count = set(range(found.banks)), 0
     for one in log:
+        command = found.commands[one.command]
         if one.command in (RD, WR):
-            found += one.bank not in fresh
+            count += one.bank not in fresh
             fresh.discard(one.bank)
-        elif one.command == int(Command.ACT):
-            fresh.add(one.bank)
-    return found
+        elif command.role in (Role.OPEN, Role.CLOSE) and not command.second_buffer:
+            fresh.update(np.flatnonzero(touches(found, command.reach)[one.bank]).tolist())
+    return count
 
 
 @given(st.data(), st.sampled_from(FAMILIES), st.integers(0, 2**32 - 1), st.integers(2, 4))
@@ -151,4 +154,4 @@ def test_channels_part_and_join(data, name, seed, channels):
     for one in found.commands:
         if one.repeat != "run":
             assert counts[one.name].tolist() == [of[one.number] for of in told], one.name
-    assert counts["hits"].tolist() == [hits(log, found.banks) for log in logs]
+    assert counts["hits"].tolist() == [hits(log, found) for log in logs]
