@@ -23,6 +23,7 @@ from accelsim.hw.pim.channel.state import (
     END,
     MEMBERS,
     NEVER,
+    NONE,
     WRITTEN,
     Channels,
 )  # fmt: skip
@@ -79,9 +80,17 @@ def send_to_banks(
     if stride == row_bytes:
         row_bytes *= rows
         rows = 1
-    for r in range(rows):
+    turn, r = _rows_of_a_turn(a, base, row_bytes, stride), 0
+    while r < rows:
         burst = (base + r * stride) // a.column_bytes
         last = (base + r * stride + row_bytes - 1) // a.column_bytes
+        if 0 < turn <= rows - r and burst % a.sweep < a.run:
+            _, _, row, _, _ = locate(a, burst, banks.digits)
+            if _sweep(banks, sender, row, last - burst + 1, write, clock) == 0:
+                return 0
+            bursts += turn * (last - burst + 1)
+            r += turn
+            continue
         bursts += last - burst + 1
         while burst <= last:
             n = _send_next(banks, sender, burst, last - burst + 1, write, clock)
@@ -89,9 +98,20 @@ def send_to_banks(
                 banks.full[0] = 1
                 return 0
             burst += n
+        r += 1
     banks.state.transfers[sender, ACCEPT_LEFT] += bursts
     banks.state.transfers[sender, DONE_LEFT] += bursts
     return bursts * a.column_bytes
+
+
+@njit
+def _rows_of_a_turn(a: CompiledMap, base: int, row_bytes: int, stride: int) -> int:
+    """How many rows of a window go to the same place of one channel after the other until all have
+    had theirs; 0 if they do not."""
+    run = a.run * a.column_bytes
+    if a.sweep == 0 or a.lanes > 1 or stride != run or base % run + row_bytes > run:
+        return 0
+    return int(a.sweep // a.run)
 
 
 @njit
@@ -101,7 +121,7 @@ def _send_next(banks: Banks, sender: int, burst: int, left: int, write: int, clo
     a = banks.map
     c, bank, row, _, run = locate(a, burst, banks.digits)
     if a.lanes == 1 and sweeps(a, burst, left, banks.digits) > 0:
-        return _sweep(banks, sender, row, write, clock)
+        return _sweep(banks, sender, row, a.run, write, clock) * a.run
     run = min(run, left)
     if not _alone(banks, c):
         return 0
@@ -110,8 +130,9 @@ def _send_next(banks: Banks, sender: int, burst: int, left: int, write: int, clo
 
 
 @njit
-def _sweep(banks: Banks, sender: int, row: int, write: int, clock: int) -> int:
-    """Send a run to every pseudo-channel of every channel, from the burst located last."""
+def _sweep(banks: Banks, sender: int, row: int, each: int, write: int, clock: int) -> int:
+    """Send as many bursts to every pseudo-channel of every channel, from the one located last; how
+    many pseudo-channels there are, 0 if there was no room."""
     a = banks.map
     _join(banks, clock)
     for pseudo in range(a.sizes[PSEUDO]):
@@ -120,9 +141,10 @@ def _sweep(banks: Banks, sender: int, row: int, write: int, clock: int) -> int:
             if banks.leader[c] != c:
                 continue
             _wake(banks, c, clock)
-            if not push(banks.state, c, sender, bank, row, a.run, write):
+            if not push(banks.state, c, sender, bank, row, each, write):
+                banks.full[0] = 1
                 return 0
-    return int(a.sweep)
+    return int(a.sweep // a.run)
 
 
 @njit
@@ -155,18 +177,22 @@ def _wake(banks: Banks, c: int, clock: int) -> None:
 
 
 @njit
-def decide(banks: Banks, c: int, limit: int) -> None:
-    """Let a channel live up to a clock, for one at least, or until it has something to tell."""
-    least = banks.state.word[c, CLOCK] + 1
-    live(banks.state, c, min(NEVER - 1, max(limit, least)), UNTIL_TOLD)
+def decide(banks: Banks, limit: int) -> None:
+    """Let all channels live up to a clock, or until one has something to tell."""
+    live(banks.state, NONE, min(NEVER - 1, limit), UNTIL_TOLD)
 
 
 @njit
-def next_clock(banks: Banks, c: int) -> int:
-    """When a channel decides next; NEVER if nothing waits there, or it follows another one."""
-    if banks.leader[c] != c or idle(banks.state, c):
-        return NEVER
-    return int(banks.state.word[c, CLOCK])
+def next_clock(banks: Banks) -> int:
+    """When the first of all channels acts next; NEVER if nothing waits anywhere."""
+    k, first = banks.state, NEVER
+    for c in range(banks.touched.shape[0]):
+        if banks.touched[c] != UNTOUCHED:
+            banks.touched[c] = UNTOUCHED
+            waits = banks.leader[c] == c and not idle(k, c)
+            k.due[c] = k.word[c, CLOCK] if waits else NEVER
+        first = min(first, k.due[c])
+    return int(first)
 
 
 # --- leaders

@@ -377,23 +377,21 @@ def _set_channels(
                 channels.touched[c] = 0
                 _set_channel(channels, banks, agents, bits, c)
     elif banks is not None:
-        for c in range(banks.touched.shape[0]):
-            if banks.touched[c]:
-                banks.touched[c] = 0
-                _set_channel(channels, banks, agents, bits, c)
+        _set_channel(channels, banks, agents, bits, 0)
 
 
 @njit
 def _set_channel(
     channels: Channels | None, banks: Banks | None, agents: Agents, bits: int, c: int
 ) -> None:
-    """Enter the next decision of channel c into the tournament, unless it follows another one."""
+    """Enter the next decision of channel c into the tournament, unless it follows another one; of
+    channels whose banks compute, all of which are one agent, the first."""
     agent, clock, tick = agents.head.shape[0] + c, NO_CLOCK, 1
     if channels is not None:
         clock = channels.state.state[c, IDLE_CLOCK] if channels.leader[c] == c else NO_CLOCK
         tick = channels.tick
     elif banks is not None:
-        clock, tick = next_clock(banks, c), banks.tick
+        clock, tick = next_clock(banks), banks.tick
     key = NEVER if clock >= NO_CLOCK else _key(agents, bits, agent, clock * tick)
     _set_key(agents, bits, agent, key)
 
@@ -408,7 +406,8 @@ def _step_channel(
     bits: int,
     agent: int,
 ) -> int:
-    """Let a channel decide until somebody else may act; hand on what it finished."""
+    """Let a channel, or all whose banks compute, decide until somebody else may act; hand on what
+    was finished."""
     c, tick = agent - agents.head.shape[0], 1
     _set_key(agents, bits, agent, NEVER)
     other = agents.key[1]
@@ -419,7 +418,7 @@ def _step_channel(
         live(channels, c, max(limit, channels.state.state[c, IDLE_CLOCK] + 1), False)
     elif banks is not None:
         tick = banks.tick
-        decide(banks, c, NO_CLOCK if other == NEVER else (other >> bits) // tick + 1)
+        decide(banks, NO_CLOCK if other == NEVER else (other >> bits) // tick + 1)
     count = 0
     for e in range(agents.book[EVENTS]):
         i, clock = agents.events[e, 0], agents.events[e, 2]

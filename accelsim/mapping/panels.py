@@ -28,7 +28,7 @@ Mappers go on thinking in windows of the row-major form; ``Layouts`` says where 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -240,14 +240,19 @@ def laid_out(
     return layouts
 
 
+def _engines(arch: Architecture) -> list[Dma]:
+    """DMA engines that have a say: what serves the banks alone takes single rows, wherever they
+    lie."""
+    return [unit for name, unit in arch.units_of(Dma).items() if name not in arch.beside_banks]
+
+
 Reader = tuple[int, str]
 """Who reads a tensor: which run of operators of one layer it belongs to, and its kind."""
 
 
 def _packed_offline(graph: Graph, arch: Architecture) -> dict[str, list[Reader]]:
     """Matrices that never change, with all who read them, where a DMA engine fetches panels."""
-    engines: Iterable[Dma] = arch.units_of(Dma).values()
-    if not any(engine.weight_layout == "panels" for engine in engines):
+    if not any(engine.weight_layout == "panels" for engine in _engines(arch)):
         return {}
     readers: dict[str, list[Reader]] = {}
     for number, (_, run) in enumerate(groupby(graph.operators, key=lambda one: one.layer)):
@@ -288,8 +293,7 @@ def panel_width(graph: Graph, arch: Architecture) -> int:
     """Columns of the panels of activations; 0 where they are row-major."""
     if not any(operator.kind in PRODUCTS for operator in graph.operators):
         return 0
-    # What serves the banks alone takes single rows, wherever they lie.
-    engines = [unit for n, unit in arch.units_of(Dma).items() if n not in arch.beside_banks]
+    engines = _engines(arch)
     return min((engine.activation_panel for engine in engines), default=0)
 
 

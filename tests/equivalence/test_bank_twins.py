@@ -11,16 +11,19 @@ from dataclasses import replace
 from itertools import chain
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_engine_bank_reference import FAMILIES, memory_of, with_family
 from test_engine_memory_reference import by_hand
+from test_engine_reference import outcome
 from test_pim_reference import often_refreshed, tiles
 
 from accelsim import engine
 from accelsim.engine import TimedProgram, reference
 from accelsim.engine.traffic import Products
 from accelsim.hw.dram.commands import Command
+from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.channel.reference_banks import Sent
 from accelsim.hw.pim.channel.state import touches
 from accelsim.hw.pim.family import Family, Role
@@ -53,14 +56,20 @@ class Rounds:
         self.units.append(unit)
 
     def sweeps(self) -> None:
-        """Whole turns over the channels, after a pause."""
-        base = self.sweep * self.draw.integers(0, 6, 3)
-        write = self.draw.random(3) < 0.4
-        turns = self.draw.integers(1, 3, 3) * self.sweep
-        some = [
-            (int(b), 1, int(n), int(n), int(w)) for b, n, w in zip(base, turns, write, strict=True)
-        ]
-        self.send(int(self.draw.choice([0, 20, 400])), *some[: self.draw.integers(1, 4)])
+        """Whole turns over the channels, or rows of a window that take turns, after a pause."""
+        run, pause = self.map.run * self.burst, int(self.draw.choice([0, 20, 400]))
+        some: list[tuple[int, ...]] = []
+        for _ in range(self.draw.integers(1, 4)):
+            base, write = int(self.draw.integers(0, 6)) * self.sweep, int(self.draw.random() < 0.4)
+            if self.draw.random() < 0.6:
+                some.append((base, 1, n := int(self.draw.integers(1, 3)) * self.sweep, n, write))
+            else:
+                rows = int(self.draw.integers(1, 3 * self.memory.channels))
+                first = int(self.draw.integers(0, self.map.run)) * self.burst
+                wide = int(self.draw.integers(1, run - first + 1))
+                start = base + first + run * int(self.draw.integers(0, 2))
+                some.append((start, rows, wide, run, write))
+        self.send(pause, *some)
 
     def bursts(self) -> None:
         """One for every channel in the same place, or in another one of a channel, or later."""
@@ -155,3 +164,46 @@ def test_channels_part_and_join(data, name, seed, channels):
         if one.repeat != "run":
             assert counts[one.name].tolist() == [of[one.number] for of in told], one.name
     assert counts["hits"].tolist() == [hits(log, found) for log in logs]
+
+
+READ, WRITE = 0, 1
+FOUR = range(4)
+APART = {  # bursts (bank, row, write) of channel 0 and of channel 1; what all get after a pause
+    "open row": ([(0, 1, READ)], [(0, 2, READ)], [(0, 1)]),
+    "hits of a row": ([(0, 0, READ)] * 3, [(0, 0, READ)], [(0, 0), (0, 1), (0, 0)]),
+    "last bank": ([(0, 0, READ), (1, 0, READ)], [(1, 0, READ), (0, 0, READ)], [(1, 0), (0, 0)]),
+    "later": ([(0, 0, READ)], None, [(0, 1)]),
+    "writes": ([(0, 0, WRITE)], None, [(0, 0)]),
+    "activations": ([(k, 1, READ) for k in FOUR], None, [(k, 2) for k in FOUR]),
+}
+
+
+@pytest.mark.parametrize("what", APART)
+def test_channels_that_differ_in_one_thing_stay_apart(what: str) -> None:
+    """After every pause from none to one after which both are ready for everything."""
+    first, second, after = APART[what]
+    found = family("neupims")
+    slow = tuple(
+        replace(of, cycles=of.cycles * (1 + 7 * (of.window > 1))) for of in found.device.constraints
+    )
+    with with_family(replace(found, device=replace(found.device, constraints=slow))):
+        memory = memory_of(2, refresh=False)
+        burst, sweep = (
+            n * memory.address_map.column_bytes for n in (1, memory.address_map.compiled.sweep)
+        )
+        banks = memory.simulated.banks
+
+        def at(bank: int, row: int) -> int:
+            return (row * banks + bank) * sweep
+
+        def one(channel: int, bank: int, row: int, write: int) -> list[tuple[int, ...]]:
+            return [(at(bank, row) + channel * sweep // 2, 1, burst, burst, write)]
+
+        some = [one(0, *of) for of in first] + [one(1, *of) for of in second or first]
+        sweeps = [(at(*of), 1, sweep, sweep, READ) for of in after]
+        late = 40 if what == "activations" else 0 if second else 11
+        for pause in range(0, 240, 6):
+            pauses = [150, *[0] * (len(first) - 1), *[late] * (len(some) - len(first)), pause, 0]
+            both = [(at(0, 0), 1, sweep, sweep, READ)]
+            timed = by_hand([both, *some, sweeps], memory, occupancy=pauses[: len(some) + 2])
+            assert outcome(engine.run, timed) == outcome(reference.run, timed)

@@ -106,27 +106,50 @@ def live(k: Channels, c: int, limit: int, until: int) -> int:
     """Live the clocks before ``limit``; compiled once, for whoever lets channels live on.
 
     UNTIL_DONE, UNTIL_READ: until the stream is done, with all requests; DONE, FILLED or STUCK.
-    UNTIL_TOLD: until somebody is to be told something or nothing waits. ASLEEP: although nothing
-    waits.
+    UNTIL_TOLD: all channels that are due, whatever c is, in the order of their clocks until
+    somebody is to be told something. ASLEEP: although nothing waits.
     """
-    s = k.word[c]
-    s[LIMIT] = limit
-    alone = until in (UNTIL_DONE, UNTIL_READ)
-    while s[CLOCK] < limit:
-        if alone and k.log.shape[0] > 0 and k.logged[0] + LOG_MARGIN > k.log.shape[0]:
-            return FILLED
-        if until == UNTIL_TOLD and (k.book[EVENTS] > 0 or idle(k, c)):
+    told, alone, own = until == UNTIL_TOLD, until in (UNTIL_DONE, UNTIL_READ), limit
+    if told:
+        c, own = _next_due(k, limit)
+    while c >= 0:
+        s = k.word[c]
+        s[LIMIT] = own
+        while s[CLOCK] < own:
+            if alone and k.log.shape[0] > 0 and k.logged[0] + LOG_MARGIN > k.log.shape[0]:
+                return FILLED
+            clock = s[CLOCK]
+            following = tick(k, c, clock)
+            if alone and s[HEAD] == s[END] and s[LOOKED] == 0 and clock >= s[PIM_FINISH]:
+                reads = s[DONE_READS] + s[WRITES] + s[WAITING]
+                if until == UNTIL_DONE or (_all_served(k, c) and reads >= 0):
+                    return DONE
+            if alone and following == NEVER:
+                return STUCK
+            s[CLOCK] = following
+            if told and (k.book[EVENTS] > 0 or idle(k, c)):
+                break
+        if not told:
             return DONE
-        clock = s[CLOCK]
-        following = tick(k, c, clock)
-        if alone and s[HEAD] == s[END] and s[LOOKED] == 0 and clock >= s[PIM_FINISH]:
-            reads = s[DONE_READS] + s[WRITES] + s[WAITING]
-            if until == UNTIL_DONE or (_all_served(k, c) and reads >= 0):
-                return DONE
-        if alone and following == NEVER:
-            return STUCK
-        s[CLOCK] = following
+        k.due[c] = NEVER if idle(k, c) else s[CLOCK]
+        if k.book[EVENTS] > 0:
+            return DONE
+        c, own = _next_due(k, limit)
     return DONE
+
+
+@njit
+def _next_due(k: Channels, limit: int) -> tuple[int, int]:
+    """The channel that acts first before a clock, and up to which one it may: the others have their
+    turn then. NONE if there is no such channel."""
+    c, first, second = NONE, limit, limit
+    for other in range(k.due.shape[0]):
+        at = k.due[other]
+        if at < first:
+            c, first, second = other, at, first
+        elif at < second:
+            second = at
+    return c, min(limit, second + 1)
 
 
 @njit

@@ -94,6 +94,7 @@ class Channels(NamedTuple):
     served: Int64  # [c, b]
     demanded: Int64  # [c, b]
     ready: Int64  # [c, place, k]
+    due: Int64  # [c]: when it acts next, NEVER while nothing waits or it follows another one
     quiet: Int64  # [c, b]: the clock before which its requests need not be looked at
     entry: Int64  # [entry, field]: the streams of all channels, one behind the other
     looked: Int64  # [c, WIDEST]: entries that are looked at
@@ -217,6 +218,7 @@ def idle_channels(
         served=np.zeros((n, banks), np.int64),
         demanded=np.zeros((n, banks), np.int64),
         ready=np.zeros((n, banks + banks // parts.banks + ranks, kinds), np.int64),
+        due=np.full(n, NEVER, np.int64),
         quiet=np.zeros((n, banks), np.int64),
         entry=entry,
         looked=np.full((n, WIDEST), NONE, np.int64),

@@ -12,7 +12,6 @@ from accelsim.hw.pim.channel.fifo_kernels import take
 from accelsim.hw.pim.channel.state import (
     BANKS,
     CONFLICTS,
-    DRAIN,
     END,
     HEAD,
     HITS,
@@ -53,7 +52,7 @@ from accelsim.hw.pim.channel.state import (
 
 SAME = (
     PENDING, UNIT_DUE, REFRESH_AT, REFRESHING, SKIPPING, SLACK, RESERVED, HOLDING, POINTER,
-    IN_TILE, DRAIN,
+    IN_TILE,
 )  # fmt: skip
 """Words that twins have in common."""
 OUTCOMES = 3  # words of an account behind those of the commands, before those of the ranks
