@@ -170,8 +170,7 @@ READ, WRITE = 0, 1
 FOUR = range(4)
 APART = {  # bursts (bank, row, write) of channel 0 and of channel 1; what all get after a pause
     "open row": ([(0, 1, READ)], [(0, 2, READ)], [(0, 1)]),
-    "hits of a row": ([(0, 0, READ)] * 3, [(0, 0, READ)], [(0, 0), (0, 1), (0, 0)]),
-    "last bank": ([(0, 0, READ), (1, 0, READ)], [(1, 0, READ), (0, 0, READ)], [(1, 0), (0, 0)]),
+    "hits of a row": ([(0, 0, READ)] * 3, [(0, 0, READ)], [(0, 1), (0, 0)]),
     "later": ([(0, 0, READ)], None, [(0, 1)]),
     "writes": ([(0, 0, WRITE)], None, [(0, 0)]),
     "activations": ([(k, 1, READ) for k in FOUR], None, [(k, 2) for k in FOUR]),
@@ -183,8 +182,11 @@ def test_channels_that_differ_in_one_thing_stay_apart(what: str) -> None:
     """After every pause from none to one after which both are ready for everything."""
     first, second, after = APART[what]
     found = family("neupims")
+    # A window of activations that outlasts a row's cycle is seen when all else is ready.
+    stretch = 8 if what == "activations" else 1
     slow = tuple(
-        replace(of, cycles=of.cycles * (1 + 7 * (of.window > 1))) for of in found.device.constraints
+        replace(of, cycles=of.cycles * (stretch if of.window > 1 else 1))
+        for of in found.device.constraints
     )
     with with_family(replace(found, device=replace(found.device, constraints=slow))):
         memory = memory_of(2, refresh=False)
@@ -201,7 +203,7 @@ def test_channels_that_differ_in_one_thing_stay_apart(what: str) -> None:
 
         some = [one(0, *of) for of in first] + [one(1, *of) for of in second or first]
         sweeps = [(at(*of), 1, sweep, sweep, READ) for of in after]
-        late = 40 if what == "activations" else 0 if second else 11
+        late = 12 if what == "activations" else 0 if second else 11
         for pause in range(0, 240, 6):
             pauses = [150, *[0] * (len(first) - 1), *[late] * (len(some) - len(first)), pause, 0]
             both = [(at(0, 0), 1, sweep, sweep, READ)]
