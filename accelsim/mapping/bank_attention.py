@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
@@ -66,8 +67,6 @@ def cache_bytes(op: Attention, memory: PimDram) -> int:
 
 # -- places ----------------------------------------------------------------------------------------
 
-_known: dict[Caches, Caches] = {}
-
 
 @dataclass(frozen=True)
 class Caches(ABC):
@@ -86,7 +85,7 @@ class Caches(ABC):
     def of(cls, op: Attention, memory: PimDram) -> Self:
         """Those of an operator; layers with equal ones share them, and what was found out."""
         mine = cls(memory, op.kv_heads, op.head_dim, op.heads // op.kv_heads, op.lengths)
-        found = _known.setdefault(mine, mine)
+        found = _first_of(mine)
         assert isinstance(found, cls)
         return found
 
@@ -114,6 +113,12 @@ class Caches(ABC):
         """Keys and values of an operator, by name."""
         k, v = op.operand("k") or "", op.operand("v") or ""
         return {k: self.placed(True), v: self.placed(False)}
+
+
+@lru_cache(maxsize=64)
+def _first_of(caches: Caches) -> Caches:
+    """The first of equal ones, while they are in use."""
+    return caches
 
 
 class Sequence(Protocol):
