@@ -97,10 +97,9 @@ class _Spread(BankAttention[SpreadCaches]):
         if chunks > 1:
             self.build.reduce(order_of(f"split:{chunks}:{self.places.row_elements}"))
         self.halves.run(self._steps(), self._scores, self._finish)
-        clocks = self.places.cycles * self.group
         self.build.note(
             f"{len(self.places.requests)} requests over {len(self.channels)} channels of banks,"
-            f" {clocks:,} clocks of products"
+            f" {self.places.cycles:,} clocks of products"
         )
 
     def _steps(self) -> Iterator[_Work]:

@@ -76,7 +76,7 @@ class SpreadCaches(RowCaches[Kept]):
 
     @cached_property
     def cycles(self) -> int:
-        """Clocks of all sequences' products with one query each."""
+        """Clocks of all sequences' products."""
         family, d, total = self.memory.family, self.head_dim, 0
         turn = self.memory.grid.banks * self.memory.channels
         for tokens in self.lengths:
@@ -90,7 +90,7 @@ class SpreadCaches(RowCaches[Kept]):
             for part in self.chunks(tokens):
                 one = Sweep(1, 1, self.memory.grid.banks, part.stop - part.start)
                 total += -(-self.kv_heads * d // turn) * product_cost(family, one).cycles
-        return total
+        return self.shared * total
 
     @cached_property
     def key_regions(self) -> tuple[Region, ...]:

@@ -214,6 +214,17 @@ def test_heads_that_do_not_divide_a_row_leave_its_end_empty() -> None:
     assert xs.check(machine_of("pim-gpt"), graph).ok
 
 
+def test_every_query_of_a_key_head_takes_its_own_products() -> None:
+    memory = bank_memory(machine_of("pim-gpt"))
+    graph = xs.workload(
+        "llama-3-8b", batch=2, context=300, **(DECODE | {"heads": 8, "kv_heads": 2, "hidden": 512})
+    )
+    attend = next(op for op in graph.operators if op.kind == "attention")
+    places = SpreadCaches.of(attend, memory)
+    assert places.shared == attend.heads // 2 > 1
+    assert places.cycles == places.shared * replace(places, shared=1).cycles
+
+
 @pytest.mark.parametrize(
     ("work", "words"),
     [
