@@ -188,7 +188,8 @@ class _Gemv:
     ) -> None:
         """A chunk of the inputs with the outputs of a piece, in all channels."""
         weight = self.low.tensors[self.op.inputs[1]]
-        for share, place in piece.shares:
+        for job in piece.jobs:
+            share, place = job.share, job.place
             if share.sums != number:
                 continue
             kept = share.further and met.get(share.channel) == share.inputs
@@ -197,7 +198,7 @@ class _Gemv:
                 self.channels[share.channel],
                 found[:, place : place + len(share.numbers)],
                 given[:, share.inputs] if isinstance(given, View) else given.of(share),
-                self.places.window(weight, share, self.x.fmt),
+                job.window(weight, self.x.fmt),
                 abreast=True, goes_on=not share.begins, held=not share.ends, kept=kept, part=True,
             )  # fmt: skip
 

@@ -80,7 +80,7 @@ def slower_than_reading(
 
 def address(memory: PimDram, layout: Layout, row: int, col: int) -> int:
     """Bytes from row 0 of all banks to an element of a layout."""
-    return memory.address(layout.place(row, col))
+    return int(memory.address(layout.place(row, col)))
 
 
 def region_pieces(window: View, regions: Sequence[Region], columns: int) -> list[Piece]:

@@ -7,10 +7,12 @@ banks. One product of a channel is some of its outputs with at most a row's leng
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from accelsim.errors import CapacityError
 from accelsim.hw.pim.cost import product_cost
@@ -22,16 +24,33 @@ from accelsim.numerics.formats import Format
 from accelsim.program.table import Region
 
 if TYPE_CHECKING:
+    from accelsim.hw.block import Ints
     from accelsim.hw.pim.memory import PimDram
     from accelsim.program.storage import Storage, View
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Outputs that are finished at once: every share with the first of its places in a row of
-    sums, and runs of that row with the outputs that they are."""
+class Job:
+    """A product of a piece: the first of its places in a row of sums, and where its part of the
+    weight lies: bytes to the first output (``offset``), and from an output to the next."""
 
-    shares: tuple[tuple[Share, int], ...]
+    share: Share
+    place: int
+    offset: int
+    step: int
+
+    def window(self, weight: Storage, fmt: Format) -> View:
+        """W[outputs, inputs]."""
+        n, k = len(self.share.numbers), self.share.inputs
+        return weight.view(n, k.stop - k.start, fmt, offset=self.offset, stride=self.step)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Outputs that are finished at once: the products, and runs of their row of sums with the
+    outputs that they are."""
+
+    jobs: tuple[Job, ...]
     runs: tuple[tuple[int, range], ...]
 
     @property
@@ -109,7 +128,7 @@ class WeightPlaces:
             for part in _parts(one, start, height):
                 number = (part.outputs.start - start) // (one.outputs.step or 1) // height
                 found.setdefault(number, []).append(part)
-        return [_piece(shares) for _, shares in sorted(found.items())]
+        return [self._piece(shares) for _, shares in sorted(found.items())]
 
     def placed(self) -> Placed:
         """The weight as a tensor in banks."""
@@ -118,44 +137,43 @@ class WeightPlaces:
         return Placed(regions, rows * pitch, pitch, self.memory.grid.bits)
 
     def _weight_regions(self) -> tuple[Region, ...]:
+        shares = sorted(self.shares, key=lambda s: (s.inputs.start, s.outputs.start))
         return tuple(
             Region(
-                k.start, k.stop - k.start, n.start, n.stop - n.start,
-                self._address(n.start, k.start), ELEMENT_BYTES, self._step(one),
+                k.start, k.stop - k.start, n.start, n.stop - n.start, offset, ELEMENT_BYTES, step
             )
-            for one in sorted(self.shares, key=lambda s: (s.inputs.start, s.outputs.start))
+            for one, offset, step in zip(shares, *self._lie(shares), strict=True)
             for k, n in [(one.inputs, one.outputs)]
         )  # fmt: skip
 
     def _table_regions(self) -> tuple[Region, ...]:
         step = self.memory.part.organization.row_bytes
+        shares = [one for one in self.shares if one.channel == 0]
+        offsets = self._address(0, np.array([one.inputs.start for one in shares]))
         return tuple(
             Region(
                 0, self.outputs, one.inputs.start, one.inputs.stop - one.inputs.start,
-                self._address(0, one.inputs.start), step, ELEMENT_BYTES,
+                offset, step, ELEMENT_BYTES,
             )
-            for one in self.shares
-            if one.channel == 0
+            for one, offset in zip(shares, offsets.tolist(), strict=True)
         )  # fmt: skip
 
-    def window(self, weight: Storage, one: Share, fmt: Format) -> View:
-        """W[outputs, inputs] of a product."""
-        k = one.inputs
-        return weight.view(
-            len(one.numbers), k.stop - k.start, fmt,
-            offset=self._address(one.outputs.start, k.start), stride=self._step(one),
-        )  # fmt: skip
+    def _piece(self, shares: list[Share]) -> Piece:
+        """Sums of a channel side by side, channel after channel."""
+        places, runs = _side_by_side(shares)
+        return Piece(tuple(map(Job, shares, places, *self._lie(shares))), runs)
 
-    def _step(self, one: Share) -> int:
-        """Bytes from an output to the next."""
-        if len(one.numbers) == 1:
-            return self.memory.bank_pitch
-        first, second = one.numbers[:2]
-        start = one.inputs.start
-        return self._address(second, start) - self._address(first, start)
+    def _lie(self, shares: Sequence[Share]) -> tuple[list[int], list[int]]:
+        """Bytes to the first output of every product, and from an output to the next."""
+        pairs = [(one.numbers[0], one.numbers[:2][-1]) for one in shares]
+        first, second = self._address(
+            np.array(pairs).T, np.array([one.inputs.start for one in shares])
+        )
+        alone = first == second
+        return first.tolist(), np.where(alone, self.memory.bank_pitch, second - first).tolist()
 
-    def _address(self, output: int, inputs: int) -> int:
-        return self.products.address(self.memory, self.layout, output, inputs)
+    def _address(self, outputs: Ints | int, inputs: Ints) -> Ints:
+        return self.products.address(self.memory, self.layout, np.asarray(outputs), inputs)
 
 
 def _parts(one: Share, start: int, height: int) -> Iterator[Share]:
@@ -171,8 +189,9 @@ def _parts(one: Share, start: int, height: int) -> Iterator[Share]:
         first = stop
 
 
-def _piece(shares: list[Share]) -> Piece:
-    """Sums of a channel side by side, channel after channel."""
+def _side_by_side(shares: list[Share]) -> tuple[list[int], tuple[tuple[int, range], ...]]:
+    """The first place of every share in a row of sums, where those of a channel lie side by side,
+    and runs of that row with the outputs that they are."""
     outputs: dict[int, dict[int, Share]] = {}
     for one in shares:
         outputs.setdefault(one.channel, {}).setdefault(one.outputs.start, one)
@@ -188,7 +207,7 @@ def _piece(shares: list[Share]) -> Piece:
             else:
                 runs.append((used, one.numbers))
             used += len(one.numbers)
-    return Piece(tuple((s, place[s.channel, s.outputs.start]) for s in shares), tuple(runs))
+    return [place[one.channel, one.outputs.start] for one in shares], tuple(runs)
 
 
 @cache

@@ -177,7 +177,7 @@ def test_pieces_cover_every_output_once() -> None:
             found = [n for p in pieces for _, numbers in p.runs for n in numbers]
             assert sorted(found) == [*range(outputs)]
             assert max(p.width for p in pieces) <= width
-            shares = [s for p in pieces for s, _ in p.shares]
+            shares = [job.share for p in pieces for job in p.jobs]
             assert sum(len(s.numbers) for s in shares) == outputs * places.sums
     with pytest.raises(CapacityError, match="sums of 16 outputs in each of 8 channels do not fit"):
         weight_places(memory, 64, 1000).pieces(100)

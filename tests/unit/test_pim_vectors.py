@@ -180,10 +180,7 @@ def test_addresses_of_a_weight_are_as_many_as_its_elements() -> None:
     for outputs, inputs in ((300, 300), (64, 257), (17, 1)):
         layout = hbm_pim_blocks(memory.grid, outputs, inputs)
         products = products_of(memory.pim)
-        found = [
-            [products.address(memory, layout, n, k) for k in range(inputs)] for n in range(outputs)
-        ]
-        flat = np.array(found)
+        flat = products.address(memory, layout, *np.ogrid[:outputs, :inputs])
         assert len(np.unique(flat)) == flat.size
         assert flat.max() < (layout.last_row + 1) * memory.row_pitch
         assert np.all(np.diff(flat, axis=1) == 2)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.block import block, require
+from accelsim.hw.block import Ints, block, require
 from accelsim.hw.dram.block import Dram
 from accelsim.hw.dram.device import Device
 from accelsim.hw.pim.catalog import family as find_family
@@ -89,18 +89,18 @@ class PimDram(Dram):
             self.channels, self.pim.banks, parts.rows, parts.row_bytes, units.macs * bits // 8, bits
         )
 
-    def address(self, place: Place) -> int:
-        """Bytes from row 0 of all banks to a place of its banks."""
-        element = int(place.column) * self.grid.bits // 8
-        in_row = int(place.channel) * self.part.organization.row_bytes + element
-        return int(place.row) * self.row_pitch + int(place.bank) * self.bank_pitch + in_row
+    def address(self, place: Place) -> Ints:
+        """Bytes from row 0 of all banks to places of its banks: numbers of numbers."""
+        element = place.column * self.grid.bits // 8
+        in_row = place.channel * self.part.organization.row_bytes + element
+        return place.row * self.row_pitch + place.bank * self.bank_pitch + in_row
 
-    @property
+    @cached_property
     def bank_pitch(self) -> int:
         """Bytes from an address to the same place of the next bank."""
         return self.part.organization.row_bytes * self.channels
 
-    @property
+    @cached_property
     def row_pitch(self) -> int:
         """Bytes of one row of all banks of all channels."""
         return self.bank_pitch * self.pim.banks

@@ -86,20 +86,20 @@ class HbmPimProducts(Products):
             for channel, first in enumerate(range(0, outputs, block))
         ]
 
-    def address(self, memory: PimDram, layout: Layout, row: int, col: int) -> int:
+    def address(self, memory: PimDram, layout: Layout, row: Ints, col: Ints) -> Ints:
         """Weights are addressed output by output: inputs of a register, even and odd bank, pair
         after pair; then registers, units, tiles, channels."""
         place, grid = layout.place(row, col), memory.grid
         size = REGISTERS * grid.column_elements
         pairs = -(-layout.cols // (2 * size))
-        within = int(place.row) * grid.row_elements + int(place.column) - layout.origin
+        within = place.row * grid.row_elements + place.column - layout.origin
         block, lane = divmod(within, size)
         turn, register = divmod(block, REGISTERS)
         tile, pair = divmod(turn, pairs)
-        unit, odd = divmod(int(place.bank), 2)
+        unit, odd = divmod(place.bank, 2)
         tiles = -(-layout.elements // (pairs * REGISTERS * size))
-        output = ((int(place.channel) * tiles + tile) * (grid.banks // 2) + unit) * REGISTERS
-        element = ((output + register) * pairs + pair) * 2 * size + odd * size + lane
+        output = ((place.channel * tiles + tile) * (grid.banks // 2) + unit) * REGISTERS
+        element: Ints = ((output + register) * pairs + pair) * 2 * size + odd * size + lane
         return element * grid.bits // 8
 
 

@@ -162,8 +162,8 @@ class Products:
         del grid, outputs, inputs
         raise AccelsimError(f"family {family.name} keeps no weights of tile programs in its banks")
 
-    def address(self, memory: PimDram, layout: Layout, row: int, col: int) -> int:
-        """Bytes from the start of a weight's rows to an element, as tile programs address it."""
+    def address(self, memory: PimDram, layout: Layout, row: Ints, col: Ints) -> Ints:
+        """Bytes from the start of a weight's rows to elements, as tile programs address them."""
         return memory.address(layout.place(row, col))
 
     def shares(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> list[Share]:
