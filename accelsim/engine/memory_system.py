@@ -133,7 +133,7 @@ def channels_of(traffic: Traffic, units: int, instructions: int, nodes: int) -> 
         touched=np.zeros(dram.channels, np.int64),
         full=np.zeros(1, np.int64),
         leader=np.zeros(dram.channels, np.int64),
-        account=np.zeros((dram.channels, ACCOUNT + parts.pseudo_channels * parts.ranks), np.int64),
+        account=np.zeros((dram.channels, ACCOUNT + parts.channel_ranks), np.int64),
     )
 
 

@@ -24,8 +24,8 @@ from accelsim.engine import TimedProgram, reference
 from accelsim.engine.traffic import Products
 from accelsim.hw.dram.commands import Command
 from accelsim.hw.pim.catalog import family
+from accelsim.hw.pim.channel.reach import touches
 from accelsim.hw.pim.channel.reference_banks import Sent
-from accelsim.hw.pim.channel.state import touches
 from accelsim.hw.pim.family import Family, Role
 from accelsim.hw.pim.memory import PimDram
 
@@ -126,7 +126,9 @@ def hits(log: list[Sent], found: Family) -> int:
             count += one.bank not in fresh
             fresh.discard(one.bank)
         elif command.role in (Role.OPEN, Role.CLOSE) and not command.second_buffer:
-            fresh.update(np.flatnonzero(touches(found, command.reach)[one.bank]).tolist())
+            fresh.update(
+                np.flatnonzero(touches(found.device.organization, command.reach)[one.bank]).tolist()
+            )
     return count
 
 

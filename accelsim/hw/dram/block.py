@@ -206,7 +206,7 @@ class Dram(OffChipMemory):
         length, interval = refresh.all_bank_cycles, refresh.interval_cycles
         if refresh.kind == "per-bank":
             length, interval = refresh.per_bank_cycles, refresh.per_bank_interval_cycles
-        ranks = self.channels * parts.pseudo_channels * parts.ranks
+        ranks = self.channels * parts.channel_ranks
         met = min(1.0, ranks * length / interval) if self.refresh and interval else 0.0
         return self.access_seconds + (t["tRP"] + met * length) / self.own_clock_hz
 

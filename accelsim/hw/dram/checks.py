@@ -81,7 +81,7 @@ def _organization_faults(device: Device) -> Iterator[tuple[str, str]]:
             yield path, f"{field.name} must be a power of two, not {value}; accepted: 1, 2, 4, ..."
 
     parts = device.organization
-    banks = parts.pseudo_channels * parts.ranks * parts.banks_per_rank
+    banks = parts.channel_banks
     if banks > MOST_BANKS:
         yield (
             "organization",

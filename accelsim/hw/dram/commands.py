@@ -39,6 +39,17 @@ class Scope(IntEnum):
     OTHER_RANKS = 5
 
 
+SAME_BANK, SAME_GROUP, SAME_RANK, SAME_BUS, SAME_CHANNEL = range(5)
+"""How much two banks share; kernels keep delays by it."""
+SCOPES = {
+    SAME_BANK: (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK, Scope.BANK_GROUP, Scope.BANK),
+    SAME_GROUP: (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK, Scope.BANK_GROUP),
+    SAME_RANK: (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK),
+    SAME_BUS: (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.OTHER_RANKS),
+    SAME_CHANNEL: (Scope.CHANNEL,),
+}
+"""Where a constraint holds between two banks that share no more than this."""
+
 READS = (Command.RD, Command.RDA)
 WRITES = (Command.WR, Command.WRA)
 COLUMN_COMMANDS = (Command.RD, Command.WR, Command.RDA, Command.WRA)

@@ -68,10 +68,19 @@ class Organization:
         return self.bank_groups * self.banks
 
     @property
+    def channel_ranks(self) -> int:
+        """Ranks of all pseudo-channels."""
+        return self.pseudo_channels * self.ranks
+
+    @property
+    def channel_banks(self) -> int:
+        """Banks of all ranks."""
+        return self.channel_ranks * self.banks_per_rank
+
+    @property
     def capacity_bytes(self) -> int:
         """Bytes of the channel."""
-        banks = self.pseudo_channels * self.ranks * self.banks_per_rank
-        return banks * self.rows * self.row_bytes
+        return self.channel_banks * self.rows * self.row_bytes
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def _channels(job: Job) -> Channels:
     from accelsim.hw.dram.drive import LOG_ROWS
 
     parts, controller, n = job.device.organization, job.controller, len(job.requests)
-    ranks = parts.pseudo_channels * parts.ranks
+    ranks = parts.channel_ranks
     banks, channels = ranks * parts.banks_per_rank, job.channels
     bank = np.zeros((channels, banks, kernels.BANK_WORDS), np.int64)
     bank[:, :, kernels.OPEN] = kernels.NONE

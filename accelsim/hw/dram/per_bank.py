@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim.errors import AccelsimError
-from accelsim.hw.dram.commands import Command, Scope
+from accelsim.hw.dram.commands import SAME_CHANNEL, SCOPES, Command
 from accelsim.hw.dram.controller import Controller
 from accelsim.hw.dram.device import Device
 
@@ -27,16 +27,6 @@ Ints = NDArray[np.int64]
 
 KINDS = (Command.ACT, Command.PRE, Command.RD, Command.WR, Command.REFAB)
 """The commands of the kernels, in their order."""
-
-SAME_BANK, SAME_GROUP, SAME_RANK, SAME_BUS, SAME_CHANNEL = range(5)
-SCOPES = {
-    SAME_CHANNEL: (Scope.CHANNEL,),
-    SAME_BUS: (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.OTHER_RANKS),
-    SAME_RANK: (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK),
-    SAME_GROUP: (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK, Scope.BANK_GROUP),
-    SAME_BANK: (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK, Scope.BANK_GROUP, Scope.BANK),
-}
-"""Where a constraint holds between two banks that share no more than this."""
 
 
 def drive_per_bank(job: Job) -> Outcome:
@@ -88,7 +78,7 @@ def _channels(job: Job) -> Channels:
     from accelsim.hw.dram.drive import LOG_ROWS
 
     parts, controller, n = job.device.organization, job.controller, len(job.requests)
-    ranks = parts.pseudo_channels * parts.ranks
+    ranks = parts.channel_ranks
     banks, channels = ranks * parts.banks_per_rank, job.channels
     bank = np.zeros((channels, banks, kernels.BANK_WORDS), np.int64)
     bank[:, :, kernels.OPEN] = kernels.NONE
@@ -146,13 +136,13 @@ def _setting(job: Job, ranks: int) -> Ints:
 def delays(device: Device, kinds: Sequence[Command]) -> Ints:
     """Cycles between commands by how much their banks share; -1 where nothing is asked."""
     table = device.constraint_table()[:, kinds][:, :, kinds]
-    return np.stack([table[list(SCOPES[shared])].max(axis=0) for shared in range(len(SCOPES))])
+    return np.stack([table[list(SCOPES[shared])].max(axis=0) for shared in sorted(SCOPES)])
 
 
 def relations(device: Device) -> Ints:
     """What every two banks of a channel share."""
     parts = device.organization
-    number = np.arange(parts.pseudo_channels * parts.ranks * parts.banks_per_rank)
+    number = np.arange(parts.channel_banks)
     sizes = (1, parts.banks, parts.banks_per_rank, parts.ranks * parts.banks_per_rank)
     found = np.full((len(number), len(number)), SAME_CHANNEL, np.int64)
     for shared, size in reversed(list(enumerate(sizes))):

@@ -301,7 +301,7 @@ def _result(
         for command in Command
     }
     active = sum(one.active_cycles for one in outcome.channels)
-    ranks = job.channels * parts.pseudo_channels * parts.ranks
+    ranks = job.channels * parts.channel_ranks
     writes = int(write.sum())
     by_rule = asked.name in STREAMS
     return MemoryRun(

@@ -55,7 +55,7 @@ def _of_window(dram: Dram, rows: int, row_bytes: int, stride: int) -> float:
         ],
         np.float64,
     )
-    banks = dram.channels * parts.pseudo_channels * parts.ranks * parts.banks_per_rank
+    banks = dram.channels * parts.channel_banks
     clocks, nbytes = service_clocks(
         dram.address_map.compiled, rows, row_bytes, stride, MOST_BURSTS, cost,
         np.zeros((banks, 3), np.int64), np.zeros(LANE + 1, np.int64),

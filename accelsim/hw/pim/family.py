@@ -198,8 +198,7 @@ class Family:
     @property
     def banks(self) -> int:
         """Banks of a channel."""
-        parts = self.device.organization
-        return parts.pseudo_channels * parts.ranks * parts.banks_per_rank
+        return self.device.organization.channel_banks
 
     def check_rows(self, rows: int) -> None:
         """Raise AccelsimError if an operator needs more rows than a bank has."""

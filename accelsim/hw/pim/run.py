@@ -239,7 +239,7 @@ def energy_of(family: Family, parts: list[_Part], cycles: int) -> dict[str, floa
             )
     active_mw, idle_mw = standby_power_mw(family.device)
     parts_of = family.device.organization
-    ranks = parts_of.pseudo_channels * parts_of.ranks * (1 + (family.units.row_buffer == "dual"))
+    ranks = parts_of.channel_ranks * (1 + (family.units.row_buffer == "dual"))
     standby = sum(
         part.times
         * (active_mw * part.active + idle_mw * max(0, ranks * cycles - part.active))

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from accelsim.hw.dram.commands import Command, Scope
+from accelsim.hw.dram.commands import SCOPES, Command
 from accelsim.hw.dram.state import FREE, FREE_NODES
+from accelsim.hw.pim.channel.reach import places, reaches
 from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Deadline, Family, Reach
 
@@ -63,16 +64,6 @@ NODE_WORDS = 8
 NUMBER_BITS = 28
 NODE_MASK = (1 << NUMBER_BITS) - 1
 MOST_NODES = 1 << NUMBER_BITS
-
-SAME_BANK, SAME_GROUP, SAME_RANK, SAME_BUS, SAME_CHANNEL = range(5)
-SCOPES = (
-    (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK, Scope.BANK_GROUP, Scope.BANK),
-    (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK, Scope.BANK_GROUP),
-    (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.RANK),
-    (Scope.CHANNEL, Scope.PSEUDO_CHANNEL, Scope.OTHER_RANKS),
-    (Scope.CHANNEL,),
-)
-"""Where a constraint holds between a command and a bank that share no more than this."""
 
 
 class Channels(NamedTuple):
@@ -193,7 +184,7 @@ def idle_channels(
     """
     n, banks, kinds = len(ends), family.banks, len(family.commands)
     parts = family.device.organization
-    ranks = parts.pseudo_channels * parts.ranks
+    reached, asked, heard = reaches(parts)
     setting = _settings(family, refresh)
     reads, depth = int(setting[READ_QUEUE]), int(setting[DEPTH])
     node[:, [R_SENDER, R_COPY]] = NONE
@@ -207,17 +198,17 @@ def idle_channels(
         delay=first,
         each=several,
         several=np.asarray((several[:, :, :, 1] > 0).any(axis=(0, 2)), np.int64),
-        reached=np.stack([_reached(family, reach) for reach in Reach]),
-        asked=np.stack([_asked(family, reach) for reach in Reach]),
-        heard=np.stack([_heard(family, reach) for reach in Reach]),
+        reached=reached,
+        asked=asked,
+        heard=heard,
         windows=np.array(family.device.windows(), np.int64).reshape(-1, 2),
         word=_words(setting, ends),
-        rank=np.zeros((n, 2, ranks, RANK_WORDS), np.int64),
-        acts=np.zeros((n, ranks, MOST_WINDOW + 1), np.int64),
+        rank=np.zeros((n, 2, parts.channel_ranks, RANK_WORDS), np.int64),
+        acts=np.zeros((n, parts.channel_ranks, MOST_WINDOW + 1), np.int64),
         rows=np.full((n, 2, banks), NONE, np.int64),
         served=np.zeros((n, banks), np.int64),
         demanded=np.zeros((n, banks), np.int64),
-        ready=np.zeros((n, banks + banks // parts.banks + ranks, kinds), np.int64),
+        ready=np.zeros((n, places(parts), kinds), np.int64),
         due=np.full(n, NEVER, np.int64),
         quiet=np.zeros((n, banks), np.int64),
         entry=entry,
@@ -313,7 +304,7 @@ def _delays(family: Family) -> tuple[Int64, Int64]:
     for one in family.all_constraints():
         if one.window > 1:
             continue
-        for shared, scopes in enumerate(SCOPES):
+        for shared, scopes in SCOPES.items():
             if one.scope not in scopes:
                 continue
             at = (shared, one.before, one.after)
@@ -322,71 +313,3 @@ def _delays(family: Family) -> tuple[Int64, Int64]:
             else:
                 plain[at] = max(plain[at], one.cycles)
     return plain, several
-
-
-def _numbers(family: Family) -> tuple[Int64, Int64, Int64, Int64, Int64]:
-    """Bank group, rank, pseudo-channel, number in the group, place in the pseudo-channel."""
-    parts = family.device.organization
-    bank = np.arange(family.banks)
-    rank = bank // parts.banks_per_rank
-    pseudo = rank // parts.ranks
-    place = bank % (parts.ranks * parts.banks_per_rank)
-    return bank // parts.banks, rank, pseudo, bank % parts.banks, place
-
-
-def touches(family: Family, reach: Reach) -> NDArray[np.bool_]:
-    """[bank named, bank]: whether a command of this reach touches it."""
-    group, rank, pseudo, number, place = _numbers(family)
-    unit = {
-        Reach.BANK: np.arange(family.banks), Reach.BANK_GROUP: group, Reach.RANK: rank,
-        Reach.PSEUDO_CHANNEL: pseudo, Reach.CHANNEL: np.zeros(family.banks, np.int64),
-        Reach.SAME_BANK: number, Reach.TWIN_BANKS: place,
-        Reach.EVERY_OTHER: 2 * rank + number % 2,
-    }[reach]  # fmt: skip
-    found: NDArray[np.bool_] = np.equal.outer(unit, unit)
-    return found
-
-
-def _reached(family: Family, reach: Reach) -> Int64:
-    found = np.full((family.banks, family.banks + 1), NONE, np.int64)
-    for bank, mine in enumerate(touches(family, reach)):
-        at = np.flatnonzero(mine)
-        found[bank, : len(at)] = at
-    return found
-
-
-def _places(family: Family) -> tuple[int, int, int]:
-    """The first place of bank groups and of ranks, and how many places there are."""
-    parts = family.device.organization
-    groups, ranks = family.banks // parts.banks, parts.pseudo_channels * parts.ranks
-    return family.banks, family.banks + groups, family.banks + groups + ranks
-
-
-def _asked(family: Family, reach: Reach) -> Int64:
-    """Banks that a command touches, their groups, their ranks."""
-    group, rank, *_ = _numbers(family)
-    groups, ranks, places = _places(family)
-    found = np.full((family.banks, places + 1), NONE, np.int64)
-    for bank, mine in enumerate(touches(family, reach)):
-        at = np.flatnonzero(mine)
-        all_of = [at, groups + np.unique(group[at]), ranks + np.unique(rank[at])]
-        asked = np.concatenate(all_of)
-        found[bank, : len(asked)] = asked
-    return found
-
-
-def _heard(family: Family, reach: Reach) -> Int64:
-    """Places that hear of a command, with the most that they share with any bank it touches."""
-    group, rank, pseudo, _, _ = _numbers(family)
-    groups, ranks, places = _places(family)
-    parts = family.device.organization
-    found = np.full((family.banks, places + 1, 2), NONE, np.int64)
-    for bank, mine in enumerate(touches(family, reach)):
-        at = np.flatnonzero(mine)
-        heard = [(int(b), SAME_BANK) for b in at]
-        heard += [(groups + int(g), SAME_GROUP) for g in np.unique(group[at])]
-        for r in range(places - ranks):
-            shared = SAME_BUS if (pseudo[at] == r // parts.ranks).any() else SAME_CHANNEL
-            heard.append((ranks + r, SAME_RANK if (rank[at] == r).any() else shared))
-        found[bank, : len(heard)] = heard
-    return found

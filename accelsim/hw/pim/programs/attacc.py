@@ -82,7 +82,7 @@ class Stack:
         parts = self.family.device.organization
         if self.level == BUFFER:
             return parts.pseudo_channels
-        return parts.pseudo_channels * parts.ranks * parts.bank_groups
+        return parts.channel_ranks * parts.bank_groups
 
     def split(self) -> int:
         """And the elements of a head over the banks of a group."""
@@ -143,7 +143,7 @@ class Stack:
     def head_bytes(self) -> int:
         """Bytes of a bank that each head has for its keys."""
         parts = self.family.device.organization
-        spread = parts.pseudo_channels * parts.ranks * parts.banks_per_rank
+        spread = parts.channel_banks
         longest = self.family.numbers["longest_context"]
         return math.ceil(longest * self.work.head_dim / spread)
 
