@@ -114,14 +114,18 @@ def _print(result: Result, json: str | None) -> None:
         typer.echo(summary(result), nl=False)
 
 
-def warmup() -> None:
-    """Compile everything once, so that the first simulation starts at once."""
+def warmup(memory: options.Memory = "bandwidth") -> None:
+    """Compile what simulations need, so that the first one starts at once.
+
+    With --memory dram the channels of DRAM are compiled, too, and those whose banks compute:
+    minutes.
+    """
     import time
 
     from accelsim.api import check, simulate
     from accelsim.results.scalesim_reports import layer_reports
 
-    began = time.perf_counter()
+    began, fidelity = time.perf_counter(), options.fidelity(memory)
     for dtype in ("bf16", "int8"):
         check("systolic", f"gemm:m=8,n=8,k=8,dtype={dtype}")
     drained = simulate(
@@ -131,4 +135,7 @@ def warmup() -> None:
         overrides={"array.pipelined": False},
     )
     layer_reports(drained)
+    if fidelity == "dram":
+        simulate("hbm-npu", "gemm:m=8,n=8,k=8", memory=fidelity)
+        simulate("neupims", "gemv:n=64,k=64", memory=fidelity, mapper="pim-gemv")
     typer.echo(f"compiled in {time.perf_counter() - began:.1f} s")
