@@ -139,9 +139,9 @@ class Layouts:
         """Store a [rows, columns] tensor in panels of ``width``, whoever writes and reads it, which
         is ``told`` with the program.
 
-        Not if panels would be wider than high: rows are the longer runs then.
+        Not a single row, which is a run of addresses already.
         """
-        if width < columns and width <= rows:
+        if width < columns and rows > 1:
             self.admit(storage, rows, columns)
             self._panels[storage.index].cut(0, columns, width)
             self._build.approximate(told.format(width=width))

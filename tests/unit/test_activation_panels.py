@@ -94,13 +94,22 @@ def test_windows_of_another_form_go_row_by_row() -> None:
     assert [view.base for *_, view in pieces] == [32, 48, 512 + 32, 512 + 48]
 
 
-def test_panels_are_not_wider_than_high() -> None:
-    """Few rows are long runs as they lie."""
-    storage, layouts = _tensor(15)
-    layouts.cut(storage, 15, 32, 16)
-    assert len(layouts.pieces(storage.view(15, 32, BF16))) == 1
-    layouts.cut(storage, 15, 32, 15)
-    assert len(layouts.pieces(storage.view(15, 32, BF16))) == 3
+def test_a_single_row_stays_a_run() -> None:
+    storage, layouts = _tensor(1)
+    layouts.cut(storage, 1, 32, 16)
+    assert len(layouts.pieces(storage.view(1, 32, BF16))) == 1
+    storage, layouts = _tensor(2)
+    layouts.cut(storage, 2, 32, 16)
+    assert len(layouts.pieces(storage.view(2, 32, BF16))) == 2
+
+
+def test_tiles_of_few_long_rows_do_not_crowd_into_few_channels() -> None:
+    """Row-major rows of 16 KiB begin in two of 32 channels, and tiles of some columns lie there."""
+    machines = [as_arch("npu-only", {"dma.activation_panel": width}) for width in (128, 0)]
+    panels, rows = (
+        simulate(machine, "gemm:m=32,n=1024,k=8192", memory="dram").cycles for machine in machines
+    )
+    assert panels < 0.8 * rows
 
 
 def test_what_is_read_as_a_table_or_by_heads_stays_row_major() -> None:
