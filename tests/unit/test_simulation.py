@@ -113,6 +113,9 @@ def test_what_did_no_work_is_not_missed_in_the_energy() -> None:
     assert energy_lines(simulate("tpu-v3", softmax, overrides=off)) == [
         "energy: vpu has no parameters and is not counted"
     ]
+    rows = simulate("a100", "softmax:rows=8,cols=64")
+    assert not sum(rows.traffic_bytes["shared"].values())
+    assert energy_lines(rows) == ["energy: registers has no parameters and is not counted"]
 
 
 def test_a_cache_without_energy_parameters_is_said() -> None:
