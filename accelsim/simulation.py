@@ -20,6 +20,7 @@ from accelsim.program.opcodes import Opcode
 from accelsim.program.verify import verify
 from accelsim.results.collect import NOTHING, Totals, collect, weighted
 from accelsim.results.result import Result, SegmentRun
+from accelsim.results.uncounted import uncounted
 from accelsim.workload.fusion import with_fused_activations
 
 if TYPE_CHECKING:
@@ -175,7 +176,11 @@ def _result(
     }
     busy = weighted([t.busy_ticks for t in totals], repeats)
     energy = weighted([t.energy_pj for t in totals], repeats)
+    traffic = _traffic(totals, repeats)
     used = dict.fromkeys(o.mapper for t in totals for o in t.operators)
+    told = _approximations(graph, arch, memory, runs, segments)
+    if any(energy.values()) and (left_out := uncounted(runs, traffic)):
+        told = (*told, left_out)
     return Result(
         version=__version__,
         arch=arch.name,
@@ -187,11 +192,11 @@ def _result(
         macs=sum(op.macs for t in totals for op in t.operators),
         instructions=sum(len(run.bound.program) * run.repeat for run in runs),
         utilization={name: value / ticks if ticks else 0.0 for name, value in busy.items()},
-        traffic_bytes=_traffic(totals, repeats),
+        traffic_bytes=traffic,
         energy_pj={"total": sum(energy.values()), **energy},
         bounds=bounds,
         bottleneck=max(bounds, key=lambda name: bounds[name]) if any(bounds.values()) else NOTHING,
-        approximations=_approximations(graph, arch, memory, runs, segments),
+        approximations=told,
         operators=tuple(op for t in totals for op in t.operators),
         wall_seconds=wall_seconds,
         links=_links(totals, repeats, ticks),

@@ -40,7 +40,11 @@ def validate(
         Path | None, typer.Option(metavar="FILE", help="Write the report as HTML here, too.")
     ] = None,
 ) -> None:
-    """Check every claim against its evidence and write a report; exit 1 if one fails."""
+    """Check every claim against its evidence and write a report; exit 1 if one fails.
+
+    A claim is "ok" where all that is judged holds, and "partly" where published figures are missed
+    beside it, as the claim says: those do not fail it.
+    """
     from accelsim.results.claims import claim_names
 
     wanted = list(dict.fromkeys(names or claim_names()))

@@ -4,7 +4,7 @@ A head of a sequence lies in one channel; which one is decided by how long its a
 (mapping/balance). The heads of a channel lie one behind the other, each from the beginning of a row
 of all banks. Under the memory's map (hw/pim/memory.IN_GROUPS) the keys of a head are a window of
 addresses with a row per token and 64 features, the values one window for every 64 features: the
-places of layout_families.attacc_cache.
+places of hw.pim.layouts.families.attacc_cache.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from accelsim.mapping.bank_layouts import Placed
     from accelsim.workload.graph import Graph
+    from accelsim.workload.tensors import TensorSpec
 
 # Tensors and buffers start on a boundary that every DMA and DRAM burst of the field divides.
 ALIGNMENT = 64
@@ -203,10 +204,12 @@ def plan_tensors(
     heap = Heap(memory, capacity)
     placed = placed or {}
     _check_room(graph, memory, capacity, placed)
-    base = {name: heap.take(name, one.nbytes, one.boundary) for name, one in placed.items()}
-    for spec in graph.tensors.values():
-        if spec.role != "activation" and not spec.place_of and spec.name not in base:
-            base[spec.name] = heap.take(spec.name, spec.room)
+    try:
+        base = _place_for_good(graph, heap, placed)
+    except CapacityError as error:
+        weights = sum(_room(spec, placed) for spec in graph.tensors.values() if _is_weight(spec))
+        told = f"; all weights together take {readable(weights)}" if weights else ""
+        raise CapacityError(f"{error}{told}") from None
     updated = {spec.name: spec.place_of for spec in graph.tensors.values() if spec.place_of}
     base |= {name: base[old] for name, old in updated.items()}
     follows: dict[str, tuple[str, ...]] = {name: (old,) for name, old in updated.items()}
@@ -221,6 +224,25 @@ def plan_tensors(
         start = heap.take(f"activations of part {lane}", own.peak, PAGE) if own.peak else 0
         base |= {name: start + first for name, first in there.items() if name not in base}
     return Plan(base, follows, heap.peak, placed, frozenset(on_chip))
+
+
+def _place_for_good(graph: Graph, heap: Heap, placed: Mapping[str, Placed]) -> dict[str, int]:
+    """Addresses of what lies in banks, then of whatever else is no activation."""
+    base = {name: heap.take(name, one.nbytes, one.boundary) for name, one in placed.items()}
+    for spec in graph.tensors.values():
+        if spec.role != "activation" and not spec.place_of and spec.name not in base:
+            base[spec.name] = heap.take(spec.name, spec.room)
+    return base
+
+
+def _is_weight(spec: TensorSpec) -> bool:
+    """Whether it is a weight with a place of its own, not one that is updated in another's."""
+    return spec.role == "weight" and not spec.place_of
+
+
+def _room(spec: TensorSpec, placed: Mapping[str, Placed]) -> int:
+    """Bytes that a tensor takes where it lies."""
+    return placed[spec.name].nbytes if spec.name in placed else spec.room
 
 
 def _place_activations(
@@ -275,7 +297,7 @@ def _check_room(graph: Graph, memory: str, capacity: int, placed: Mapping[str, P
     for spec in graph.tensors.values():
         if spec.role == "activation" or spec.place_of:
             continue
-        room = placed[spec.name].nbytes if spec.name in placed else spec.room
+        room = _room(spec, placed)
         if spec.role == "cache":
             needed += room
         else:

@@ -43,7 +43,8 @@ class Row:
 
     ``split`` says what the case was for, e.g. "fit" (a constant was calibrated on it) or "test";
     ``others`` holds what other models published for it. Rows of a split "missed" ("...: missed")
-    are published figures that the claim says it does not meet: counted, and no failure.
+    are published figures that the claim says it does not meet: counted, and no failure. Those of
+    a split "shown: ..." are told beside them, and not judged.
     """
 
     case: str
@@ -57,6 +58,18 @@ class Row:
     def missed(self) -> bool:
         """Whether it is a published figure that the claim says it does not meet."""
         return self.split.split(": ")[-1] == "missed"
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is told, and not judged."""
+        return self.split.split(": ")[0] == "shown"
+
+    @property
+    def word(self) -> str:
+        """Its verdict: a row that is not judged is never "ok"."""
+        if not self.ok:
+            return "FAILED"
+        return "missed" if self.missed else "shown" if self.shown else "ok"
 
     @property
     def error(self) -> float:

@@ -50,10 +50,11 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict in a word, and how many published figures are not met."""
+        """The verdict in a word; "partly" with the number of published figures that are not met,
+        where what is judged holds."""
         if not self.ok:
             return "outstanding" if self.outstanding else "FAILED"
-        return f"ok, {self.missed} missed" if self.missed else "ok"
+        return f"partly, {self.missed} missed" if self.missed else "ok"
 
     @property
     def missed(self) -> int:
@@ -67,8 +68,14 @@ class Verdict:
 
     @property
     def worst(self) -> float:
-        """Largest absolute relative error of its rows."""
-        return max((abs(row.error) for row in self.rows), default=math.nan)
+        """Largest absolute relative error of its judged rows."""
+        judged = (row for row in self.rows if not (row.missed or row.shown))
+        return max((abs(row.error) for row in judged), default=math.nan)
+
+    @property
+    def worst_missed(self) -> float:
+        """Largest absolute relative error of the published figures that it does not meet."""
+        return max((abs(row.error) for row in self.rows if row.missed), default=0.0)
 
     @property
     def mean(self) -> float:
@@ -82,10 +89,11 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        rows = [{**row.__dict__, "error": row.error} for row in self.rows]
+        rows = [{**row.__dict__, "error": row.error, "verdict": row.word} for row in self.rows]
         verdict = {
             "ok": self.ok, "problem": self.problem, "outstanding": self.outstanding,
-            "mean_error": self.mean, "missed": self.missed,
+            "mean_error": self.mean, "missed": self.missed, "verdict": self.word,
+            "worst_error": self.worst, "worst_missed_error": self.worst_missed,
         }  # fmt: skip
         splits = {
             one.split: {"cases": len(one.rows), "mean_error": one.mean, "worst_error": one.worst}

@@ -21,6 +21,22 @@ TITLES = (
 SPLIT_TITLES = ("split", "cases", "failed", "mean error", "worst error")
 _SHOWN_FAILURES = 5
 
+LEGEND = {
+    "ok": "everything that is judged holds",
+    "partly": "everything that is judged holds; the published figures that are counted do not, "
+    "as the claim says: no failure",
+    "FAILED": "something that is judged does not hold",
+    "outstanding": "nobody has recorded the truth yet",
+    "missed": "a published figure that the model does not meet, as the claim says",
+    "shown": "told for comparison, not judged",
+}
+"""What the verdicts of claims and of rows mean."""
+ERRORS = (
+    "The worst error is that of judged rows, or their mean where it says so; rows with a "
+    "limit of their own (faster at all, inside a range) are judged by that, not by the tolerance. "
+    '"missed:" is the worst error of the published figures that are not met.'
+)
+
 
 def percent(share: float) -> str:
     """A relative error: "exact", or so many per cent."""
@@ -32,16 +48,30 @@ def percent(share: float) -> str:
 def claim_cells(one: Verdict) -> Cells:
     """A claim's line in the table of all, as ``TITLES``."""
     failed = sum(not row.ok for row in one.rows)
-    mean = f"{percent(one.mean)} mean of {one.claim.mean_of}" if one.claim.mean_of else ""
     return (
         one.claim.name,
         one.claim.statement,
         f"{len(one.rows)}" + (f" ({failed} failed)" if failed else ""),
-        mean or percent(one.worst),
+        error_text(one),
         percent(one.claim.tolerance),
         one.word,
         one.claim.source,
     )
+
+
+def error_text(one: Verdict) -> str:
+    """Error of what a claim is judged by, and the worst of what it says it does not meet."""
+    judged = percent(one.worst)
+    if one.claim.mean_of:
+        # Inside a published range a row has no error, and yet is not exact.
+        judged = f"{percent(one.mean) if one.mean else '0 %'} mean of {one.claim.mean_of}"
+    return f"{judged}; missed: {percent(one.worst_missed)}" if one.missed else judged
+
+
+def legend(words: Iterable[str]) -> list[str]:
+    """What some verdicts mean, in the order of ``LEGEND``."""
+    said = {word.split(",")[0] for word in words}
+    return [f"{word}: {meaning}" for word, meaning in LEGEND.items() if word in said]
 
 
 def split_table(one: Verdict) -> tuple[Cells, list[Cells]]:
@@ -69,6 +99,9 @@ def claims_text(verdicts: Sequence[Verdict], every_row: bool) -> str:
     """What a terminal shows."""
     shown = [(cells[0], *cells[2:6]) for cells in map(claim_cells, verdicts)]
     parts = [text_table(_columns((TITLES[0], *TITLES[2:6]), left=(0, 4)), shown)]
+    words = {one.word for one in verdicts} | {row.word for one in verdicts for row in one.rows}
+    if words != {"ok"}:
+        parts.append("\n".join(legend(words)))
     return "\n\n".join([*parts, *(_claim_text(one, every_row) for one in verdicts)])
 
 
@@ -93,9 +126,8 @@ def _claim_text(one: Verdict, every_row: bool) -> str:
 
 
 def _row_text(row: Row) -> str:
-    verdict = "ok" if row.ok else "FAILED"
     error = f"{100 * row.error:+.3g} %"
-    return f"  {verdict:6}  {row.case}: expected {row.expected:g}, got {row.measured:g} ({error})"
+    return f"  {row.word:6}  {row.case}: expected {row.expected:g}, got {row.measured:g} ({error})"
 
 
 def _columns(titles: Sequence[str], left: Sequence[int]) -> list[Column]:
@@ -112,7 +144,8 @@ def claims_markdown(verdicts: Sequence[Verdict]) -> str:
     """The report: all claims in a table, then each with its errors by split and its cases."""
     parts = [
         "# Claims and evidence\n\nWritten by `accelsim validate`. "
-        "Errors are of what was simulated, relative to the truth.\n",
+        f"Errors are of what was simulated, relative to the truth. {ERRORS}\n\n"
+        + "".join(f"- {line}\n" for line in legend(LEGEND)),
         _markdown(TITLES, map(claim_cells, verdicts), left=(0, 1, 5, 6)),
     ]
     for one in verdicts:
@@ -145,4 +178,4 @@ def claims_html(verdicts: Sequence[Verdict]) -> str:
         Shown(one.claim, claim_cells(one), *split_table(one), one.rows, one.draw)
         for one in verdicts
     ]
-    return evidence_html(TITLES, shown)
+    return evidence_html(TITLES, shown, [ERRORS, *legend(LEGEND)])

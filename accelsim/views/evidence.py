@@ -44,9 +44,10 @@ class Shown:
         return scatter(self.claim, self.rows) if plotted(self.rows) else None
 
 
-def evidence_html(titles: Sequence[str], claims: Sequence[Shown]) -> str:
-    """The whole page as text."""
-    sections = [_table(titles, [one.cells for one in claims], left=(0, 1, len(titles) - 1))]
+def evidence_html(titles: Sequence[str], claims: Sequence[Shown], notes: Sequence[str]) -> str:
+    """The whole page as text; ``notes`` say how the table of claims is read."""
+    sections = ["".join(f"<p>{escape(note)}</p>" for note in notes)]
+    sections += [_table(titles, [one.cells for one in claims], left=(0, 1, len(titles) - 1))]
     drawn = False
     for one in claims:
         if not one.rows:

@@ -65,7 +65,7 @@ def at_work(result: Result) -> list[AtWork]:
             for wanted in (True, False)
         )
         together += run.repeat * _both(*sides)
-    count = {name: unit.count * arch.cores for name, unit in units.items()}
+    count = {name: arch.instances(name) for name in units}
     rows = [
         AtWork(name, count[name], some[name] / ticks, each[name] / count[name] / ticks)
         for name in units

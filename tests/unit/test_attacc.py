@@ -30,8 +30,10 @@ from accelsim.numerics.arithmetic import arithmetic, types_of
 from accelsim.program.opcodes import Flag, Opcode
 from accelsim.program.table import COLUMN, Program
 from accelsim.program.verify import violations
+from accelsim.results.collect import kept_ticks
 from accelsim.simulation import compile_program, plan_memory
 from accelsim.system.attacc_server import NVLINK, Server, StepTime
+from accelsim.views.overlap import at_work
 from accelsim.workload.graph import Graph
 
 FORCED = ("attacc-attention",)
@@ -396,3 +398,15 @@ def test_the_claim_on_two_points_of_attention() -> None:
     assert claim.attention_clocks(claim.machine("bank-group"), 2437, 188) == pytest.approx(
         194453, 0.1
     )
+
+
+def test_what_stands_once_is_counted_once() -> None:
+    """Every multiprocessor has a tensor core; the banks of a channel are there once."""
+    run = xs.simulate(small(), decode(contexts="45+70+1"), mapper=FORCED)
+    rows = {one.name: one for one in at_work(run)}
+    assert (rows["tensor"].count, rows["pim"].count) == (2, 4)
+    ticks = sum(part.schedule.ticks for part in run.segments)
+    kinds = [(part, [*part.bound.arch.units].index("pim")) for part in run.segments]
+    busy = sum(int(kept_ticks(part)[part.bound.unit_index == kind].sum()) for part, kind in kinds)
+    assert rows["pim"].each == pytest.approx(busy / 4 / ticks)
+    assert busy > 0

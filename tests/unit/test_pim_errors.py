@@ -59,7 +59,7 @@ def refused(*arguments: str) -> str:
         ),
         (("memory", "neupims", "logit:tokens=16777216,heads=8"), "accepted: up to 32,768 rows"),
         # Texts.
-        (("generate", "gpt2-small"), "'gpt2-small'; did you mean 'gpt3-small'? accepted: gpt2"),
+        (("generate", "gpt2-smal"), "'gpt2-smal'; did you mean 'gpt2-small'? accepted: gpt2"),
         (("generate", "llama-2-7b"), "'llama-2-7b'; accepted: gpt2, gpt2-large, gpt2-medium"),
         (("generate", "bert-base", "--on", "transpim"), "'bert-base'; accepted: gpt2"),
         (("generate", "gpt2", "--asic-clock", "0"), "--asic-clock 0; accepted: 1 Hz and more"),

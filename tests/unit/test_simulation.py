@@ -7,6 +7,7 @@ import pytest
 import accelsim as xs
 from accelsim.api import simulate
 from accelsim.errors import AccelsimError
+from accelsim.results.result import Result
 
 SMALL = "llama-2-7b:layers=3,hidden=64,heads=4,kv_heads=4,ffn=128,vocab=100,tokens=16"
 
@@ -78,6 +79,56 @@ def test_a_check_that_would_not_fit_says_so() -> None:
 def test_a_model_beyond_main_memory_names_the_tensor() -> None:
     with pytest.raises(AccelsimError, match=r"tensor '.*' of .* does not fit into hbm"):
         simulate("tpu-v3", "llama-2-70b:tokens=16")
+
+
+def test_weights_beyond_main_memory_are_told_together() -> None:
+    with pytest.raises(AccelsimError, match=r"MiB of 4 GiB left; all weights together take 325"):
+        simulate("pim-gpt", "gpt3-175b:phase=decode,batch=1,context=100")
+
+
+def energy_lines(found: Result) -> list[str]:
+    return [text for text in found.approximations if text.startswith("energy:")]
+
+
+def test_what_worked_without_energy_parameters_is_said() -> None:
+    """Units that compute, memories and networks; what only moves bytes is no part."""
+    work = "opt-125m:layers=1,tokens=16"
+    whole = simulate("tpu-v3", work)
+    assert energy_lines(whole) == []
+    off = {"mxu.mac_pj": 0, "vmem.read_pj_per_byte": 0, "vmem.write_pj_per_byte": 0}
+    some = simulate("tpu-v3", work, overrides=off)
+    assert energy_lines(some) == ["energy: mxu, vmem have no parameters and are not counted"]
+    assert not {"mxu", "vmem"} & {*some.energy_pj}
+    assert energy_lines(some)[0] in some.to_dict()["approximations"]
+    half = simulate("tpu-v3", work, overrides={"vmem.read_pj_per_byte": 0})
+    assert energy_lines(half) == []
+    wires = simulate("mesh-npu", work, overrides={"noc.hop_pj_per_byte": 0})
+    assert energy_lines(wires) == ["energy: noc has no parameters and is not counted"]
+
+
+def test_what_did_no_work_is_not_missed_in_the_energy() -> None:
+    off = {"vpu.op_pj": 0}
+    product, softmax = "gemm:m=64,n=64,k=64", "softmax:rows=8,cols=64"
+    assert energy_lines(simulate("tpu-v3", product, overrides=off)) == []
+    assert energy_lines(simulate("tpu-v3", softmax, overrides=off)) == [
+        "energy: vpu has no parameters and is not counted"
+    ]
+    rows = simulate("a100", "softmax:rows=8,cols=64")
+    assert not sum(rows.traffic_bytes["shared"].values())
+    assert energy_lines(rows) == ["energy: registers has no parameters and is not counted"]
+
+
+def test_a_cache_without_energy_parameters_is_said() -> None:
+    off = {"l2.read_pj_per_byte": 0, "l2.write_pj_per_byte": 0}
+    told = energy_lines(simulate("a100", "gemm:m=64,n=64,k=64", overrides=off))
+    assert len(told) == 1
+    assert "l2" in told[0]
+
+
+def test_where_no_energy_is_counted_nothing_is_added() -> None:
+    found = simulate("onnxim-mobile", "gemm:m=64,n=64,k=64")
+    assert not found.energy_pj["total"]
+    assert energy_lines(found) == []
 
 
 def test_a_row_longer_than_the_scratchpad_is_refused_by_name() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from accelsim.errors import AccelsimError
-from accelsim.workload import library_folder, read_config, workload
+from accelsim.workload import library_folder, list_workloads, read_config, workload
 from accelsim.workload.huggingface import parse_config
 from accelsim.workload.transformer_config import FAMILIES
 
@@ -278,3 +278,11 @@ def test_yarn_that_is_not_understood_is_refused(change, message):
     values["rope_scaling"] |= change
     with pytest.raises(AccelsimError, match=message):
         parse_config(values, name="d", where="config.json")
+
+
+@pytest.mark.parametrize(("name", "also"), [("gpt2-small", "gpt2"), ("gpt3-7b", "gpt3-6.7b")])
+def test_a_model_of_two_names_is_one_model(name, also):
+    one, other = workload(name, tokens=8), workload(also, tokens=8)
+    assert one.operators == other.operators
+    assert one.tensors == other.tensors
+    assert name in dict(list_workloads())

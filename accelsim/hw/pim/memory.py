@@ -20,7 +20,7 @@ BY_BANK = "RoRaBgBaChCo"
 IN_GROUPS = "RoCoPcRaBgCo2ChBa"
 """The map in which neighbouring addresses are a column of each bank of a group, then go over
 channels, pairs of columns and groups: a head's keys and values in the groups of one channel are
-windows with constant steps (layout_families.attacc_cache)."""
+windows with constant steps (layouts.families.attacc_cache)."""
 
 MAPS = {"attacc": IN_GROUPS}
 
