@@ -10,11 +10,13 @@ import pytest
 
 import accelsim as xs
 from accelsim import arch_configs
+from accelsim.arch.describe import describe as describe_machine
 from accelsim.engine.bind import bind
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.cost import product_cost, refresh_share
+from accelsim.hw.pim.describe import describe
 from accelsim.hw.pim.loader import FOLDER
 from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.products.registry import PRODUCTS
@@ -413,6 +415,25 @@ def test_sums_are_those_that_the_family_says(tmp_path: Path) -> None:
         (other,) = xs.check("neupims", work, mapper="pim-gemv", overrides=named).operators
         assert "tree16-fp32-bf16 (banks of" in other.arithmetic
     assert len(bits) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "sums", "column_sums"),
+    [
+        ("attacc", "banks4-tree16-fp32", "macs16x2-fp16"),
+        ("hbm-pim", "macs16-fp16", ""),
+        ("pim-gpt", "tree16-fp32", ""),
+    ],
+)
+def test_text_says_how_banks_add(name: str, sums: str, column_sums: str) -> None:
+    """Of the machine and of its family the same."""
+    machine = xs.arch(name)
+    (unit,) = machine.units_of(Pim).values()
+    words = [line.split() for line in describe_machine(machine).splitlines()]
+    assert ["arithmetic", sums] in words
+    assert ["column_arithmetic", *column_sums.split()] in words
+    columns = f", of columns by {column_sums}" if column_sums else ""
+    assert f"sums by {sums}{columns}; " in describe(unit.pim)
 
 
 def test_formats_are_refused_before_anything_is_lowered() -> None:

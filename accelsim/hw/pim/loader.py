@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from accelsim.errors import AccelsimError, unknown
 from accelsim.hw.dram.catalog import device as find_device
+from accelsim.hw.dram.checks import MOST_CYCLES
 from accelsim.hw.dram.commands import COMMAND_NAMES, Scope
 from accelsim.hw.dram.controller import MOST_CHANNELS
 from accelsim.hw.dram.device import Device
@@ -61,8 +62,6 @@ CONSTRAINT_KEYS = ("before", "after", "scope", "cycles", "each", "least", "windo
 REPEATS = ("once", "run", "composite")
 ALL_UNITS = "UNIT"
 MOST_COMMANDS = 24
-LARGEST = 2**31 - 1
-"""Of the numbers of a file: sums of many of them stay whole in 64 bits."""
 
 T = TypeVar("T")
 
@@ -169,10 +168,10 @@ class _One:
             found = evaluate(str(item.value), names, hz)
         except AccelsimError as fault:
             raise self.file.fail(item.line, f"{self.name}: {fault}") from None
-        if not least <= found <= LARGEST:
+        if not least <= found <= MOST_CYCLES:
             text = str(found) if str(found) == str(item.value) else f"{item.value} = {found}"
             raise self.file.fail(
-                item.line, f"{self.name}: {key}: {text}; accepted: {least} to {LARGEST}"
+                item.line, f"{self.name}: {key}: {text}; accepted: {least} to {MOST_CYCLES}"
             )
         return found
 
@@ -313,7 +312,7 @@ class _One:
     def constraint(self, key: str, item: Item, names: Mapping[str, int]) -> int:
         """A number of a constraint: a formula may come out negative, which then asks nothing."""
         literal = type(item.value) is int
-        return self.formula(key, item, names, least=0 if literal else -LARGEST)
+        return self.formula(key, item, names, least=0 if literal else -MOST_CYCLES)
 
     def named(self, item: Item, commands: tuple[PimCommand, ...]) -> list[int]:
         sets = {name: [int(one) for one in held] for name, held in COMMAND_NAMES.items()}

@@ -192,6 +192,9 @@ class Pim(NamedSums, Unit):
         """How sums over its columns are formed, by its name; "" if there are none."""
         return self.column_arithmetic or self.pim.units.column_arithmetic
 
+    def left_open(self, name: str) -> str:
+        return {"arithmetic": self.sums, "column_arithmetic": self.column_sums}.get(name, "")
+
     def columns_rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
         """How they form sums over the rows of a matrix, for all of its columns."""
         return arithmetic(self.column_sums).rule(types, order)
