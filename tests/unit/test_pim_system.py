@@ -235,7 +235,10 @@ def test_a_kernel_in_simulated_channels(n: int, k: int, within: float) -> None:
 
 
 def test_what_the_lanes_of_hbm_pim_do_not_multiply() -> None:
+    (unit,) = xs.arch("hbm-pim").units_of(Pim).values()
     with pytest.raises(AccelsimError, match="no bf16 x bf16 -> fp32; supported: fp16"):
+        unit.rule(types_of("bf16", "bf16", "fp32"))
+    with pytest.raises(AccelsimError, match="hbm-pim multiply fp16, not bf16; accepted: dtype=f"):
         xs.simulate("hbm-pim", "gemm:m=1,n=4096,k=64,dtype=bf16", mapper="pim-gemv")
 
 
