@@ -133,7 +133,7 @@ def _parameters(arch: Architecture) -> str:
 def _block(arch: Architecture, name: str, block: Block) -> list[str]:
     lines = ["", *_row(arch, name, block.kind, name)]
     for parameter in parameters_of(type(block)):
-        text = value_text(block, parameter)
+        text = value_text(block, parameter) or block.left_open(parameter)
         lines += _row(arch, f"  {parameter}", text, f"{name}.{parameter}")
     return lines
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from accelsim.hw.dram.run import MemoryRun
 
 FAILED = 1
+STREAM, INJECT, SEED = "seq_read", "saturating", 42
+"""Of a request stream for which nothing else is said."""
 _SWITCH = {"on": True, "off": False}
 
 
@@ -36,23 +38,29 @@ def memory(
         ),
     ] = None,
     stream: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME|FILE",
             help="seq_read, seq_write, rand_read, strided, mix21_seq, mix21_rand, or a trace file.",
+            show_default=STREAM,
         ),
-    ] = "seq_read",
+    ] = None,
     requests: Annotated[
         int | None,
         typer.Option(metavar="N", help="Bursts: 100,000, or the whole trace, if not given."),
     ] = None,
     inject: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="saturating|qd1", help="All requests at once, or one after the other."
+            metavar="saturating|qd1",
+            help="All requests at once, or one after the other.",
+            show_default=INJECT,
         ),
-    ] = "saturating",
-    seed: Annotated[int, typer.Option(metavar="N", help="Of random streams.")] = 42,
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of random streams.", show_default=str(SEED)),
+    ] = None,
     mapping: Annotated[
         str | None,
         typer.Option(
@@ -102,7 +110,10 @@ def memory(
         raise AccelsimError(f"unknown refresh {refresh!r}; accepted: {', '.join(_SWITCH)}")
     settings = {"policy": policy, "page": page, "window": window, "hit_cap": hit_cap}
     if operator is not None:
-        others = {"requests": requests, "mapping": mapping, "channels": channels, **settings}
+        others = {
+            "stream": stream, "requests": requests, "inject": inject, "seed": seed,
+            "mapping": mapping, "hashing": hashing or None, "channels": channels, **settings,
+        }  # fmt: skip
         from accelsim.cli.pim import compute
 
         compute(device, operator, background, _SWITCH[refresh], others, log, check, json)
@@ -113,10 +124,10 @@ def memory(
 
     run = memory_stream(
         device,
-        stream,
+        STREAM if stream is None else stream,
         requests,
-        inject=inject,
-        seed=seed,
+        inject=inject or INJECT,
+        seed=SEED if seed is None else seed,
         mapping=mapping,
         hashing=hashing,
         channels=channels,

@@ -103,6 +103,11 @@ class Block:
                 energy = getattr(self, parameter.name)
                 raise AccelsimError(f"{parameter.name} must not be negative, not {energy}")
 
+    def left_open(self, name: str) -> str:
+        """What a parameter that is given as "" follows from others as; "" if it is nothing."""
+        del name
+        return ""
+
     def energy_pj_per_action(self) -> Mapping[str, float]:
         """Energy of one counted action in picojoules; {} if the architecture gives none."""
         return {}

@@ -18,9 +18,14 @@ class NamedSums:
 
     arithmetic: str
 
+    @property
+    def sums(self) -> str:
+        """The name of its arithmetic."""
+        return self.arithmetic
+
     def rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
         """How products of some formats are formed; raises AccelsimError naming those there are."""
-        return arithmetic(self.arithmetic).rule(types, order)
+        return arithmetic(self.sums).rule(types, order)
 
     def multiply(
         self,

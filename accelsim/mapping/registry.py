@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from accelsim.errors import AccelsimError
 from accelsim.hw.block import Block
 from accelsim.hw.pim.unit import Pim
+from accelsim.mapping.bank_formats import require_formats
 from accelsim.numerics.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -273,7 +274,10 @@ def _why_not(
 
 
 def own_places(graph: Graph, arch: Architecture, wanted: tuple[str, ...] = ()) -> dict[str, Placed]:
-    """Tensors that lie where the mapper of an operator needs them, not where there is room."""
+    """Tensors that lie where the mapper of an operator needs them, not where there is room.
+
+    Raises AccelsimError for a format that banks do not multiply.
+    """
     load_builtin_mappers()
     kinds = {kind for m in MAPPERS.values() if m.places is not None for kind in m.lowers}
     movable = _movable(graph)
@@ -287,6 +291,7 @@ def own_places(graph: Graph, arch: Architecture, wanted: tuple[str, ...] = ()) -
                 movable.get(name) == one.bits and (name not in gathered or one.in_columns)
                 for name, one in there.items()
             ):
+                require_formats(operator, graph, arch, there)
                 found |= there
     return found
 

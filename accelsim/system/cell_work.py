@@ -236,7 +236,7 @@ def _stream(family: Family, kind: str) -> Iterator[tuple[int, int, int, int, int
     if kind in runs:
         yield (family.number(runs[kind]), NO_ROW, 0, REPEATS, 0, 1)
         return
-    slots = -(-columns // family.numbers["trees"])
+    slots = -(-columns // family.figure("trees"))
     name, count = {
         "write": ("WR_ALL", columns), "store": ("ST_BUF", columns),
         "sum": ("ACU", slots), "read": ("ACU", columns),

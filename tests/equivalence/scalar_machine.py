@@ -37,9 +37,17 @@ IMMEDIATE = {
 }  # fmt: skip
 
 
+SUMS_OF = {
+    "hbm-pim": {"arithmetic": "macs16-fp16"},
+    "attacc-bank": {"arithmetic": "banks4-tree16-fp32", "column_arithmetic": "macs16x2-fp16"},
+}
+"""How banks form sums, by family; of the others by tree16-fp32."""
+
+
 def units_of(arch):
     """The entries of an architecture's units, by name."""
-    return yaml.safe_load((library_folder() / f"{arch}.yaml").read_text())["units"]
+    units = yaml.safe_load((library_folder() / f"{arch}.yaml").read_text())["units"]
+    return {name: {**SUMS_OF.get(one.get("family"), {}), **one} for name, one in units.items()}
 
 
 class Machine:

@@ -51,7 +51,7 @@ def test_random_products_have_the_bits_of_their_order(name: str) -> None:
     for seed in range(SHAPES):
         m, k = generator.randint(1, 3), generator.choice((1, 17, 300, 515, 1100))
         n = unit.pim.banks * generator.choice((1, 3, 13, 300))
-        fmt = "fp16" if "fp16" in unit.arithmetic or generator.random() < 0.5 else "bf16"
+        fmt = "fp16" if "fp16" in unit.sums or generator.random() < 0.5 else "bf16"
         graph = xs.workload(f"gemm:m={m},n={n},k={k},dtype={fmt},out=fp32")
         plan = plan_memory(graph, machine, "bandwidth", ("pim-gemv",))
         program = compile_program(graph, graph.operators, machine, plan, "bandwidth", ("pim-gemv",))
@@ -63,7 +63,7 @@ def test_random_products_have_the_bits_of_their_order(name: str) -> None:
         (got,) = execute(program, blocks, memory, timed).tensors.values()
         a, b = (np.asarray(values[one], np.float32) for one in graph.operators[0].inputs[:2])
         order = order_of(program.operators[0].order)
-        rule = arithmetic(unit.arithmetic).reduction(types_of(fmt, fmt, "fp32"), order, k)
+        rule = arithmetic(unit.sums).reduction(types_of(fmt, fmt, "fp32"), order, k)
         want = np.stack([rule.multiply(b.T.copy(), row[:, None], None)[:, 0] for row in a])
         found = FORMATS["fp32"].decode(got).reshape(m, n)
         assert np.array_equal(found, want), (m, n, k, fmt)

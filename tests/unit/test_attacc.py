@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.channel.run_alone import run_alone
 from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.cost import product_cost
+from accelsim.hw.pim.loader import FOLDER
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.products.attacc import AttaccProducts, _refresh_share, head_stream
 from accelsim.hw.pim.products.product import Sweep
@@ -278,7 +280,7 @@ def test_many_requests_go_to_the_banks_one_stays_on_the_gpu() -> None:
     ("changes", "reason"),
     [
         ({"hbm.mapping": "RoRaBgBaChCo"}, "accepted: RoCoPcRaBgCo2ChBa without hashing"),
-        ({"pim.column_arithmetic": ""}, "one where a family multiplies columns"),
+        ({"pim.column_arithmetic": "macs3-fp16"}, "unknown arithmetic 'macs3-fp16'"),
         ({"pim.results": "shared"}, "every core has 'shared'"),
         ({"pim.count": 40}, "accepted: the same"),
     ],
@@ -286,6 +288,15 @@ def test_many_requests_go_to_the_banks_one_stays_on_the_gpu() -> None:
 def test_machines_that_make_no_sense(changes: dict[str, object], reason: str) -> None:
     with pytest.raises(AccelsimError, match=reason):
         xs.arch("attacc", changes)
+
+
+def test_a_family_of_columns_says_how_their_sums_are_formed(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    text = (FOLDER / "attacc.yaml").read_text()
+    file.write_text(text.replace("column_accumulate: fp16, ", ""))
+    own = f"{file}:attacc-bank"
+    with pytest.raises(AccelsimError, match="one where a family multiplies columns"):
+        xs.arch("attacc", {"pim.family": own, "hbm.family": own})
 
 
 def test_other_families_multiply_no_columns() -> None:

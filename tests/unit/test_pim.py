@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +142,26 @@ def test_a_late_refresh_is_found() -> None:
         ("row_buffer: dual", "row_buffer: single", "row_buffer is single"),
         ("newton_hbm2.yaml:newton-hbm2", "hbm9", "unknown memory device 'hbm9'"),
         ("tCOMP: max", "tCOMP: most", "most"),
+        ("accumulate: fp32", "accumulate: fp33", "unknown accumulate 'fp33'; did you mean 'fp32'"),
+        ("accumulate: fp32", "accumulate: int32", "sums in int32, trees and lanes in fp32, fp16"),
+        ("order: tree", "order: shrub", "unknown order 'shrub'; accepted: exact, lanes, tree"),
+        ("order: tree", "order: exact", "accepted: exact sums in int32"),
+        ("order: tree", "order: lanes, sum_banks: 4", "sum_banks = 4 with order lanes; accepted"),
+        ("order: tree", "order: tree, sum_banks: 3", "a divisor of the 32 banks of a channel"),
+        ("order: tree", "column_accumulate: fp8", "unknown column_accumulate 'fp8'; did you mean"),
+        ("order: tree", "vector_bytes: 100", "unknown key of units 'vector_bytes'"),
+        ("macs: 16", "macs: 24", "units.macs = 24; accepted: a power of two"),
+        ("macs: 16", "macs: 4096", "unknown arithmetic 'tree4096-fp32'"),
+        ("operand_bits: 16", "operand_bits: 128", "units.operand_bits = 128; accepted: 1 to 64"),
+        ("channels: 32", "channels: 99999999999", "not 99999999999; accepted: 1 to 1024"),
+        ("tGWRITE: (tCCD_S + tCCD_L) * 32", "tGWRITE: -5", "tGWRITE: -5; accepted: 0 to 1000"),
+        ("tFILL: 6 * tCCD_S", "tFILL: tCCD_S - 9", "tFILL: tCCD_S - 9 = -8; accepted: 0 to 1000"),
+        ("tFILL: 6 * tCCD_S", "tFILL: 6 * 999999999", "tFILL: 6 * 999999999 = 5999999994; accep"),
+        ("hold: tGWRITE", "hold: -1", "hold: -1; accepted: 0 to"),
+        ("cycles: tRTW, name: read to write", "cycles: -3, name: x", "cycles: -3; accepted: 0 to"),
+        ("reopen: tRTP + tRP + tRCDRD", "reopen: -1", "reopen: -1; accepted: 0 to"),
+        ("window: 1", "window: 1\n      pim_queue: 9999999", "pim_queue = 9999999; accepted: 1 to"),
+        ("channels: 32", "channels: 32\nnumbers: {pice: 16}", "unknown key of numbers 'pice'; did"),
     ],
 )
 def test_a_fault_in_a_file_is_one_line_with_its_place(
@@ -155,6 +176,48 @@ def test_a_fault_in_a_file_is_one_line_with_its_place(
     assert message in str(fault.value)
     assert str(fault.value).startswith(f"{file}:")
     assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "family_name", "operator", "missing"),
+    [
+        ("newton.yaml", "neupims", "gemv:m=64,n=512", "P_HEADER"),
+        ("newton.yaml", "neupims", "gemv:m=64,n=512", "COMPS_READRES"),
+        ("newton.yaml", "newton", "gemv:m=64,n=512", "READRES"),
+        ("hbm_pim.yaml", "hbm-pim", "gemv:m=64,n=512", "WR_CRF"),
+        ("aim.yaml", "aim", "af:n=64", "RD_AF"),
+        ("attacc.yaml", "attacc-bank", "attention:tokens=64,heads=2", "MV_SB"),
+    ],
+)
+def test_a_command_that_a_program_misses_is_named(
+    tmp_path: Path, name: str, family_name: str, operator: str, missing: str
+) -> None:
+    text = re.sub(rf"\b{missing}\b", f"{missing}2", (FOLDER / name).read_text())
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(AccelsimError) as fault:
+        run_pim(f"{file}:{family_name}", operator)
+    assert f"of family {family_name}: unknown command '{missing}'" in str(fault.value)
+    assert f"did you mean '{missing}2'?" in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "family_name", "operator", "missing"),
+    [
+        ("hbm_pim.yaml", "hbm-pim", "gemv:m=64,n=512", "crf"),
+        ("aim.yaml", "aim", "gemv:m=64,n=512", "inputs_first"),
+        ("attacc.yaml", "attacc-bank", "attention:tokens=64,heads=2", "longest_context"),
+    ],
+)
+def test_a_figure_that_a_program_misses_is_named(
+    tmp_path: Path, name: str, family_name: str, operator: str, missing: str
+) -> None:
+    text = re.sub(rf"\b{missing}: \d+(, )?", "", (FOLDER / name).read_text())
+    file = tmp_path / "own.yaml"
+    file.write_text(text)
+    with pytest.raises(AccelsimError, match=f"of family {family_name} need numbers.{missing}: "):
+        run_pim(f"{file}:{family_name}", operator)
 
 
 def test_a_family_of_ones_own(tmp_path: Path) -> None:

@@ -51,13 +51,33 @@ def refused(*arguments: str) -> str:
         # Formats that lanes of 16 bits do not hold.
         (
             ("run", "hbm-pim", "gemm:m=1,n=4096,k=1024,dtype=bf16"),
-            "macs16-fp16 has no bf16 x bf16 -> fp32; supported: fp16",
+            "error: gemm: the banks of hbm-pim multiply fp16, not bf16; accepted: dtype=fp16",
         ),
         (
             ("run", "attacc", "attention:heads=8,q=1,kv=512,d=128,batch=16,dtype=bf16"),
-            "macs16x2-fp16 has no bf16 x bf16 -> fp32; supported: fp16",
+            "attention: the banks of attacc-bank multiply fp16, not bf16; accepted: dtype=fp16",
+        ),
+        (
+            ("run", "hbm-pim", "gpt3-7b:phase=decode,batch=1,context=40,layers=1"),
+            "layer0.attention.q_proj: the banks of hbm-pim multiply fp16, not bf16; accepted: d",
+        ),
+        (
+            ("run", "attacc", f"{STEP},context=2048,dtype=fp16,kv_dtype=bf16"),
+            "attacc-bank multiply fp16, not bf16; accepted: kv_dtype=fp16",
         ),
         (("memory", "neupims", "logit:tokens=16777216,heads=8"), "accepted: up to 32,768 rows"),
+        (
+            ("memory", "attacc-bank", "attention:tokens=4097,heads=32"),
+            "4097 tokens; accepted: up to 4096, the context for which every head has rows in the",
+        ),
+        # What only a stream of requests has.
+        *(
+            (("memory", "neupims", "gemv:m=128,n=128", *option), f"{option[0]} goes with a request")
+            for option in (
+                ("--stream", "rand_read"), ("--stream", "seq_read"), ("--inject", "qd1"),
+                ("--seed", "3"), ("--hashing",), ("--channels", "2"),
+            )
+        ),
         # Texts.
         (("generate", "gpt2-smal"), "'gpt2-smal'; did you mean 'gpt2-small'? accepted: gpt2"),
         (("generate", "llama-2-7b"), "'llama-2-7b'; accepted: gpt2, gpt2-large, gpt2-medium"),

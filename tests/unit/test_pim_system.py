@@ -10,15 +10,20 @@ import pytest
 
 import accelsim as xs
 from accelsim import arch_configs
+from accelsim.arch.describe import describe as describe_machine
 from accelsim.engine.bind import bind
 from accelsim.errors import AccelsimError, CapacityError
 from accelsim.functional.check import check
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.cost import product_cost, refresh_share
+from accelsim.hw.pim.describe import describe
+from accelsim.hw.pim.loader import FOLDER
 from accelsim.hw.pim.products.product import Sweep
 from accelsim.hw.pim.products.registry import PRODUCTS
 from accelsim.hw.pim.run import run_pim
+from accelsim.hw.pim.unit import Pim
 from accelsim.mapping.channel_caches import CachePlaces
+from accelsim.numerics.arithmetic import arithmetic, types_of
 from accelsim.program.opcodes import Opcode
 from accelsim.program.table import COLUMN, Program
 from accelsim.program.verify import violations
@@ -230,7 +235,10 @@ def test_a_kernel_in_simulated_channels(n: int, k: int, within: float) -> None:
 
 
 def test_what_the_lanes_of_hbm_pim_do_not_multiply() -> None:
+    (unit,) = xs.arch("hbm-pim").units_of(Pim).values()
     with pytest.raises(AccelsimError, match="no bf16 x bf16 -> fp32; supported: fp16"):
+        unit.rule(types_of("bf16", "bf16", "fp32"))
+    with pytest.raises(AccelsimError, match="hbm-pim multiply fp16, not bf16; accepted: dtype=f"):
         xs.simulate("hbm-pim", "gemm:m=1,n=4096,k=64,dtype=bf16", mapper="pim-gemv")
 
 
@@ -381,6 +389,69 @@ def test_a_cache_beyond_memory_tells_how_many_tokens_fit() -> None:
 def test_machines_that_do_not_fit_together(change: dict[str, object], words: str) -> None:
     with pytest.raises(AccelsimError, match=words):
         xs.arch("neupims", change)
+
+
+def test_sums_are_those_that_the_family_says(tmp_path: Path) -> None:
+    """In whatever format and order, and another arithmetic only where the architecture names it."""
+    text, work = (FOLDER / "newton.yaml").read_text(), "gemm:m=1,n=64,k=600,dtype=fp16"
+    types = types_of("fp16", "fp16", "fp32")
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np.float16) for shape in ((1, 600), (600, 64)))
+    bits = set()
+    for words, name in (
+        ("accumulate: fp32, order: tree", "tree16-fp32"),
+        ("accumulate: fp16, order: tree", "tree16-fp16"),
+        ("accumulate: fp16, order: lanes", "macs16-fp16"),
+        ("accumulate: fp32, order: tree, sum_banks: 2", "banks2-tree16-fp32"),
+    ):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(text.replace("accumulate: fp32, order: tree", words))
+        own = {"pim.family": f"{file}:neupims", "hbm.family": f"{file}:neupims"}
+        (one,) = xs.check("neupims", work, mapper="pim-gemv", overrides=own).operators
+        assert f"{name} (banks of" in one.arithmetic
+        assert not one.mismatches
+        (unit,) = xs.arch("neupims", own).units_of(Pim).values()
+        sums = unit.multiply(a, b, None, types)
+        assert np.array_equal(sums, arithmetic(name).rule(types).multiply(a, b, None))
+        bits.add(sums.tobytes())
+        named = {**own, "pim.arithmetic": "tree16-fp32-bf16"}
+        (other,) = xs.check("neupims", work, mapper="pim-gemv", overrides=named).operators
+        assert "tree16-fp32-bf16 (banks of" in other.arithmetic
+    assert len(bits) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "sums", "column_sums"),
+    [
+        ("attacc", "banks4-tree16-fp32", "macs16x2-fp16"),
+        ("hbm-pim", "macs16-fp16", ""),
+        ("pim-gpt", "tree16-fp32", ""),
+    ],
+)
+def test_text_says_how_banks_add(name: str, sums: str, column_sums: str) -> None:
+    """Of the machine and of its family the same."""
+    machine = xs.arch(name)
+    (unit,) = machine.units_of(Pim).values()
+    words = [line.split() for line in describe_machine(machine).splitlines()]
+    assert ["arithmetic", sums] in words
+    assert ["column_arithmetic", *column_sums.split()] in words
+    columns = f", of columns by {column_sums}" if column_sums else ""
+    assert f"sums by {sums}{columns}; " in describe(unit.pim)
+
+
+def test_formats_are_refused_before_anything_is_lowered() -> None:
+    """Only where the banks would multiply: who names the arrays may have any format."""
+    machine, graph = xs.arch("hbm-pim"), xs.workload("gemm:m=1,n=4096,k=1024,dtype=bf16")
+    with pytest.raises(AccelsimError, match=r"multiply fp16, not bf16; accepted: dtype=fp16"):
+        plan_memory(graph, machine, "bandwidth")
+    plan_memory(graph, machine, "bandwidth", ("systolic-gemm",))
+    wider = xs.arch("hbm-pim", {"pim.arithmetic": "macs16-fp32"})
+    assert products_of(graph, wider)
+    with pytest.raises(AccelsimError, match=r"multiply bf16, not fp16; accepted: dtype=bf16"):
+        plan_memory(
+            xs.workload("gemm:m=1,n=4096,k=1024,dtype=fp16"),
+            xs.arch("hbm-pim", {"pim.arithmetic": "macs16-bf16"}), "bandwidth",
+        )  # fmt: skip
 
 
 def test_a_family_without_products(monkeypatch: pytest.MonkeyPatch) -> None:

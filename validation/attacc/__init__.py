@@ -82,12 +82,7 @@ def rows() -> Iterator[Row]:
 def machine(place: str, limited: bool = True) -> Architecture:
     """A device with units at a place, within the limit of power or not."""
     family = FAMILIES[place] + ("" if limited else "-unlimited")
-    found = {"hbm.family": family, "pim.family": family}
-    return xs.arch("attacc", found if place == "bank" else {**found, "pim.arithmetic": ONE_UNIT})
-
-
-ONE_UNIT = "tree16-fp32"
-"""Where one unit has all features of a token there are no banks whose sums are added."""
+    return xs.arch("attacc", {"hbm.family": family, "pim.family": family})
 
 
 def attention_rows() -> Iterator[Row]:

@@ -6,10 +6,20 @@ from collections.abc import Iterator
 
 from accelsim.errors import AccelsimError
 from accelsim.hw.dram.commands import Command, Scope
-from accelsim.hw.pim.family import Family, Role
+from accelsim.hw.dram.controller import LARGEST_QUEUE
+from accelsim.hw.pim.family import Family, Role, Units
+from accelsim.numerics.arithmetic import arithmetic
 
-ROW_BUFFERS = ("single", "dual")
+FLOATS = ("fp32", "fp16", "bf16")
+WORDS = {
+    "row_buffer": ("single", "dual"),
+    "order": ("tree", "lanes", "exact"),
+    "accumulate": (*FLOATS, "int32"),
+    "column_accumulate": FLOATS,
+}
+"""What units may be, where it is a word."""
 WIDEST_WINDOW = 32
+WIDEST_OPERAND = 64
 
 
 def check(family: Family) -> None:
@@ -20,18 +30,38 @@ def check(family: Family) -> None:
 
 def _faults(family: Family) -> Iterator[str]:
     units, rules = family.units, family.rules
-    if units.row_buffer not in ROW_BUFFERS:
-        yield f"row_buffer {units.row_buffer!r}; accepted: {', '.join(ROW_BUFFERS)}"
-    for name in ("macs", "operand_bits", "banks_per_unit"):
-        if getattr(units, name) < 1:
-            yield f"units.{name} must be at least 1, not {getattr(units, name)}"
+    yield from _unit_faults(units, family.banks)
     if not 1 <= rules.window <= WIDEST_WINDOW:
         yield f"rules.window = {rules.window}; accepted: 1 to {WIDEST_WINDOW}"
     for name in ("pim_queue", "read_queue", "write_buffer", "command_queue", "hit_cap"):
-        if getattr(rules, name) < 1:
-            yield f"rules.{name} must be at least 1, not {getattr(rules, name)}"
+        if not 1 <= getattr(rules, name) <= LARGEST_QUEUE:
+            yield f"rules.{name} = {getattr(rules, name)}; accepted: 1 to {LARGEST_QUEUE}"
     yield from _command_faults(family)
     yield from _constraint_faults(family)
+
+
+def _unit_faults(units: Units, banks: int) -> Iterator[str]:
+    if not 1 <= units.operand_bits <= WIDEST_OPERAND:
+        yield f"units.operand_bits = {units.operand_bits}; accepted: 1 to {WIDEST_OPERAND}"
+    for name in ("banks_per_unit", "sum_banks"):
+        count = getattr(units, name)
+        if count < 1 or banks % count:
+            yield f"units.{name} = {count}; accepted: a divisor of the {banks} banks of a channel"
+    if units.macs < 1 or units.macs & (units.macs - 1):
+        yield f"units.macs = {units.macs}; accepted: a power of two"
+    if (units.order == "exact") != (units.accumulate == "int32"):
+        yield (
+            f"units.order {units.order} in units.accumulate {units.accumulate}; accepted: exact"
+            f" sums in int32, trees and lanes in {', '.join(FLOATS)}"
+        )
+    elif units.sum_banks > 1 and units.order != "tree":
+        yield f"units.sum_banks = {units.sum_banks} with order {units.order}; accepted: order tree"
+    else:
+        for name in filter(None, (units.arithmetic, units.column_arithmetic)):
+            try:
+                _ = arithmetic(name)
+            except AccelsimError as fault:
+                yield f"units: {fault}"
 
 
 def _command_faults(family: Family) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from accelsim.hw.dram.commands import Command
-from accelsim.hw.pim.family import Family
+from accelsim.hw.pim.family import Family, Units
 from accelsim.quantities import HERTZ
 
 
@@ -32,7 +32,7 @@ def _head(family: Family) -> Iterator[str]:
     )
     yield (
         f"units: one for {units.banks_per_unit} bank(s), {units.macs} macs of "
-        f"{units.operand_bits} bits, {units.accumulate} {units.order}; "
+        f"{units.operand_bits} bits, {_sums(units)}; "
         f"{units.row_buffer} row buffer"
     )
     traffic = "in the slots between" if rules.concurrent else "only between tiles"
@@ -41,6 +41,14 @@ def _head(family: Family) -> Iterator[str]:
     yield f"controller: PIM commands {order}; reads and writes {traffic}; {refresh}"
     for name, text in family.sources.items():
         yield f"source of {name}: {text}"
+
+
+def _sums(units: Units) -> str:
+    """How they add, by the names of numerics.arithmetic."""
+    if not units.arithmetic:
+        return f"{units.order} sums in {units.accumulate}"
+    columns = f", of columns by {units.column_arithmetic}" if units.column_arithmetic else ""
+    return f"sums by {units.arithmetic}{columns}"
 
 
 def _commands(family: Family) -> Iterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, unknown
 from accelsim.hw.dram.commands import Command, Scope
 from accelsim.hw.dram.device import Device
 
@@ -52,6 +52,7 @@ class Role(IntEnum):
 
 
 RowBuffer = Literal["single", "dual"]
+Order = Literal["tree", "lanes", "exact"]
 Repeat = Literal["once", "run", "composite"]
 
 
@@ -158,16 +159,55 @@ class Units:
     """The arithmetic beside the banks: ``macs`` of ``operand_bits`` per unit and column command.
 
     ``banks_per_unit`` share a unit. A row buffer for compute of its own makes ``row_buffer`` dual.
-    ``vector_bytes`` is the buffer that holds the operand all units share.
+    A sum is formed in ``order`` and in the format ``accumulate``: by an adder ``tree`` over the
+    products of a column, whose sums an accumulator takes; by ``lanes``, of which each adds products
+    of its own; or ``exact``, as whole numbers. The trees of ``sum_banks`` banks add to one sum.
+    Where a unit multiplies columns of a matrix, too, lanes do, in ``column_accumulate`` ("": none
+    does), with ``column_products`` at a time each.
     """
 
     macs: int
     operand_bits: int
     banks_per_unit: int = 1
     row_buffer: RowBuffer = "single"
-    vector_bytes: int = 0
     accumulate: str = "fp32"
-    order: str = "tree"
+    order: Order = "tree"
+    sum_banks: int = 1
+    column_accumulate: str = ""
+    column_products: int = 1
+
+    @property
+    def arithmetic(self) -> str:
+        """The name of it in numerics.arithmetic; "" where sums are exact."""
+        if self.order == "exact":
+            return ""
+        group = f"banks{self.sum_banks}-" if self.sum_banks > 1 else ""
+        word = {"tree": "tree", "lanes": "macs"}[self.order]
+        return f"{group}{word}{self.macs}-{self.accumulate}"
+
+    @property
+    def column_arithmetic(self) -> str:
+        """The same of products with the columns of a matrix; "" if there are none."""
+        if not self.column_accumulate:
+            return ""
+        together = f"x{self.column_products}" if self.column_products > 1 else ""
+        return f"macs{self.macs}{together}-{self.column_accumulate}"
+
+
+FIGURES: Mapping[str, str] = {
+    "inputs_first": "1 if all outputs of some inputs come before the next inputs, 0 if not",
+    "crf": "instructions of a unit's microprogram",
+    "refresh_after": "clocks since the last refresh when a kernel starts",
+    "longest_context": "tokens whose keys every head has room for",
+    "piece": "tokens of a unit in a step",
+    "level": "where units are: 0 bank, 1 bank group, 2 buffer die",
+    "as_published": "1 if streams are those of the authors' generator",
+    "stripes": "rows of subarrays of a bank that work at once",
+    "stripe_rows": "rows of a subarray",
+    "trees": "adder trees of a bank",
+    "stacks": "stacks that the channels belong to",
+}
+"""What programs may ask of a family beyond its units (``numbers``)."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +231,27 @@ class Family:
     numbers: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
 
+    def command(self, name: str) -> PimCommand:
+        """A command by its name; AccelsimError if a program sends what the family has not."""
+        for one in self.commands:
+            if one.name == name:
+                return one
+        own = [one.name for one in self.commands[len(Command) :]]
+        fault = unknown("command", name, own)
+        raise AccelsimError(f"programs: {self.programs} of family {self.name}: {fault}")
+
     def number(self, name: str) -> int:
         """Number of a command by its name."""
-        return next(one.number for one in self.commands if one.name == name)
+        return self.command(name).number
+
+    def figure(self, name: str) -> int:
+        """One of ``numbers``; AccelsimError if a program asks for what the family has not."""
+        if name not in self.numbers:
+            raise AccelsimError(
+                f"programs: {self.programs} of family {self.name} need numbers.{name}:"
+                f" {FIGURES[name]}"
+            )
+        return self.numbers[name]
 
     @property
     def banks(self) -> int:

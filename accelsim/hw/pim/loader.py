@@ -12,7 +12,8 @@
 Every section may stand beside ``families``, where it holds for all of them, and in a family, which
 adds to it or says otherwise. Formulas may name timings of the device and of the file. UNIT stands
 for all commands of role column that reach a whole channel, the DRAM's own sets for what they are
-there. A constraint that comes out at zero or less asks nothing and is left out.
+there. A constraint that comes out at zero or less asks nothing and is left out; no other number may
+be negative.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from typing import Any, TypeVar
 
 from accelsim.errors import AccelsimError, unknown
 from accelsim.hw.dram.catalog import device as find_device
+from accelsim.hw.dram.checks import MOST_CYCLES
 from accelsim.hw.dram.commands import COMMAND_NAMES, Scope
+from accelsim.hw.dram.controller import MOST_CHANNELS
 from accelsim.hw.dram.device import Device
 from accelsim.hw.dram.energy import command_energy_pj
 from accelsim.hw.dram.expression import evaluate
 from accelsim.hw.library import YamlFile
-from accelsim.hw.pim.checks import check
+from accelsim.hw.pim.checks import WORDS, check
 from accelsim.hw.pim.family import (
+    FIGURES,
     Deadline,
     Family,
     PimCommand,
@@ -101,13 +105,13 @@ class _One:
             name=self.name,
             description=self.text("description"),
             device=device,
-            channels=self.whole("channels"),
+            channels=self.whole("channels", MOST_CHANNELS),
             programs=self.text("programs"),
             commands=commands,
             constraints=self.constraints(commands, names),
             units=self.record(Units, "units", names),
             rules=self.rules(names),
-            numbers={k: self.formula(v, names) for k, v in self.section("numbers").items()},
+            numbers=self.figures(names),
             sources={k: str(v.value) for k, v in self.section("sources").items()},
         )
         try:
@@ -135,10 +139,13 @@ class _One:
     def text(self, key: str) -> str:
         return str(self.one(key).value)
 
-    def whole(self, key: str) -> int:
+    def whole(self, key: str, most: int) -> int:
         item = self.one(key)
-        if type(item.value) is not int or item.value < 1:
-            raise self.file.fail(item.line, f"{key} must be a whole number >= 1")
+        if type(item.value) is not int or not 1 <= item.value <= most:
+            raise self.file.fail(
+                item.line,
+                f"{key} must be a whole number, not {item.value!r}; accepted: 1 to {most}",
+            )
         return item.value
 
     def device(self) -> Device:
@@ -153,18 +160,35 @@ class _One:
         except AccelsimError as fault:
             raise self.file.fail(item.line, f"memory: {fault}") from None
 
-    def formula(self, item: Item, names: Mapping[str, int], hz: int = 0) -> int:
+    def formula(
+        self, key: str, item: Item, names: Mapping[str, int], hz: int = 0, least: int = 0
+    ) -> int:
+        """The value of a formula, which a message calls ``key``."""
         try:
-            return evaluate(str(item.value), names, hz)
+            found = evaluate(str(item.value), names, hz)
         except AccelsimError as fault:
             raise self.file.fail(item.line, f"{self.name}: {fault}") from None
+        if not least <= found <= MOST_CYCLES:
+            text = str(found) if str(found) == str(item.value) else f"{item.value} = {found}"
+            raise self.file.fail(
+                item.line, f"{self.name}: {key}: {text}; accepted: {least} to {MOST_CYCLES}"
+            )
+        return found
+
+    def figures(self, names: Mapping[str, int]) -> dict[str, int]:
+        """What programs ask for."""
+        given = self.section("numbers")
+        for key, item in given.items():
+            if key not in FIGURES:
+                raise self.file.fail(item.line, unknown("key of numbers", key, FIGURES))
+        return {key: self.formula(key, item, names) for key, item in given.items()}
 
     def timings(self, device: Device) -> dict[str, int]:
         """The device's timings and the file's, which may use those before them."""
         parts = device.organization
         found = {**device.timings, "columns": parts.columns, "banks": parts.banks}
         for key, item in self.section("timings").items():
-            found[key] = self.formula(item, found, device.clock_hz)
+            found[key] = self.formula(key, item, found, device.clock_hz)
         return found
 
     def commands(self, device: Device, names: Mapping[str, int]) -> tuple[PimCommand, ...]:
@@ -204,7 +228,7 @@ class _One:
             return numbers[word]
 
         def cycles(key: str) -> int:
-            return self.formula(given[key], names) if key in given else 0
+            return self.formula(key, given[key], names) if key in given else 0
 
         def said(key: str) -> bool:
             return key in given and bool(given[key].value)
@@ -271,7 +295,7 @@ class _One:
             if key not in given:
                 raise self.file.fail(rule.line, f"{key} of a constraint is missing")
         values = {
-            key: self.formula(given[key], names) if key in given else default
+            key: self.constraint(key, given[key], names) if key in given else default
             for key, default in (("cycles", 0), ("each", 0), ("least", 0), ("window", 1))
         }
         word = str(given["scope"].value).upper()
@@ -284,6 +308,11 @@ class _One:
         for before in self.named(given["before"], commands):
             for after in self.named(given["after"], commands):
                 yield PimConstraint(before, after, Scope[word], name=name, **values)
+
+    def constraint(self, key: str, item: Item, names: Mapping[str, int]) -> int:
+        """A number of a constraint: a formula may come out negative, which then asks nothing."""
+        literal = type(item.value) is int
+        return self.formula(key, item, names, least=0 if literal else -MOST_CYCLES)
 
     def named(self, item: Item, commands: tuple[PimCommand, ...]) -> list[int]:
         sets = {name: [int(one) for one in held] for name, held in COMMAND_NAMES.items()}
@@ -307,7 +336,7 @@ class _One:
         if deadline is None:
             return found
         inner = {
-            key: self.formula(item, names)
+            key: self.formula(key, item, names)
             for key, item in self.file.mapping(
                 deadline, "deadline", tuple(one.name for one in fields(Deadline))
             ).items()
@@ -331,7 +360,9 @@ class _One:
                 raise self.file.fail(item.line, unknown(f"key of {key}", name, declared))
             wanted = str(declared[name].type)
             whole = wanted == "int"
-            values[name] = self.formula(item, names) if whole else item.plain()
+            values[name] = self.formula(name, item, names) if whole else item.plain()
+            if name in WORDS and values[name] not in WORDS[name]:
+                raise self.file.fail(item.line, unknown(name, str(values[name]), WORDS[name]))
             if wanted == "bool" and not isinstance(values[name], bool):
                 raise self.file.fail(item.line, f"{name} must be true or false")
         for name, one in declared.items():

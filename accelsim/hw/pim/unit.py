@@ -39,10 +39,10 @@ class Pim(NamedSums, Unit):
     """``count`` channels of a main ``memory`` of ``kind: pim_dram`` and of the same ``family``.
 
     ``results`` names the scratchpad that takes what the banks give, ``dma`` the DMA engine that
-    serves nobody else ("": that of the arrays). ``arithmetic`` names how a bank
-    forms a sum (numerics.arithmetic); results are fp32 where the family's accumulators are. With
+    serves nobody else ("": that of the arrays). How a bank forms a sum is the family's; another
+    ``arithmetic``, and ``column_arithmetic`` where results are those of a matrix's columns, say
+    otherwise (names of numerics.arithmetic; "": the family's). With
     ``fuses`` activations behind a product are applied to its sums as they come.
-    ``column_arithmetic`` does where results are those of a matrix's columns ("": there are none).
     ``apart``: what others read lies in stacks of their own, which ``memory`` stands for as well, so
     that products keep nobody waiting. ``issue`` is how many cycles of its clock whoever commands it
     needs for a command to any of the channels, a column of a run or a result (0: as fast as
@@ -56,7 +56,7 @@ class Pim(NamedSums, Unit):
     memory: str
     results: str
     dma: str = ""
-    arithmetic: str = "tree16-fp32"
+    arithmetic: str = ""
     fuses: bool = False
     column_arithmetic: str = ""
     apart: bool = False
@@ -65,11 +65,12 @@ class Pim(NamedSums, Unit):
     def check(self) -> None:
         super().check()
         require(self.issue >= 0, f"issue must not be negative, not {self.issue}")
-        for name in filter(None, (self.arithmetic, self.column_arithmetic)):
+        by_columns = self.products.by_columns
+        for name in filter(None, (self.sums, self.column_sums)):
             _ = arithmetic(name)
         require(
-            self.products.by_columns == bool(self.column_arithmetic),
-            f"column_arithmetic {self.column_arithmetic!r} with family {self.family}; accepted: one"
+            by_columns == bool(self.column_sums),
+            f"column_arithmetic {self.column_sums!r} with family {self.family}; accepted: one"
             " where a family multiplies columns, none elsewhere",
         )
 
@@ -181,9 +182,22 @@ class Pim(NamedSums, Unit):
 
     # -- arithmetic ------------------------------------------------------------------------------
 
+    @cached_property
+    def sums(self) -> str:
+        """How sums over the rows of a matrix are formed, by its name."""
+        return self.arithmetic or self.pim.units.arithmetic
+
+    @cached_property
+    def column_sums(self) -> str:
+        """How sums over its columns are formed, by its name; "" if there are none."""
+        return self.column_arithmetic or self.pim.units.column_arithmetic
+
+    def left_open(self, name: str) -> str:
+        return {"arithmetic": self.sums, "column_arithmetic": self.column_sums}.get(name, "")
+
     def columns_rule(self, types: ProductTypes, order: Order = CHAIN) -> Rule:
         """How they form sums over the rows of a matrix, for all of its columns."""
-        return arithmetic(self.column_arithmetic).rule(types, order)
+        return arithmetic(self.column_sums).rule(types, order)
 
     def multiply_columns(
         self, a: Operand, b: Operand, acc: Operand | None, types: ProductTypes, order: Order
@@ -193,5 +207,5 @@ class Pim(NamedSums, Unit):
 
     def arithmetic_name(self) -> str:
         """How sums are formed, in words, for reports."""
-        both = " and ".join(filter(None, (self.arithmetic, self.column_arithmetic)))
+        both = " and ".join(filter(None, (self.sums, self.column_sums)))
         return f"{both} (banks of {self.family})"

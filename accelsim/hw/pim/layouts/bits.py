@@ -138,9 +138,9 @@ class BitPlanes:
 
 def planes_of(family: Family) -> BitPlanes:
     """The banks of a family that computes in its cells."""
-    parts, numbers = family.device.organization, family.numbers
+    parts = family.device.organization
     grid = BankGrid(
         family.channels, family.banks, parts.rows, parts.row_bytes, parts.column_bytes, bits=1
     )
     bits = family.units.operand_bits
-    return BitPlanes(grid, numbers["stripe_rows"], numbers["stripes"], bits)
+    return BitPlanes(grid, family.figure("stripe_rows"), family.figure("stripes"), bits)

@@ -53,11 +53,11 @@ class BankProducts(Products):
                 row += 1
 
     def weights(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> Layout:
-        name = "pim-gpt" if family.numbers["inputs_first"] else "aim"
+        name = "pim-gpt" if family.figure("inputs_first") else "aim"
         return weight_layout(name, grid, outputs, inputs)
 
     def shares(self, family: Family, grid: BankGrid, outputs: int, inputs: int) -> list[Share]:
-        if family.numbers["inputs_first"]:
+        if family.figure("inputs_first"):
             return blocks_by_chunks(grid, outputs, inputs)
         return list(_outputs_first(grid, outputs, inputs))
 

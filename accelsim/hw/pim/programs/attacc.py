@@ -41,9 +41,12 @@ def attacc_streams(family: Family, operator: Operator) -> list[tuple[PimStream, 
     """
     if not isinstance(operator, Attention):
         raise refusal(family.name, operator, "attention:tokens=...")
-    longest = family.numbers["longest_context"]
+    longest = family.figure("longest_context")
     if operator.tokens > longest:
-        raise AccelsimError(f"{operator.tokens} tokens; accepted: up to {longest}")
+        raise AccelsimError(
+            f"{operator.tokens} tokens; accepted: up to {longest}, the context for which every head"
+            f" has rows in the banks (numbers.longest_context of {family.name})"
+        )
     if operator.bytes > family.device.organization.column_bytes:
         raise AccelsimError(f"{operator.bytes} bytes per element; accepted: 1, 2 or 4")
     work = Stack(family, operator)
@@ -66,7 +69,7 @@ class Stack:
     def as_published(self) -> bool:
         """Whether to send what the authors' generator sends: the second context of a pair from the
         first one's rows, and the weights of a lone head once more with every step."""
-        return self.family.numbers["as_published"] > 0
+        return self.family.figure("as_published") > 0
 
     @cached_property
     def macs(self) -> int:
@@ -75,7 +78,7 @@ class Stack:
 
     @cached_property
     def level(self) -> int:
-        return self.family.numbers["level"]
+        return self.family.figure("level")
 
     def share(self) -> int:
         """Tokens are spread over this many parts of a channel, each with a unit of its own."""
@@ -101,7 +104,7 @@ class Stack:
     @cached_property
     def pieces(self) -> int:
         """Steps that the scores of a head are sent in."""
-        return math.ceil(self.work.tokens / self.share() / self.family.numbers["piece"])
+        return math.ceil(self.work.tokens / self.share() / self.family.figure("piece"))
 
     def heads(self, turn: int) -> int:
         """Heads of all channels in a turn."""
@@ -144,7 +147,7 @@ class Stack:
         """Bytes of a bank that each head has for its keys."""
         parts = self.family.device.organization
         spread = parts.channel_banks
-        longest = self.family.numbers["longest_context"]
+        longest = self.family.figure("longest_context")
         return math.ceil(longest * self.work.head_dim / spread)
 
     @property
@@ -301,7 +304,7 @@ class Head:
 
     def scores(self, j: int) -> Iterator[Row]:
         """A piece of the tokens."""
-        piece, columns = self.stack.family.numbers["piece"], self.stack.columns
+        piece, columns = self.stack.family.figure("piece"), self.stack.columns
         end = min((j + 1) * piece, self.stack.tokens)
         return self.products(j * piece * columns, end * columns, values=False)
 

@@ -24,7 +24,7 @@ Row = tuple[int, int, int, int, int, int]
 
 def bank_streams(family: Family, operator: Operator) -> list[tuple[PimStream, int]]:
     """Streams of channels that differ, each with the number of channels that have it."""
-    if isinstance(operator, Logit | Attend) and family.numbers["inputs_first"]:
+    if isinstance(operator, Logit | Attend) and family.figure("inputs_first"):
         return [(_checked(family, _attention_rows(family, operator)), family.channels)]
     own = any(one.name == "EWMUL" for one in family.commands)
     if own and isinstance(operator, Elementwise):
@@ -32,10 +32,10 @@ def bank_streams(family: Family, operator: Operator) -> list[tuple[PimStream, in
         if steps is not None:
             return [(stream_of(family, steps), family.channels)]
     if not isinstance(operator, Gemv):
-        accepted = "logit, attend" if family.numbers["inputs_first"] else "ewmul, ewadd, af, copy"
+        accepted = "logit, attend" if family.figure("inputs_first") else "ewmul, ewadd, af, copy"
         raise refusal(family.name, operator, f"gemv, {accepted}")
     family.check_rows(_groups(family, operator) * len(_chunks(family, operator)))
-    rows = _inputs_first if family.numbers["inputs_first"] else _outputs_first
+    rows = _inputs_first if family.figure("inputs_first") else _outputs_first
     return [(PimStream.of(rows(family, operator)), family.channels)]
 
 

@@ -117,7 +117,7 @@ def _vector(family: Family, planes: BitPlanes, work: Products, used: int) -> Ite
 def sum_rows(family: Family, planes: BitPlanes, elements: int, stripes: list[int]) -> Iterator[Row]:
     """Planes of the products through the trees, stripe by stripe; stripes by their first rows."""
     parts = family.device.organization
-    slots = math.ceil(parts.columns / family.numbers["trees"])
+    slots = math.ceil(parts.columns / family.figure("trees"))
     first = planes.first_product(elements)
     for stripe in stripes:
         for plane in range(2 * planes.bits):

@@ -51,7 +51,7 @@ def hbm_pim_steps(family: Family, operator: Operator) -> Iterator[Step]:
 
 def _begin(family: Family, scalars: bool = False) -> Iterator[Step]:
     yield Step("MODE")  # all banks together
-    yield Step("WR_CRF", repeat=family.numbers["crf"] // 4)
+    yield Step("WR_CRF", repeat=family.figure("crf") // 4)
     if scalars:
         yield Step("WR_SRF")
     yield Step("MODE")

@@ -26,10 +26,9 @@ class Step(NamedTuple):
 
 def stream_of(family: Family, steps: Iterable[Step]) -> PimStream:
     """The stream that a channel gets; what comes once is sent as often as it repeats."""
-    of = {one.name: one for one in family.commands}
     rows: list[tuple[int, int, int, int, int, int]] = []
     for step in steps:
-        command = of[step.command]
+        command = family.command(step.command)
         times, repeat = (step.repeat, 1) if command.repeat == "once" else (1, step.repeat)
         rows += [(command.number, step.row, step.bank, repeat, step.last, step.last)] * times
     return PimStream.of(rows)
