@@ -1,7 +1,8 @@
 """What worked in a run and has no energy parameter, so that the run's energy leaves it out.
 
 A unit works where it computes; what only moves bytes or starts kernels is counted with the memories
-at its ends. A memory or cache works where it is read or written, a network where bytes hop.
+at its ends. A memory or cache works where it is read or written (a run without time in memory asks
+no cache and has no traffic of it), a network where bytes hop.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ def uncounted(runs: Sequence[SegmentRun], traffic_bytes: Mapping[str, Mapping[st
     arch = runs[0].bound.arch
     found = [name for name in _computing(runs) if _free(arch.units[name])]
     stores: dict[str, Block] = {**arch.memories, **arch.caches}
-    found += [
-        name for name, block in stores.items() if sum(traffic_bytes[name].values()) and _free(block)
-    ]
+    moved = {name: sum(traffic_bytes[name].values()) for name in stores if name in traffic_bytes}
+    found += [name for name, nbytes in moved.items() if nbytes and _free(stores[name])]
     found += [name for name in _crossed(runs) if not arch.networks[name].hop_pj_per_byte]
     verbs = ("has", "is") if len(found) == 1 else ("have", "are")
     names = f"energy: {', '.join(found)} {verbs[0]} no parameters and {verbs[1]} not counted"

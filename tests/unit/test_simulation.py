@@ -123,6 +123,8 @@ def test_a_cache_without_energy_parameters_is_said() -> None:
     told = energy_lines(simulate("a100", "gemm:m=64,n=64,k=64", overrides=off))
     assert len(told) == 1
     assert "l2" in told[0]
+    ideal = energy_lines(simulate("a100", "gemm:m=64,n=64,k=64", memory="ideal", overrides=off))
+    assert not any("l2" in line for line in ideal)  # nobody asks it
 
 
 def test_where_no_energy_is_counted_nothing_is_added() -> None:
