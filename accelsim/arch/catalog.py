@@ -13,6 +13,7 @@ from accelsim.arch.faults import unknown
 from accelsim.arch.loader import load
 from accelsim.arch.model import Architecture
 from accelsim.errors import AccelsimError
+from accelsim.hw.pim.catalog import family, list_families
 
 LIBRARY = "arch_configs"
 _SUFFIXES = (".yaml", ".yml")
@@ -53,6 +54,19 @@ def arch(
 def _shipped(name: str) -> Architecture:
     file = library_folder() / f"{name}.yaml"
     if not name or not file.is_file():
+        if name in list_families():
+            raise AccelsimError(_family_alone(name))
         names = unknown("architecture", name, list_archs())
         raise AccelsimError(f"{names}; or the path of a .yaml file")
     return load(file, origin=f"{LIBRARY}/{name}.yaml")
+
+
+def _family_alone(name: str) -> str:
+    """What is said of a family of banks that is no architecture by itself."""
+    commands = [f"accelsim memory {name} OPERATION"]
+    if family(name).programs == "bit-serial":
+        commands.insert(0, f"accelsim generate MODEL --on {name}")
+    return (
+        f"{name!r} is a family of banks that compute, not an architecture; accepted:"
+        f" {' or '.join(commands)}; or an architecture of `accelsim list archs`"
+    )

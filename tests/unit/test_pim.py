@@ -161,6 +161,12 @@ def test_a_late_refresh_is_found() -> None:
         ("cycles: tRTW, name: read to write", "cycles: -3, name: x", "cycles: -3; accepted: 0 to"),
         ("reopen: tRTP + tRP + tRCDRD", "reopen: -1", "reopen: -1; accepted: 0 to"),
         ("window: 1", "window: 1\n      pim_queue: 9999999", "pim_queue = 9999999; accepted: 1 to"),
+        (
+            "{tBuffers: tRRD_L",
+            "{tBufers: tRRD_L",
+            "unknown timing 'tBufers'; did you mean 'tBuffer",
+        ),
+        ("tFILL: 6 * tCCD_S", "tFAW: 8", "tFAW is that of newton-hbm2; accepted: a name that it"),
         ("channels: 32", "channels: 32\nnumbers: {pice: 16}", "unknown key of numbers 'pice'; did"),
     ],
 )

@@ -105,6 +105,12 @@ def refused(*arguments: str) -> str:
             ("run", "neupims", STEP, "--set", "pim.results=hbm"),
             "neupims: pim.results: hbm is a memory of all cores; accepted: a scratchpad",
         ),
+        # Families, which banks have, and machines that are asked elsewhere.
+        (
+            ("run", "newton", STEP),
+            "'newton' is a family of banks that compute, not an architecture; accepted: accelsim m",
+        ),
+        (("run", "transpim", STEP), "accepted: accelsim generate MODEL --on transpim or accelsim"),
         # Mappers that somebody named.
         (
             ("run", "neupims", f"{STEP},context=9,heads=40,hidden=3200", "--mapper",

@@ -18,7 +18,7 @@ be negative.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ from accelsim.hw.dram.commands import COMMAND_NAMES, Scope
 from accelsim.hw.dram.controller import MOST_CHANNELS
 from accelsim.hw.dram.device import Device
 from accelsim.hw.dram.energy import command_energy_pj
-from accelsim.hw.dram.expression import evaluate
+from accelsim.hw.dram.expression import evaluate, names_in
 from accelsim.hw.library import YamlFile
 from accelsim.hw.pim.checks import WORDS, check
 from accelsim.hw.pim.family import (
@@ -59,6 +59,8 @@ COMMAND_KEYS = (
     "row_bus", "needs_closed", "energy",
 )  # fmt: skip
 CONSTRAINT_KEYS = ("before", "after", "scope", "cycles", "each", "least", "window", "name")
+FORMULAS = frozenset({"units", "rules", "numbers", "timings", "commands", "constraints"})
+"""Sections in which a timing may be named."""
 REPEATS = ("once", "run", "composite")
 ALL_UNITS = "UNIT"
 MOST_COMMANDS = 24
@@ -85,7 +87,26 @@ class _File(YamlFile):
         if "families" not in top:
             raise self.fail(self.root.line, "families is missing; accepted: families by name")
         listed = self.mapping(top["families"], "families")
-        return {name: _One(self, top, name, item).family() for name, item in listed.items()}
+        found = {name: _One(self, top, name, item).family() for name, item in listed.items()}
+        self.check_timings(top, list(listed.values()))
+        return found
+
+    def check_timings(self, top: Mapping[str, Item], families: Sequence[Item]) -> None:
+        """Refuse a family's own timing that no formula of the file names: what it should change
+        has another name."""
+        own = [self.mapping(one, "family") for one in families]
+        asked = {
+            name
+            for level in (top, *own)
+            for key in FORMULAS & level.keys()
+            for text in _texts(level[key])
+            for name in names_in(text)
+        }
+        for level in own:
+            given = self.mapping(level["timings"], "timings") if "timings" in level else {}
+            for name, item in given.items():
+                if name not in asked:
+                    raise self.fail(item.line, unknown("timing", name, asked))
 
 
 @dataclass(frozen=True)
@@ -188,6 +209,12 @@ class _One:
         parts = device.organization
         found = {**device.timings, "columns": parts.columns, "banks": parts.banks}
         for key, item in self.section("timings").items():
+            if key in device.timings:
+                raise self.file.fail(
+                    item.line,
+                    f"timings: {key} is that of {device.name}; accepted: a name that it has not,"
+                    " or another memory",
+                )
             found[key] = self.formula(key, item, found, device.clock_hz)
         return found
 
@@ -369,3 +396,13 @@ class _One:
             if name not in values and one.default is MISSING and name not in leave:
                 raise self.file.fail(self.item.line, f"{self.name}: {key}.{name} is missing")
         return kind(**values)
+
+
+def _texts(item: Item) -> Iterator[str]:
+    """All texts of a value."""
+    if isinstance(item.value, str):
+        yield item.value
+    elif isinstance(item.value, dict | list):
+        inner = item.value.values() if isinstance(item.value, dict) else item.value
+        for one in inner:
+            yield from _texts(one)
