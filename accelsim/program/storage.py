@@ -52,13 +52,17 @@ class Storage:
 
     def inherit(self) -> None:
         """Make every access to the storages that lay here before one that the next write awaits."""
-        # Not recursive: buffers that nobody wrote pass on the ones before them, in long chains.
+        # Not recursive: buffers that nobody wrote pass on the ones before them, in long chains;
+        # what lay elsewhere in such a buffer is no matter of this one.
+        start, stop = self.base, self.base + self.nbytes
         waiting, known = list(self.after), {self.index}
         while waiting:
             earlier = waiting.pop()
             if earlier.index in known:
                 continue
             known.add(earlier.index)
+            if earlier.base >= stop or earlier.base + earlier.nbytes <= start:
+                continue
             waiting.extend(earlier.after)
             for hazard in (earlier.pending, earlier.writers, earlier.readers):
                 merge_latest(self.pending, hazard)

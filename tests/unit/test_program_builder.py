@@ -78,6 +78,23 @@ def test_a_place_handed_on_unused_still_waits_for_its_first_user() -> None:
     verify(program)
 
 
+def test_what_lay_elsewhere_in_an_unused_place_is_not_waited_for() -> None:
+    """Of a large buffer that nobody wrote, each small one in it has its own part behind it."""
+    build = builder()
+    x, y = tensor(build, "x", 0, "input"), tensor(build, "y", 64, "output", 0)
+    low, high = (
+        build.storage(StorageInfo(n, 1, at, 64, "buffer")) for n, at in (("a", 0), ("b", 64))
+    )
+    unused = build.storage(StorageInfo("unused", 1, 0, 128, "buffer"), (low, high))
+    again = build.storage(StorageInfo("again", 1, 64, 64, "buffer"), (unused,))
+    loads = [build.load(q, one.view(4, 4, FP32), x) for q, one in enumerate((low, high))]
+    over = build.load(2, again.view(4, 4, FP32), x)
+    build.store(3, y, again.view(4, 4, FP32))
+    program = build.finish()
+    assert program.deps[over].tolist() == [loads[1], -1, -1]
+    verify(program)
+
+
 def test_waits_that_are_already_implied_are_left_out() -> None:
     build = builder()
     x, y = tensor(build, "x", 0, "input"), tensor(build, "y", 64, "output", 0)
