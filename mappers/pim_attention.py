@@ -5,7 +5,8 @@ banks multiply it with all keys, heads side by side in a row at once; the scores
 scratchpad of the memory's side, whose vector unit makes the softmax; the weights go back to rows
 of the channel, and the banks multiply them with the values. Channels work side by side, each in its
 own part of the scratchpad and at its own pace: some heads' scores are under way while the softmax
-of those before is made.
+of those before is made. Query heads that share a key head take turns where there is no room for all
+of them in all channels.
 
 Source: Heo et al., NeuPIMs, ASPLOS 2024, sections 4 and 5.
 """
@@ -45,8 +46,15 @@ if TYPE_CHECKING:
 F = Function
 FP32 = number_format("fp32")
 
-Work = tuple[Request, slice, int]
-"""Heads of a request that are in work at once, and which part of the request they are."""
+
+class Work(NamedTuple):
+    """What of a request is in work at once: key heads, and of the query heads of each those of some
+    places; which part of the request that is."""
+
+    one: Request
+    heads: slice
+    members: slice
+    part: int
 
 
 class Does(IntEnum):
@@ -78,15 +86,44 @@ def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
 
 
 def _in_banks(places: CachePlaces, arch: Architecture) -> int:
-    """Clocks until the busiest channel and whoever sends the commands of all are done."""
+    """Clocks until the banks whose scores share most of the scratchpad by turns, and whoever sends
+    the commands of all, are done."""
     unit = next(iter(arch.units_of(Pim).values()))
+    rings, _ = _parting(places, arch.memories[unit.results].capacity, places.memory.grid.bits)
+    busy = [0] * rings
+    for one in places.requests:
+        busy[one.channel % rings] += places.loads[one.number]
     if not unit.issue:
-        return places.busiest
+        return max(busy)
     family, sent = places.memory.family, 0
     for tokens in places.lengths:
         sweeps = places.sweeps(tokens, places.kv_heads)
         sent += sum(product_cost(family, sweep).sent for sweep in sweeps)
-    return max(places.busiest, sent * unit.issue)
+    return max(*busy, sent * unit.issue)
+
+
+def _parting(places: CachePlaces, capacity: int, bits: int) -> tuple[int, int]:
+    """Into how many parts a scratchpad is divided, at most one for each channel, and how many query
+    heads of a key head are in work at once: all, or as few as it takes for all channels to work.
+    ``bits`` are those of a query's elements."""
+    longest, channels = max(places.lengths), places.memory.channels
+    heads = min(places.heads_of_a_row, places.kv_heads)
+    rings, members = 1, places.shared
+    for members in range(places.shared, 0, -1):
+        nbytes = _buffer_bytes(places, longest, heads, members, bits) + ALIGNMENT
+        rings = max(1, min(channels, capacity // nbytes))
+        if rings == channels:
+            break
+    return rings, members
+
+
+def _buffer_bytes(places: CachePlaces, tokens: int, heads: int, members: int, bits: int) -> int:
+    """What the buffers of a step take at most, as _scores hands them out: query, scores, weights,
+    maxima and sums, values of every row's length of tokens."""
+    kept, d, rows = places.memory.grid.bits // 8, places.head_dim, heads * members
+    found = [bits // 8 * d, 4 * tokens, kept * tokens, 4, 4]
+    values = members * -(-tokens // places.row_elements) * aligned(heads * 4 * d)
+    return sum(aligned(rows * nbytes) for nbytes in found) + values
 
 
 def _on_arrays(op: Attention, arch: Architecture) -> float:
@@ -120,16 +157,19 @@ def pim_attention(op: Attention, low: Lowering) -> None:
 class _Step:
     """Heads of a request from the query to the result, and the buffers they are in.
 
-    ``part`` numbers the steps of a request; rows of scores are (query head of a group, key head).
+    Rows of scores are (query head of a group, key head).
     """
 
-    one: Request
-    heads: slice
-    part: int
+    work: Work
     scores: View
     weights: View
     narrow: tuple[View, View]
     sums: list[View]  # [key heads, head_dim], by range of tokens within member of the groups
+
+    @property
+    def members(self) -> range:
+        """Places of its query heads in their groups."""
+        return range(self.work.members.start, self.work.members.stop)
 
 
 class _Ring:
@@ -174,9 +214,7 @@ class _Attention(BankAttention[CachePlaces]):
         self.memory = self.places.memory
         self.clocks = cache(self._clocks_of)
         self.rows: dict[tuple[int, int, str], Storage] = {}
-        most = max(self.places.requests, key=lambda one: one.tokens)
-        largest = self._bytes((most, slice(0, min(self.places.heads_of_a_row, op.kv_heads)), 0))
-        count = max(1, min(len(self.channels), self.whole.capacity // (largest + ALIGNMENT)))
+        count, self.members = _parting(self.places, self.whole.capacity, self.fmt.bits)
         self.rings = [_Ring(arena) for arena in self.whole.split(count)]
         self.single = len(self.places.requests) <= count
 
@@ -209,7 +247,10 @@ class _Attention(BankAttention[CachePlaces]):
         order, and none is to wait behind a channel that has more to do."""
         work: list[list[Work]] = [[] for _ in self.rings]
         for one in sorted(self.places.requests, key=lambda r: -r.tokens):
-            parts = ((one, heads, part) for part, heads in enumerate(self._parts(one)))
+            parts = (
+                Work(one, heads, members, part)
+                for part, (heads, members) in enumerate(product(self._heads(one), self._members()))
+            )
             work[one.channel % len(self.rings)].extend(parts)
         return sorted(turn for ring, mine in enumerate(work) for turn in self._of_ring(ring, mine))
 
@@ -243,34 +284,38 @@ class _Attention(BankAttention[CachePlaces]):
 
     def _clocks(self, work: Work) -> tuple[int, int]:
         """Clocks of the banks for scores and for values of some heads of a request."""
-        one, heads, _ = work
-        return self.clocks(one.tokens, heads.stop - heads.start)
+        scores, values = self.clocks(work.one.tokens, work.heads.stop - work.heads.start)
+        share = work.members.stop - work.members.start
+        return scores * share // self.group, values * share // self.group
 
     def _clocks_of(self, tokens: int, heads: int) -> tuple[int, int]:
         sweeps = self.places.sweeps(tokens, heads)
         took = [(s.abreast, product_cost(self.memory.family, s).cycles) for s in sweeps]
         return sum(c for keys, c in took if keys), sum(c for keys, c in took if not keys)
 
-    def _parts(self, one: Request) -> Iterator[slice]:
-        """Heads of a request that are in work at once: as many as half a ring holds, and at least
-        two parts of a request that has a ring to itself."""
+    def _members(self) -> list[slice]:
+        """Query heads of each group that are in work at once."""
+        starts = range(0, self.group, self.members)
+        return [slice(first, min(first + self.members, self.group)) for first in starts]
+
+    def _heads(self, one: Request) -> Iterator[slice]:
+        """Key heads of a request that are in work at once: as many as half a ring holds, and at
+        least two parts of a request that has a ring to itself."""
         of_a_row, kv_heads = self.places.heads_of_a_row, self.op.kv_heads
         rows = -(-kv_heads // of_a_row)
         half = self.rings[0].half
-        fit = max(1, half // self._bytes((one, slice(0, of_a_row), 0)))
+        fit = max(1, half // self._buffers(one.tokens, of_a_row, self.members))
         fit = min(fit, max(1, rows // HALVES)) if self.single else fit
         for first in range(0, kv_heads, fit * of_a_row):
             yield slice(first, min(first + fit * of_a_row, kv_heads))
 
     def _bytes(self, work: Work) -> int:
-        """What the buffers of a step take; as _scores hands them out."""
-        one, taken, _ = work
-        heads, tokens, d = taken.stop - taken.start, one.tokens, self.op.head_dim
-        rows, chunks = heads * self.group, -(-tokens // self.places.row_elements)
-        found = [row_bytes(d, self.fmt), row_bytes(tokens, FP32), row_bytes(tokens, self.kept)]
-        found += [row_bytes(1, FP32)] * 2
-        values = self.group * chunks * aligned(heads * row_bytes(d, FP32))
-        return sum(aligned(rows * nbytes) for nbytes in found) + values
+        """What the buffers of a step take."""
+        heads, members = (some.stop - some.start for some in (work.heads, work.members))
+        return self._buffers(work.one.tokens, heads, members)
+
+    def _buffers(self, tokens: int, heads: int, members: int) -> int:
+        return _buffer_bytes(self.places, tokens, heads, members, self.fmt.bits)
 
     # -- places --------------------------------------------------------------------------------
 
@@ -279,50 +324,52 @@ class _Attention(BankAttention[CachePlaces]):
 
         Requests of a turn share the storage, as their channels lie side by side in it.
         """
-        key, pitch = (step.one.turn, step.part, what), self.memory.bank_pitch
+        one, part = step.work.one, step.work.part
+        key, pitch = (one.turn, part, what), self.memory.bank_pitch
         if key not in self.rows:
-            name = f"{what}[{step.one.turn}.{step.part}]"
+            name = f"{what}[{one.turn}.{part}]"
             vectors = 1 + self._most(what)  # one more, as they begin at a bank
             self.rows[key] = self.low.scratch_arena.take(name, vectors * pitch)
         storage = self.rows[key]
         first = aligned(storage.base, pitch) - storage.base
-        return storage, first + step.one.channel * self.memory.part.organization.row_bytes
+        return storage, first + one.channel * self.memory.part.organization.row_bytes
 
     def _most(self, what: str) -> int:
-        """Vectors of any request."""
+        """Vectors of any step."""
         places = self.places
         if what == "queries":
-            return self.group * -(-self.op.kv_heads // places.heads_of_a_row)
-        return self.group * self.op.kv_heads * -(-self.op.kv_len // places.row_elements)
+            return self.members * -(-self.op.kv_heads // places.heads_of_a_row)
+        return self.members * self.op.kv_heads * -(-self.op.kv_len // places.row_elements)
 
     # -- a request -----------------------------------------------------------------------------
 
-    def _query(self, one: Request, heads: slice, chip: Arena) -> View:
-        """The query of a request on chip: [heads of a group, key heads x head_dim]."""
-        d, group = self.op.head_dim, self.group
-        width = self.op.heads * d
-        count = heads.stop - heads.start
-        q = chip.buffer("query", count * group, d, self.fmt)
-        first = one.number * width + heads.start * group * d
-        source = self.low.window(self.op.operand("q") or "", first, count * group, d, d)
+    def _query(self, work: Work, chip: Arena) -> View:
+        """The query of a request on chip: [key heads, heads of a group x head_dim]."""
+        d, group, heads = self.op.head_dim, self.group, work.heads
+        count, width = heads.stop - heads.start, (work.members.stop - work.members.start) * d
+        q = chip.buffer("query", count, width, self.fmt)
+        first = (work.one.number * self.op.kv_heads + heads.start) * group + work.members.start
+        source = self.low.window(self.op.operand("q") or "", first * d, count, width, group * d)
         self.build.load(self.load, q, source)
         return q
 
     def _scores(self, work: Work, chip: Arena) -> _Step:
         """The query to its channel, all scores of some heads to the scratchpad."""
-        one, heads, part = work
+        one, heads, members, _ = work
         count, of_a_row = heads.stop - heads.start, self.places.heads_of_a_row
-        q, rows = self._query(one, heads, chip), self.group * count
+        some_members = members.stop - members.start
+        q, rows = self._query(work, chip), some_members * count
         scores = chip.buffer("scores", rows, one.tokens, FP32)
         weights = chip.buffer("weights", rows, one.tokens, self.kept)
         narrow = chip.buffer("maximum", rows, 1, FP32), chip.buffer("sum", rows, 1, FP32)
         chunks = -(-one.tokens // self.places.row_elements)
         sums = [
-            chip.buffer("values", count, self.op.head_dim, FP32) for _ in range(self.group * chunks)
+            chip.buffer("values", count, self.op.head_dim, FP32)
+            for _ in range(some_members * chunks)
         ]
-        step = _Step(one, heads, part, scores, weights, narrow, sums)
+        step = _Step(work, scores, weights, narrow, sums)
         groups = range(heads.start, heads.stop, of_a_row)
-        for vector, (member, head) in enumerate(product(range(self.group), groups)):
+        for vector, (member, head) in enumerate(product(range(some_members), groups)):
             some = slice(head, min(head + of_a_row, heads.stop))
             vectors = self._to_channel(step, q, some, member, vector)
             top = member * count + head - heads.start
@@ -338,8 +385,8 @@ class _Attention(BankAttention[CachePlaces]):
         offset = first + vector * self.memory.bank_pitch
         there = storage.view(count, d, self.kept, offset=offset)
         pitch = row_bytes(d, self.fmt)
-        begin = ((heads.start - step.heads.start) * self.group + member) * pitch
-        mine = View(q.storage, q.base + begin, count, d, pitch * self.group, self.fmt)
+        begin = (heads.start - step.work.heads.start) * q.stride + member * pitch
+        mine = View(q.storage, q.base + begin, count, d, q.stride, self.fmt)
         self.build.store(self.store, there, mine, apart=True)
         return storage.view(1, count * d, self.kept, offset=offset)
 
@@ -356,12 +403,12 @@ class _Attention(BankAttention[CachePlaces]):
 
     def _weigh(self, step: _Step) -> None:
         """The weights to their channel; the banks' sums over ranges of tokens."""
-        one, heads, size = step.one, step.heads, self.places.row_elements
+        (one, heads, _, _), size = step.work, self.places.row_elements
         count, sums = heads.stop - heads.start, iter(step.sums)
         storage, first = self._row(step, "weights")
         pitch, vector = self.memory.bank_pitch, 0
         at_once = self.places.at_once(one.tokens, count)
-        for member in range(self.group):
+        for member in range(len(step.members)):
             rows = slice(member * count, (member + 1) * count)
             for start in range(0, one.tokens, size):
                 tokens = slice(start, min(start + size, one.tokens))
@@ -383,13 +430,12 @@ class _Attention(BankAttention[CachePlaces]):
 
     def _result(self, step: _Step) -> None:
         """The sums of all ranges of tokens added up, and stored."""
-        d, group = self.op.head_dim, self.group
-        chunks = len(step.sums) // group
-        for member in range(group):
-            total, *more = step.sums[member * chunks : (member + 1) * chunks]
+        d, group, (one, heads, _, _) = self.op.head_dim, self.group, step.work
+        chunks = len(step.sums) // len(step.members)
+        for number, member in enumerate(step.members):
+            total, *more = step.sums[number * chunks : (number + 1) * chunks]
             for part in more:
                 self.build.vector(self.vector, F.ADD, total, total, part)
-            head = step.heads.start * group + member
-            first = (step.one.number * self.op.heads + head) * d
+            first = ((one.number * self.op.kv_heads + heads.start) * group + member) * d
             out = self.low.window(self.op.output, first, total.rows, d, group * d)
             self.build.store(self.out, out, total)

@@ -55,8 +55,10 @@ def _declines(op: Gemm, arch: Architecture, forced: bool) -> str:
         return "a weight [k, n], not [n, k]"
     if op.accumulator:
         return "sums as the banks form them"
-    clocks, nbytes = op.m * _places_of(op, memory).cycles, op.k * op.n * memory.grid.bits // 8
-    return slower_than_reading(arch, clocks, nbytes, forced)
+    places, unit = _places_of(op, memory), next(iter(arch.units_of(Pim).values()))
+    # Until the busiest channel and whoever sends the commands of all are done.
+    clocks = op.m * max(places.cycles, places.sent * unit.issue)
+    return slower_than_reading(arch, clocks, op.k * op.n * memory.grid.bits // 8, forced)
 
 
 def _places_of(op: Gemm, memory: PimDram) -> WeightPlaces:

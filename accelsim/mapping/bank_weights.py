@@ -113,6 +113,11 @@ class WeightPlaces:
             busy[one.channel] += product_cost(self.memory.family, one.sweep).cycles
         return max(busy.values())
 
+    @cached_property
+    def sent(self) -> int:
+        """Commands of the products with one vector in all channels, as they are sent one by one."""
+        return sum(product_cost(self.memory.family, one.sweep).sent for one in self.shares)
+
     def pieces(self, width: int) -> list[Piece]:
         """The products in pieces of at most ``width`` outputs, whole turns of every channel."""
         turn = self.turn

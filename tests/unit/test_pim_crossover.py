@@ -1,0 +1,48 @@
+"""Products and attention go to the banks where they are sooner there, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+
+import accelsim as xs
+
+WORSE = 1.1
+"""Times the quickest choice that the default may take: costs are those of the parts that limit."""
+
+
+def quickest(machine: str, work: str, *forced: str) -> tuple[int, int]:
+    """Cycles by default, and the least that one of some mappers takes."""
+    least = min(xs.simulate(machine, work, mapper=one).cycles for one in forced)
+    return xs.simulate(machine, work).cycles, least
+
+
+@pytest.mark.parametrize("kv", [1000, 2000, 4000])
+@pytest.mark.parametrize("kv_heads", [4, 8, 32])
+def test_attention_goes_where_it_is_sooner(kv: int, kv_heads: int) -> None:
+    """Scores of long contexts do not fit for all channels at once, least so of grouped queries."""
+    work = f"attention:heads=32,kv_heads={kv_heads},q=1,kv={kv},d=128,dtype=fp16,batch=64"
+    chosen, least = quickest("neupims", work, "pim-attention", "flash-attention")
+    assert chosen <= WORSE * least
+
+
+@pytest.mark.parametrize("kv", [1000, 2000])
+def test_query_heads_of_a_group_take_turns_where_room_is_short(kv: int) -> None:
+    """So that all channels work: their multiplications are a quarter of the peak, as where every
+    query has keys of its own; in fewer parts of the scratchpad they were a seventh and less."""
+    shape = f"heads=32,kv_heads=8,q=1,kv={kv},d=128,dtype=fp16,batch=64"
+    run = xs.simulate("neupims", f"attention:{shape}")
+    assert run.mapper == "pim-attention"
+    assert run.utilization["pim"] > 0.2
+    small = "attention:heads=8,kv_heads=2,q=1,kv=700,d=128,dtype=fp16,batch=3"
+    for room in ("2 MiB", "128 KiB"):
+        machine = xs.arch("neupims", {"pspad.capacity": room})
+        assert xs.check(machine, small, mapper="pim-attention").ok
+
+
+@pytest.mark.parametrize("machine", ["neupims", "npu-pim"])
+@pytest.mark.parametrize("m", [1, 2, 3, 8])
+def test_products_go_where_they_are_sooner(machine: str, m: int) -> None:
+    """Also where commands are sent one by one, which takes longer than the banks."""
+    work = f"gemm:m={m},n=4096,k=4096,dtype=fp16"
+    chosen, least = quickest(machine, work, "pim-gemv", "systolic-gemm")
+    assert chosen <= WORSE * least
