@@ -120,7 +120,7 @@ class _Spread(BankAttention[SpreadCaches]):
     def _bytes(self, tokens: int) -> int:
         """What the buffers of a head take, with the room that they may lose by alignment."""
         d, chunks = self.op.head_dim, len(self.places.chunks(tokens))
-        found = [row_bytes(d, self.fmt), row_bytes(tokens, FP32), row_bytes(tokens, self.kept)]
+        found = [row_bytes(d, self.kept), row_bytes(tokens, FP32), row_bytes(tokens, self.kept)]
         found += [row_bytes(1, FP32)] * 2 + [row_bytes(d, FP32)] * chunks
         return sum(aligned(nbytes) for nbytes in found)
 
@@ -128,10 +128,10 @@ class _Spread(BankAttention[SpreadCaches]):
         """The query to all channels, the scores of all tokens to the scratchpad."""
         one, heads, member = work
         d, count = self.op.head_dim, heads.stop - heads.start
-        query = chip.buffer("query", 1, count * d, self.fmt)
+        query = chip.buffer("query", 1, count * d, self.kept)  # banks multiply what is alike
         first = (one.number * self.op.heads + heads.start * self.group + member) * d
         source = self.low.window(self.op.operand("q") or "", first, count, d, d * self.group)
-        lines = query.storage.view(count, d, self.fmt)
+        lines = query.storage.view(count, d, self.kept)
         self.build.load(self.load, lines, source)
         if self.early and self.op.scale != 1:
             self.build.vector(self.vector, F.MUL_IMM, query, query, imm=self.op.scale)

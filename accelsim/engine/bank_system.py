@@ -74,12 +74,12 @@ def banks_activity(traffic: Traffic, banks: Banks) -> tuple[int, ChannelsActivit
     columns = k.sent[:, [Command.RD, Command.WR]].sum(axis=1)
     burst = max(device.timings["burst_cycles"], device.timings["tCCD_S"])
     plain = {command: int(k.sent[:, command].sum()) for command in Command}
-    buffers = 1 + (family.units.row_buffer == "dual")
     buses = device.organization.pseudo_channels
     ranks = memory.channels * buses * device.organization.ranks
     active = open_cycles(k, last)
     moved = int(columns.sum()) * device.organization.column_bytes
-    energy = energy_pj(device, plain, active, max(0, buffers * ranks * last - active))["total"]
+    # A rank stands by once; what an open row adds counts for both of its row buffers.
+    energy = energy_pj(device, plain, active, ranks * last - active)["total"]
     account = ChannelsActivity(
         counts={
             **{one.name: k.sent[:, one.number] for one in family.commands},

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import accelsim
 from accelsim.cli.main import app
 from accelsim.errors import AccelsimError
+from accelsim.hw.dram.energy import standby_power_mw
 from accelsim.hw.pim.catalog import family
 from accelsim.hw.pim.channel.checker import check_log
 from accelsim.hw.pim.channel.log import PimLog
@@ -87,6 +88,17 @@ def test_energy_counts_every_column_of_a_composite() -> None:
     for run in (dual, single):
         parts = [pj for name, pj in run.energy_pj.items() if name != "total"]
         assert run.energy_pj["total"] == pytest.approx(sum(parts))
+
+
+def test_a_rank_stands_by_once() -> None:
+    """Whether it has one row buffer or two, of which one is open here."""
+    for name in ("newton", "neupims"):
+        found = family(name)
+        run = run_pim(name, "logit:tokens=1024,heads=8")
+        active, idle = standby_power_mw(found.device)
+        time = found.device.organization.channel_ranks * run.cycles * found.device.tck_ns
+        time *= run.channels
+        assert idle * time <= run.energy_pj["standby"] <= active * time
 
 
 def logged() -> PimLog:

@@ -46,3 +46,11 @@ def test_products_go_where_they_are_sooner(machine: str, m: int) -> None:
     work = f"gemm:m={m},n=4096,k=4096,dtype=fp16"
     chosen, least = quickest(machine, work, "pim-gemv", "systolic-gemm")
     assert chosen <= WORSE * least
+
+
+@pytest.mark.parametrize("machine", ["aim", "pim-gpt", "neupims"])
+@pytest.mark.parametrize(("dtype", "kept"), [("bf16", "fp16"), ("fp16", "bf16")])
+def test_queries_take_the_format_of_the_cache(machine: str, dtype: str, kept: str) -> None:
+    shape = "gpt2:phase=decode,layers=1,hidden=256,heads=4,vocab=64,ffn=64,batch=2,contexts=60+33"
+    verdict = xs.check(machine, f"{shape},dtype={dtype},kv_dtype={kept}")
+    assert verdict.ok, verdict.first

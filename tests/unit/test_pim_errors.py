@@ -97,6 +97,11 @@ def refused(*arguments: str) -> str:
             ("run", "neupims", STEP, "--set", "hbm.channels=16", "--set", "hbm.capacity=8 GiB"),
             "32 channels of neupims on hbm, which has 16 of neupims",
         ),
+        # What another controller would ask; the family's has rules of its own.
+        *(
+            (("run", "neupims", STEP, "--set", f"hbm.{one}"), f"hbm.{one.partition('=')[0]}: ")
+            for one in ("page=closed", "window=1", "hit_cap=1", "refresh_kind=per-bank")
+        ),
         (
             ("run", "neupims", STEP, "--set", "hbm.channels=16"),
             "more than 16 channels of newton-hbm2 hold; accepted: up to 68719476736 B",

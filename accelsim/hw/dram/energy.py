@@ -58,7 +58,8 @@ def energy_pj(
     """Energy of a run: activate, read, write, refresh, standby, and their total.
 
     ``active_cycles`` sums, over the ranks of all pseudo-channels, the clocks in which a bank of the
-    rank is open, ``idle_cycles`` the others.
+    rank is open, ``idle_cycles`` the others (fewer than none where ranks with two row buffers have
+    rows open in both).
     """
     one = command_energy_pj(device)
     active_mw, idle_mw = standby_power_mw(device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,6 +13,11 @@ from accelsim.hw.dram.device import Device
 from accelsim.hw.pim.catalog import family as find_family
 from accelsim.hw.pim.family import Family
 from accelsim.hw.pim.layouts.layout import BankGrid, Place
+
+RULED = (
+    "page", "window", "write_buffer", "high_watermark", "low_watermark", "hit_cap", "refresh_kind",
+)  # fmt: skip
+"""Parameters of ``kind: dram`` that a family's own controller decides (hw.pim.family.Rules)."""
 
 BY_BANK = "RoRaBgBaChCo"
 """The map in which a row of a bank is one run of addresses, and banks are equally far apart."""
@@ -35,7 +40,8 @@ class PimDram(Dram):
     one row per bank is a window with constant steps; families with groups of banks have a
     ``mapping`` of their own (IN_GROUPS). ``requests`` says which channel keeps the keys and values
     of which request of a batch: "balanced" by what their attention takes there, or "in turns", as
-    they come. Other parameters are those of ``kind: dram``.
+    they come. Its controller is the family's (rules of its file): none of RULED is accepted. Other
+    parameters are those of ``kind: dram``.
     """
 
     family: str
@@ -48,6 +54,9 @@ class PimDram(Dram):
         super().check()
         require(not self.device, f"device is that of family {self.family}; accepted: none")
         require(not self.command_clock, "command_clock is that of the family; accepted: none")
+        for one in fields(Dram):
+            own = one.name not in RULED or getattr(self, one.name) == one.default
+            require(own, f"{one.name} is that of family {self.family} (its rules); accepted: none")
         accepted = MAPS.get(self.pim.programs, BY_BANK)
         same = self.mapping.lower() == accepted.lower() and not self.hashing
         require(same, f"mapping {self.mapping}; accepted: {accepted} without hashing")

@@ -238,11 +238,11 @@ def energy_of(family: Family, parts: list[_Part], cycles: int) -> dict[str, floa
                 count * pj * part.times
             )
     active_mw, idle_mw = standby_power_mw(family.device)
-    parts_of = family.device.organization
-    ranks = parts_of.channel_ranks * (1 + (family.units.row_buffer == "dual"))
+    ranks = family.device.organization.channel_ranks
+    # A rank stands by once; what an open row adds counts for both of its row buffers.
     standby = sum(
         part.times
-        * (active_mw * part.active + idle_mw * max(0, ranks * cycles - part.active))
+        * (active_mw * part.active + idle_mw * (ranks * cycles - part.active))
         * family.device.tck_ns
         for part in parts
     )
