@@ -168,6 +168,14 @@ def test_a_late_refresh_is_found() -> None:
         ),
         ("tFILL: 6 * tCCD_S", "tFAW: 8", "tFAW is that of newton-hbm2; accepted: a name that it"),
         ("channels: 32", "channels: 32\nnumbers: {pice: 16}", "unknown key of numbers 'pice'; did"),
+        # A column that works on another row buffer than what opens its rows waits for ever.
+        (
+            "second_buffer: true, opens: G_ACT",
+            "opens: G_ACT",
+            "COMPS_READRES works on the first row buffer, and G_ACT, which it opens rows by, works"
+            " on the second row buffer; accepted: the same second_buffer for both",
+        ),
+        ("role: close, reach: bank, second_buffer: true", "role: close, reach: bank", "PIM_PRE, w"),
     ],
 )
 def test_a_fault_in_a_file_is_one_line_with_its_place(

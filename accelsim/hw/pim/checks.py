@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from accelsim.errors import AccelsimError
 from accelsim.hw.dram.commands import Command, Scope
 from accelsim.hw.dram.controller import LARGEST_QUEUE
-from accelsim.hw.pim.family import Family, Role, Units
+from accelsim.hw.pim.family import Family, PimCommand, Role, Units
 from accelsim.numerics.arithmetic import arithmetic
 
 FLOATS = ("fp32", "fp16", "bf16")
@@ -75,9 +75,21 @@ def _command_faults(family: Family) -> Iterator[str]:
         if one.second_buffer and family.units.row_buffer == "single":
             yield f"{one.name} works on a second row buffer, and row_buffer is single"
         for other, role in ((one.opens, Role.OPEN), (one.closes, Role.CLOSE)):
-            if other >= 0 and family.commands[other].role is not role:
-                name = family.commands[other].name
-                yield f"{one.name}: {name} is no command of role {role.name.lower()}"
+            if other < 0:
+                continue
+            found = family.commands[other]
+            if found.role is not role:
+                yield f"{one.name}: {found.name} is no command of role {role.name.lower()}"
+            if one.role is not Role.REFRESH and found.second_buffer != one.second_buffer:
+                yield (
+                    f"{one.name} {_buffer(one)}, and {found.name}, which it"
+                    f" {role.name.lower()}s rows by, {_buffer(found)}; accepted: the same"
+                    " second_buffer for both"
+                )
+
+
+def _buffer(command: PimCommand) -> str:
+    return f"works on the {'second' if command.second_buffer else 'first'} row buffer"
 
 
 def _constraint_faults(family: Family) -> Iterator[str]:
