@@ -137,6 +137,19 @@ def test_a_late_refresh_is_found() -> None:
         ("scope: rank, cycles: tFAW", "scope: shelf, cycles: tFAW", "unknown scope 'shelf'"),
         ("role: header", "role: heading", "unknown role 'heading'"),
         ("energy: 16 RD", "energy: 16 XX", "accepted: 12.5 (pJ) or 4 RD"),
+        *(
+            ("energy: 16 RD", f"energy: {given}", "; accepted: 12.5 (pJ) or 4 RD, 0 to 1e+12 pJ")
+            for given in (
+                "1e400 RD",
+                "1e300 RD",
+                "nan ACT",
+                "-1 RD",
+                "1e400",
+                "nan",
+                ".nan",
+                ".inf",
+            )
+        ),
         ("closes: PRE, hold", "closes: SHUT, hold", "unknown command 'SHUT'"),
         ("window: 1", "window: 99", "accepted: 1 to 32"),
         ("row_buffer: dual", "row_buffer: single", "row_buffer is single"),
