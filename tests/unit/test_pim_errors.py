@@ -12,6 +12,7 @@ import accelsim as xs
 from accelsim.arch.catalog import library_folder
 from accelsim.cli.main import app
 from accelsim.errors import CapacityError
+from accelsim.hw.pim.loader import FOLDER
 from accelsim.simulation import plan_memory
 
 STEP = "gpt3-7b:layers=1,phase=decode,batch=8"
@@ -196,3 +197,32 @@ def test_a_mapper_that_somebody_named_and_that_does_not_take_it_is_told() -> Non
     assert any(text.startswith(told) for text in run.approximations)
     assert not any("pim-gemv" in text for text in xs.simulate("neupims", "gemm:m=100,n=64,k=64")
                    .approximations)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        # Runs whose commands come sooner than a constraint between them allows.
+        (
+            "pim_gpt",
+            "after: MAC_ABK, scope: channel, cycles: tCCD_S, name: tCCD",
+            "after: MAC_ABK, scope: channel, cycles: tCCD_S + 1, name: tCCD",
+            "pim-gpt: MAC_ABK: step 1 of its runs, but tCCD asks 2 from one MAC_ABK to the next;"
+            " accepted: step 2 or more",
+        ),
+        ("hbm_pim", "WR_GRF: {role: move, reach: rank, repeat: run, step: tPIM",
+         "WR_GRF: {role: move, reach: rank, repeat: run, step: 3", "WR_GRF: step 3 of its runs"),
+        ("aim", "WR: {role: column, reach: bank,",
+         "WR: {repeat: run, step: 1, role: column, reach: bank,", "WR: step 1 of its runs, but"),
+    ],
+)  # fmt: skip
+def test_a_family_whose_channel_would_break_its_own_rules_is_refused(
+    tmp_path: Path, name: str, old: str, new: str, words: str
+) -> None:
+    text = (FOLDER / f"{name}.yaml").read_text()
+    assert old in text
+    file = tmp_path / "own.yaml"
+    file.write_text(text.replace(old, new))
+    line = refused("memory", f"{file}:{name.replace('_', '-')}", "gemv:m=64,n=512", "--check")
+    assert line.startswith(f"accelsim: error: {file}:")
+    assert words in line

@@ -38,6 +38,7 @@ def _faults(family: Family) -> Iterator[str]:
             yield f"rules.{name} = {getattr(rules, name)}; accepted: 1 to {LARGEST_QUEUE}"
     yield from _command_faults(family)
     yield from _constraint_faults(family)
+    yield from _run_faults(family)
 
 
 def _unit_faults(units: Units, banks: int) -> Iterator[str]:
@@ -104,3 +105,16 @@ def _constraint_faults(family: Family) -> Iterator[str]:
             yield f"no constraint from {opening} to {one.name}; accepted: tRCD"
         if one.role is Role.OPEN and (Command.REFAB, one.number) not in present:
             yield f"no constraint from REFAB to {one.name}; accepted: tRFC"
+
+
+def _run_faults(family: Family) -> Iterator[str]:
+    """Commands of a run go to one bank, ``step`` apart, whatever holds between them."""
+    for rule in family.all_constraints():
+        one = family.commands[rule.after]
+        plain = rule.each == 0 and rule.window == 1 and rule.scope is not Scope.OTHER_RANKS
+        if one.repeat == "run" and rule.before == rule.after and plain and one.step < rule.cycles:
+            yield (
+                f"{one.name}: step {one.step} of its runs, but {rule.name or 'a constraint'} asks"
+                f" {rule.cycles} from one {one.name} to the next; accepted: step {rule.cycles}"
+                " or more"
+            )
