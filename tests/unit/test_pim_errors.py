@@ -212,6 +212,11 @@ def test_a_mapper_that_somebody_named_and_that_does_not_take_it_is_told() -> Non
         ),
         ("hbm_pim", "WR_GRF: {role: move, reach: rank, repeat: run, step: tPIM",
          "WR_GRF: {role: move, reach: rank, repeat: run, step: 3", "WR_GRF: step 3 of its runs"),
+        # Commands that may not overtake each other.
+        ("transpim", "window: 1", "window: 2", "transpim: rules.window = 2, but AAP works on cells"
+         " whose rows the commands before it closed; accepted: 1, commands in order"),
+        ("hbm_pim", "window: 1", "window: 4", "hbm-pim: rules.window = 4, but columns take the"
+         " instructions of a microprogram (numbers.crf) one after the other; accepted: 1"),
         ("aim", "WR: {role: column, reach: bank,",
          "WR: {repeat: run, step: 1, role: column, reach: bank,", "WR: step 1 of its runs, but"),
     ],

@@ -33,12 +33,25 @@ def _faults(family: Family) -> Iterator[str]:
     yield from _unit_faults(units, family.banks)
     if not 1 <= rules.window <= WIDEST_WINDOW:
         yield f"rules.window = {rules.window}; accepted: 1 to {WIDEST_WINDOW}"
+    ordered = _in_order(family)
+    if rules.window > 1 and ordered:
+        yield f"rules.window = {rules.window}, but {ordered}; accepted: 1, commands in order"
     for name in ("pim_queue", "read_queue", "write_buffer", "command_queue", "hit_cap"):
         if not 1 <= getattr(rules, name) <= LARGEST_QUEUE:
             yield f"rules.{name} = {getattr(rules, name)}; accepted: 1 to {LARGEST_QUEUE}"
     yield from _command_faults(family)
     yield from _constraint_faults(family)
     yield from _run_faults(family)
+
+
+def _in_order(family: Family) -> str:
+    """Why commands of this family may not overtake each other; "" if they may."""
+    cells = [one.name for one in family.commands if one.needs_closed]
+    if cells:
+        return f"{cells[0]} works on cells whose rows the commands before it closed"
+    if "crf" in family.numbers:
+        return "columns take the instructions of a microprogram (numbers.crf) one after the other"
+    return ""
 
 
 def _unit_faults(units: Units, banks: int) -> Iterator[str]:
