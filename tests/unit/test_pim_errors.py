@@ -213,10 +213,13 @@ def test_a_mapper_that_somebody_named_and_that_does_not_take_it_is_told() -> Non
         ("hbm_pim", "WR_GRF: {role: move, reach: rank, repeat: run, step: tPIM",
          "WR_GRF: {role: move, reach: rank, repeat: run, step: 3", "WR_GRF: step 3 of its runs"),
         # Commands that may not overtake each other.
-        ("transpim", "window: 1", "window: 2", "transpim: rules.window = 2, but AAP works on cells"
-         " whose rows the commands before it closed; accepted: 1, commands in order"),
-        ("hbm_pim", "window: 1", "window: 4", "hbm-pim: rules.window = 4, but columns take the"
-         " instructions of a microprogram (numbers.crf) one after the other; accepted: 1"),
+        ("transpim", "window: 1", "window: 2", "transpim: rules.window = 2, but in programs"
+         " bit-serial operations take the rows that those before them left and closed; accepted:"
+         " 1, commands in order"),
+        ("hbm_pim", "window: 1", "window: 4", "hbm-pim: rules.window = 4, but in programs hbm-pim"
+         " columns take the instructions of one microprogram, in order; accepted: 1"),
+        ("newton", "window: 1", "window: 4", "in programs newton rows and columns belong to the"),
+        ("aim", "window: 1", "window: 4", "in programs banks columns take the vector that was"),
         ("aim", "WR: {role: column, reach: bank,",
          "WR: {repeat: run, step: 1, role: column, reach: bank,", "WR: step 1 of its runs, but"),
     ],

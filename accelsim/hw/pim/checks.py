@@ -20,6 +20,13 @@ WORDS = {
 """What units may be, where it is a word."""
 WIDEST_WINDOW = 32
 WIDEST_OPERAND = 64
+IN_ORDER = {
+    "newton": "rows and columns belong to the header before them",
+    "banks": "columns take the vector that was written before them",
+    "hbm-pim": "columns take the instructions of one microprogram, in order",
+    "bit-serial": "operations take the rows that those before them left and closed",
+}
+"""Programs without barriers, and what goes wrong where a command overtakes another."""
 
 
 def check(family: Family) -> None:
@@ -33,25 +40,18 @@ def _faults(family: Family) -> Iterator[str]:
     yield from _unit_faults(units, family.banks)
     if not 1 <= rules.window <= WIDEST_WINDOW:
         yield f"rules.window = {rules.window}; accepted: 1 to {WIDEST_WINDOW}"
-    ordered = _in_order(family)
-    if rules.window > 1 and ordered:
-        yield f"rules.window = {rules.window}, but {ordered}; accepted: 1, commands in order"
+    if rules.window > 1 and family.programs in IN_ORDER:
+        why = IN_ORDER[family.programs]
+        yield (
+            f"rules.window = {rules.window}, but in programs {family.programs} {why};"
+            " accepted: 1, commands in order"
+        )
     for name in ("pim_queue", "read_queue", "write_buffer", "command_queue", "hit_cap"):
         if not 1 <= getattr(rules, name) <= LARGEST_QUEUE:
             yield f"rules.{name} = {getattr(rules, name)}; accepted: 1 to {LARGEST_QUEUE}"
     yield from _command_faults(family)
     yield from _constraint_faults(family)
     yield from _run_faults(family)
-
-
-def _in_order(family: Family) -> str:
-    """Why commands of this family may not overtake each other; "" if they may."""
-    cells = [one.name for one in family.commands if one.needs_closed]
-    if cells:
-        return f"{cells[0]} works on cells whose rows the commands before it closed"
-    if "crf" in family.numbers:
-        return "columns take the instructions of a microprogram (numbers.crf) one after the other"
-    return ""
 
 
 def _unit_faults(units: Units, banks: int) -> Iterator[str]:
