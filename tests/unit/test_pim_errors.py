@@ -3,15 +3,18 @@ accepted, or a line in the result that says who does it instead."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import accelsim as xs
 from accelsim.arch.catalog import library_folder
 from accelsim.cli.main import app
-from accelsim.errors import CapacityError
+from accelsim.errors import AccelsimError, CapacityError
+from accelsim.hw.pim import operators as ops
 from accelsim.hw.pim.loader import FOLDER
 from accelsim.simulation import plan_memory
 
@@ -234,3 +237,52 @@ def test_a_family_whose_channel_would_break_its_own_rules_is_refused(
     line = refused("memory", f"{file}:{name.replace('_', '-')}", "gemv:m=64,n=512", "--check")
     assert line.startswith(f"accelsim: error: {file}:")
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ops.Gemv(0, 5), "Gemv: m = 0; accepted: whole numbers from 1 to 16,777,216"),
+        (lambda: ops.Gemv(-5, 5), "Gemv: m = -5; accepted"),
+        (lambda: ops.Gemv(5, 2.5), "Gemv: n = 2.5; accepted"),  # type: ignore[arg-type]
+        (lambda: ops.Gemv("3", 5), "Gemv: m = '3'; accepted"),  # type: ignore[arg-type]
+        (lambda: ops.Gemv(True, 5), "Gemv: m = True; accepted"),
+        (lambda: ops.Gemv(1 << 25, 5), "Gemv: m = 33554432; accepted"),
+        (lambda: ops.Attention(0, 0), "Attention: tokens = 0; accepted"),
+        (lambda: ops.Attention(4, 4, bytes=0), "Attention: bytes = 0; accepted"),
+        (lambda: ops.Ewmul(0), "Ewmul: n = 0; accepted"),
+        (lambda: ops.Logit(10, 1, 0), "Logit: head_dim = 0; accepted"),
+        (lambda: ops.Attend(10, None), "Attend: heads = None; accepted"),  # type: ignore[arg-type]
+        (lambda: ops.parse("gemv:m=5,n=" + "9" * 5000), "gemv: n = '999"),
+        (lambda: xs.pim_run(1, "gemv:m=4,n=4"), "family is 1; accepted: a name such"),  # type: ignore[arg-type]
+        (lambda: xs.pim_run(None, "gemv:m=4,n=4"), "family is None; accepted"),  # type: ignore[arg-type]
+        (lambda: xs.pim_run("neupims", 5), "operator is 5; accepted: a text such as"),  # type: ignore[arg-type]
+        (lambda: xs.pim_run("neupims", None), "operator is None; accepted"),  # type: ignore[arg-type]
+        *(
+            (lambda given=given: xs.pim_run("neupims", "gemv:m=4,n=4", **given), words)
+            for given, words in (
+                ({"background": "5"}, "background = '5'; accepted: 0 to 1000, a whole number"),
+                ({"background": 2.5}, "background = 2.5; accepted: 0 to 1000"),
+                ({"refresh": "off"}, "refresh is 'off'; accepted: True or False"),
+                ({"log": 3}, "log is 3; accepted: True or False"),
+                ({"check": None}, "check is None; accepted: True or False"),
+            )
+        ),
+        (lambda: xs.generate("gpt2", tokens="7"), "tokens = '7'; accepted: 1 to 65,536, a whole"),  # type: ignore[arg-type]
+        (lambda: xs.generate("gpt2", tokens=2.5), "tokens = 2.5; accepted"),  # type: ignore[arg-type]
+        (lambda: xs.generate("gpt2", machine="pim-gpt"), "machine is 'pim-gpt'; accepted: BankD"),  # type: ignore[arg-type]
+        (lambda: xs.generate(5), "model is 5; accepted: a name such as 'gpt2'"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_values_of_other_types_are_refused_in_python(
+    make: Callable[[], object], words: str
+) -> None:
+    with pytest.raises(AccelsimError) as fault:
+        make()
+    assert words in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert ops.Gemv(np.int32(3), np.int64(5)) == ops.Gemv(3, 5)  # type: ignore[arg-type]
+    assert type(ops.Gemv(np.int32(3), 5).m) is int  # type: ignore[arg-type]
