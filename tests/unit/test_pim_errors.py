@@ -92,6 +92,11 @@ def refused(*arguments: str) -> str:
         (("run", "neupims", f"{STEP},context=9,tp=3"), "tp 3; accepted: a divisor of heads 32"),
         (("run", "neupims", f"{STEP},dataset=alpacca"), "(did you mean 'alpaca'?)"),
         (("run", "neupims", f"{STEP},contexts=9+8"), "batch 8 with 2 contexts"),
+        (
+            ("run", "neupims", f"{STEP},contexts=7/9/20"),
+            "request 0 is '7/9/20'; accepted: a whole number from 1 to 2147483647, of several"
+            " requests joined by + (12+300+7)",
+        ),
         # Parts that do not match.
         (
             ("run", "neupims", STEP, "--set", "hbm.family=ddr4-2400"),
