@@ -43,6 +43,10 @@ def refused(*arguments: str) -> str:
         ),
         (("memory", "neupim", "gemv:m=64,n=64"), "did you mean 'neupims'?"),
         (("memory", "neupims", "gemm:m=64,n=64"), "did you mean 'gemv'?"),
+        (
+            ("memory", "neupims", "logit:tokens=5,heads=3,tokens=7"),
+            "logit:tokens=5,heads=3,tokens=7: tokens is given twice; accepted: once",
+        ),
         (("memory", "hbm-pim", "logit:tokens=64,heads=8"), "accepted: gemv"),
         (("memory", "neupims", "logit:tokens=64,heads=8,head_dim=1024"), "accepted: 512"),
         (

@@ -178,6 +178,8 @@ def parse(text: str) -> Operator:
         key, _, value = pair.partition("=")
         if key not in keys:
             raise AccelsimError(unknown(f"key of {name}", key, keys))
+        if key in values:
+            raise AccelsimError(f"{text}: {key} is given twice; accepted: once")
         written = value.isascii() and value.isdecimal() and len(value) < LONGEST_NUMBER
         if not written or not is_whole(int(value), 1, MOST):
             raise _out_of_range(name, key, value)
