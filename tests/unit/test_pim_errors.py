@@ -47,6 +47,15 @@ def refused(*arguments: str) -> str:
             ("memory", "neupims", "logit:tokens=5,heads=3,tokens=7"),
             "logit:tokens=5,heads=3,tokens=7: tokens is given twice; accepted: once",
         ),
+        (
+            ("memory", "neupims", "logit:tokens=8"),
+            "logit:tokens=8: a value is missing: heads; accepted: logit with tokens, heads, and if"
+            " wanted head_dim (128)",
+        ),
+        (
+            ("memory", "neupims", "gemv"),
+            "gemv: a value is missing: m, n; accepted: gemv with m, n",
+        ),
         (("memory", "hbm-pim", "logit:tokens=64,heads=8"), "accepted: gemv"),
         (("memory", "neupims", "logit:tokens=64,heads=8,head_dim=1024"), "accepted: 512"),
         (

@@ -14,7 +14,7 @@ copy:n=4096                  from one bank to its neighbour
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar
 
 from accelsim.errors import AccelsimError, is_whole, shown, unknown
@@ -184,11 +184,21 @@ def parse(text: str) -> Operator:
         if not written or not is_whole(int(value), 1, MOST):
             raise _out_of_range(name, key, value)
         values[key] = int(value)
-    try:
-        return kind(**values)
-    except TypeError:
-        needed = ", ".join(keys)
-        raise AccelsimError(f"{text}: a value is missing; accepted: {name} with {needed}") from None
+    missing = [
+        one.name for one in fields(kind) if one.default is MISSING and one.name not in values
+    ]
+    if missing:
+        raise AccelsimError(
+            f"{text}: a value is missing: {', '.join(missing)}; accepted: {name} with {_keys(kind)}"
+        )
+    return kind(**values)
+
+
+def _keys(kind: type[Operator]) -> str:
+    """The keys of an operator, and those that may be left out with what they are then."""
+    needed = [one.name for one in fields(kind) if one.default is MISSING]
+    others = [f"{one.name} ({one.default})" for one in fields(kind) if one.default is not MISSING]
+    return ", ".join(needed) + (f", and if wanted {', '.join(others)}" if others else "")
 
 
 def name_of(operator: Operator) -> str:
