@@ -239,6 +239,9 @@ def test_a_mapper_that_somebody_named_and_that_does_not_take_it_is_told() -> Non
          " 1, commands in order"),
         ("hbm_pim", "window: 1", "window: 4", "hbm-pim: rules.window = 4, but in programs hbm-pim"
          " columns take the instructions of one microprogram, in order; accepted: 1"),
+        # Barriers in a queue that has none.
+        ("attacc", "window: 32", "window: 1", "attacc-bank: rules.window = 1, but programs attacc"
+         " part their steps by barriers, which a queue in order has not; accepted: 2 to 32"),
         ("newton", "window: 1", "window: 4", "in programs newton rows and columns belong to the"),
         ("aim", "window: 1", "window: 4", "in programs banks columns take the vector that was"),
         ("aim", "WR: {role: column, reach: bank,",

@@ -27,6 +27,8 @@ IN_ORDER = {
     "bit-serial": "operations take the rows that those before them left and closed",
 }
 """Programs without barriers, and what goes wrong where a command overtakes another."""
+WITH_BARRIERS = ("attacc",)
+"""Programs of independent commands between barriers."""
 
 
 def check(family: Family) -> None:
@@ -38,20 +40,29 @@ def check(family: Family) -> None:
 def _faults(family: Family) -> Iterator[str]:
     units, rules = family.units, family.rules
     yield from _unit_faults(units, family.banks)
-    if not 1 <= rules.window <= WIDEST_WINDOW:
-        yield f"rules.window = {rules.window}; accepted: 1 to {WIDEST_WINDOW}"
-    if rules.window > 1 and family.programs in IN_ORDER:
-        why = IN_ORDER[family.programs]
-        yield (
-            f"rules.window = {rules.window}, but in programs {family.programs} {why};"
-            " accepted: 1, commands in order"
-        )
+    yield from _window_faults(rules.window, family.programs)
     for name in ("pim_queue", "read_queue", "write_buffer", "command_queue", "hit_cap"):
         if not 1 <= getattr(rules, name) <= LARGEST_QUEUE:
             yield f"rules.{name} = {getattr(rules, name)}; accepted: 1 to {LARGEST_QUEUE}"
     yield from _command_faults(family)
     yield from _constraint_faults(family)
     yield from _run_faults(family)
+
+
+def _window_faults(window: int, programs: str) -> Iterator[str]:
+    if not 1 <= window <= WIDEST_WINDOW:
+        yield f"rules.window = {window}; accepted: 1 to {WIDEST_WINDOW}"
+    if window == 1 and programs in WITH_BARRIERS:
+        yield (
+            f"rules.window = 1, but programs {programs} part their steps by barriers, which"
+            f" a queue in order has not; accepted: 2 to {WIDEST_WINDOW}"
+        )
+    if window > 1 and programs in IN_ORDER:
+        why = IN_ORDER[programs]
+        yield (
+            f"rules.window = {window}, but in programs {programs} {why};"
+            " accepted: 1, commands in order"
+        )
 
 
 def _unit_faults(units: Units, banks: int) -> Iterator[str]:
