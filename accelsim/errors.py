@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
 
 class AccelsimError(Exception):
@@ -34,3 +35,20 @@ def unknown(what: str, word: str, accepted: Iterable[str]) -> str:
     nearest = closest(word, names)
     hint = f"did you mean {nearest!r}? " if nearest else ""
     return f"unknown {what} {word!r}; {hint}accepted: {', '.join(names) or 'none'}"
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as a message quotes it: one line, shortened."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer beyond the interpreter's digit limit
+        text = f"a {type(value).__name__} too long to print"
+    text = " ".join(line.strip() for line in text.splitlines())  # arrays have several
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def is_whole(value: object, least: int, most: int) -> bool:
+    """Whether a value is a whole number in [least, most]; numpy's are, True and "3" are not."""
+    # Integral also admits numpy integers, which sweeps over arrays bring.
+    is_number = isinstance(value, Integral) and not isinstance(value, bool)
+    return is_number and least <= int(value) <= most  # type: ignore[call-overload]

@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, shown
 from accelsim.hw.block import Cost, Unit, Work, block, require
 from accelsim.numerics import accumulate, functions
 from accelsim.numerics.functions import FunctionErrors
@@ -79,6 +79,9 @@ _INTEGER = frozenset(
      Function.MUL_IMM, Function.MAX_IMM, Function.RELU, Function.ROW_MAX, Function.ROW_SUM}
 )  # fmt: skip
 
+MOST_SLOTS = 1 << 20
+"""Issue cycles of one function: far beyond any routine, and products with elements stay whole."""
+
 
 @block("vector")
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,10 @@ class Vector(Unit):
         for name, cycles in self.slots.items():
             if name not in SLOTS:
                 raise AccelsimError(f"slots names {name!r}; known functions: {', '.join(SLOTS)}")
-            require(cycles >= 1, f"slots.{name} must be at least 1, not {cycles}")
+            require(
+                1 <= cycles <= MOST_SLOTS,
+                f"slots.{name} must be at least 1 and at most {MOST_SLOTS}, not {shown(cycles)}",
+            )
         taylor(self.functions, self.terms)
 
     def memories(self) -> tuple[str, ...]:

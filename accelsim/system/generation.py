@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, is_whole, shown
 from accelsim.system.bank_decoder import BankDecoder
 from accelsim.system.eager import EagerGeneration
 from accelsim.system.spending import NOTHING, Spent
@@ -63,8 +63,15 @@ def generate(
     Raises:
         AccelsimError: tokens out of range, or a model that the machine does not compute.
     """
-    if not 1 <= tokens <= MOST:
-        raise AccelsimError(f"tokens = {tokens}; accepted: 1 to {MOST:,}")
+    if not is_whole(tokens, 1, MOST):
+        raise AccelsimError(f"tokens = {shown(tokens)}; accepted: 1 to {MOST:,}, a whole number")
+    if not isinstance(model, str):
+        raise AccelsimError(f"model is {shown(model)}; accepted: a name such as 'gpt2', or a path")
+    if not isinstance(machine, BankDecoder | EagerGeneration):
+        raise AccelsimError(
+            f"machine is {shown(machine)}; accepted: BankDecoder('pim-gpt'), which it is if none"
+            " is given, or an EagerGeneration"
+        )
     if isinstance(machine, BankDecoder):
         check_transformer(model, DECODERS)
         graph = workload(model, phase="decode", context=tokens)

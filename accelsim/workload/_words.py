@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from numbers import Integral
 
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, is_whole
+from accelsim.errors import shown as shown
 
 MAX_DIMENSION = 2**31 - 1
 """Largest accepted tensor dimension; a larger one is a typing error, not a workload."""
@@ -26,24 +26,13 @@ def listed(words: Iterable[str]) -> str:
     return ", ".join(words)
 
 
-def shown(value: object, limit: int = 60) -> str:
-    """A value as a message quotes it: one line, shortened."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer beyond the interpreter's digit limit
-        text = f"a {type(value).__name__} too long to print"
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
 def whole(value: object, what: str, *, least: int = 1) -> int:
     """`value` when it is a whole number in [least, MAX_DIMENSION].
 
     Raises:
         AccelsimError: naming `what`, the value found and the accepted range.
     """
-    # Integral also admits numpy integers, which sweeps over arrays bring.
-    is_number = isinstance(value, Integral) and not isinstance(value, bool)
-    if is_number and least <= int(value) <= MAX_DIMENSION:  # type: ignore[call-overload]
+    if is_whole(value, least, MAX_DIMENSION):
         return int(value)  # type: ignore[call-overload,no-any-return]
     raise AccelsimError(
         f"{what} is {shown(value)}; accepted: a whole number from {least} to {MAX_DIMENSION}"

@@ -138,7 +138,12 @@ def given_contexts(value: object, where: str) -> tuple[int, ...]:
         entries = list(value) if isinstance(value, (list, tuple)) else [value]
     if not 0 < len(entries) <= MOST_REQUESTS:
         raise AccelsimError(f"{what}: {len(entries)} requests; accepted: 1 to {MOST_REQUESTS}")
-    return tuple(parse_whole(entry, f"{what}, request {i}") for i, entry in enumerate(entries))
+    try:
+        return tuple(parse_whole(entry, f"{what}, request {i}") for i, entry in enumerate(entries))
+    except AccelsimError as fault:
+        if what == value or not isinstance(value, str):
+            raise
+        raise AccelsimError(f"{fault}, of several requests joined by + (12+300+7)") from None
 
 
 def _read(path: Path, what: str) -> Sequence[object]:

@@ -149,6 +149,19 @@ def test_a_late_refresh_is_found() -> None:
         ("scope: rank, cycles: tFAW", "scope: shelf, cycles: tFAW", "unknown scope 'shelf'"),
         ("role: header", "role: heading", "unknown role 'heading'"),
         ("energy: 16 RD", "energy: 16 XX", "accepted: 12.5 (pJ) or 4 RD"),
+        *(
+            ("energy: 16 RD", f"energy: {given}", "; accepted: 12.5 (pJ) or 4 RD, 0 to 1e+12 pJ")
+            for given in (
+                "1e400 RD",
+                "1e300 RD",
+                "nan ACT",
+                "-1 RD",
+                "1e400",
+                "nan",
+                ".nan",
+                ".inf",
+            )
+        ),
         ("closes: PRE, hold", "closes: SHUT, hold", "unknown command 'SHUT'"),
         ("window: 1", "window: 99", "accepted: 1 to 32"),
         ("row_buffer: dual", "row_buffer: single", "row_buffer is single"),
@@ -180,6 +193,14 @@ def test_a_late_refresh_is_found() -> None:
         ),
         ("tFILL: 6 * tCCD_S", "tFAW: 8", "tFAW is that of newton-hbm2; accepted: a name that it"),
         ("channels: 32", "channels: 32\nnumbers: {pice: 16}", "unknown key of numbers 'pice'; did"),
+        # A column that works on another row buffer than what opens its rows waits for ever.
+        (
+            "second_buffer: true, opens: G_ACT",
+            "opens: G_ACT",
+            "COMPS_READRES works on the first row buffer, and G_ACT, which it opens rows by, works"
+            " on the second row buffer; accepted: the same second_buffer for both",
+        ),
+        ("role: close, reach: bank, second_buffer: true", "role: close, reach: bank", "PIM_PRE, w"),
     ],
 )
 def test_a_fault_in_a_file_is_one_line_with_its_place(

@@ -3,15 +3,19 @@ accepted, or a line in the result that says who does it instead."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import accelsim as xs
 from accelsim.arch.catalog import library_folder
 from accelsim.cli.main import app
-from accelsim.errors import CapacityError
+from accelsim.errors import AccelsimError, CapacityError
+from accelsim.hw.pim import operators as ops
+from accelsim.hw.pim.loader import FOLDER
 from accelsim.simulation import plan_memory
 
 STEP = "gpt3-7b:layers=1,phase=decode,batch=8"
@@ -39,6 +43,19 @@ def refused(*arguments: str) -> str:
         ),
         (("memory", "neupim", "gemv:m=64,n=64"), "did you mean 'neupims'?"),
         (("memory", "neupims", "gemm:m=64,n=64"), "did you mean 'gemv'?"),
+        (
+            ("memory", "neupims", "logit:tokens=5,heads=3,tokens=7"),
+            "logit:tokens=5,heads=3,tokens=7: tokens is given twice; accepted: once",
+        ),
+        (
+            ("memory", "neupims", "logit:tokens=8"),
+            "logit:tokens=8: a value is missing: heads; accepted: logit with tokens, heads, and if"
+            " wanted head_dim (128)",
+        ),
+        (
+            ("memory", "neupims", "gemv"),
+            "gemv: a value is missing: m, n; accepted: gemv with m, n",
+        ),
         (("memory", "hbm-pim", "logit:tokens=64,heads=8"), "accepted: gemv"),
         (("memory", "neupims", "logit:tokens=64,heads=8,head_dim=1024"), "accepted: 512"),
         (
@@ -88,6 +105,11 @@ def refused(*arguments: str) -> str:
         (("run", "neupims", f"{STEP},context=9,tp=3"), "tp 3; accepted: a divisor of heads 32"),
         (("run", "neupims", f"{STEP},dataset=alpacca"), "(did you mean 'alpaca'?)"),
         (("run", "neupims", f"{STEP},contexts=9+8"), "batch 8 with 2 contexts"),
+        (
+            ("run", "neupims", f"{STEP},contexts=7/9/20"),
+            "request 0 is '7/9/20'; accepted: a whole number from 1 to 2147483647, of several"
+            " requests joined by + (12+300+7)",
+        ),
         # Parts that do not match.
         (
             ("run", "neupims", STEP, "--set", "hbm.family=ddr4-2400"),
@@ -201,3 +223,92 @@ def test_a_mapper_that_somebody_named_and_that_does_not_take_it_is_told() -> Non
     assert any(text.startswith(told) for text in run.approximations)
     assert not any("pim-gemv" in text for text in xs.simulate("neupims", "gemm:m=100,n=64,k=64")
                    .approximations)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        # Runs whose commands come sooner than a constraint between them allows.
+        (
+            "pim_gpt",
+            "after: MAC_ABK, scope: channel, cycles: tCCD_S, name: tCCD",
+            "after: MAC_ABK, scope: channel, cycles: tCCD_S + 1, name: tCCD",
+            "pim-gpt: MAC_ABK: step 1 of its runs, but tCCD asks 2 from one MAC_ABK to the next;"
+            " accepted: step 2 or more",
+        ),
+        ("hbm_pim", "WR_GRF: {role: move, reach: rank, repeat: run, step: tPIM",
+         "WR_GRF: {role: move, reach: rank, repeat: run, step: 3", "WR_GRF: step 3 of its runs"),
+        # Commands that may not overtake each other.
+        ("transpim", "window: 1", "window: 2", "transpim: rules.window = 2, but in programs"
+         " bit-serial operations take the rows that those before them left and closed; accepted:"
+         " 1, commands in order"),
+        ("hbm_pim", "window: 1", "window: 4", "hbm-pim: rules.window = 4, but in programs hbm-pim"
+         " columns take the instructions of one microprogram, in order; accepted: 1"),
+        # Barriers in a queue that has none.
+        ("attacc", "window: 32", "window: 1", "attacc-bank: rules.window = 1, but programs attacc"
+         " part their steps by barriers, which a queue in order has not; accepted: 2 to 32"),
+        ("newton", "window: 1", "window: 4", "in programs newton rows and columns belong to the"),
+        ("aim", "window: 1", "window: 4", "in programs banks columns take the vector that was"),
+        ("aim", "WR: {role: column, reach: bank,",
+         "WR: {repeat: run, step: 1, role: column, reach: bank,", "WR: step 1 of its runs, but"),
+    ],
+)  # fmt: skip
+def test_a_family_whose_channel_would_break_its_own_rules_is_refused(
+    tmp_path: Path, name: str, old: str, new: str, words: str
+) -> None:
+    text = (FOLDER / f"{name}.yaml").read_text()
+    assert old in text
+    file = tmp_path / "own.yaml"
+    file.write_text(text.replace(old, new))
+    line = refused("memory", f"{file}:{name.replace('_', '-')}", "gemv:m=64,n=512", "--check")
+    assert line.startswith(f"accelsim: error: {file}:")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: ops.Gemv(0, 5), "Gemv: m = 0; accepted: whole numbers from 1 to 16,777,216"),
+        (lambda: ops.Gemv(-5, 5), "Gemv: m = -5; accepted"),
+        (lambda: ops.Gemv(5, 2.5), "Gemv: n = 2.5; accepted"),  # type: ignore[arg-type]
+        (lambda: ops.Gemv("3", 5), "Gemv: m = '3'; accepted"),  # type: ignore[arg-type]
+        (lambda: ops.Gemv(True, 5), "Gemv: m = True; accepted"),
+        (lambda: ops.Gemv(1 << 25, 5), "Gemv: m = 33554432; accepted"),
+        (lambda: ops.Attention(0, 0), "Attention: tokens = 0; accepted"),
+        (lambda: ops.Attention(4, 4, bytes=0), "Attention: bytes = 0; accepted"),
+        (lambda: ops.Ewmul(0), "Ewmul: n = 0; accepted"),
+        (lambda: ops.Logit(10, 1, 0), "Logit: head_dim = 0; accepted"),
+        (lambda: ops.Attend(10, None), "Attend: heads = None; accepted"),  # type: ignore[arg-type]
+        (lambda: ops.parse("gemv:m=5,n=" + "9" * 5000), "gemv: n = '999"),
+        (lambda: xs.pim_run(1, "gemv:m=4,n=4"), "family is 1; accepted: a name such"),  # type: ignore[arg-type]
+        (lambda: xs.pim_run(None, "gemv:m=4,n=4"), "family is None; accepted"),  # type: ignore[arg-type]
+        (lambda: xs.pim_run("neupims", 5), "operator is 5; accepted: a text such as"),  # type: ignore[arg-type]
+        (lambda: xs.pim_run("neupims", None), "operator is None; accepted"),  # type: ignore[arg-type]
+        *(
+            (lambda given=given: xs.pim_run("neupims", "gemv:m=4,n=4", **given), words)
+            for given, words in (
+                ({"background": "5"}, "background = '5'; accepted: 0 to 1000, a whole number"),
+                ({"background": 2.5}, "background = 2.5; accepted: 0 to 1000"),
+                ({"refresh": "off"}, "refresh is 'off'; accepted: True or False"),
+                ({"log": 3}, "log is 3; accepted: True or False"),
+                ({"check": None}, "check is None; accepted: True or False"),
+            )
+        ),
+        (lambda: xs.generate("gpt2", tokens="7"), "tokens = '7'; accepted: 1 to 65,536, a whole"),  # type: ignore[arg-type]
+        (lambda: xs.generate("gpt2", tokens=2.5), "tokens = 2.5; accepted"),  # type: ignore[arg-type]
+        (lambda: xs.generate("gpt2", machine="pim-gpt"), "machine is 'pim-gpt'; accepted: BankD"),  # type: ignore[arg-type]
+        (lambda: xs.generate(5), "model is 5; accepted: a name such as 'gpt2'"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_values_of_other_types_are_refused_in_python(
+    make: Callable[[], object], words: str
+) -> None:
+    with pytest.raises(AccelsimError) as fault:
+        make()
+    assert words in str(fault.value)
+    assert "\n" not in str(fault.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert ops.Gemv(np.int32(3), np.int64(5)) == ops.Gemv(3, 5)  # type: ignore[arg-type]
+    assert type(ops.Gemv(np.int32(3), 5).m) is int  # type: ignore[arg-type]

@@ -64,6 +64,8 @@ FORMULAS = frozenset({"units", "rules", "numbers", "timings", "commands", "const
 REPEATS = ("once", "run", "composite")
 ALL_UNITS = "UNIT"
 MOST_COMMANDS = 24
+MOST_ENERGY_PJ = 1e12
+"""One joule: sums of as many commands as a run has stay finite."""
 
 T = TypeVar("T")
 
@@ -298,9 +300,13 @@ class _One:
         except (ValueError, IndexError):
             times = -1.0
         known = len(words) == 1 or (len(words) == 2 and words[1] in COMMAND_NAMES)
-        if times < 0 or not known:
-            raise self.file.fail(item.line, f"energy {item.value!r}; accepted: 12.5 (pJ) or 4 RD")
-        return times * (energies.get(words[1], 0.0) if len(words) == 2 else 1.0)
+        pj = times * (energies.get(words[1], 0.0) if len(words) == 2 else 1.0) if known else -1.0
+        if not 0 <= times <= MOST_ENERGY_PJ or not 0 <= pj <= MOST_ENERGY_PJ:  # nor nan
+            raise self.file.fail(
+                item.line,
+                f"energy {item.value!r}; accepted: 12.5 (pJ) or 4 RD, 0 to {MOST_ENERGY_PJ:.0e} pJ",
+            )
+        return pj
 
     def constraints(
         self, commands: tuple[PimCommand, ...], names: Mapping[str, int]

@@ -14,16 +14,29 @@ copy:n=4096                  from one bank to its neighbour
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar
 
-from accelsim.errors import AccelsimError, unknown
+from accelsim.errors import AccelsimError, is_whole, shown, unknown
 
 MOST = 1 << 24
+LONGEST_NUMBER = 20
+"""Digits of the text of a number, zeros before it included."""
+
+
+class _OfWholeNumbers:
+    """Fields are whole numbers from 1 to MOST, however an operator is made."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            value = getattr(self, one.name)
+            if not is_whole(value, 1, MOST):
+                raise _out_of_range(type(self).__name__, one.name, value)
+            object.__setattr__(self, one.name, int(value))  # numpy's, too
 
 
 @dataclass(frozen=True)
-class Gemv:
+class Gemv(_OfWholeNumbers):
     """y[m] = W[m, n] x[n]; W lies in memory."""
 
     m: int
@@ -35,7 +48,7 @@ class Gemv:
 
 
 @dataclass(frozen=True)
-class _OverTokens:
+class _OverTokens(_OfWholeNumbers):
     """A multiplication for every token and element of the heads."""
 
     tokens: int
@@ -69,7 +82,7 @@ class Attention(_OverTokens):
 
 
 @dataclass(frozen=True)
-class Elementwise:
+class Elementwise(_OfWholeNumbers):
     """Vectors of ``n`` elements, element by element.
 
     ``vectors`` of them lie in memory, the result last. ``multiplies``: each result takes a product.
@@ -144,6 +157,12 @@ def refusal(family: str, operator: Operator, accepted: str) -> AccelsimError:
     )
 
 
+def _out_of_range(operator: str, key: str, value: object) -> AccelsimError:
+    return AccelsimError(
+        f"{operator}: {key} = {shown(value)}; accepted: whole numbers from 1 to {MOST:,}"
+    )
+
+
 def parse(text: str) -> Operator:
     """An operator from ``NAME:key=value,...``.
 
@@ -159,16 +178,27 @@ def parse(text: str) -> Operator:
         key, _, value = pair.partition("=")
         if key not in keys:
             raise AccelsimError(unknown(f"key of {name}", key, keys))
-        if not value.isdecimal() or not 1 <= int(value) <= MOST:
-            raise AccelsimError(
-                f"{name}: {key} = {value!r}; accepted: whole numbers from 1 to {MOST:,}"
-            )
+        if key in values:
+            raise AccelsimError(f"{text}: {key} is given twice; accepted: once")
+        written = value.isascii() and value.isdecimal() and len(value) < LONGEST_NUMBER
+        if not written or not is_whole(int(value), 1, MOST):
+            raise _out_of_range(name, key, value)
         values[key] = int(value)
-    try:
-        return kind(**values)
-    except TypeError:
-        needed = ", ".join(keys)
-        raise AccelsimError(f"{text}: a value is missing; accepted: {name} with {needed}") from None
+    missing = [
+        one.name for one in fields(kind) if one.default is MISSING and one.name not in values
+    ]
+    if missing:
+        raise AccelsimError(
+            f"{text}: a value is missing: {', '.join(missing)}; accepted: {name} with {_keys(kind)}"
+        )
+    return kind(**values)
+
+
+def _keys(kind: type[Operator]) -> str:
+    """The keys of an operator, and those that may be left out with what they are then."""
+    needed = [one.name for one in fields(kind) if one.default is MISSING]
+    others = [f"{one.name} ({one.default})" for one in fields(kind) if one.default is not MISSING]
+    return ", ".join(needed) + (f", and if wanted {', '.join(others)}" if others else "")
 
 
 def name_of(operator: Operator) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelsim._version import __version__
-from accelsim.errors import AccelsimError
+from accelsim.errors import AccelsimError, is_whole, shown
 from accelsim.hw.dram.commands import Command
 from accelsim.hw.dram.energy import command_energy_pj, standby_power_mw
 from accelsim.hw.pim.catalog import family as find_family
@@ -25,7 +25,7 @@ from accelsim.hw.pim.channel.checker import PimVerdict, check_log
 from accelsim.hw.pim.channel.log import PimLog
 from accelsim.hw.pim.channel.stream import PimStream
 from accelsim.hw.pim.family import Family
-from accelsim.hw.pim.operators import Elementwise, Operator, name_of, parse
+from accelsim.hw.pim.operators import OPERATORS, Elementwise, Operator, name_of, parse
 from accelsim.hw.pim.programs.registry import streams_of
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ def run_pim(
     began = time.perf_counter()
     found = find_family(family) if isinstance(family, str) else family
     work = parse(operator) if isinstance(operator, str) else operator
-    if not 0 <= background <= MOST_BACKGROUND:
-        raise AccelsimError(f"background = {background}; accepted: 0 to {MOST_BACKGROUND}")
+    _check_arguments(found, work, background, refresh=refresh, log=log, check=check)
     streams = streams_of(found, work)
     parts = [
         _simulated(found, stream, times, background, refresh, log or check)
@@ -131,6 +130,27 @@ def run_pim(
         for one in (parts if check else ())
     )
     return _result(found, work, parts, background, refreshed, verdicts, began)
+
+
+def _check_arguments(family: object, work: object, background: object, **said: object) -> None:
+    """Raise AccelsimError for an argument of another type, or a number out of range."""
+    if not isinstance(family, Family):
+        raise AccelsimError(
+            f"family is {shown(family)}; accepted: a name such as 'neupims', 'FILE.yaml:NAME' or a"
+            " Family"
+        )
+    if not isinstance(work, Operator):
+        raise AccelsimError(
+            f"operator is {shown(work)}; accepted: a text such as 'gemv:m=1024,n=512', or an"
+            f" operator: {', '.join(OPERATORS)}"
+        )
+    if not is_whole(background, 0, MOST_BACKGROUND):
+        raise AccelsimError(
+            f"background = {shown(background)}; accepted: 0 to {MOST_BACKGROUND}, a whole number"
+        )
+    for name, value in said.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise AccelsimError(f"{name} is {shown(value)}; accepted: True or False")
 
 
 def send(family: Family, stream: PimStream) -> tuple[float, float]:
