@@ -1,11 +1,15 @@
-"""What a check judges: caches in another format."""
+"""What a check judges, and what it cannot: caches in another format, softmax without a bound."""
 
 import importlib
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import accelsim as xs
-from accelsim.workload.operators import Attention
+from accelsim.cli.main import app
+from accelsim.functional.lowering import Lowering
+from accelsim.workload.operators import Attention, Softmax
 
 CHECK = importlib.import_module("accelsim.functional.check")  # the package names its function so
 
@@ -51,3 +55,40 @@ def test_a_value_that_is_left_out_is_found(kept, monkeypatch):
     for seed in range(3):
         verdict = xs.check("npu-only", f"{STEP},dtype=bf16,kv_dtype={kept}", seed=seed)
         assert judged(verdict).mismatches > 8
+
+
+LARGE = (
+    "llama-3-8b:phase=decode,layers=1,hidden=128,heads=1,vocab=202,ffn=512,dtype=bf16,kv_heads=1,"
+    "batch=6,context=119"
+)
+
+
+def test_where_no_bound_is_known_nothing_is_called_wrong():
+    verdict = xs.check("npu-only", LARGE, scale=16.0, seed=3)
+    assert verdict.mismatches == 0
+    assert not verdict.ok
+    assert verdict.unjudged == judged(verdict).unjudged > 0
+    assert str(verdict.first).startswith(f"{ATTENTION}: ")
+    assert str(verdict.first).endswith(", of which no finite bound is known")
+    assert xs.check("npu-only", LARGE, scale=16.0, seed=1).ok  # all equal
+    assert xs.check("npu-only", LARGE, scale=1.0, seed=3).ok
+
+
+def test_the_command_says_what_is_not_judged():
+    done = CliRunner().invoke(app, ["check", "npu-only", LARGE, "--scale", "16", "--seed", "3"])
+    assert done.exit_code == 1
+    assert "NOT JUDGED: 0 of 207,036 elements differ" in done.output
+    assert "no finite bound is known" in done.output
+    assert "accepted: a smaller --scale" in done.output
+    assert "WRONG" not in done.output
+
+
+@pytest.mark.parametrize("bound", [np.inf, np.nan], ids=str)
+def test_without_a_bound_only_equality_is_right_and_only_garbage_wrong(bound):
+    exact = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    got = np.array([1.0, 2.5, np.nan, np.inf, 5.0])
+    op = Softmax("soft", ("x",), ("y",), rows=1, cols=5)
+    limit = np.array([bound, bound, bound, bound, 0.1])
+    one = CHECK._count(op, "y", got, exact, limit, Lowering())
+    assert (one.compared, one.mismatches, one.unjudged) == (5, 2, 1)
+    assert one.first.index == (2,)
