@@ -104,8 +104,9 @@ def check(
     """Execute the workload's tile program on numbers and judge every operator.
 
     Integers must be exact, floating point inside a derived bound; ``order`` is "clock" (as the
-    engine scheduled it) or "program"; ``scale`` multiplies the floating-point values. Raises
-    AccelsimError.
+    engine scheduled it) or "program"; ``scale`` multiplies the floating-point values. Where no
+    finite bound is known, as of a softmax of very large scores, elements that differ are counted as
+    ``unjudged``, and the check is not ok. Raises AccelsimError.
     """
     wanted = (mapper,) if isinstance(mapper, str) else tuple(mapper)
     return check_graph(

@@ -46,7 +46,8 @@ def check(
     ] = reference.FLOAT64,
     json: options.Json = None,
 ) -> None:
-    """Execute a workload on numbers and compare with a reference; exit 1 on any mismatch."""
+    """Execute a workload on numbers and compare with a reference; exit 1 on any mismatch, and where
+    no finite bound is known of what differs (softmax at a large --scale)."""
     from accelsim import api
 
     terminal.check_files(json)
@@ -123,10 +124,15 @@ def _ratio(row: OperatorCheck) -> str:
 
 def _verdict(one: Check) -> str:
     compared = sum(row.compared for row in one.operators)
+    word = "OK" if one.ok else "NOT JUDGED" if one.unjudged and not one.mismatches else "WRONG"
     lines = [
-        f"{'OK' if one.ok else 'WRONG'}: {one.mismatches:,} of {compared:,} elements differ,"
-        f" executed in {one.order} order"
+        f"{word}: {one.mismatches:,} of {compared:,} elements differ, executed in {one.order} order"
     ]
+    if one.unjudged:
+        lines.append(
+            f"not judged: {one.unjudged:,} elements of which no finite bound is known with these"
+            " values; accepted: a smaller --scale, or a mapper that keeps its sums in fp32"
+        )
     if one.first is not None:
         lines.append(f"first: {one.first}")
     if one.loose:

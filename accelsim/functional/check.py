@@ -3,7 +3,9 @@
 Each operator's simulated output is compared with the float64 reference of its *simulated* inputs,
 so an error is reported where it arises, and the bound needs no assumption about what came before.
 Integers and copies must be equal; floating point must lie inside a derived bound. NaN, poison and
-infinities that the reference does not have are mismatches.
+infinities that the reference does not have are mismatches. Where no finite bound is known (the
+scores of a softmax are so large that roundings swamp its exponents), only equality proves anything:
+other elements are not judged, neither right nor wrong, and the check is not ok.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class HasUnits(Protocol):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One wrong element: where, what was found, what was expected, and how near it had to be."""
+    """One element that is wrong, or cannot be judged: where, what was found, what was expected,
+    and how near it had to be (infinity: nobody knows)."""
 
     operator: str
     tensor: str
@@ -53,10 +56,10 @@ class Mismatch:
 
     def __str__(self) -> str:
         where = f"{self.tensor}[{', '.join(map(str, self.index))}]"
-        return (
-            f"{self.operator}: {where} is {self.got:.9g}, expected {self.expected:.9g}"
-            f" within {self.bound:.3g}"
-        )
+        found = f"{self.operator}: {where} is {self.got:.9g}, expected {self.expected:.9g}"
+        if np.isfinite(self.bound):
+            return f"{found} within {self.bound:.3g}"
+        return f"{found}, of which no finite bound is known"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ class OperatorCheck:
     """The verdict on one operator's output.
 
     ``reduction`` is the order in which its products were declared and summed (numerics.orders);
-    ``bounded`` says whether some elements were judged by an error bound, not by equality.
+    ``bounded`` says whether some elements were judged by an error bound, not by equality;
+    ``unjudged`` counts those that differ where no finite bound is known. ``first`` is the first
+    wrong element, or else the first that is not judged.
     """
 
     name: str
@@ -75,12 +80,14 @@ class OperatorCheck:
     arithmetic: str
     reduction: str = ""
     bounded: bool = False
+    unjudged: int = 0
     first: Mismatch | None = None
 
 
 @dataclass(frozen=True)
 class Check:
-    """The verdict on a program: ``ok`` if no element of any operator is wrong.
+    """The verdict on a program: ``ok`` if every element of every operator is known to be right,
+    that is, none is wrong (``mismatches``) and none ``unjudged``.
 
     ``max_error_over_bound`` is the largest |simulated - exact| / bound of the elements that are
     not exact by nature (0 if there are none): at most 1 if all is well. ``loose`` warns that
@@ -95,11 +102,13 @@ class Check:
     operators: tuple[OperatorCheck, ...]
     loose: bool
     unchecked: tuple[str, ...] = ()
+    unjudged: int = 0
 
     @property
     def first(self) -> Mismatch | None:
-        """The first wrong element of the first wrong operator."""
-        return next((o.first for o in self.operators if o.first is not None), None)
+        """The first wrong element of the first wrong operator; if none is, the first unjudged."""
+        told = sorted(self.operators, key=lambda o: o.mismatches == 0)
+        return next((o.first for o in told if o.first is not None), None)
 
 
 def check(
@@ -185,15 +194,17 @@ def _present(present: dict[str, Stored], name: str, operator: Operator) -> Store
 
 def _verdict(operators: list[OperatorCheck], order: str, unchecked: tuple[str, ...]) -> Check:
     mismatches = sum(o.mismatches for o in operators)
+    unjudged = sum(o.unjudged for o in operators)
     ratio = max((o.max_error_over_bound for o in operators), default=0.0)
     return Check(
-        ok=mismatches == 0 and bool(operators),
+        ok=mismatches == 0 and unjudged == 0 and bool(operators),
         mismatches=mismatches,
         max_error_over_bound=ratio,
         order=order,
         operators=tuple(operators),
         loose=any(o.bounded for o in operators) and ratio < LOOSE_BELOW,
         unchecked=unchecked,
+        unjudged=unjudged,
     )
 
 
@@ -238,12 +249,16 @@ def _count(
 ) -> OperatorCheck:
     with np.errstate(invalid="ignore"):
         error = np.where(got == exact, 0.0, np.abs(got - exact))
-        # NaN anywhere, and a bound that is not finite, must not pass: they prove nothing.
-        wrong = ~((error <= bound) & np.isfinite(bound))
+        bound = np.where(np.isnan(bound), np.inf, bound)
+        # NaN and infinities must not pass, whatever the bound, and one that is not finite proves
+        # nothing of what is not equal.
+        wrong = ~((error <= bound) & np.isfinite(error))
+        unjudged = ~wrong & (error > 0) & np.isinf(bound)
         ratio = np.where(bound > 0, error / np.where(bound > 0, bound, 1.0), 0.0)
     first = None
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+    told = wrong if wrong.any() else unjudged
+    if told.any():
+        at = tuple(int(i) for i in np.argwhere(told)[0])
         first = Mismatch(
             operator.name, tensor, at, float(got[at]), float(exact[at]), float(bound[at])
         )
@@ -256,6 +271,7 @@ def _count(
         arithmetic=lowering.arithmetic,
         reduction=lowering.order,
         bounded=bool((bound > 0).any()),
+        unjudged=int(unjudged.sum()),
         first=first,
     )
 

@@ -8,8 +8,8 @@ executed, and a mapper that keeps its scores in fp16 gets the wider bound that i
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Protocol, runtime_checkable
 
@@ -79,8 +79,10 @@ class Lowering:
     ``row_depth`` the additions in the deepest. ``shifted``: nothing exponentiates products as they
     are, without a maximum taken off. ``saturates``: integer products do. ``exponential_cols``: most
     exponentials of a row that one instruction forms (0: none). ``errors``: of the functions of the
-    vector units. ``arithmetic``: the units' own words; ``order``: the declared order of reduction
-    with what the units' adders do, "" for an operator without products.
+    vector units. ``converted``: of inputs that copies bring to other formats before a matrix unit
+    reads them, by name, the formats one after the other, of each way. ``arithmetic``: the units'
+    own words; ``order``: the declared order of reduction with what the units' adders do, "" for an
+    operator without products.
     """
 
     depth: int | None = None
@@ -103,6 +105,7 @@ class Lowering:
     saturates: bool = False
     exponential_cols: int = 0
     errors: FunctionErrors = CORRECT
+    converted: Mapping[str, tuple[tuple[Format, ...], ...]] = field(default_factory=dict)
     arithmetic: str = "copy"
     order: str = ""
 
@@ -158,6 +161,7 @@ class _Reader:
         used = sorted({d for row in self._rows for d in row[_DST : _DST + 4] if d >= 0})
         self._operand = dict(zip(used, program.operands[used].tolist(), strict=True))
         self._encodings = {d: program.encoding_of(d) for d in used}
+        self._storages = program.storages
         self._formats = dict(zip(used, program.element_formats()[used].tolist(), strict=True))
 
     def lowering(self) -> Lowering:
@@ -195,6 +199,7 @@ class _Reader:
             saturates=any(getattr(rule, "saturates", False) for rule in rules),
             exponential_cols=max((row[_N] for row in exponentials), default=0),
             errors=self._function_errors(),
+            converted=self._converted(),
             arithmetic=self._arithmetic(),
             order=self._reduction(rules) if products else "",
         )
@@ -358,6 +363,29 @@ class _Reader:
 
     def _narrows(self, row: list[int]) -> bool:
         return self._format(row[_DST]) is not self._format(row[_SRC])
+
+    def _converted(self) -> dict[str, tuple[tuple[Format, ...], ...]]:
+        """The formats that tensors take on their ways to a matrix unit (see Lowering).
+
+        A format is named once on a way: rounding to another one only makes a number's last digits
+        zero, so that what was rounded to a format stays in it.
+        """
+        ways: dict[int, dict[tuple[str, tuple[Format, ...]], None]] = {}
+        found: dict[str, dict[tuple[Format, ...], None]] = {}
+        for row in self._rows:
+            if row[_OPCODE] in _COPIES:
+                source, target = self._storage(row[_SRC]), self._format(row[_DST])
+                came = ways.get(source) or {(self._storages[source].name, ()): None}
+                for name, way in came:
+                    new = self._narrows(row) and target not in way
+                    met = ways.setdefault(self._storage(row[_DST]), {})
+                    met[name, (*way, target) if new else way] = None
+            elif row[_OPCODE] in PRODUCTS:
+                for d in row[_SRC : _SRC + 2]:
+                    for name, way in ways.get(self._storage(d), ()):
+                        if way:
+                            found.setdefault(name, {})[way] = None
+        return {name: tuple(several) for name, several in found.items()}
 
     def _read_by(self, readers: Iterable[list[int]]) -> set[int]:
         """Storages that these instructions read, directly or through copies."""

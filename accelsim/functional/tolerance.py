@@ -17,7 +17,7 @@ from accelsim.functional import gradient_bounds, reference
 from accelsim.functional.attention import heads
 from accelsim.functional.linear_attention import recurrent_heads
 from accelsim.functional.lowering import Lowering
-from accelsim.numerics import bounds, recurrence
+from accelsim.numerics import attention_bounds, bounds, recurrence
 from accelsim.numerics.ball import FP32, Ball
 from accelsim.numerics.formats import Format
 from accelsim.workload.linear_attention import Recurrence
@@ -146,7 +146,7 @@ def _conv2d_wgrad(op: ConvWeightGrad, lowering: Lowering, *inputs: Floats) -> Ba
 
 
 def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
-    steps = bounds.AttentionSteps(
+    steps = attention_bounds.AttentionSteps(
         summation=lowering.summation(max(op.head_dim + op.rope_dim, op.kv_len)),
         row_depth=lowering.row_sum_depth(op.kv_len),
         mid=lowering.lane_format,
@@ -157,10 +157,19 @@ def _attention(op: Attention, lowering: Lowering, *inputs: Floats) -> Ball:
     )
     value = np.empty(op.output_shapes()[0])
     error = np.empty_like(value)
-    for head in heads(op, inputs):
-        ball = bounds.attention(head.q, head.k, head.v, op.scale, head.visible, steps, head.bias)
+    read = [
+        attention_bounds.as_read(x, lowering.converted.get(name, ()))
+        for x, name in zip(inputs, op.inputs, strict=True)
+    ]
+    centres, radii = [ball.value for ball in read], [ball.radius for ball in read]
+    for head, off in zip(heads(op, centres), heads(op, radii), strict=True):
+        q, k, v = Ball(head.q, off.q), Ball(head.k, off.k), Ball(head.v, off.v)
+        ball = attention_bounds.attention(q, k, v, op.scale, head.visible, steps, head.bias)
         value[head.rows, head.cols], error[head.rows, head.cols] = ball.value, ball.radius
-    return Ball(value, error)
+    if all(np.array_equal(x, y) for x, y in zip(inputs, centres, strict=True)):
+        return Ball(value, error)
+    exact = reference.reference(op, inputs)  # of what was there before it was converted
+    return Ball(exact, error + np.abs(value - exact))
 
 
 def _linear_attention(op: LinearAttention, lowering: Lowering, *inputs: Floats) -> Ball:

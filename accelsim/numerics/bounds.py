@@ -124,7 +124,7 @@ def product(a: Floats, b: Floats, rule: Rule, acc: Floats | None = None) -> Floa
     before = None
     if acc is not None:
         size, before = size + np.abs(acc), Levels()
-    largest = max(_largest(a), _largest(b))
+    largest = max(largest_of(a), largest_of(b))
     return Summation.by(rule, a.shape[1], before).error(size, a.shape[1] + 1, largest)
 
 
@@ -143,7 +143,7 @@ def running_steps(a: Floats, b: Floats, rule: TensorCoreRule) -> Floats:
     p = 2.0 ** -(step.kept_bits + (step.rounding == "RNE"))
     shape = (a.shape[0], b.shape[1])
     total, off = np.zeros(shape), np.zeros(shape)
-    rest = error.absolute * max(_largest(a), _largest(b)) + error.floor
+    rest = error.absolute * max(largest_of(a), largest_of(b)) + error.floor
     for first in range(0, a.shape[1], step.products):
         products = a[:, first : first + step.products, None] * b[first : first + step.products]
         largest = np.maximum(np.abs(products).max(axis=1), np.abs(total) + off)
@@ -218,7 +218,7 @@ def softmax_parts(
     p = _exponential(exponent, mid, errors)
     if visible is not None:
         p = p.masked(visible)
-    added = rescaled(_kept(p, summed), rescales, errors)
+    added = rescaled(kept(p, summed), rescales, errors)
     if visible is not None:
         added = added.masked(visible)
     total = added.row_sum(depth + rescales)
@@ -387,83 +387,19 @@ def rotary(x: Ball, rotated: Ball, cos: Ball, sin: Ball, mid: Format = FP32) -> 
     return one_step(one_step(x * cos, mid) + one_step(rotated * sin, mid), mid)
 
 
-@dataclass(frozen=True)
-class AttentionSteps:
-    """Roundings of an attention: scores, softmax, probabilities, weighted sum.
-
-    ``mid`` holds scores and softmax intermediates, ``operand`` the probabilities as the matrix
-    unit reads them, ``summed`` the exponentials as their sum reads them; ``row_depth`` are the
-    additions of a row sum over the keys. ``summation.rescales`` counts the blocks of an online
-    softmax after the first; running maxima and sums are then kept in fp32. ``shifted``: scores are
-    exponentiated with their maximum taken off, else as they are.
-    """
-
-    summation: Summation
-    row_depth: int
-    mid: Format = FP32
-    operand: Format = FP32
-    summed: Format = FP32
-    shifted: bool = True
-    errors: FunctionErrors = CORRECT
-
-
-def attention(
-    q: Floats,
-    k: Floats,
-    v: Floats,
-    scale: float,
-    visible: npt.NDArray[np.bool_],
-    steps: AttentionSteps,
-    bias: Floats | float = 0.0,
-) -> Ball:
-    """softmax(scale q k^T + bias) v for one head: q [q, d], k [kv, d], v [kv, e], visible [q, kv],
-    bias [kv] as it is stored.
-
-    Scores are products rounded to ``mid``, scaled; probabilities are rounded to ``operand`` either
-    after the division by their sum or before it (then the result is divided): the radius is the
-    larger of both. Before it, if the sum reads them as they are rounded, or they are rescaled. No
-    bound is known of rescaling in less than fp32: the radius is infinite.
-    """
-    size = np.abs(q) @ np.abs(k).T
-    largest = max(_largest(q), _largest(k))
-    rescales = steps.summation.rescales
-    dots = _kept(Ball(q @ k.T, steps.summation.error(size, q.shape[1], largest)), steps.mid)
-    scores = one_step(dots.scaled(scale), steps.mid)
-    if np.any(bias):
-        scores = one_step(scores + Ball.exact(np.broadcast_to(bias, scores.value.shape)), steps.mid)
-    p, inverse = softmax_parts(
-        scores, steps.row_depth, steps.mid, visible, steps.summed, rescales, steps.shifted,
-        steps.errors,
-    )  # fmt: skip
-    weights = rescaled(_kept(p, steps.operand), rescales, steps.errors).masked(visible)
-    late = one_step(_weighted(weights, v, steps) * inverse, steps.mid)
-    if rescales and steps.mid is not FP32:
-        return Ball(late.value, np.full_like(late.value, np.inf))
-    if rescales or steps.summed is not steps.mid:
-        return late
-    early = _weighted(_kept(one_step(p * inverse, steps.mid), steps.operand), v, steps)
-    return Ball(early.value, np.maximum(early.radius, late.radius))
-
-
-def _weighted(p: Ball, v: Floats, steps: AttentionSteps) -> Ball:
-    size = (np.abs(p.value) + p.radius) @ np.abs(v)
-    largest = max(_largest(np.abs(p.value) + p.radius), _largest(v))
-    error = steps.summation.error(size, v.shape[0], largest)
-    return _kept(Ball(p.value @ v, p.radius @ np.abs(v) + error), steps.mid)
-
-
-def _largest(values: Floats) -> float:
+def largest_of(values: Floats) -> float:
+    """The largest magnitude, 0 if there is none."""
     return float(np.max(np.abs(values), initial=0.0))
 
 
 def one_step(ball: Ball, mid: Format) -> Ball:
     """One result of the vector unit: rounded to fp32, and again if it is kept in less."""
-    return _kept(ball.rounded(FP32), mid)
+    return kept(ball.rounded(FP32), mid)
 
 
 def _exponential(x: Ball, mid: Format, errors: FunctionErrors = CORRECT) -> Ball:
     """e^x as a set of functions gives it: within a relative error, or flushed."""
-    return _kept(_off(_entering(x, errors).exp(), errors.exp, functions.EXP_LEAST), mid)
+    return kept(_off(_entering(x, errors).exp(), errors.exp, functions.EXP_LEAST), mid)
 
 
 def _reciprocal(x: Ball, mid: Format, errors: FunctionErrors) -> Ball:
@@ -488,6 +424,6 @@ def _off(ball: Ball, relative: float = 0.0, absolute: float = 0.0) -> Ball:
     return Ball(ball.value, ball.radius + relative * size + absolute)
 
 
-def _kept(ball: Ball, fmt: Format) -> Ball:
+def kept(ball: Ball, fmt: Format) -> Ball:
     """An fp32 result stored in ``fmt``."""
     return ball if fmt is FP32 else ball.rounded(fmt)

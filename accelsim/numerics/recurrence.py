@@ -9,7 +9,7 @@ nested sums (scores times values, or queries times sums of keys and values), tim
 of at most (i - j) / C + 3 partial sums of g, with a few roundings to fp32 in between and at most
 two to the format of the operands (the weights; or the decayed keys and the state). All of that is
 linear in the term, so that relative errors add to one growth per pair (i, j), and sums of absolute
-values bound what is lost (Higham 2002, §3.1; the argument is that of numerics.bounds.attention).
+values bound what is lost (Higham 2002, §3.1; the argument is that of attention_bounds).
 
 The exponents of a term are sums over parts of the chunks: their sizes add up to |G_i - G_j| and
 twice what the chunk of j has before it, at most w_j, the sum of |g| over the C tokens up to j. A

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
-from accelsim.numerics import bounds
+from accelsim.numerics import attention_bounds, bounds
 from accelsim.numerics.ball import FP32, Ball, gamma
 from accelsim.numerics.formats import FORMATS
 from accelsim.program.opcodes import Function
@@ -268,11 +268,11 @@ def test_attention(kind, q_len, kv, late, operand, seed):
     )
     visible = np.arange(kv) <= kv - q_len + np.arange(q_len)[:, None]
     block = array("ws", 4)
-    steps = bounds.AttentionSteps(
+    steps = attention_bounds.AttentionSteps(
         bounds.Summation(block.summation_depth(max(d, kv), None)), depth_of(kv), operand=operand
     )
     wide = [x.astype(float) for x in (q, k, v)]
-    bound = bounds.attention(*wide, 0.25, visible, steps).radius
+    bound = attention_bounds.attention(*map(Ball.exact, wide), 0.25, visible, steps).radius
     scores = wide[0].astype(np.longdouble) @ wide[1].T.astype(np.longdouble) * 0.25
     exact = exact_softmax(np.where(visible, scores, -np.inf)) @ wide[2]
     got = simulated_attention(q, k, v, 0.25, visible, operand, late)
@@ -288,9 +288,9 @@ def test_attention_without_a_maximum(kv, level, spread, late, seed):
     k = np.clip(k + np.float32(level), -87.5, 80).astype(np.float32)
     q, visible = np.ones((1, 1), np.float32), np.ones((1, kv), bool)
     sums = bounds.Summation(kv)
-    steps = bounds.AttentionSteps(sums, depth_of(kv), shifted=False)
+    steps = attention_bounds.AttentionSteps(sums, depth_of(kv), shifted=False)
     wide = [x.astype(float) for x in (q, k, v)]
-    bound = bounds.attention(*wide, 1.0, visible, steps).radius
+    bound = attention_bounds.attention(*map(Ball.exact, wide), 1.0, visible, steps).radius
     exact = exact_softmax(k.T.astype(np.longdouble)) @ v.astype(np.longdouble)
     e = lane(F.EXP, k.T)
     total = lane(F.ROW_SUM, e)
@@ -306,9 +306,11 @@ def test_small_exponentials_need_the_bound_without_a_maximum():
     """What is flushed to zero counts for much of a small sum, and for little of one around 1."""
     q, v, visible = np.ones((1, 1)), np.array([[1.0], [0.0]]), np.ones((1, 2), bool)
     k = np.array([[-87.2], [-87.4]])
-    steps = bounds.AttentionSteps(bounds.Summation(2), 1)
+    steps = attention_bounds.AttentionSteps(bounds.Summation(2), 1)
     shifted, plain = (
-        bounds.attention(q, k, v, 1.0, visible, replace(steps, shifted=how)).radius.item()
+        attention_bounds.attention(
+            *map(Ball.exact, (q, k, v)), 1.0, visible, replace(steps, shifted=how)
+        ).radius.item()
         for how in (True, False)
     )
     assert shifted < 1e-4 < 0.1 < plain
@@ -360,9 +362,9 @@ def test_online_softmax(kind, q_len, kv, keys, operand, seed):
     rescales = -(-kv // keys) - 1
     sums = bounds.Summation(max(d, kv) + rescales, rescales=rescales)
     depth = depth_of(min(keys, kv)) + rescales
-    steps = bounds.AttentionSteps(sums, depth, operand=operand, summed=operand)
+    steps = attention_bounds.AttentionSteps(sums, depth, operand=operand, summed=operand)
     wide = [x.astype(float) for x in (q, k, v)]
-    bound = bounds.attention(*wide, 0.25, visible, steps).radius
+    bound = attention_bounds.attention(*map(Ball.exact, wide), 0.25, visible, steps).radius
     scores = wide[0].astype(np.longdouble) @ wide[1].T.astype(np.longdouble) * 0.25
     exact = exact_softmax(np.where(visible, scores, -np.inf)) @ wide[2]
     got = simulated_online(q, k, v, 0.25, visible, operand, keys)
@@ -372,9 +374,9 @@ def test_online_softmax(kind, q_len, kv, keys, operand, seed):
 def test_the_online_bound_is_not_met_without_rescaling():
     q, k, v = (np.abs(numbers("normal", (n, 8), n)) for n in (3, 30, 31))
     k, visible = np.sort(k, axis=0), np.ones((3, 30), dtype=bool)
-    steps = bounds.AttentionSteps(bounds.Summation(40, rescales=5), 10)
+    steps = attention_bounds.AttentionSteps(bounds.Summation(40, rescales=5), 10)
     wide = [x.astype(float) for x in (q, k, v[:30])]
-    ball = bounds.attention(*wide, 0.25, visible, steps)
+    ball = attention_bounds.attention(*map(Ball.exact, wide), 0.25, visible, steps)
     right, wrong = (
         simulated_online(q, k, v[:30], 0.25, visible, FP32, 5, rescale) for rescale in (True, False)
     )
@@ -383,9 +385,11 @@ def test_the_online_bound_is_not_met_without_rescaling():
 
 
 def test_no_bound_for_rescaling_in_less_than_fp32():
-    x = np.ones((2, 4))
-    steps = bounds.AttentionSteps(bounds.Summation(4, rescales=1), 4, mid=FP16)
-    assert np.isinf(bounds.attention(x, x, x, 1.0, np.ones((2, 2), dtype=bool), steps).radius).all()
+    x = Ball.exact(np.ones((2, 4)))
+    steps = attention_bounds.AttentionSteps(bounds.Summation(4, rescales=1), 4, mid=FP16)
+    assert np.isinf(
+        attention_bounds.attention(x, x, x, 1.0, np.ones((2, 2), dtype=bool), steps).radius
+    ).all()
 
 
 @bounded
