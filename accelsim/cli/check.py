@@ -135,6 +135,11 @@ def _verdict(one: Check) -> str:
         )
     if one.first is not None:
         lines.append(f"first: {one.first}")
+    if overflowed := sum(row.overflowed for row in one.operators):
+        lines.append(
+            f"note: {overflowed:,} elements are infinite or no number, as they should be of such"
+            " values: they test little; a smaller --scale tests more"
+        )
     if one.loose:
         lines.append("note: nothing came within 1 % of its bound, so the bounds test little here")
     if one.unchecked:

@@ -2,10 +2,12 @@
 
 Each operator's simulated output is compared with the float64 reference of its *simulated* inputs,
 so an error is reported where it arises, and the bound needs no assumption about what came before.
-Integers and copies must be equal; floating point must lie inside a derived bound. NaN, poison and
+Integers and copies must be equal; floating point must lie inside a derived bound, or, beyond the
+largest number of its format, become what the format makes of such values. NaN, poison and
 infinities that the reference does not have are mismatches. Where no finite bound is known (the
-scores of a softmax are so large that roundings swamp its exponents), only equality proves anything:
-other elements are not judged, neither right nor wrong, and the check is not ok.
+scores of a softmax are so large that roundings swamp its exponents; an operand has overflowed),
+only equality proves anything: other elements are not judged, neither right nor wrong, and the check
+is not ok.
 """
 
 from __future__ import annotations
@@ -68,8 +70,9 @@ class OperatorCheck:
 
     ``reduction`` is the order in which its products were declared and summed (numerics.orders);
     ``bounded`` says whether some elements were judged by an error bound, not by equality;
-    ``unjudged`` counts those that differ where no finite bound is known. ``first`` is the first
-    wrong element, or else the first that is not judged.
+    ``unjudged`` counts those that differ where no finite bound is known, ``overflowed`` those that
+    are infinite or no number and should be. ``first`` is the first wrong element, or else the first
+    that is not judged.
     """
 
     name: str
@@ -81,6 +84,7 @@ class OperatorCheck:
     reduction: str = ""
     bounded: bool = False
     unjudged: int = 0
+    overflowed: int = 0
     first: Mismatch | None = None
 
 
@@ -221,6 +225,7 @@ class _Judge:
                 operator.inputs, inputs, operator.input_shapes(), strict=True
             )
         ]
+        self.overflowed = not all(np.isfinite(x).all() for x in operands)
         self.formats = [number_format(graph.tensors[name].dtype) for name in operator.outputs]
         with np.errstate(invalid="ignore", over="ignore"):
             if lowering.saturates and isinstance(operator, Gemm | Conv2d):
@@ -241,20 +246,48 @@ class _Judge:
         if found is not None:
             got = _wide(output, found).reshape(shape).astype(np.float64)
         bound = self.bound[index].reshape(shape)
-        return _count(self.operator, name, got, exact, bound, self.lowering)
+        exact = np.where(_overflows(output, got, exact, bound), got, exact)
+        return _count(self.operator, name, got, exact, bound, self.lowering, self.overflowed)
+
+
+def _same(a: Stored, b: Stored) -> Stored:
+    """Where two arrays hold the same number, or both none."""
+    same: npt.NDArray[np.bool_] = (a == b) | (np.isnan(a) & np.isnan(b))
+    return same
+
+
+def _overflows(output: Format, got: Stored, exact: Stored, bound: Stored) -> Stored:
+    """Where a value within ``bound`` of the exact one is beyond the largest of its format, and was
+    rounded as the format says: to infinity, to NaN, or to the largest."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = np.where(np.isfinite(bound), bound, 0.0)
+        beyond = np.abs(exact) + near > output.largest
+        right = np.zeros(got.shape, np.bool_)
+        if output.is_float and beyond.any():
+            for end in (exact - near, exact + near):
+                right |= beyond & _same(got, _wide(output, output.encode(end)))
+    return right
 
 
 def _count(
-    operator: Operator, tensor: str, got: Stored, exact: Stored, bound: Stored, lowering: Lowering
+    operator: Operator,
+    tensor: str,
+    got: Stored,
+    exact: Stored,
+    bound: Stored,
+    lowering: Lowering,
+    overflowed: bool = False,
 ) -> OperatorCheck:
     with np.errstate(invalid="ignore"):
-        error = np.where(got == exact, 0.0, np.abs(got - exact))
+        error = np.where(_same(got, exact), 0.0, np.abs(got - exact))
         bound = np.where(np.isnan(bound), np.inf, bound)
-        # NaN and infinities must not pass, whatever the bound, and one that is not finite proves
-        # nothing of what is not equal.
-        wrong = ~((error <= bound) & np.isfinite(error))
-        unjudged = ~wrong & (error > 0) & np.isinf(bound)
-        ratio = np.where(bound > 0, error / np.where(bound > 0, bound, 1.0), 0.0)
+        # A bound that is not finite proves nothing of what is not equal. NaN and infinities must
+        # not pass even then, unless operands brought them.
+        unknown = np.isinf(bound) & (np.isfinite(error) | overflowed)
+        wrong = ~((error <= bound) & np.isfinite(error)) & ~unknown
+        unjudged = unknown & (error != 0)
+        bounding = (bound > 0) & ~unknown
+        ratio = np.where(bounding, error / np.where(bounding, bound, 1.0), 0.0)
     first = None
     told = wrong if wrong.any() else unjudged
     if told.any():
@@ -272,6 +305,7 @@ def _count(
         reduction=lowering.order,
         bounded=bool((bound > 0).any()),
         unjudged=int(unjudged.sum()),
+        overflowed=int((~np.isfinite(got) & (error == 0)).sum()),
         first=first,
     )
 

@@ -15,6 +15,7 @@ from accelsim.numerics.bounds import (
     DERIVATIVES,
     activation,
     inverse_root,
+    largest_of,
     one_step,
     softmax_parts,
 )
@@ -186,7 +187,7 @@ def _optimizer_step(
 
 def _head_gemm(op: HeadProduct, lowering: Lowering, a: Floats, b: Floats) -> Ball:
     size = gradients.head_gemm(op, np.abs(a), np.abs(b))
-    largest = max(float(np.max(np.abs(x), initial=0.0)) for x in (a, b))
+    largest = largest_of(a, b)
     error = lowering.summation(op.depth).error(size, op.depth, largest)
     return Ball(gradients.head_gemm(op, a, b), error)
 
@@ -205,7 +206,7 @@ def _embedding_grad(
     """A product with a matrix of ones and zeros: only terms that are not zero can round."""
     size = gradients.embedding_grad(op, np.abs(grad), ids)
     terms = int(np.bincount(ids).max())
-    largest = float(np.max(np.abs(grad), initial=1.0))
+    largest = max(largest_of(grad), 1.0)
     error = lowering.summation(op.tokens).error(size, max(terms, 1), largest)
     return Ball(gradients.embedding_grad(op, grad, ids), error)
 

@@ -109,7 +109,7 @@ def _product(
     alone = _product_alone(operator)
     exact = reference.reference(alone, (a, b))
     size = reference.reference(alone, (np.abs(a), np.abs(b)))
-    largest = max(float(np.max(np.abs(x), initial=0.0)) for x in (a, b))
+    largest = bounds.largest_of(a, b)
     sums = lowering.summation(length)
     later = replace(sums, depth=sums.depth + len(added))
     for term in added:

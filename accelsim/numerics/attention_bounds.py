@@ -115,7 +115,7 @@ def attention(
 def _product(a: Ball, b: Ball, steps: AttentionSteps) -> Ball:
     """a @ b as the matrix unit sums it, of operands that may be off themselves."""
     most_a, most_b = np.abs(a.value) + a.radius, np.abs(b.value) + b.radius
-    largest = max(largest_of(most_a), largest_of(most_b))
+    largest = largest_of(most_a, most_b)
     error = steps.summation.error(most_a @ most_b, b.value.shape[0], largest)
     inherited = a.radius @ most_b + np.abs(a.value) @ b.radius
     return kept(Ball(a.value @ b.value, inherited + error), steps.mid)

@@ -124,7 +124,7 @@ def product(a: Floats, b: Floats, rule: Rule, acc: Floats | None = None) -> Floa
     before = None
     if acc is not None:
         size, before = size + np.abs(acc), Levels()
-    largest = max(largest_of(a), largest_of(b))
+    largest = largest_of(a, b)
     return Summation.by(rule, a.shape[1], before).error(size, a.shape[1] + 1, largest)
 
 
@@ -143,7 +143,7 @@ def running_steps(a: Floats, b: Floats, rule: TensorCoreRule) -> Floats:
     p = 2.0 ** -(step.kept_bits + (step.rounding == "RNE"))
     shape = (a.shape[0], b.shape[1])
     total, off = np.zeros(shape), np.zeros(shape)
-    rest = error.absolute * max(largest_of(a), largest_of(b)) + error.floor
+    rest = error.absolute * largest_of(a, b) + error.floor
     for first in range(0, a.shape[1], step.products):
         products = a[:, first : first + step.products, None] * b[first : first + step.products]
         largest = np.maximum(np.abs(products).max(axis=1), np.abs(total) + off)
@@ -387,9 +387,10 @@ def rotary(x: Ball, rotated: Ball, cos: Ball, sin: Ball, mid: Format = FP32) -> 
     return one_step(one_step(x * cos, mid) + one_step(rotated * sin, mid), mid)
 
 
-def largest_of(values: Floats) -> float:
-    """The largest magnitude, 0 if there is none."""
-    return float(np.max(np.abs(values), initial=0.0))
+def largest_of(*values: Floats) -> float:
+    """The largest finite magnitude, 0 if there is none: sums with other factors have no bound."""
+    sizes = (np.abs(x) for x in values)
+    return max(float(np.max(x, initial=0.0, where=np.isfinite(x))) for x in sizes)
 
 
 def one_step(ball: Ball, mid: Format) -> Ball:

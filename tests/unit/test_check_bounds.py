@@ -92,3 +92,72 @@ def test_without_a_bound_only_equality_is_right_and_only_garbage_wrong(bound):
     one = CHECK._count(op, "y", got, exact, limit, Lowering())
     assert (one.compared, one.mismatches, one.unjudged) == (5, 2, 1)
     assert one.first.index == (2,)
+
+
+SMALL = "llama-2-7b:layers=1,hidden=256,ffn=512,heads=4,kv_heads=2,vocab=512,dtype=fp16,tokens=32"
+GATE, DOWN = "layer0.ffn.gate", "layer0.ffn.down_proj"
+
+
+@pytest.mark.parametrize("arch", ["hbm-npu", "a100"])
+def test_what_is_beyond_the_largest_number_becomes_infinite(arch):
+    """152 products are beyond 65504, in every row one: infinity is right, and what it makes."""
+    verdict = xs.check(arch, SMALL, scale=16.0)
+    assert verdict.ok, str(verdict.first)
+    overflowed = {one.name: one.overflowed for one in verdict.operators}
+    assert overflowed[GATE] == 152
+    assert overflowed[DOWN] == 32 * 256
+    assert not any(one.overflowed for one in xs.check(arch, SMALL).operators)
+
+
+@pytest.mark.parametrize("mutant", ["as if it were in range", "infinite for no reason"])
+def test_an_overflow_that_should_not_be_is_found(mutant, monkeypatch):
+    whole = CHECK.reference
+
+    def changed(op, operands):
+        exact = whole(op, operands)
+        if op.name != GATE:
+            return exact
+        beyond = np.abs(exact) > 65536
+        if mutant == "infinite for no reason":
+            return np.where(beyond, np.sign(exact) * 60000.0, exact)
+        return np.where(beyond, -exact, exact)
+
+    monkeypatch.setattr(CHECK, "reference", changed)
+    verdict = xs.check("hbm-npu", SMALL, scale=16.0)
+    wrong = {one.name: one.mismatches for one in verdict.operators if one.mismatches}
+    assert wrong == {GATE: 152}
+
+
+def test_the_command_says_what_overflows():
+    done = CliRunner().invoke(app, ["check", "hbm-npu", SMALL, "--scale", "16"])
+    assert done.exit_code == 0
+    assert "elements are infinite or no number, as they should be" in done.output
+
+
+def near(fmt, exact, radius, got):
+    """How many of these are wrong."""
+    output = CHECK.number_format(fmt)
+    values = [np.array(x, np.float64) for x in (got, exact, radius)]
+    return (~CHECK._overflows(output, *values)).sum()
+
+
+def test_a_format_says_what_becomes_of_large_values():
+    assert near("fp16", [65530.0, 65530.0, -7e4, 65510.0], [1.0, 20.0, 1.0, 20.0],
+                [np.inf, 65504.0, -np.inf, np.inf]) == 0  # fmt: skip
+    assert near("fp16", [65510.0, 7e4, 7e4, 9.0], [1.0, 1.0, 1.0, np.inf],
+                [np.inf, -np.inf, np.nan, np.inf]) == 4  # fmt: skip
+    assert near("fp8_e4m3", [500.0], [1.0], [np.nan]) == 0
+    assert near("fp8_e4m3", [500.0], [1.0], [np.inf]) == 1
+    assert near("fp4_e2m1", [9.0], [1.0], [6.0]) == 0
+
+
+def test_an_operand_that_overflowed_leaves_its_own_sums_without_a_bound():
+    """NaN where the reference has a number: wrong of the row without infinities, or unjudged."""
+    op = Softmax("soft", ("x",), ("y",), rows=1, cols=4)
+    got, exact = np.array([np.nan, np.nan, np.inf, 2.0]), np.array([1.0, 2.0, np.inf, 2.0])
+    bound = np.array([np.nan, 0.1, np.nan, 0.1])
+    one = CHECK._count(op, "y", got, exact, bound, Lowering(), overflowed=True)
+    assert (one.mismatches, one.unjudged, one.overflowed) == (1, 1, 1)
+    assert one.max_error_over_bound == np.inf
+    one = CHECK._count(op, "y", got, exact, bound, Lowering())
+    assert (one.mismatches, one.unjudged, one.overflowed) == (2, 0, 1)
