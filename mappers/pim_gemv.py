@@ -56,9 +56,25 @@ def _declines(op: Gemm, arch: Architecture, forced: bool) -> str:
     if op.accumulator:
         return "sums as the banks form them"
     places, unit = _places_of(op, memory), next(iter(arch.units_of(Pim).values()))
+    room, least = arch.memories[unit.results].capacity, _least_room(op, places, memory)
+    if least > room:
+        return f"vectors of k={op.k:,} and a turn of sums, {least:,} bytes, in {unit.results}"
     # Until the busiest channel and whoever sends the commands of all are done.
     clocks = op.m * max(places.cycles, places.sent * unit.issue)
     return slower_than_reading(arch, clocks, op.k * op.n * memory.grid.bits // 8, forced)
+
+
+def _least_room(op: Gemm, places: WeightPlaces, memory: PimDram) -> int:
+    """Bytes on chip without which no piece can be in work: two vectors, if there are more than one,
+    and what the fewest outputs need."""
+    vectors = min(2, op.m) * op.k * memory.grid.bits // 8
+    added = (op.has_bias + op.has_residual) * row_bytes(1, FP32)
+    return vectors + places.turn * places.channels * (_sums_bytes(places, 2) + added) + MARGIN
+
+
+def _sums_bytes(places: WeightPlaces, slots: int) -> int:
+    """Bytes on chip per output: its sum, the next partial one, and the sum in its place."""
+    return slots * (1 + (places.sums > 1) + places.table) * row_bytes(1, FP32)
 
 
 def _places_of(op: Gemm, memory: PimDram) -> WeightPlaces:
@@ -136,18 +152,17 @@ class _Gemv:
 
     def _each(self, slots: int) -> int:
         """Bytes on chip per output."""
-        rows = slots * (1 + (self.places.sums > 1) + self.places.table)
         beside = (self.finish.bias, self.finish.residual)
-        return rows * row_bytes(1, FP32) + sum(row_bytes(1, one.fmt) for one in beside if one)
+        added = sum(row_bytes(1, one.fmt) for one in beside if one)
+        return _sums_bytes(self.places, slots) + added
 
     def _rounds(self) -> list[list[Piece]]:
         """Pieces, of which as many are in work at once as there is room for."""
         free = self.core.arenas[self.chip].free - MARGIN
-        free -= min(2, self.op.m) * row_bytes(self.op.k, self.x.fmt)
         places, turn = self.places, self.places.turn * self.places.channels
         whole = -(-self.op.n // turn) * turn
-        least = LEAST_OUTPUTS * places.channels
-        count = max(1, min(MOST_PIECES, whole // least)) if self.products.goes_on else 1
+        fit = min(whole // (LEAST_OUTPUTS * places.channels), free // (self._each(2) * turn))
+        count = max(1, min(MOST_PIECES, fit)) if self.products.goes_on else 1
         if self.op.m == 1 and whole * self._each(1) <= free:
             return [places.pieces(-(-whole // count // turn) * turn)]
         width = free // (self._each(2) * count)

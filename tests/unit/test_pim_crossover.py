@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import accelsim as xs
+from accelsim.errors import AccelsimError
 
 WORSE = 1.1
 """Times the quickest choice that the default may take: costs are those of the parts that limit."""
@@ -54,3 +55,24 @@ def test_queries_take_the_format_of_the_cache(machine: str, dtype: str, kept: st
     shape = "gpt2:phase=decode,layers=1,hidden=256,heads=4,vocab=64,ffn=64,batch=2,contexts=60+33"
     verdict = xs.check(machine, f"{shape},dtype={dtype},kv_dtype={kept}")
     assert verdict.ok, verdict.first
+
+
+@pytest.mark.parametrize(("m", "k", "by"), [
+    (1, 7000, "pim-gemv"), (1, 15000, "systolic-gemm"),
+    (2, 5000, "pim-gemv"), (2, 7000, "systolic-gemm"),
+])  # fmt: skip
+def test_what_does_not_fit_beside_the_banks_is_multiplied_by_arrays(
+    m: int, k: int, by: str
+) -> None:
+    """32 KiB for one or two vectors, and 16 bytes for each of 32 sums of 32 channels."""
+    machine = xs.arch("neupims", {"pspad.capacity": "32 KiB"})
+    work = f"gemm:m={m},n=1100,k={k},dtype=fp16"
+    assert xs.simulate(machine, work, mapper="pim-gemv").mapper == by
+    assert xs.check(machine, work, mapper="pim-gemv").ok
+
+
+def test_machines_of_banks_alone_say_what_fits() -> None:
+    with pytest.raises(
+        AccelsimError, match=r"vectors of k=2,000,000 and a turn of sums, .* in gpr"
+    ):
+        xs.simulate("aim", "gemm:m=1,n=64,k=2000000")

@@ -272,15 +272,12 @@ def _cycles(p: AttentionProblem, r: ArrayResources, t: AttentionTiling) -> float
     spare = -t.ways % r.arrays
     turns = np.pad(arrays, ((0, 0), (0, spare))).reshape(len(seen), -1, r.arrays)
     half = turns.sum(axis=1).max(axis=1) / 2
-    beside = np.append(0, half[:-1]) + np.append(half[1:], 0)
-    # Scores n + 2 are issued behind values n, which wait for softmax n: two blocks per round.
-    round_trip = lanes + beside + r.array.fill_drain_cycles
-    busy = float(np.maximum(np.maximum(lanes, beside), round_trip / 2).sum())
     batches = len(visible) * p.groups / groups
     share = -(-batches // r.cores) / len(visible)
+    busy = _overlapped(lanes, half, share, r.array.fill_drain_cycles)
     fill = r.array.fill_drain_cycles + float(half[0] + half[-1])
     if not r.bytes_per_cycle:
-        return share * busy + fill
+        return busy + fill
     row = (p.key_dim + p.head_dim) * p.bits / 16 / r.bytes_per_cycle
     key = (p.kept_bits + 8 * FP32_BYTES * t.heads * int(p.biased)) / 8 / r.bytes_per_cycle
     queries = t.height * np.count_nonzero(visible)
@@ -290,7 +287,23 @@ def _cycles(p: AttentionProblem, r: ArrayResources, t: AttentionTiling) -> float
     # With one buffer per way, the queries of a batch come when the one before is stored.
     apart = 0.0 if t.double else 2 * (r.latency + row * t.height) + float(half.mean())
     ends = 2 * r.latency + load + 2 * row * t.height * t.ways
-    return share * (max(busy, memory, turn) + apart * len(visible)) + fill + ends
+    return max(busy, share * memory, share * turn) + share * apart * len(visible) + fill + ends
+
+
+def _overlapped(lanes: Floats, half: Floats, share: float, drain: int) -> float:
+    """Cycles of blocks, ``share`` times over: the vector unit's beside the values of the block
+    before and the scores of the one behind. Nothing is before the first block of the first time and
+    behind the last of the last."""
+    before, behind = np.roll(half, 1), np.roll(half, -1)
+    between = _rounds(lanes, before + behind, drain)
+    before[0] = behind[-1] = 0
+    alone = _rounds(lanes, before + behind, drain)
+    return min(share, 1.0) * alone + max(share - 1.0, 0.0) * between
+
+
+def _rounds(lanes: Floats, beside: Floats, drain: int) -> float:
+    """Scores n + 2 are issued behind values n, which wait for softmax n: two blocks per round."""
+    return float(np.maximum(np.maximum(lanes, beside), (lanes + beside + drain) / 2).sum())
 
 
 def _batches(p: AttentionProblem, t: AttentionTiling) -> tuple[int, Ints, Ints]:
