@@ -20,14 +20,12 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from accelsim.hw.dma import Dma
 from accelsim.hw.pim.cost import product_cost
 from accelsim.hw.pim.memory import PimDram
 from accelsim.hw.pim.unit import Pim
-from accelsim.hw.systolic import Systolic
 from accelsim.hw.vector import Vector
+from accelsim.mapping.attention.phases import seconds_on_arrays
 from accelsim.mapping.bank_attention import HALVES, BankAttention, cache_bytes, lacks_caches
 from accelsim.mapping.bank_layouts import Placed, bank_memory, slower_than_reading
 from accelsim.mapping.channel_caches import CachePlaces, Request
@@ -82,7 +80,8 @@ def _declines(op: Attention, arch: Architecture, forced: bool) -> str:
     if problem := CachePlaces.problem(op, memory):
         return problem
     clocks, nbytes = _in_banks(CachePlaces.of(op, memory), arch), cache_bytes(op, memory)
-    return slower_than_reading(arch, clocks, nbytes, forced, _on_arrays(op, arch))
+    otherwise = seconds_on_arrays(op, arch, memory.grid.bits)
+    return slower_than_reading(arch, clocks, nbytes, forced, otherwise)
 
 
 def _in_banks(places: CachePlaces, arch: Architecture) -> int:
@@ -124,19 +123,6 @@ def _buffer_bytes(places: CachePlaces, tokens: int, heads: int, members: int, bi
     found = [bits // 8 * d, 4 * tokens, kept * tokens, 4, 4]
     values = members * -(-tokens // places.row_elements) * aligned(heads * 4 * d)
     return sum(aligned(rows * nbytes) for nbytes in found) + values
-
-
-def _on_arrays(op: Attention, arch: Architecture) -> float:
-    """Seconds that systolic arrays are busy with scores and values, if there are some."""
-    arrays = [(unit, unit.count * arch.cores) for unit in arch.units_of(Systolic).values()]
-    if not arrays:
-        return 0.0
-    array, count = arrays[0]
-    tokens = np.array(op.lengths)
-    rows = np.full_like(tokens, op.heads // op.kv_heads)
-    d = np.full_like(tokens, op.head_dim)
-    busy = array.cycles(rows, tokens, d)[0] + array.cycles(rows, d, tokens)[0]
-    return int(busy.sum()) * op.kv_heads / count / arch.clocks[array.clock]
 
 
 def _places(op: Attention, arch: Architecture) -> Mapping[str, Placed]:

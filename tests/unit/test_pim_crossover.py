@@ -26,6 +26,22 @@ def test_attention_goes_where_it_is_sooner(kv: int, kv_heads: int) -> None:
     assert chosen <= WORSE * least
 
 
+@pytest.mark.parametrize(
+    ("machine", "kv_heads", "kv"),
+    [
+        ("neupims", 32, 64), ("neupims", 32, 128), ("neupims", 8, 128), ("neupims", 8, 512),
+        ("npu-pim", 32, 128), ("npu-pim", 32, 512), ("npu-pim", 8, 512), ("npu-pim", 4, 128),
+    ],
+)  # fmt: skip
+def test_attention_to_short_contexts_goes_where_it_is_sooner(
+    machine: str, kv_heads: int, kv: int
+) -> None:
+    """Also where arrays wait for keys: for as long as their tiles were chosen by."""
+    work = f"attention:heads=32,kv_heads={kv_heads},q=1,kv={kv},d=128,dtype=fp16,batch=32"
+    chosen, least = quickest(machine, work, "pim-attention", "flash-attention")
+    assert chosen <= WORSE * least
+
+
 @pytest.mark.parametrize("kv", [1000, 2000])
 def test_query_heads_of_a_group_take_turns_where_room_is_short(kv: int) -> None:
     """So that all channels work: their multiplications are a quarter of the peak, as where every
@@ -72,7 +88,5 @@ def test_what_does_not_fit_beside_the_banks_is_multiplied_by_arrays(
 
 
 def test_machines_of_banks_alone_say_what_fits() -> None:
-    with pytest.raises(
-        AccelsimError, match=r"vectors of k=2,000,000 and a turn of sums, .* in gpr"
-    ):
+    with pytest.raises(AccelsimError, match=r"k=2,000,000 and a turn of sums, .* in gpr"):
         xs.simulate("aim", "gemm:m=1,n=64,k=2000000")

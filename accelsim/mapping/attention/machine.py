@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,25 +40,53 @@ class ArrayResources:
 
 
 def array_resources(low: Lowering) -> ArrayResources:
-    """Those of the first core."""
+    """Those of the first core, as far as its memories are free."""
     core = low.cores[0]
     if not core.arrays:
         raise AccelsimError(f"core {core.index} has no systolic array")
     array, vector = core.arrays[0][1], vector_of(core)[1]
-    names = list(dict.fromkeys(array.memories()))
-    hz = low.arch.clocks[array.clock]
+    bytes_per_second = 0.0 if low.ideal else low.core_bytes_per_second
+    free = {name: core.arenas[name].free for name in array.memories()}
+    return _resources(low.arch, array, vector, free, bytes_per_second, low.read_seconds)
+
+
+def resources_of(arch: Architecture) -> ArrayResources | None:
+    """Those of a core of a machine whose memories are free, beside one main memory; None if it has
+    no arrays that can attend."""
+    array = leading_array(arch.units_of(Systolic).values())
+    vectors = () if array is None else _vectors_at(arch, array)
+    if array is None or not vectors:
+        return None
+    main = arch.main_memory()[1]
+    room = {name: arch.memories[name].capacity for name in array.memories()}
+    return _resources(
+        arch, array, vectors[0], room, main.peak_bandwidth / arch.cores, main.access_seconds
+    )
+
+
+def _resources(
+    arch: Architecture,
+    array: Systolic,
+    vector: Vector,
+    free: Mapping[str, int],
+    bytes_per_second: float,
+    read_seconds: float,
+) -> ArrayResources:
+    """What an array's instances offer beside a vector unit, with so much of main memory."""
+    hz = arch.clocks[array.clock]
+    names = list(free)
     return ArrayResources(
-        cores=len(low.cores),
+        cores=arch.cores,
         array=array,
-        arrays=len(core.arrays),
+        arrays=array.count,
         lanes=vector.lanes,
         slots=tuple(vector.slots_by_function().tolist()),
         vector_latency=vector.latency,
-        capacities=tuple(core.arenas[name].free for name in names),
+        capacities=tuple(free.values()),
         places=(names.index(array.inputs), names.index(array.weights), names.index(array.outputs)),
-        bytes_per_cycle=0.0 if low.ideal else low.core_bytes_per_second / hz,
-        latency=low.read_seconds * hz,
-        vector_cycle=hz / low.arch.clocks[vector.clock],
+        bytes_per_cycle=bytes_per_second / hz,
+        latency=read_seconds * hz,
+        vector_cycle=hz / arch.clocks[vector.clock],
     )
 
 
@@ -73,7 +102,13 @@ def lacks_vector(arch: Architecture) -> str:
     array = leading_array(arch.units_of(Systolic).values())
     if array is None:
         return ""
-    both = {array.inputs, array.outputs}
-    if any(both <= set(vector.memory) for vector in arch.units_of(Vector).values()):
+    if _vectors_at(arch, array):
         return ""
-    return f"a vector unit that works on {' and '.join(sorted(both))}"
+    both = sorted({array.inputs, array.outputs})
+    return f"a vector unit that works on {' and '.join(both)}"
+
+
+def _vectors_at(arch: Architecture, array: Systolic) -> list[Vector]:
+    """Vector units that work on scores and on weights of an array."""
+    both = {array.inputs, array.outputs}
+    return [unit for unit in arch.units_of(Vector).values() if both <= set(unit.memory)]

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from accelsim.errors import CapacityError
 from accelsim.mapping.attention.heads import QueryTile, behind_prefix, prefix_tiles, query_tiles
-from accelsim.mapping.attention.machine import array_resources
+from accelsim.mapping.attention.machine import array_resources, resources_of
 from accelsim.mapping.attention.tiling import (
     AttentionProblem,
     AttentionTiling,
@@ -16,6 +18,9 @@ from accelsim.mapping.attention.tiling import (
 )
 from accelsim.mapping.lowering import Lowering
 from accelsim.workload.operators import Attention
+
+if TYPE_CHECKING:
+    from accelsim.arch.model import Architecture
 
 Batch = list[QueryTile]
 
@@ -102,6 +107,13 @@ def _problem(
 ) -> AttentionProblem:
     """What tiles depend on: ``groups`` key heads with ``keys`` keys each, that ``shared`` query
     heads see; ``common``: every query sees all of them."""
+    bits, kept = (low.format(name).bits for name in op.inputs[:2])
+    return _problem_of(op, groups, shared, keys, bits, kept, common)
+
+
+def _problem_of(
+    op: Attention, groups: int, shared: int, keys: int, bits: int, kept: int, common: bool
+) -> AttentionProblem:
     return AttentionProblem(
         groups=groups,
         shared=shared,
@@ -109,13 +121,29 @@ def _problem(
         kv_len=keys,
         head_dim=op.head_dim,
         causal=op.masked and not common,
-        bits=low.format(op.inputs[0]).bits,
-        kv_bits=low.format(op.inputs[1]).bits,
+        bits=bits,
+        kv_bits=kept,
         rope=op.rope_dim,
         window=op.window if op.masked else 0,
         latent=op.latent,
         biased=op.alibi,
     )
+
+
+def seconds_on_arrays(op: Attention, arch: Architecture, bits: int) -> float:
+    """About how long the arrays of a machine attend, with operands of so many bits, in tiles that
+    are as good for all requests as for one of mean length; 0 if they cannot."""
+    resources = resources_of(arch)
+    if resources is None:
+        return 0.0
+    typical = -(-sum(op.keys_read_by) // op.batch)
+    groups, shared = op.batch * op.kv_heads, op.heads // op.kv_heads
+    problem = _problem_of(op, groups, shared, typical, bits, bits, common=False)
+    try:
+        tiling = best_attention_tiling(problem, resources)
+    except CapacityError:
+        return 0.0
+    return tiling.cycles / arch.clocks[resources.array.clock]
 
 
 def on_arrays(low: Lowering) -> Tiler:

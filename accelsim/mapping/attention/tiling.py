@@ -263,12 +263,8 @@ def _fits(p: AttentionProblem, r: ArrayResources, t: AttentionTiling) -> bool:
 def _cycles(p: AttentionProblem, r: ArrayResources, t: AttentionTiling) -> float:
     """Closed-form cost in array cycles, see the module."""
     groups, sees, visible = _batches(p, t)
-    first = np.arange(0, p.kv_len, t.keys, dtype=np.int64)[:, None]
-    last = np.minimum(visible[:, None, :], first + t.keys)
-    seen = np.maximum(last - np.maximum(sees[:, None, :], first), 0).reshape(-1, visible.shape[1])
-    seen = seen[seen.any(axis=1)]
-    arrays, vectors = _block(p, r, t, seen)
-    lanes = vectors.sum(axis=1) + _stalls(p, r, t, np.count_nonzero(seen, axis=1))
+    seen, begun = _blocks_of(p, t, sees, visible)
+    arrays, lanes = _on_arrays(p, r, t, seen), _on_lanes(p, r, t, seen, begun)
     spare = -t.ways % r.arrays
     turns = np.pad(arrays, ((0, 0), (0, spare))).reshape(len(seen), -1, r.arrays)
     half = turns.sum(axis=1).max(axis=1) / 2
@@ -324,36 +320,53 @@ def _batches(p: AttentionProblem, t: AttentionTiling) -> tuple[int, Ints, Ints]:
     return groups, dealt(sees), dealt(visible)
 
 
-def _block(
-    p: AttentionProblem, r: ArrayResources, t: AttentionTiling, keys: Ints
-) -> tuple[Ints, Floats]:
-    """(array, vector unit) cycles that blocks of ``keys`` keys take of one query tile; 0 of 0."""
+def _blocks_of(
+    p: AttentionProblem, t: AttentionTiling, sees: Ints, visible: Ints
+) -> tuple[Ints, Ints]:
+    """Keys of every way in every block of all batches, and how many ways have had a block before:
+    [blocks, ways] and [blocks]."""
+    first = np.arange(0, p.kv_len, t.keys, dtype=np.int64)[:, None]
+    last = np.minimum(visible[:, None, :], first + t.keys)
+    seen = np.maximum(last - np.maximum(sees[:, None, :], first), 0)
+    begun = ((seen > 0) & (np.cumsum(seen > 0, axis=1) > 1)).sum(axis=2).reshape(-1)
+    seen = seen.reshape(-1, visible.shape[1])
+    some = seen.any(axis=1)
+    return seen[some], begun[some]
+
+
+def _on_arrays(p: AttentionProblem, r: ArrayResources, t: AttentionTiling, keys: Ints) -> Ints:
+    """Array cycles that blocks of ``keys`` keys take of one query tile; 0 of 0."""
     some = np.maximum(keys, 1)
     height, depth = np.full_like(keys, t.height), np.full_like(keys, p.head_dim)
     scores, _ = r.array.cycles(height, some, depth)
     if p.rope:
         scores = scores + r.array.cycles(height, some, np.full_like(keys, p.rope))[0]
     values, _ = r.array.cycles(height, depth, some)
-    lanes, slots = r.lanes, r.slots
-    wide = -(-t.height * some // lanes) * sum(slots[f] for f in p.wide)
-    narrow = -(-t.height // lanes) * sum(slots[f] for f in p.narrow)
-    rescaled = 0 if p.unified else -(-t.height * p.head_dim // lanes) * slots[F.MUL]
-    vector = (wide + narrow + rescaled) * r.vector_cycle
-    return np.where(keys > 0, scores + values, 0), np.where(keys > 0, vector, 0.0)
+    return np.where(keys > 0, scores + values, 0)
 
 
-def _stalls(p: AttentionProblem, r: ArrayResources, t: AttentionTiling, ways: Ints) -> Floats:
-    """Cycles per block in which the vector unit waits for its own results.
+def _on_lanes(
+    p: AttentionProblem, r: ArrayResources, t: AttentionTiling, keys: Ints, begun: Ints
+) -> Floats:
+    """Cycles of the vector unit per block, with those in which it waits for its own results.
 
     A function waits for the one before it of the same tile; meanwhile those of the other ways run.
+    What had a block before is rescaled, the others' results are divided by their sums instead.
     """
-    own, tree = -(-t.height * t.keys // r.lanes), r.lanes.bit_length()
-    others = ways - 1
+    lanes, slots = r.lanes, r.slots
+    ways = np.count_nonzero(keys, axis=1)
+    wide = (-(-t.height * keys // lanes)).sum(axis=1) * sum(slots[f] for f in p.wide)
+    column, result = -(-t.height // lanes), -(-t.height * p.head_dim // lanes) * slots[F.MUL]
+    narrow = column * sum(slots[f] for f in p.narrow) + (0 if p.unified else result)
+    divide = column * slots[F.RECIPROCAL] + result
+    busy = wide + begun * narrow + (ways - begun) * divide
+
+    own, tree = -(-t.height * t.keys // lanes), lanes.bit_length()
     waits = [r.vector_latency + (tree if f in REDUCTIONS else 0) for f in p.wide]
-    wide = sum(np.maximum(0, wait - others * own) for wait in waits)
-    narrow = len(p.narrow) * np.maximum(0, r.vector_latency - others)
-    stalls: Floats = (wide + narrow) * r.vector_cycle
-    return stalls
+    stalls = sum(np.maximum(0, wait - (ways - 1) * own) for wait in waits)
+    for some, functions in ((begun, len(p.narrow)), (ways - begun, 1)):
+        stalls = stalls + (some > 0) * functions * np.maximum(0, r.vector_latency - some + 1)
+    return np.asarray((busy + stalls) * r.vector_cycle, dtype=np.float64)
 
 
 def _too_small(p: AttentionProblem, r: ArrayResources) -> CapacityError:
