@@ -40,6 +40,7 @@ MARGIN = 32 * ALIGNMENT
 """Room that buffers may lose by alignment."""
 MOST_PIECES, LEAST_OUTPUTS = 4, 64
 """Pieces in which outputs are finished while the banks go on, each of so many per channel."""
+ROUNDS = 2
 MOST_ROWS = 64
 """Vectors of one product; beyond, arrays are always sooner."""
 
@@ -157,16 +158,19 @@ class _Gemv:
         return _sums_bytes(self.places, slots) + added
 
     def _rounds(self) -> list[list[Piece]]:
-        """Pieces, of which as many are in work at once as there is room for."""
+        """Pieces, of which as many are in work at once as there is room for: one vector's in two
+        rounds, if both have all their pieces, so that the first is finished beside the second."""
         free = self.core.arenas[self.chip].free - MARGIN
         places, turn = self.places, self.places.turn * self.places.channels
-        whole = -(-self.op.n // turn) * turn
-        fit = min(whole // (LEAST_OUTPUTS * places.channels), free // (self._each(2) * turn))
+        whole, once = -(-self.op.n // turn) * turn, self.op.m == 1
+        least = LEAST_OUTPUTS * places.channels
+        rounds = ROUNDS if once and whole >= ROUNDS * MOST_PIECES * least else 1
+        fit = min(whole // rounds // least, free // (self._each(2) * turn))
         count = max(1, min(MOST_PIECES, fit)) if self.products.goes_on else 1
-        if self.op.m == 1 and whole * self._each(1) <= free:
+        if once and rounds == 1 and whole * self._each(1) <= free:
             return [places.pieces(-(-whole // count // turn) * turn)]
-        width = free // (self._each(2) * count)
-        pieces = places.pieces(min(width, whole))
+        most = free // (self._each(2) * count)
+        pieces = places.pieces(min(most, -(-whole // (rounds * count) // turn) * turn))
         return [pieces[first : first + count] for first in range(0, len(pieces), count)]
 
     def _buffers(self, number: int, width: int, slots: int) -> _Buffers:
