@@ -19,7 +19,13 @@ from accelsim.hw.pim.products.product import Share
 from accelsim.hw.pim.products.registry import products_of
 from accelsim.hw.pim.unit import Pim
 from accelsim.hw.vector import Vector
-from accelsim.mapping.bank_layouts import Placed, bank_memory, lacks_banks, slower_than_reading
+from accelsim.mapping.bank_layouts import (
+    Placed,
+    bank_memory,
+    lacks_banks,
+    only_banks,
+    slower_than_reading,
+)
 from accelsim.mapping.bank_weights import Piece, WeightPlaces, weight_places
 from accelsim.mapping.epilogue import ACTIVATION_FUNCTIONS, finish_of
 from accelsim.mapping.lowering import Lowering, Ring
@@ -41,6 +47,7 @@ MARGIN = 32 * ALIGNMENT
 MOST_PIECES, LEAST_OUTPUTS = 4, 64
 """Pieces in which outputs are finished while the banks go on, each of so many per channel."""
 ROUNDS = 2
+"""In which the outputs of one vector come, if a slow unit has functions of many to take."""
 MOST_ROWS = 64
 """Vectors of one product; beyond, arrays are always sooner."""
 
@@ -57,17 +64,17 @@ def _declines(op: Gemm, arch: Architecture, forced: bool) -> str:
     if op.accumulator:
         return "sums as the banks form them"
     places, unit = _places_of(op, memory), next(iter(arch.units_of(Pim).values()))
-    room, least = arch.memories[unit.results].capacity, _least_room(op, places, memory)
-    if least > room:
-        return f"vectors of k={op.k:,} and a turn of sums, {least:,} bytes, in {unit.results}"
+    room, needed = arch.memories[unit.results].capacity, _room_for_one_turn(op, places, memory)
+    if needed > room and not only_banks(arch):
+        return f"vectors and sums of at most {room:,} bytes in {unit.results}, not {needed:,}"
     # Until the busiest channel and whoever sends the commands of all are done.
     clocks = op.m * max(places.cycles, places.sent * unit.issue)
     return slower_than_reading(arch, clocks, op.k * op.n * memory.grid.bits // 8, forced)
 
 
-def _least_room(op: Gemm, places: WeightPlaces, memory: PimDram) -> int:
-    """Bytes on chip without which no piece can be in work: two vectors, if there are more than one,
-    and what the fewest outputs need."""
+def _room_for_one_turn(op: Gemm, places: WeightPlaces, memory: PimDram) -> int:
+    """Bytes on chip for the smallest pieces: vectors, of which two are there by turns, and a turn
+    of sums in every channel."""
     vectors = min(2, op.m) * op.k * memory.grid.bits // 8
     added = (op.has_bias + op.has_residual) * row_bytes(1, FP32)
     return vectors + places.turn * places.channels * (_sums_bytes(places, 2) + added) + MARGIN
@@ -147,7 +154,9 @@ class _Gemv:
     def _make_room(self) -> None:
         """Operators in turn take the lower and the upper half, where that is enough."""
         arena, half = self.core.arenas[self.chip], self.core.arenas[self.chip].capacity // 2
-        needed = 2 * row_bytes(self.op.k, self.x.fmt) + self.op.n * self._each(2) + MARGIN
+        turn = self.places.turn * self.places.channels
+        outputs = -(-self.op.n // turn) * turn
+        needed = 2 * row_bytes(self.op.k, self.x.fmt) + outputs * self._each(2) + MARGIN
         if self.build.current_operator % 2 and needed <= half:
             arena.take("of the operator before", half)
 
@@ -159,12 +168,13 @@ class _Gemv:
 
     def _rounds(self) -> list[list[Piece]]:
         """Pieces, of which as many are in work at once as there is room for: one vector's in two
-        rounds, if both have all their pieces, so that the first is finished beside the second."""
+        rounds, if they are many, so that functions of the first are taken beside the second."""
         free = self.core.arenas[self.chip].free - MARGIN
         places, turn = self.places, self.places.turn * self.places.channels
         whole, once = -(-self.op.n // turn) * turn, self.op.m == 1
         least = LEAST_OUTPUTS * places.channels
-        rounds = ROUNDS if once and whole >= ROUNDS * MOST_PIECES * least else 1
+        many = once and bool(self.op.activation) and whole >= ROUNDS * MOST_PIECES * least
+        rounds = ROUNDS if many else 1
         fit = min(whole // rounds // least, free // (self._each(2) * turn))
         count = max(1, min(MOST_PIECES, fit)) if self.products.goes_on else 1
         if once and rounds == 1 and whole * self._each(1) <= free:

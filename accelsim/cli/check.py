@@ -137,8 +137,8 @@ def _verdict(one: Check) -> str:
         lines.append(f"first: {one.first}")
     if overflowed := sum(row.overflowed for row in one.operators):
         lines.append(
-            f"note: {overflowed:,} elements are infinite or no number, as they should be of such"
-            " values: they test little; a smaller --scale tests more"
+            f"note: {overflowed:,} elements are infinite, as they should be of such values: they"
+            " test little, and what follows them less; accepted: a smaller --scale"
         )
     if one.loose:
         lines.append("note: nothing came within 1 % of its bound, so the bounds test little here")

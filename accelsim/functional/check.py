@@ -6,8 +6,8 @@ Integers and copies must be equal; floating point must lie inside a derived boun
 largest number of its format, become what the format makes of such values. NaN, poison and
 infinities that the reference does not have are mismatches. Where no finite bound is known (the
 scores of a softmax are so large that roundings swamp its exponents; an operand has overflowed),
-only equality proves anything: other elements are not judged, neither right nor wrong, and the check
-is not ok.
+only equality proves anything, and NaN nowhere, as nobody knows whose it is: other elements are not
+judged, neither right nor wrong, and the check is not ok.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from accelsim.functional.memory import Memory
 from accelsim.functional.reference import reference, saturated
 from accelsim.functional.tolerance import radius
 from accelsim.functional.values import graph_values
+from accelsim.numerics.ball import INFLATION
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.table import Program
 from accelsim.workload.graph import Graph
@@ -71,7 +72,7 @@ class OperatorCheck:
     ``reduction`` is the order in which its products were declared and summed (numerics.orders);
     ``bounded`` says whether some elements were judged by an error bound, not by equality;
     ``unjudged`` counts those that differ where no finite bound is known, ``overflowed`` those that
-    are infinite or no number and should be. ``first`` is the first wrong element, or else the first
+    are infinite and should be. ``first`` is the first wrong element, or else the first
     that is not judged.
     """
 
@@ -225,7 +226,7 @@ class _Judge:
                 operator.inputs, inputs, operator.input_shapes(), strict=True
             )
         ]
-        self.overflowed = not all(np.isfinite(x).all() for x in operands)
+        self.unbounded = not all(np.isfinite(x).all() for x in operands)
         self.formats = [number_format(graph.tensors[name].dtype) for name in operator.outputs]
         with np.errstate(invalid="ignore", over="ignore"):
             if lowering.saturates and isinstance(operator, Gemm | Conv2d):
@@ -242,30 +243,32 @@ class _Judge:
         shape = self.graph.tensors[name].shape
         with np.errstate(invalid="ignore", over="ignore"):
             exact = _in_range(self.exact[index], output).astype(np.float64).reshape(shape)
-        got = np.full(shape, np.nan)
-        if found is not None:
-            got = _wide(output, found).reshape(shape).astype(np.float64)
         bound = self.bound[index].reshape(shape)
+        if found is None:
+            got, exact = np.full(shape, np.nan), np.nan_to_num(exact)
+            return _count(self.operator, name, got, exact, np.zeros(shape), self.lowering)
+        got = _wide(output, found).reshape(shape).astype(np.float64)
         exact = np.where(_overflows(output, got, exact, bound), got, exact)
-        return _count(self.operator, name, got, exact, bound, self.lowering, self.overflowed)
-
-
-def _same(a: Stored, b: Stored) -> Stored:
-    """Where two arrays hold the same number, or both none."""
-    same: npt.NDArray[np.bool_] = (a == b) | (np.isnan(a) & np.isnan(b))
-    return same
+        return _count(self.operator, name, got, exact, bound, self.lowering, self.unbounded)
 
 
 def _overflows(output: Format, got: Stored, exact: Stored, bound: Stored) -> Stored:
-    """Where a value within ``bound`` of the exact one is beyond the largest of its format, and was
-    rounded as the format says: to infinity, to NaN, or to the largest."""
+    """Where a computed value is beyond the largest of its format, and was rounded as the format
+    says: to infinity, to the largest, or to NaN.
+
+    Before it was rounded, it was within r of the exact x, where r + u (|x| + r) is the ``bound``.
+    """
+    if output.is_integer:
+        return np.zeros(got.shape, np.bool_)
+    u = output.unit_roundoff * INFLATION
     with np.errstate(invalid="ignore", over="ignore"):
-        near = np.where(np.isfinite(bound), bound, 0.0)
-        beyond = np.abs(exact) + near > output.largest
+        near = np.maximum((bound - u * np.abs(exact)) / (1.0 + u), 0.0)
+        near = np.where(np.isfinite(near), near, 0.0)
         right = np.zeros(got.shape, np.bool_)
-        if output.is_float and beyond.any():
-            for end in (exact - near, exact + near):
-                right |= beyond & _same(got, _wide(output, output.encode(end)))
+        for end in (exact - near, exact + near):
+            rounded = _wide(output, output.encode(end))
+            same = (got == rounded) | (np.isnan(got) & np.isnan(rounded))
+            right |= (np.abs(end) > output.largest) & same
     return right
 
 
@@ -276,14 +279,16 @@ def _count(
     exact: Stored,
     bound: Stored,
     lowering: Lowering,
-    overflowed: bool = False,
+    unbounded: bool = False,
 ) -> OperatorCheck:
+    """Compare an output; ``unbounded``: operands hold infinities, or NaN."""
     with np.errstate(invalid="ignore"):
-        error = np.where(_same(got, exact), 0.0, np.abs(got - exact))
+        error = np.where(got == exact, 0.0, np.abs(got - exact))
         bound = np.where(np.isnan(bound), np.inf, bound)
         # A bound that is not finite proves nothing of what is not equal. NaN and infinities must
         # not pass even then, unless operands brought them.
-        unknown = np.isinf(bound) & (np.isfinite(error) | overflowed)
+        unknown = np.isinf(bound) & (np.isfinite(error) | unbounded)
+        unknown |= np.isnan(got) & np.isnan(exact)
         wrong = ~((error <= bound) & np.isfinite(error)) & ~unknown
         unjudged = unknown & (error != 0)
         bounding = (bound > 0) & ~unknown
@@ -305,7 +310,7 @@ def _count(
         reduction=lowering.order,
         bounded=bool((bound > 0).any()),
         unjudged=int(unjudged.sum()),
-        overflowed=int((~np.isfinite(got) & (error == 0)).sum()),
+        overflowed=int((np.isinf(got) & (error == 0)).sum()),
         first=first,
     )
 

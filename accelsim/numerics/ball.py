@@ -56,7 +56,7 @@ class Ball:
         """After one rounding to nearest in ``fmt``.
 
         |fl(y) - y| <= max(u |y|, half the subnormal quantum), with |y| <= |x| + r. Overflow is
-        not covered: an infinite result is an error.
+        not covered: infinite intermediates are errors, and results where they need not be.
         """
         u = fmt.unit_roundoff * INFLATION
         error = np.maximum(u * (np.abs(self.value) + self.radius), 0.5 * fmt.smallest_quantum)

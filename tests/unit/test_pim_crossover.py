@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import accelsim as xs
-from accelsim.errors import AccelsimError
+from accelsim.errors import CapacityError
 
 WORSE = 1.1
 """Times the quickest choice that the default may take: costs are those of the parts that limit."""
@@ -30,7 +30,8 @@ def test_attention_goes_where_it_is_sooner(kv: int, kv_heads: int) -> None:
     ("machine", "kv_heads", "kv"),
     [
         ("neupims", 32, 64), ("neupims", 32, 128), ("neupims", 8, 128), ("neupims", 8, 512),
-        ("npu-pim", 32, 128), ("npu-pim", 32, 512), ("npu-pim", 8, 512), ("npu-pim", 4, 128),
+        ("neupims", 8, 256), ("neupims", 4, 128), ("npu-pim", 32, 64), ("npu-pim", 32, 128),
+        ("npu-pim", 32, 512), ("npu-pim", 8, 512), ("npu-pim", 4, 128),
     ],
 )  # fmt: skip
 def test_attention_to_short_contexts_goes_where_it_is_sooner(
@@ -87,6 +88,22 @@ def test_what_does_not_fit_beside_the_banks_is_multiplied_by_arrays(
     assert xs.check(machine, work, mapper="pim-gemv").ok
 
 
-def test_machines_of_banks_alone_say_what_fits() -> None:
-    with pytest.raises(AccelsimError, match=r"k=2,000,000 and a turn of sums, .* in gpr"):
-        xs.simulate("aim", "gemm:m=1,n=64,k=2000000")
+def test_machines_of_banks_alone_say_what_does_not_fit() -> None:
+    work = "gemm:m=1,n=64,k=2000000"
+    with pytest.raises(CapacityError, match=r"'vector\[0\]' of .* does not fit into gpr"):
+        xs.simulate("aim", work)
+    assert xs.simulate("aim", work, memory="ideal").mapper == "pim-gemv"
+
+
+@pytest.mark.parametrize("room", ["16 KiB", "32 KiB"])
+def test_operators_by_turns_leave_each_other_room(room: str) -> None:
+    """Few outputs of a table take as much room on chip as whole turns of all channels."""
+    machine = xs.arch("aim", {"gpr.capacity": room})
+    shape = "layers=1,hidden=1024,heads=4,vocab=100,ffn=2048,batch=3,context=5,dtype=bf16"
+    assert xs.simulate(machine, f"gpt2:phase=decode,{shape}").cycles > 0
+
+
+def test_arrays_that_cannot_attend_leave_it_to_the_banks() -> None:
+    machine = xs.arch("npu-pim", {"acc.capacity": "4 KiB"})
+    work = "attention:heads=32,kv_heads=32,q=1,kv=64,d=128,batch=8,dtype=fp16"
+    assert xs.simulate(machine, work).mapper == "pim-attention"

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from accelsim.errors import CapacityError
+from accelsim.hw.systolic import Systolic
 from accelsim.mapping.attention.heads import QueryTile, behind_prefix, prefix_tiles, query_tiles
 from accelsim.mapping.attention.machine import array_resources, resources_of
 from accelsim.mapping.attention.tiling import (
@@ -131,18 +133,21 @@ def _problem_of(
 
 
 def seconds_on_arrays(op: Attention, arch: Architecture, bits: int) -> float:
-    """About how long the arrays of a machine attend, with operands of so many bits, in tiles that
-    are as good for all requests as for one of mean length; 0 if they cannot."""
+    """About how long the arrays of a machine attend with scores on chip, with operands of so many
+    bits, all requests as if they were of mean length: 0 if there are no arrays, infinite if the
+    scores have no room. Networks between cores and memory are left out."""
+    if not arch.units_of(Systolic):
+        return 0.0
     resources = resources_of(arch)
     if resources is None:
-        return 0.0
+        return inf
     typical = -(-sum(op.keys_read_by) // op.batch)
     groups, shared = op.batch * op.kv_heads, op.heads // op.kv_heads
     problem = _problem_of(op, groups, shared, typical, bits, bits, common=False)
     try:
         tiling = best_attention_tiling(problem, resources)
     except CapacityError:
-        return 0.0
+        return inf
     return tiling.cycles / arch.clocks[resources.array.clock]
 
 

@@ -351,7 +351,8 @@ def _on_lanes(
     """Cycles of the vector unit per block, with those in which it waits for its own results.
 
     A function waits for the one before it of the same tile; meanwhile those of the other ways run.
-    What had a block before is rescaled, the others' results are divided by their sums instead.
+    What had a block before is rescaled. Results are divided by their sums once, behind the last
+    block: that is counted with the first.
     """
     lanes, slots = r.lanes, r.slots
     ways = np.count_nonzero(keys, axis=1)
