@@ -77,7 +77,7 @@ def _room_for_one_turn(op: Gemm, places: WeightPlaces, memory: PimDram) -> int:
     of sums in every channel."""
     vectors = min(2, op.m) * op.k * memory.grid.bits // 8
     added = (op.has_bias + op.has_residual) * row_bytes(1, FP32)
-    return vectors + places.turn * places.channels * (_sums_bytes(places, 2) + added) + MARGIN
+    return vectors + places.at_once * (_sums_bytes(places, 2) + added) + MARGIN
 
 
 def _sums_bytes(places: WeightPlaces, slots: int) -> int:
@@ -154,9 +154,8 @@ class _Gemv:
     def _make_room(self) -> None:
         """Operators in turn take the lower and the upper half, where that is enough."""
         arena, half = self.core.arenas[self.chip], self.core.arenas[self.chip].capacity // 2
-        turn = self.places.turn * self.places.channels
-        outputs = -(-self.op.n // turn) * turn
-        needed = 2 * row_bytes(self.op.k, self.x.fmt) + outputs * self._each(2) + MARGIN
+        sums = self.places.whole * self._each(2)
+        needed = 2 * row_bytes(self.op.k, self.x.fmt) + sums + MARGIN
         if self.build.current_operator % 2 and needed <= half:
             arena.take("of the operator before", half)
 
@@ -170,11 +169,10 @@ class _Gemv:
         """Pieces, of which as many are in work at once as there is room for: one vector's in two
         rounds, if they are many, so that functions of the first are taken beside the second."""
         free = self.core.arenas[self.chip].free - MARGIN
-        places, turn = self.places, self.places.turn * self.places.channels
-        whole, once = -(-self.op.n // turn) * turn, self.op.m == 1
-        least = LEAST_OUTPUTS * places.channels
-        many = once and bool(self.op.activation) and whole >= ROUNDS * MOST_PIECES * least
-        rounds = ROUNDS if many else 1
+        places, turn, whole = self.places, self.places.at_once, self.places.whole
+        once, least = self.op.m == 1, LEAST_OUTPUTS * places.channels
+        many = whole >= ROUNDS * MOST_PIECES * least
+        rounds = ROUNDS if once and many and self.op.activation else 1
         fit = min(whole // rounds // least, free // (self._each(2) * turn))
         count = max(1, min(MOST_PIECES, fit)) if self.products.goes_on else 1
         if once and rounds == 1 and whole * self._each(1) <= free:

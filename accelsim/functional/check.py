@@ -27,7 +27,7 @@ from accelsim.functional.memory import Memory
 from accelsim.functional.reference import reference, saturated
 from accelsim.functional.tolerance import radius
 from accelsim.functional.values import graph_values
-from accelsim.numerics.ball import INFLATION
+from accelsim.numerics.ball import Ball
 from accelsim.numerics.formats import Format, number_format
 from accelsim.program.table import Program
 from accelsim.workload.graph import Graph
@@ -254,17 +254,15 @@ class _Judge:
 
 def _overflows(output: Format, got: Stored, exact: Stored, bound: Stored) -> Stored:
     """Where a computed value is beyond the largest of its format, and was rounded as the format
-    says: to infinity, to the largest, or to NaN.
-
-    Before it was rounded, it was within r of the exact x, where r + u (|x| + r) is the ``bound``.
-    """
+    says: to infinity, to the largest, or to NaN. The ``bound`` holds that rounding."""
+    right = np.zeros(got.shape, np.bool_)
     if output.is_integer:
-        return np.zeros(got.shape, np.bool_)
-    u = output.unit_roundoff * INFLATION
+        return right
     with np.errstate(invalid="ignore", over="ignore"):
-        near = np.maximum((bound - u * np.abs(exact)) / (1.0 + u), 0.0)
+        near = Ball(exact, bound).unrounded(output).radius
         near = np.where(np.isfinite(near), near, 0.0)
-        right = np.zeros(got.shape, np.bool_)
+        if not (np.abs(exact) + near > output.largest).any():
+            return right
         for end in (exact - near, exact + near):
             rounded = _wide(output, output.encode(end))
             same = (got == rounded) | (np.isnan(got) & np.isnan(rounded))

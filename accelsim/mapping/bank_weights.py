@@ -105,6 +105,16 @@ class WeightPlaces:
         """Outputs of a channel that come at once."""
         return self.memory.grid.banks if self.table else self.products.turn(self.memory.pim)
 
+    @property
+    def at_once(self) -> int:
+        """Outputs of all channels that come at once."""
+        return self.turn * self.channels
+
+    @property
+    def whole(self) -> int:
+        """Outputs in whole turns of all channels."""
+        return -(-self.outputs // self.at_once) * self.at_once
+
     @cached_property
     def cycles(self) -> int:
         """Clocks of the products with one vector in the channel with most of them."""

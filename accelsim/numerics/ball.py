@@ -62,6 +62,11 @@ class Ball:
         error = np.maximum(u * (np.abs(self.value) + self.radius), 0.5 * fmt.smallest_quantum)
         return Ball(self.value, self.radius + error)
 
+    def unrounded(self, fmt: Format) -> Ball:
+        """The ball of which this is ``rounded``, but for subnormals: r of r + u (|x| + r)."""
+        u = fmt.unit_roundoff * INFLATION
+        return Ball(self.value, np.maximum((self.radius - u * np.abs(self.value)) / (1.0 + u), 0.0))
+
     def __add__(self, other: Ball) -> Ball:
         return Ball(self.value + other.value, self.radius + other.radius)
 

@@ -328,7 +328,8 @@ def _blocks_of(
     first = np.arange(0, p.kv_len, t.keys, dtype=np.int64)[:, None]
     last = np.minimum(visible[:, None, :], first + t.keys)
     seen = np.maximum(last - np.maximum(sees[:, None, :], first), 0)
-    begun = ((seen > 0) & (np.cumsum(seen > 0, axis=1) > 1)).sum(axis=2).reshape(-1)
+    sees_some = seen > 0
+    begun = (sees_some & (np.cumsum(sees_some, axis=1) > 1)).sum(axis=2).reshape(-1)
     seen = seen.reshape(-1, visible.shape[1])
     some = seen.any(axis=1)
     return seen[some], begun[some]
